@@ -1,0 +1,160 @@
+"""The only loop: it climbs a per-image objective inside S(x) and keeps the best point of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from robustmri.arrays import Images, Labels, Logits, PerImage
+from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.rules import Rule
+from robustmri.losses import log_odds, margin
+from robustmri.threat.norms import per_image, spread
+from robustmri.threat.threat_model import ThreatModel
+
+Objective = Callable[[Images, Logits, Tensor], PerImage]
+LossName = Literal["cross_entropy", "margin"]
+LOSSES = {"cross_entropy": log_odds, "margin": margin}
+"""What each named loss climbs; for the cross-entropy its log-odds, which takes the same steps and never underflows."""
+
+
+class Found(NamedTuple):
+    """Best point of each image, whether it fooled, and its merit (higher is worse for the classifier)."""
+
+    images: Images
+    fooled: Tensor
+    merit: PerImage
+
+
+@contextmanager
+def frozen(classifier: Predictor) -> Iterator[None]:
+    """Evaluation mode and no parameter gradients inside; every flag is put back as it was, module by module."""
+    if not isinstance(classifier, nn.Module):
+        yield
+        return
+    training = {module: module.training for module in classifier.modules()}
+    learning = {parameter: parameter.requires_grad for parameter in classifier.parameters()}
+    try:
+        for module in training:
+            module.training = False
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+        for parameter, flag in learning.items():
+            parameter.requires_grad_(flag)
+
+
+def loss_against(name: LossName, labels: Labels, threat: ThreatModel) -> Objective:
+    """The objective of a budget attack: away from the label, or towards the target."""
+    loss = LOSSES[name]
+    if threat.target is None:
+        return lambda points, logits, rows: loss(logits, labels[rows])
+    target = threat.target
+    return lambda points, logits, rows: -loss(logits, torch.full_like(rows, target))
+
+
+def draw_seeds(generator: torch.Generator, n: int) -> list[int]:
+    """One seed per image, so that an image's random stream does not depend on the company it is in."""
+    return [int(seed) for seed in torch.randint(2**62, (n,), generator=generator)]
+
+
+def random_points(images: Images, threat: ThreatModel, seeds: list[int]) -> Images:
+    """A random point of S(x) for each image, drawn from its own seed."""
+    starts = []
+    for image, seed in zip(images, seeds, strict=True):
+        starts.append(threat.measure.random_start(image, torch.Generator().manual_seed(seed)))
+    unit = torch.stack(starts).to(images)
+    return threat.project(images + spread(threat.eps, images) * unit, images)
+
+
+def climb(
+    classifier: Predictor,
+    images: Images,
+    labels: Labels,
+    threat: ThreatModel,
+    *,
+    start: Images,
+    steps: int,
+    rule: Rule,
+    objective: Objective,
+    stop_when_fooled: bool = False,
+    minimal: bool = False,
+    keep: Literal["best", "last"] = "best",
+) -> Found:
+    """Take `steps` uphill steps from `start`; K steps cost K gradients and K + 1 forwards.
+
+    Args:
+        classifier: images to logits.
+        images: originals, shape (n, channels, ...).
+        labels: true classes, shape (n,).
+        threat: every point is projected into its set.
+        start: first points, inside the set.
+        steps: number of steps; the last point is evaluated too.
+        rule: how a gradient becomes a step.
+        objective: (points, logits, rows) to the value to climb, one per image; `rows` says which images of the batch.
+        stop_when_fooled: drop an image from the batch once it fools; for worst-case accuracy nothing more is to be won.
+        minimal: among fooling points prefer the nearest one instead of the one with the highest objective.
+        keep: "best" point of each image (one that fools before one that does not), or the "last", as older papers do.
+    """
+    best = start.clone()
+    fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    merit = torch.full((len(images),), -torch.inf, device=images.device)
+    rows = torch.arange(len(images), device=images.device)
+    points, state = start, rule.init(start)
+    with frozen(classifier):
+        for step in range(steps + 1):
+            here = threat.at(rows)
+            values, logits, gradient = _evaluate(classifier, points, rows, objective, with_gradient=step < steps)
+            won = here.fooled(logits, labels[rows])
+            value = -here.measure.size(points - images[rows]) if minimal else values
+            better = (won & ~fooled[rows]) | ((won == fooled[rows]) & (value > merit[rows]))
+            if keep == "last":
+                better = torch.ones_like(better)
+            taken = rows[better]
+            best[taken], fooled[taken], merit[taken] = points[better], won[better], value[better]
+            if gradient is None:
+                break
+            if stop_when_fooled and won.any():
+                left = ~won
+                rows, points, gradient = rows[left], points[left], gradient[left]
+                state = {name: values[left] for name, values in state.items()}
+                here = threat.at(rows)
+                if not len(rows):
+                    break
+            move, state = rule.update(here.allow(gradient), state, step, here)
+            points = here.project(points + move, images[rows])
+    return Found(best, fooled, merit)
+
+
+def _evaluate(
+    classifier: Predictor, points: Images, rows: Tensor, objective: Objective, *, with_gradient: bool
+) -> tuple[PerImage, Logits, Images | None]:
+    """Objective and logits at `points`, and the gradient with respect to the images only."""
+    if not with_gradient:
+        with torch.no_grad():
+            logits = classifier(points)
+            return objective(points, logits, rows), logits, None
+    points = points.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = classifier(points)
+        values = objective(points, logits, rows)
+    # The sum, not the mean: an image's gradient must not depend on the batch size.
+    (gradient,) = torch.autograd.grad(values.sum(), points)
+    return values.detach(), logits.detach(), torch.nan_to_num(gradient)
+
+
+def worse_of(found: Found, other: Found) -> Found:
+    """For each image the worse of two points: one that fools before one that does not, then the higher merit."""
+    better = (other.fooled & ~found.fooled) | ((other.fooled == found.fooled) & (other.merit > found.merit))
+    return Found(
+        torch.where(per_image(better, found.images), other.images, found.images),
+        torch.where(better, other.fooled, found.fooled),
+        torch.where(better, other.merit, found.merit),
+    )

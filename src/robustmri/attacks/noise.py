@@ -1,0 +1,39 @@
+"""Random noise, the control arm: what any attack must beat to be one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from robustmri.arrays import Images, Labels
+from robustmri.attacks.engine import draw_seeds, frozen, random_points
+from robustmri.attacks.protocol import Predictor
+from robustmri.threat.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The first of several random points of S(x) that fools, or the last one drawn.
+
+    Args:
+        draws: random points for each image.
+    """
+
+    draws: int = 1
+
+    def __call__(
+        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+    ) -> Images:
+        """See `Attack`."""
+        threat.check(images, labels)
+        points = images.clone()
+        rows = torch.arange(len(images), device=images.device)
+        with frozen(classifier), torch.no_grad():
+            for seeds in [draw_seeds(generator, len(images)) for _ in range(self.draws)]:
+                if not len(rows):
+                    break
+                here = threat.at(rows)
+                points[rows] = random_points(images[rows], here, [seeds[row] for row in rows.tolist()])
+                rows = rows[~here.fooled(classifier(points[rows]), labels[rows])]
+        return points

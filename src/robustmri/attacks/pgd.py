@@ -1,0 +1,89 @@
+"""Projected gradient descent, and its two special cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from robustmri.arrays import Images, Labels
+from robustmri.attacks.engine import LossName, climb, draw_seeds, loss_against, random_points, worse_of
+from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.rules import steepest
+from robustmri.errors import ThreatModelError
+from robustmri.threat.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class PGD:
+    """Steepest steps on a loss, projected back into the ball, from one or more random starts.
+
+    Args:
+        steps: number of steps.
+        step_size: length of a step as a fraction of eps; the default covers 2.5 radii.
+        restarts: random starts; the worst point of each image counts.
+        random_start: begin at a random point of the ball, or at the image itself.
+        loss: "cross_entropy", or "margin" (Carlini & Wagner's, which does not saturate).
+        stop_when_fooled: leave each image at its first success; the accuracy is the same, the cost is not.
+        keep: the "best" point visited, or the "last" one, as in the paper's own code.
+
+    Reference: Madry et al. 2018, Sec. 2.1.
+    """
+
+    steps: int = 20
+    step_size: float = 0.125
+    restarts: int = 1
+    random_start: bool = True
+    loss: LossName = "cross_entropy"
+    stop_when_fooled: bool = False
+    keep: Literal["best", "last"] = "best"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.restarts < 1 or self.step_size <= 0:
+            raise ThreatModelError(
+                f"steps and restarts must be at least 1 and step_size positive, got {self.steps}, {self.restarts} and "
+                f"{self.step_size}."
+            )
+        if self.restarts > 1 and not self.random_start:
+            raise ThreatModelError(
+                "restarts without a random start repeat one another. Set random_start, or restarts=1."
+            )
+
+    def __call__(
+        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+    ) -> Images:
+        """See `Attack`."""
+        threat.check(images, labels)
+        found = None
+        rows = torch.arange(len(images), device=images.device)
+        for restart_seeds in [draw_seeds(generator, len(images)) for _ in range(self.restarts)]:
+            if not len(rows):
+                break
+            here, x, y = threat.at(rows), images[rows], labels[rows]
+            seeds = [restart_seeds[row] for row in rows.tolist()]
+            again = climb(
+                classifier, x, y, here,
+                start=random_points(x, here, seeds) if self.random_start else x,
+                steps=self.steps, rule=steepest(self.step_size), objective=loss_against(self.loss, y, here),
+                stop_when_fooled=self.stop_when_fooled, keep=self.keep,
+            )  # fmt: skip
+            if found is None:
+                found = again
+            else:
+                worse = worse_of(type(found)(*(part[rows] for part in found)), again)
+                for part, values in zip(found, worse, strict=True):
+                    part[rows] = values
+            if self.stop_when_fooled:
+                rows = torch.nonzero(~found.fooled)[:, 0]
+        return images.clone() if found is None else found.images
+
+
+def fgsm(**settings: object) -> PGD:
+    """The fast gradient sign method: one full step from the image. Reference: Goodfellow et al. 2015, Sec. 4."""
+    return PGD(**{"steps": 1, "step_size": 1.0, "random_start": False, **settings})  # type: ignore[arg-type]
+
+
+def bim(**settings: object) -> PGD:
+    """The basic iterative method: PGD from the image itself. Reference: Kurakin et al. 2017, Sec. 2.2."""
+    return PGD(**{"random_start": False, **settings})  # type: ignore[arg-type]
