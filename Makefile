@@ -1,0 +1,51 @@
+# Everything runs from .venv, which the first target that needs it builds; .venv/.installed remembers from what.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+INSTALLED := .venv/.installed
+
+.PHONY: help install demo test test-slow test-peer test-gpu lint format clean
+
+help:
+	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
+	@echo "make test       the tests; also test-slow, test-peer, test-gpu"
+	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
+	@echo "make clean      remove .venv and the caches"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt peers.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make needs Python 3.11 or later for constraints.txt: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (minutes the first time) ..."
+	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install --no-deps --requirement peers.txt
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/robustmri demo --out demo
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+test-peer: $(INSTALLED)
+	$(BIN)/pytest -m peer
+
+test-gpu: $(INSTALLED)
+	$(BIN)/pytest -m gpu
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,113 @@
+"""The rules of the house, checked: who imports whom, what loads torch, how long a module may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.application import use_cases
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+import robustmri
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "robustmri"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 350
+HEAVY = ("torch", "monai", "lightning_fabric", "kornia", "sklearn", "scipy", "matplotlib", "pyarrow")
+# Everything that the command line touches before a verb has begun, and a report from start to end.
+LIGHT = (
+    "cli", "errors", "provenance", "download", "results", "report.html", "data.readers", "data.cohort", "data.split",
+    "data.intensity", "data.leakage", "data.figshare", "data.phantom", "evaluation.metrics", "evaluation.intervals",
+    "evaluation.sanity",
+)  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def python(code: str) -> str:
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
+def loaded_heavy(code: str) -> list[str]:
+    """Heavy packages in `sys.modules` once `code` has run in a fresh interpreter."""
+    said = python(f"import sys\n{code}\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)))")
+    return said.splitlines()[-1].split()
+
+
+def test_import_contracts_hold(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
+    assert status == EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_contracts_name_real_folders():
+    """A contract over a folder that was renamed away would be kept by having nothing to check."""
+    options = use_cases.read_user_options(config_filename=str(ROOT / "pyproject.toml"))
+    assert {contract["id"] for contract in options.contracts_options} == {"ranks", "attacks", "report"}
+    for folder in ("data", "models", "threat", "attacks", "training", "evaluation", "report"):
+        assert (PACKAGE / folder / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_says_what_it_is_and_stays_short(path):
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    assert source.isascii()
+    assert ast.get_docstring(tree), "no docstring"
+    lines = source.count("\n")
+    assert lines <= LONGEST, f"{lines} lines: divide it, or delete"
+    asserts = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert not asserts, f"assert at lines {asserts}: raise one of our own errors"
+
+
+def test_only_the_loop_knows_fabric():
+    users = [name_of(path) for path in MODULES if "lightning_fabric" in imports_of(path)]
+    assert set(users) <= {"training/loop.py"}
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_public_names_exist_and_load_lazily():
+    assert sorted(robustmri.__all__) == sorted(set(robustmri.__all__))
+    assert set(robustmri.__all__) <= set(dir(robustmri))
+    for name in robustmri.__all__:
+        assert getattr(robustmri, name) is not None
+    assert loaded_heavy("import robustmri") == []
+
+
+def test_light_modules_load_nothing_heavy():
+    imports = "\n".join(f"import robustmri.{name}" for name in LIGHT)
+    assert loaded_heavy(imports) == []
+
+
+def test_help_answers_without_torch():
+    code = """
+import robustmri.cli
+sys.argv = ["robustmri", "--help"]
+try:
+    robustmri.cli.main()
+except SystemExit as end:
+    if end.code:
+        raise
+"""
+    assert loaded_heavy(code) == []
+
+
+def test_heavy_packages_would_be_noticed():
+    assert "torch" in loaded_heavy("import robustmri.arrays")
