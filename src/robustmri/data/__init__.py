@@ -1,0 +1,1 @@
+"""D: who was scanned. Readers, cohorts, splits, leakage checks and the phantom."""

@@ -1,0 +1,76 @@
+"""The table of cases: who is on each slice, and where the slice came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from robustmri.errors import DataError
+
+
+@dataclass(frozen=True)
+class Case:
+    """One slice of a cohort.
+
+    Attributes:
+        index: row in the image array.
+        group: what must stay together in a patient-wise split; the patient, or ids that differ by a trailing letter.
+        source: file name relative to the source it was read from.
+        sha256: hash of that file.
+        height: of the original slice, in pixels; likewise `width`.
+        plane: "axial", "coronal", "sagittal", or "" where unknown.
+        fold: fold that the authors of the data gave it.
+        lesion_box: (x0, y0, x1, y1) in pixels of the cohort, x1 and y1 just outside the lesion.
+    """
+
+    index: int
+    case_id: str
+    label: str
+    class_index: int
+    patient_id: str
+    group: str
+    source: str
+    sha256: str
+    height: int
+    width: int
+    plane: str
+    fold: int | None
+    lesion_box: tuple[int, int, int, int] | None
+
+
+def group_of(patient_id: str) -> str:
+    """Patient behind an id: a single trailing letter after a digit marks another scan of the same person.
+
+    >>> group_of("MR040240B"), group_of("100360"), group_of("ward B")
+    ('MR040240', '100360', 'ward B')
+    """
+    return re.sub(r"(?<=\d)[A-Za-z]$", "", patient_id)
+
+
+def write_cases(path: Path, cases: Iterable[Case]) -> None:
+    """Write the table of cases as Parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, whole = pa.string(), pa.int32()
+    columns = {"index": whole, "case_id": text, "label": text, "class_index": whole, "patient_id": text, "group": text}
+    columns |= {"source": text, "sha256": text, "height": whole, "width": whole, "plane": text, "fold": whole}
+    columns |= {"lesion_box": pa.list_(whole)}
+    pq.write_table(pa.Table.from_pylist([asdict(case) for case in cases], schema=pa.schema(columns)), path)
+
+
+def read_cases(path: Path) -> tuple[Case, ...]:
+    """Read the table of cases."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is damaged ({' '.join(str(error).split())}). Make the cohort again.") from error
+    try:
+        return tuple(Case(**(row | {"lesion_box": row["lesion_box"] and tuple(row["lesion_box"])})) for row in rows)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path} is not a table of cases ({error}). Make the cohort again.") from error

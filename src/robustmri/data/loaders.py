@@ -1,0 +1,29 @@
+"""Slices of a cohort as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustmri.arrays import Images, Labels
+from robustmri.data.cohort import Cohort
+
+
+def load_images(cohort: Cohort, indexes: Iterable[int]) -> Images:
+    """Slices as float32 in [0, 1], shape (k, 1, size, size)."""
+    rows = cohort.images[np.fromiter(indexes, dtype=np.int64)]
+    return torch.from_numpy(rows.astype(np.float32)).div_(65535).unsqueeze(1)
+
+
+def load_labels(cohort: Cohort, indexes: Iterable[int]) -> Labels:
+    """Class indexes, int64, shape (k,)."""
+    return torch.tensor([cohort.cases[index].class_index for index in indexes], dtype=torch.int64)
+
+
+def load_masks(cohort: Cohort, indexes: Iterable[int]) -> Tensor | None:
+    """Lesions as bool, shape (k, 1, size, size), empty where a case has none; None if no case of the cohort has one."""
+    masks = cohort.masks(indexes)
+    return None if masks is None else torch.from_numpy(masks).unsqueeze(1)

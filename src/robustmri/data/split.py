@@ -1,0 +1,202 @@
+"""Who is trained on and who is tested on: patient-wise, slice-wise, or five folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.errors import DataError, SettingsError, did_you_mean
+from robustmri.provenance import fingerprint, read_json, write_json
+
+if TYPE_CHECKING:
+    from robustmri.data.cohort import Case, Cohort
+
+Kind = Literal["patient", "slice", "folds"]
+KINDS = ("patient", "slice", "folds")
+SETS = ("train", "validation", "test")
+FOLDS = 5
+TRIALS = 200  # Random assignments among which the best balanced is kept.
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three disjoint sets of case indexes.
+
+    Attributes:
+        kind: "patient" (no patient in two sets), "slice" (the poster's) or "folds" (patient-wise, five test sets).
+        fold: test fold 1 to 5, for "folds".
+        cohort_fingerprint: cohort that the indexes belong to.
+        note: one sentence on what this split does to the numbers.
+        folds_source: who made the folds: "authors (cvind.mat)", "robustmri", or "" without folds.
+    """
+
+    kind: Kind
+    seed: int
+    fold: int | None
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+    cohort_fingerprint: str
+    note: str
+    folds_source: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the sets and the cohort; 16 hexadecimal digits."""
+        return fingerprint([self.train, self.validation, self.test, self.cohort_fingerprint])
+
+    def check(self, cohort: Cohort) -> None:
+        """Raise `DataError` where the split was made for another cohort."""
+        if self.cohort_fingerprint != cohort.fingerprint:
+            raise DataError(
+                f"This split belongs to cohort {self.cohort_fingerprint}, but {cohort.root} is {cohort.fingerprint}. "
+                "Split it again: robustmri prepare makes cohort and split together."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the split as JSON, atomically."""
+        write_json(path, asdict(self) | {"fingerprint": self.fingerprint})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Split:
+        """Read a split file, or the split.json of a cohort folder."""
+        path = Path(path)
+        path = path / "split.json" if path.is_dir() else path
+        stored = read_json(path)
+        try:
+            values = {field.name: stored[field.name] for field in fields(cls)}
+            split = cls(**(values | {name: tuple(map(int, values[name])) for name in SETS}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is not a split file ({error!r}). Make it again with robustmri prepare.") from error
+        if split.fingerprint != stored.get("fingerprint"):
+            raise DataError(f"{path} was changed after it was written. Make it again with robustmri prepare.")
+        return split
+
+
+def make_split(
+    cohort: Cohort,
+    kind: Kind = "patient",
+    *,
+    seed: int = 0,
+    fold: int | None = None,
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
+) -> Split:
+    """Divide a cohort into train, validation and test, every class in each, in the given fractions.
+
+    Args:
+        cohort: what to divide.
+        kind: "patient" keeps every patient in one set, "slice" ignores patients, "folds" tests on one of five folds
+            (the authors' where every case has one, else robustmri's own) and takes validation patients from the rest.
+        seed: the same seed gives the same split.
+        fold: test fold 1 to 5 (1 if not given); for "folds" only.
+        fractions: shares of train, validation and test; for "folds" the first two divide the rest.
+
+    Raises:
+        DataError: one class only, or a class with fewer patients (or slices) than there are sets.
+    """
+    if kind not in KINDS:
+        raise SettingsError(f"split {kind!r} is not known. {did_you_mean(kind, KINDS)}")
+    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise SettingsError(f"fractions must be three positive shares with sum 1, got {fractions}.")
+    if fold is not None and (kind != "folds" or not 1 <= fold <= FOLDS):
+        raise SettingsError(f"fold must be 1 to {FOLDS} and goes with split 'folds', got fold {fold} and {kind!r}.")
+    if len({case.label for case in cohort.cases}) < 2:
+        raise DataError(f"{cohort.root} has one class only; a split needs two or more.")
+    folds_source = ""
+    if kind == "folds":
+        fold = fold or 1
+        own = any(case.fold is None for case in cohort.cases)
+        folds_source = "robustmri" if own else "authors (cvind.mat)"
+        folds = _assign(cohort.cases, (1 / FOLDS,) * FOLDS, seed) + 1 if own else _authors_folds(cohort.cases)
+        rest = [case for case, number in zip(cohort.cases, folds, strict=True) if number != fold]
+        part = _assign(rest, (fractions[0] / sum(fractions[:2]), fractions[1] / sum(fractions[:2])), seed)
+        where = np.full(len(cohort.cases), SETS.index("test"))
+        where[[case.index for case in rest]] = part
+    else:
+        where = _assign(cohort.cases, fractions, seed, slices_alone=kind == "slice")
+    train, validation, test = (tuple(np.flatnonzero(where == number).tolist()) for number in range(3))
+    note = _note(cohort, kind, train, test, fold, folds_source)
+    return Split(kind, seed, fold, train, validation, test, cohort.fingerprint, note, folds_source)
+
+
+def _authors_folds(cases: Sequence[Case]) -> npt.NDArray[np.int64]:
+    folds = np.array([case.fold for case in cases])
+    if set(folds.tolist()) != set(range(1, FOLDS + 1)):
+        raise DataError(f"The cases are in folds {sorted(set(folds.tolist()))}, expected each of 1 to {FOLDS}.")
+    return folds
+
+
+def _assign(
+    cases: Sequence[Case], shares: tuple[float, ...], seed: int, *, slices_alone: bool = False
+) -> npt.NDArray[np.int64]:
+    """Set number of each case: groups whole, classes stratified, shares of each class as near as possible.
+
+    Each trial deals the groups out in random order, each to the set that lacks most of its slices; the trial whose
+    shares are nearest to the wanted ones is kept.
+    """
+    units, member = np.unique([str(case.index) if slices_alone else case.group for case in cases], return_inverse=True)
+    labels, label_of = np.unique([case.label for case in cases], return_inverse=True)
+    counts = np.zeros((len(units), len(labels)))
+    np.add.at(counts, (member, label_of), 1)
+    unit = "slices" if slices_alone else "patients"
+    for label, number in zip(labels, (counts > 0).sum(axis=0), strict=True):
+        if number < len(shares):
+            raise DataError(
+                f"Class {label!r} has {number} {unit}, fewer than the {len(shares)} sets that each need one. "
+                "Add cases of this class, or leave it out."
+            )
+    target = np.outer(shares, counts.sum(axis=0))
+    rng = np.random.default_rng(seed)
+    best, best_distance = None, np.inf
+    for _ in range(1 if slices_alone else TRIALS):
+        where = _deal(counts, target, rng)
+        sums = np.array([counts[where == number].sum(axis=0) for number in range(len(shares))])
+        distance = float(np.abs(sums - target).max(axis=0).sum())
+        if sums.all() and distance < best_distance:
+            best, best_distance = where, distance
+    if best is None:
+        raise DataError(
+            f"No way was found to keep {unit} together and have each class in all {len(shares)} sets: too few {unit}."
+        )
+    return best[member]
+
+
+def _deal(counts: npt.NDArray[Any], target: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    missing = target.copy()
+    where = np.zeros(len(counts), dtype=np.int64)
+    for unit in rng.permutation(len(counts)):
+        where[unit] = np.argmax((missing / target) @ counts[unit])
+        missing[where[unit]] -= counts[unit]
+    return where
+
+
+def _note(
+    cohort: Cohort, kind: Kind, train: tuple[int, ...], test: tuple[int, ...], fold: int | None, folds_source: str
+) -> str:
+    inferred = cohort.groups == "inferred"
+    patient = "inferred group of near-duplicates" if inferred else "patient"
+    seen = {cohort.cases[index].group for index in train}
+    tested = {cohort.cases[index].group for index in test}
+    shared = len(seen & tested)
+    if kind == "slice":
+        return (
+            f"Slice-wise: {shared} of the {len(tested)} {patient}s in the test set also have slices in the training "
+            "set, so the accuracy is inflated and says nothing about new patients."
+        )
+    start = "Patient-wise" if kind == "patient" else f"Fold {fold} of {FOLDS} patient-wise folds by {folds_source}"
+    if inferred:
+        return (
+            f"{start}, with patients inferred from near-duplicate slices because the source has no patient ids: slices "
+            "of one person may still lie on both sides, so the accuracy may be inflated."
+        )
+    if shared:
+        return (
+            f"{start}, but {shared} of the {len(tested)} patients in the test set also have slices in the training set "
+            "under an id that differs by a trailing letter, so the accuracy is somewhat inflated."
+        )
+    return f"{start}: no patient has slices in more than one set, so the accuracy is one for new patients."
