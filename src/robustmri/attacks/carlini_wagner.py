@@ -12,6 +12,7 @@ from robustmri.attacks.engine import Objective, climb, loss_against
 from robustmri.attacks.pgd import PGD
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import adam
+from robustmri.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 
@@ -39,20 +40,28 @@ class CarliniWagnerL2:
     learning_rate: float = 0.005
     confidence: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.searches < 1 or self.initial_c <= 0 or self.learning_rate <= 0:
+            raise ThreatModelError(
+                "steps and searches must be at least 1, initial_c and learning_rate positive, got "
+                f"{self.steps}, {self.searches}, {self.initial_c} and {self.learning_rate}."
+            )
+
     def __call__(
         self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
         threat = replace(threat, norm="l2", eps=torch.inf)
-        best, nearest = images.clone(), torch.full((len(images),), torch.inf, device=images.device)
+        images = images.detach()
+        best = images.clone()
         low = torch.zeros(len(images), dtype=images.dtype, device=images.device)
-        high = torch.full_like(low, torch.inf)
+        nearest, high = torch.full_like(low, torch.inf), torch.full_like(low, torch.inf)
         c = torch.full_like(low, self.initial_c)
         for _ in range(self.searches):
             found = climb(
-                classifier, images, labels, threat, start=images.clone(), steps=self.steps,
-                rule=adam(self.learning_rate), objective=self._objective(images, labels, threat, c), minimal=True,
+                classifier, images, labels, threat, start=images, steps=self.steps, rule=adam(self.learning_rate),
+                objective=self._objective(images, labels, threat, c), minimal=True, confidence=self.confidence,
             )  # fmt: skip
             nearer = found.fooled & (-found.merit < nearest)
             best[nearer], nearest[nearer] = found.images[nearer], -found.merit[nearer]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustmri.arrays import Images, Labels, Logits, PerImage
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule
+from robustmri.errors import ThreatModelError
 from robustmri.losses import log_odds, margin
 from robustmri.threat.norms import per_image, spread
 from robustmri.threat.threat_model import ThreatModel
@@ -60,17 +61,46 @@ def loss_against(name: LossName, labels: Labels, threat: ThreatModel) -> Objecti
     return lambda points, logits, rows: -loss(logits, torch.full_like(rows, target))
 
 
-def draw_seeds(generator: torch.Generator, n: int) -> list[int]:
-    """One seed per image, so that an image's random stream does not depend on the company it is in."""
-    return [int(seed) for seed in torch.randint(2**62, (n,), generator=generator)]
+def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predictor:
+    """`classifier`, refusing logits that have no column for one of the labels or for the target."""
+    highest = max(int(labels.max()) if len(labels) else 0, threat.target or 0)
+
+    def predict(points: Images) -> Logits:
+        logits = classifier(points)
+        if logits.dim() != 2 or len(logits) != len(points) or logits.shape[1] <= highest:
+            raise ThreatModelError(
+                f"expected logits ({len(points)}, classes) with more than {highest} classes, since that is the highest "
+                f"label or target, got {tuple(logits.shape)}. Do the labels belong to this classifier?"
+            )
+        return logits
+
+    return predict
+
+
+def draw_seeds(generator: torch.Generator, n: int, each: int) -> list[list[int]]:
+    """`each` seeds for every image, so that an image's random stream does not depend on the company it is in.
+
+    An image takes one number from `generator` whatever `each` is. So a batch gives what its images give one by one,
+    and the first restarts are the same however many follow: more of them cannot help the classifier.
+
+    >>> few, many = (draw_seeds(torch.Generator().manual_seed(0), n=2, each=each) for each in (1, 3))
+    >>> [seeds[:1] for seeds in many] == few
+    True
+    """
+    own = torch.randint(2**62, (n,), generator=generator)
+    streams = [torch.Generator().manual_seed(int(seed)) for seed in own]
+    return [torch.randint(2**62, (each,), generator=stream).tolist() for stream in streams]
 
 
 def random_points(images: Images, threat: ThreatModel, seeds: list[int]) -> Images:
     """A random point of S(x) for each image, drawn from its own seed."""
-    starts = []
-    for image, seed in zip(images, seeds, strict=True):
-        starts.append(threat.measure.random_start(image, torch.Generator().manual_seed(seed)))
-    unit = torch.stack(starts).to(images)
+    free = threat.allow(torch.ones_like(images)) != 0
+    unit = torch.zeros_like(images)
+    for row, seed in enumerate(seeds):
+        # Only over the pixels that may change: an l2 start over all of them would lose most of its length to the mask.
+        pixels = unit[row][free[row]]
+        if len(pixels):
+            unit[row][free[row]] = threat.measure.random_start(pixels, torch.Generator().manual_seed(seed)).to(unit)
     return threat.project(images + spread(threat.eps, images) * unit, images)
 
 
@@ -86,6 +116,7 @@ def climb(
     objective: Objective,
     stop_when_fooled: bool = False,
     minimal: bool = False,
+    confidence: float = 0.0,
     keep: Literal["best", "last"] = "best",
 ) -> Found:
     """Take `steps` uphill steps from `start`; K steps cost K gradients and K + 1 forwards.
@@ -101,19 +132,22 @@ def climb(
         objective: (points, logits, rows) to the value to climb, one per image; `rows` says which images of the batch.
         stop_when_fooled: drop an image from the batch once it fools; for worst-case accuracy nothing more is to be won.
         minimal: among fooling points prefer the nearest one instead of the one with the highest objective.
+        confidence: margin in logits by which a point must fool to count.
         keep: "best" point of each image (one that fools before one that does not), or the "last", as older papers do.
     """
+    predict = checked(classifier, labels, threat)
+    images, start = images.detach(), start.detach()
     best = start.clone()
     fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-    merit = torch.full((len(images),), -torch.inf, device=images.device)
+    merit = torch.full((len(images),), -torch.inf, dtype=images.dtype, device=images.device)
     rows = torch.arange(len(images), device=images.device)
     points, state = start, rule.init(start)
     with frozen(classifier):
         for step in range(steps + 1):
             here = threat.at(rows)
-            values, logits, gradient = _evaluate(classifier, points, rows, objective, with_gradient=step < steps)
-            won = here.fooled(logits, labels[rows])
-            value = -here.measure.size(points - images[rows]) if minimal else values
+            values, logits, gradient = _evaluate(predict, points, rows, objective, with_gradient=step < steps)
+            won = here.fooled(logits, labels[rows], confidence)
+            value = -here.measure.size(points - images[rows]) if minimal else values.to(merit)
             better = (won & ~fooled[rows]) | ((won == fooled[rows]) & (value > merit[rows]))
             if keep == "last":
                 better = torch.ones_like(better)
@@ -145,8 +179,8 @@ def _evaluate(
     with torch.enable_grad():
         logits = classifier(points)
         values = objective(points, logits, rows)
-    # The sum, not the mean: an image's gradient must not depend on the batch size.
-    (gradient,) = torch.autograd.grad(values.sum(), points)
+        # The sum, not the mean: an image's gradient must not depend on the batch size.
+        (gradient,) = torch.autograd.grad(values.sum(), points)
     return values.detach(), logits.detach(), torch.nan_to_num(gradient)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from robustmri.arrays import Images, Labels
-from robustmri.attacks.engine import draw_seeds, frozen, random_points
+from robustmri.attacks.engine import checked, draw_seeds, frozen, random_points
 from robustmri.attacks.protocol import Predictor
+from robustmri.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 
@@ -22,18 +23,25 @@ class Noise:
 
     draws: int = 1
 
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ThreatModelError(f"draws must be at least 1, got {self.draws}.")
+
     def __call__(
         self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
+        threat.check_radius()
+        predict, images = checked(classifier, labels, threat), images.detach()
         points = images.clone()
         rows = torch.arange(len(images), device=images.device)
+        seeds = draw_seeds(generator, len(images), each=self.draws)
         with frozen(classifier), torch.no_grad():
-            for seeds in [draw_seeds(generator, len(images)) for _ in range(self.draws)]:
+            for draw in range(self.draws):
                 if not len(rows):
                     break
                 here = threat.at(rows)
-                points[rows] = random_points(images[rows], here, [seeds[row] for row in rows.tolist()])
-                rows = rows[~here.fooled(classifier(points[rows]), labels[rows])]
+                points[rows] = random_points(images[rows], here, [seeds[row][draw] for row in rows.tolist()])
+                rows = rows[~here.fooled(predict(points[rows]), labels[rows])]
         return points

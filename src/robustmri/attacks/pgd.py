@@ -55,16 +55,18 @@ class PGD:
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
+        threat.check_radius()
         found = None
         rows = torch.arange(len(images), device=images.device)
-        for restart_seeds in [draw_seeds(generator, len(images)) for _ in range(self.restarts)]:
+        seeds = draw_seeds(generator, len(images), each=self.restarts)
+        for restart in range(self.restarts):
             if not len(rows):
                 break
-            here, x, y = threat.at(rows), images[rows], labels[rows]
-            seeds = [restart_seeds[row] for row in rows.tolist()]
+            here, x, y = threat.at(rows), images[rows].detach(), labels[rows]
+            own = [seeds[row][restart] for row in rows.tolist()]
             again = climb(
                 classifier, x, y, here,
-                start=random_points(x, here, seeds) if self.random_start else x,
+                start=random_points(x, here, own) if self.random_start else x,
                 steps=self.steps, rule=steepest(self.step_size), objective=loss_against(self.loss, y, here),
                 stop_when_fooled=self.stop_when_fooled, keep=self.keep,
             )  # fmt: skip
@@ -76,7 +78,7 @@ class PGD:
                     part[rows] = values
             if self.stop_when_fooled:
                 rows = torch.nonzero(~found.fooled)[:, 0]
-        return images.clone() if found is None else found.images
+        return images.detach().clone() if found is None else found.images
 
 
 def fgsm(**settings: object) -> PGD:

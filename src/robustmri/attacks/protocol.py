@@ -26,8 +26,8 @@ class Attack(Protocol):
             images: shape (n, channels, ...), values within the threat's bounds.
             labels: true classes, shape (n,).
             threat: what may be changed, and what counts as success.
-            generator: source of the random draws, on the CPU; each image gets its own stream, so that an image's
-                result does not depend on which others are in the batch behind it.
+            generator: source of the random draws, on the CPU; each image takes one number from it, in order, so that
+                a batch gives what its images give one by one.
 
         Raises:
             ThreatModelError: images or labels that do not fit the threat.

@@ -33,7 +33,7 @@ class Norm(Protocol):
         """Direction of size 1 with the largest inner product with `gradient`; zero where the gradient is zero."""
 
     def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """One perturbation of size at most 1, shaped like `like`: a single image, without the batch axis."""
+        """One perturbation of size at most 1, shaped like `like`: the pixels of a single image that may change."""
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -43,7 +43,8 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 
 def spread(eps: Radius, like: Tensor) -> Radius:
     """`eps` ready to broadcast against `like`: a number as it is, one radius per image with trailing axes."""
-    return per_image(eps, like) if isinstance(eps, Tensor) and eps.dim() else eps
+    # In the images' own type: float64 radii would promote float32 images behind the classifier's back.
+    return per_image(eps, like).to(like) if isinstance(eps, Tensor) and eps.dim() else eps
 
 
 class Linf:
@@ -110,7 +111,8 @@ class L2:
         """Uniform in the unit ball: a uniform direction, and a radius of density r^(d-1)."""
         direction = torch.randn(like.shape, generator=generator)
         radius = torch.rand((), generator=generator).pow(1.0 / direction.numel())
-        return direction * (radius / torch.linalg.vector_norm(direction))
+        start: Tensor = direction * (radius / torch.linalg.vector_norm(direction))
+        return start
 
 
 LINF = Linf()

@@ -35,6 +35,8 @@ class ThreatModel:
         find_norm(self.norm)
         if not isinstance(self.eps, Tensor) and not self.eps >= 0:
             raise ThreatModelError(f"eps must be a number of at least 0, got {self.eps}.")
+        if self.target is not None and self.target < 0:
+            raise ThreatModelError(f"the target must be the index of a class, got {self.target}.")
 
     @property
     def measure(self) -> Norm:
@@ -45,15 +47,24 @@ class ThreatModel:
         """Refuse images and labels that no attack could be honest about.
 
         Raises:
-            ThreatModelError: shapes that do not belong together, values that are not finite or lie outside the bounds.
+            ThreatModelError: shapes or types that do not belong together, values that are not finite or lie outside
+                the bounds.
         """
         if images.dim() < 3 or labels.shape != images.shape[:1]:
             raise ThreatModelError(
                 "expected images (n, channels, ...) and labels (n,), got "
                 f"{tuple(images.shape)} and {tuple(labels.shape)}."
             )
+        if not images.is_floating_point() or labels.is_floating_point() or labels.dtype == torch.bool:
+            raise ThreatModelError(
+                f"expected floating-point images and integer labels, got {images.dtype} and {labels.dtype}. Divide "
+                "8-bit images by 255."
+            )
+        self._check_shapes(images)
         if not len(images):
             return
+        if int(labels.min()) < 0:
+            raise ThreatModelError(f"labels must be class indexes of at least 0, got {int(labels.min())}.")
         low, high = self.bounds
         lowest, highest = images.min().item(), images.max().item()
         if not torch.isfinite(images).all():
@@ -63,6 +74,35 @@ class ThreatModel:
                 f"images must lie in [{low}, {high}], got [{lowest:.3g}, {highest:.3g}]. If these are z-scored, give "
                 "the mean and std to Classifier(...) instead, so that eps keeps its meaning in image units."
             )
+
+    def _check_shapes(self, images: Images) -> None:
+        """Refuse radii and a mask that do not belong to a batch like `images`."""
+        eps, mask, shape = self.eps, self.mask, tuple(images.shape)
+        if isinstance(eps, Tensor) and ((eps.dim() and eps.shape != shape[:1]) or not bool((eps >= 0).all())):
+            raise ThreatModelError(f"eps must be one radius of at least 0 per image of {shape}, got {eps}.")
+        if mask is None:
+            return
+        axes = zip(reversed(mask.shape), reversed(shape), strict=False)
+        fits = mask.dim() <= len(shape) and all(size in (1, own) for size, own in axes)
+        several = mask.dim() == len(shape) and len(mask) > 1
+        if not fits or several != self._mask_per_image():
+            raise ThreatModelError(
+                f"a mask of shape {tuple(mask.shape)} does not fit images of shape {shape}. Give it the shape of the "
+                "images; the first axis may be of length 1."
+            )
+
+    def _mask_per_image(self) -> bool:
+        """Whether each image has a mask of its own, told from the mask alone: `at` sees no images."""
+        return self.mask is not None and self.mask.dim() > 3 and len(self.mask) > 1
+
+    def check_radius(self) -> None:
+        """Refuse an infinite radius, for attacks whose steps are a fraction of it.
+
+        Raises:
+            ThreatModelError: eps is infinite.
+        """
+        if not bool(torch.isfinite(torch.as_tensor(self.eps)).all()):
+            raise ThreatModelError(f"this attack needs a finite eps, got {self.eps}. Only minimal attacks do without.")
 
     def allow(self, delta: Images) -> Images:
         """`delta` with the pixels outside the mask set to zero."""
@@ -76,11 +116,17 @@ class ThreatModel:
         delta = self.measure.project(self.allow(points - images), self.eps)
         return (images + delta).clamp(*self.bounds)
 
-    def fooled(self, logits: Logits, labels: Labels) -> Tensor:
+    def fooled(self, logits: Logits, labels: Labels, confidence: float = 0.0) -> Tensor:
         """Which images the attacker has won, shape (n,): a wrong class, or the target where it is not the true one.
 
-        Logits that are not finite count as not fooled: they are a broken classifier, not a success.
+        With `confidence`, only where the attacker would still win were the true class (for a target: the target) so
+        many logits better off (worse off). Logits that are not finite count as not fooled: they are a broken
+        classifier, not a success.
         """
+        if confidence:
+            column = labels if self.target is None else torch.full_like(labels, self.target)
+            lead = confidence if self.target is None else -confidence
+            logits = logits.scatter_add(1, column[:, None], torch.full_like(logits[:, :1], lead))
         predicted = logits.argmax(1)
         won = predicted != labels if self.target is None else (predicted == self.target) & (labels != self.target)
         return won & torch.isfinite(logits).all(1)
@@ -88,7 +134,5 @@ class ThreatModel:
     def at(self, rows: Tensor) -> ThreatModel:
         """The same threat for a part of the batch; `rows` indexes images."""
         eps = self.eps[rows] if isinstance(self.eps, Tensor) and self.eps.dim() else self.eps
-        mask = self.mask
-        if mask is not None and mask.dim() > 3 and len(mask) > 1:
-            mask = mask[rows]
+        mask = self.mask[rows] if self.mask is not None and self._mask_per_image() else self.mask
         return replace(self, eps=eps, mask=mask)

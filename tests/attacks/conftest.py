@@ -1,0 +1,90 @@
+"""The table of attacks. A new attack is a new row here, and every test of the contract runs on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustmri.attacks import MINIMAL, Attack, make_attack
+
+
+@dataclass(frozen=True)
+class Row:
+    """An attack with small settings, and what it may cost an image that it cannot fool."""
+
+    name: str
+    gradients: int
+    forwards: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def attack(self) -> Attack:
+        return make_attack(self.name, **self.settings)
+
+    @property
+    def minimal(self) -> bool:
+        return self.name in MINIMAL
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])
+
+
+ROWS = [
+    Row("noise", 0, 1),
+    Row("noise", 0, 3, {"draws": 3}),
+    Row("fgsm", 1, 2),
+    Row("bim", 4, 5, {"steps": 4}),
+    Row("pgd", 4, 5, {"steps": 4}),
+    Row("pgd", 4, 5, {"steps": 4, "keep": "last"}),
+    Row("pgd", 9, 12, {"steps": 3, "restarts": 3}),
+    Row("pgd", 9, 12, {"steps": 3, "restarts": 3, "stop_when_fooled": True}),
+    Row("cw", 4, 5, {"steps": 4}),
+    Row("cw-l2", 30, 33, {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1}),
+]
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    return ROWS
+
+
+@pytest.fixture(params=ROWS, ids=str)
+def row(request: pytest.FixtureRequest) -> Row:
+    return request.param
+
+
+@pytest.fixture(params=[row for row in ROWS if not row.minimal], ids=str)
+def budget_row(request: pytest.FixtureRequest) -> Row:
+    """Only attacks that have a radius."""
+    return request.param
+
+
+@pytest.fixture(params=["linf", "l2"])
+def norm(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+class Counting(nn.Module):
+    """Counts the images that go forward through a network, and those whose gradient comes back."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.forwards, self.gradients = network, 0, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.forwards += len(images)
+        if images.requires_grad and torch.is_grad_enabled():
+            images.register_hook(self._count)
+        return self.network(images)
+
+    def _count(self, gradient: Tensor) -> None:
+        self.gradients += len(gradient)
+
+
+@pytest.fixture
+def counting() -> type[Counting]:
+    return Counting

@@ -1,0 +1,306 @@
+"""What every attack promises, whatever it is: stays in S(x), changes nothing else, repeats itself, costs what it says."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustmri.attacks import ATTACKS
+from robustmri.errors import ThreatModelError
+from robustmri.threat.norms import NORMS
+from robustmri.threat.threat_model import ThreatModel
+
+EPS = {"linf": 0.1, "l2": 0.8}
+MASK = torch.zeros(8, 8, dtype=torch.bool)
+MASK[2:6, 1:7] = True
+
+THREATS = {
+    "plain": {},
+    "mask": {"mask": MASK},
+    "mask-per-image": {"mask": torch.stack([MASK, ~MASK, MASK, ~MASK, MASK, ~MASK])[:, None]},
+    "masked-out": {"mask": torch.zeros(8, 8, dtype=torch.bool)},
+    "eps-per-image": {"eps": torch.tensor([0.0, 0.02, 0.3, 1.0, 0.1, 5.0], dtype=torch.float64)},
+    "target": {"target": 2},
+    "bounds": {"bounds": (0.0, 1.5)},
+}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def predict(network: nn.Module, images: Tensor) -> Tensor:
+    return copy.deepcopy(network).eval()(images).argmax(1).detach()
+
+
+def state_of(network: nn.Module) -> dict[str, object]:
+    """Everything about a network that an attack must leave alone."""
+    tensors = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    flags = {name: module.training for name, module in network.named_modules()}
+    learning = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    gradients = {name: None if grad is None else grad.clone() for name, grad in gradients.items()}
+    return {"tensors": tensors, "flags": flags, "learning": learning, "gradients": gradients}
+
+
+def assert_same_state(before: dict[str, object], after: dict[str, object]) -> None:
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
+@pytest.fixture
+def half_frozen(make_network):
+    """In training, but for its first batch-norm; one parameter does not learn, one holds a gradient."""
+    network = make_network("batch_norm").train()
+    network[1].eval()
+    network[0].weight.requires_grad_(False)
+    network[3].weight.grad = torch.ones_like(network[3].weight)
+    return network
+
+
+def test_every_attack_has_a_row(rows):
+    assert {row.name for row in rows} == set(ATTACKS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("kind", THREATS)
+def test_stays_in_the_set(row, norm, kind, dtype, make_network, make_images):
+    network, images = make_network("tanh").to(dtype), make_images(6).to(dtype)
+    labels = predict(network, images)
+    threat = ThreatModel(**{"norm": norm, "eps": EPS[norm], **THREATS[kind]})
+    attacked = row.attack(network, images, labels, threat, generator=seeded())
+    assert attacked.shape == images.shape
+    assert attacked.dtype == dtype
+    assert torch.isfinite(attacked).all()
+    assert attacked.min() >= threat.bounds[0]
+    assert attacked.max() <= threat.bounds[1]
+    delta = attacked - images
+    outside = threat.allow(torch.ones_like(delta)) == 0
+    assert not delta[outside].any()
+    if not row.minimal:
+        # 1e-6: adding the perturbation to the image rounds it, by 6e-8 for float32 images in [0, 1].
+        assert (NORMS[norm].size(delta) <= torch.as_tensor(threat.eps) + 1e-6).all()
+
+
+def test_changes_nothing_but_its_result(row, norm, half_frozen, make_images):
+    images = make_images(4)
+    labels = predict(half_frozen, images)
+    images_before, labels_before, before = images.clone(), labels.clone(), state_of(half_frozen)
+    global_stream = torch.get_rng_state()
+    attacked = row.attack(half_frozen, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded())
+    assert_same_state(before, state_of(half_frozen))
+    assert torch.equal(torch.get_rng_state(), global_stream)
+    attacked.fill_(0.5)  # Must not be the caller's own tensor.
+    assert torch.equal(images, images_before)
+    assert torch.equal(labels, labels_before)
+    assert not images.requires_grad
+
+
+def test_runs_the_classifier_in_evaluation_mode(row, half_frozen, make_images):
+    images = make_images(4)
+    labels = predict(half_frozen, images)
+    frozen = copy.deepcopy(half_frozen).eval()
+    one, other = (
+        row.attack(network, images, labels, ThreatModel(), generator=seeded()) for network in (half_frozen, frozen)
+    )
+    assert torch.equal(one, other)
+
+
+def test_flags_come_back_after_a_failure(row, half_frozen, make_images):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = half_frozen
+
+        def forward(self, images):
+            raise ValueError("broken")
+
+    network = Broken()
+    before = state_of(network)
+    with pytest.raises(ValueError, match="broken"):
+        row.attack(network, make_images(2), torch.tensor([0, 1]), ThreatModel(), generator=seeded())
+    assert_same_state(before, state_of(network))
+
+
+def test_result_carries_no_graph(row, make_network, make_images):
+    network, images = make_network("tanh"), make_images(3)
+    labels = predict(network, images)
+    plain = row.attack(network, images, labels, ThreatModel(), generator=seeded())
+    learning = row.attack(network, images.clone().requires_grad_(), labels, ThreatModel(), generator=seeded())
+    assert not learning.requires_grad
+    assert torch.equal(learning, plain)
+
+
+def test_works_without_gradients_and_without_a_module(row, make_network, make_images):
+    network, images = make_network("tanh").eval(), make_images(3)
+    labels = predict(network, images)
+    plain = row.attack(network, images, labels, ThreatModel(), generator=seeded())
+    with torch.no_grad():
+        quiet = row.attack(lambda points: network(points), images, labels, ThreatModel(), generator=seeded())
+    assert torch.equal(quiet, plain)
+
+
+def test_same_generator_same_result(row, norm, make_network, make_images):
+    network, images = make_network("tanh"), make_images(4)
+    labels, threat = predict(network, images), ThreatModel(norm, EPS[norm] / 10)
+    first, second, third = (row.attack(network, images, labels, threat, generator=seeded(seed)) for seed in (5, 5, 6))
+    assert torch.equal(first, second)
+    assert torch.equal(first, third) == (row.name in {"fgsm", "bim", "cw-l2"})
+
+
+def test_a_batch_is_its_images_one_by_one(row, norm, make_network, make_images):
+    network, images = make_network("softplus"), make_images(6)
+    labels = predict(network, images)
+    threat = ThreatModel(norm, torch.linspace(0.2, 1.0, 6, dtype=torch.float64) * EPS[norm])
+    threat = replace(threat, mask=torch.stack([MASK, ~MASK, MASK, ~MASK, MASK, ~MASK])[:, None])
+    whole = row.attack(network, images, labels, threat, generator=seeded())
+    shared = seeded()
+    singly = [
+        row.attack(network, images[[i]], labels[[i]], threat.at(torch.tensor([i])), generator=shared) for i in range(6)
+    ]
+    # Matrix products of another size add up in another order: 1e-16 in the logits, and Adam divides by small numbers.
+    torch.testing.assert_close(whole, torch.cat(singly), rtol=0, atol=1e-9)
+    assert (whole != images).flatten(1).any(1).sum() >= 4
+
+
+def test_eps_zero_is_the_identity(budget_row, norm, make_network, make_images):
+    network, images = make_network("tanh"), make_images(4)
+    labels = predict(network, images)
+    attacked = budget_row.attack(network, images, labels, ThreatModel(norm, 0.0), generator=seeded())
+    assert torch.equal(attacked, images)
+
+
+def test_minimal_attacks_use_neither_radius_nor_norm(row, make_network, make_images):
+    if not row.minimal:
+        return
+    network, images = make_network("tanh"), make_images(4)
+    labels = predict(network, images)
+    threats = [ThreatModel("linf", 0.0), ThreatModel("l2", torch.inf), ThreatModel("l2", 3.0)]
+    results = [row.attack(network, images, labels, threat, generator=seeded()) for threat in threats]
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_k_steps_cost_k_gradients_and_k_plus_one_forwards(row, norm, counting, make_network, make_images):
+    network, images = make_network("tanh"), make_images(5)
+    with torch.no_grad():
+        network[-1].weight.mul_(1e-3)
+        network[-1].bias.copy_(torch.tensor([100.0, 0.0, 0.0]))  # Cannot be fooled.
+    counted = counting(network)
+    labels = torch.zeros(5, dtype=torch.long)
+    row.attack(counted, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded())
+    assert (counted.gradients, counted.forwards) == (5 * row.gradients, 5 * row.forwards)
+
+
+def test_moves_pixels_that_are_exactly_black_or_white(row, norm, make_network):
+    images = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]).double()
+    network = make_network("linear")
+    labels = predict(network, images)
+    attacked = row.attack(network, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded())
+    assert (attacked[0] > 0).any()
+    assert (attacked[1] < 1).any()
+
+
+def test_images_that_are_wrong_already_stay_wrong(row, norm, make_network, make_images):
+    network, images = make_network("tanh").eval(), make_images(4)
+    labels = (predict(network, images) + 1) % 3
+    attacked = row.attack(network, images, labels, ThreatModel(norm, 1e-3), generator=seeded())
+    assert (predict(network, attacked) != labels).all()
+    if row.minimal:
+        assert torch.equal(attacked, images)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+def test_any_number_of_classes(row, norm, classes, make_network, make_images):
+    network, images = make_network("tanh", classes), make_images(5)
+    labels = predict(network, images)
+    attacked = row.attack(network, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded())
+    assert torch.isfinite(attacked).all()
+    assert not torch.equal(attacked, images)
+
+
+def test_a_batch_of_one_and_of_none(row, norm, make_network, make_images):
+    network, images = make_network("tanh"), make_images(1)
+    labels = predict(network, images)
+    for n in (1, 0):
+        threat = ThreatModel(norm, torch.full((n,), EPS[norm]))
+        attacked = row.attack(network, images[:n], labels[:n], threat, generator=seeded())
+        assert attacked.shape == (n, 1, 8, 8)
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(3, 1, 5, 6, 7), torch.ones(5, 6, 7)], ids=["all", "each", "shared"])
+def test_volumes(row, norm, mask, make_network, make_images):
+    network, images = make_network("volume"), make_images(3, 5, 6, 7)
+    labels = predict(network, images)
+    attacked = row.attack(network, images, labels, ThreatModel(norm, EPS[norm], mask=mask), generator=seeded())
+    assert attacked.shape == images.shape
+    if not row.minimal:
+        assert (NORMS[norm].size(attacked - images) <= EPS[norm] + 1e-6).all()
+
+
+ONE = torch.tensor([0])
+GREY = torch.full((1, 1, 8, 8), 0.5, dtype=torch.float64)
+REFUSED = {
+    "z-scored": (GREY * 4, ONE, {}, r"must lie in \[0.0, 1.0\], got \[2, 2\]"),
+    "negative": (GREY - 0.6, ONE, {}, "must lie in"),
+    "nan": (GREY * torch.nan, ONE, {}, "NaN"),
+    "infinite": (GREY * torch.inf, ONE, {}, "NaN or infinite"),
+    "one image without its batch": (GREY[0, 0], ONE, {}, r"got \(8, 8\) and \(1,\)"),
+    "labels of another batch": (GREY, torch.tensor([0, 1]), {}, r"and \(2,\)"),
+    "one-hot labels": (GREY, torch.tensor([[1, 0, 0]]), {}, r"and \(1, 3\)"),
+    "8-bit images": (torch.ones(1, 1, 8, 8, dtype=torch.uint8), ONE, {}, "Divide 8-bit"),
+    "float labels": (GREY, torch.zeros(1), {}, "integer labels"),
+    "negative label": (GREY, -1 - ONE, {}, "at least 0, got -1"),
+    "label of a class that is not there": (GREY, ONE + 3, {}, r"more than 3 classes.* got \(1, 3\)"),
+    "target that is not there": (GREY, ONE, {"target": 5}, "more than 5 classes"),
+    "radii of another batch": (GREY, ONE, {"eps": torch.ones(2)}, "one radius"),
+    "negative radii": (GREY, ONE, {"eps": torch.tensor([-0.1])}, "at least 0"),
+    "not-a-number radii": (GREY, ONE, {"eps": torch.tensor([torch.nan])}, "at least 0"),
+    "mask of another size": (GREY, ONE, {"mask": torch.ones(7, 8)}, r"\(7, 8\) does not fit"),
+    "masks of another batch": (GREY, ONE, {"mask": torch.ones(2, 1, 8, 8)}, "does not fit"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses(row, case, make_network):
+    images, labels, settings, message = REFUSED[case]
+    with pytest.raises(ThreatModelError, match=message):
+        row.attack(make_network("linear"), images, labels, ThreatModel(**settings), generator=seeded())
+
+
+def test_refuses_an_infinite_radius(budget_row, norm, make_network):
+    for eps in (torch.inf, torch.tensor([torch.inf])):
+        with pytest.raises(ThreatModelError, match="finite eps"):
+            budget_row.attack(make_network("linear"), GREY, ONE, ThreatModel(norm, eps), generator=seeded())
+
+
+def test_refuses_a_classifier_without_a_logit_per_class(row, make_network):
+    with pytest.raises(ThreatModelError, match=r"expected logits \(1, classes\).* got \(1,\)"):
+        row.attack(lambda images: images.flatten(1).sum(1), GREY, ONE, ThreatModel(), generator=seeded())
+
+
+@pytest.mark.parametrize("kind", ["plain", "mask-per-image", "eps-per-image", "target"])
+@pytest.mark.parametrize("name", ["bim", "pgd", "cw"])
+def test_stopping_when_fooled_fools_the_same_images_for_less(name, norm, kind, counting, trained, blobs):
+    images, labels = blobs[0][:60], blobs[1][:60]
+    settings = {
+        "plain": {},
+        "target": {"target": 1},
+        "eps-per-image": {"eps": torch.linspace(0.5, 2, 60) * EPS[norm]},
+        "mask-per-image": {"mask": torch.rand(60, 1, 12, 12, generator=seeded(3)) < 0.8},
+    }[kind]
+    threat = ThreatModel(**{"norm": norm, "eps": EPS[norm], **settings})
+    fooled, costs = [], []
+    for stop in (False, True):
+        counted = counting(trained)
+        attack = ATTACKS[name](steps=8, stop_when_fooled=stop)
+        attacked = attack(counted, images, labels, threat, generator=seeded())
+        fooled.append(threat.fooled(trained(attacked), labels))
+        costs.append(counted.gradients)
+        assert (NORMS[norm].size(attacked - images) <= torch.as_tensor(threat.eps) + 1e-6).all()
+    assert torch.equal(*fooled)
+    assert 0 < fooled[0].sum() < 60
+    assert costs[1] < costs[0]

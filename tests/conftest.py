@@ -1,0 +1,125 @@
+"""Toy networks: small, smooth and built anew for every test, so that nothing one test does reaches another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+SIDE = 8
+
+
+def _smooth(classes: int, activation: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), activation(), nn.Conv2d(4, 6, 3, stride=2), activation(),
+        nn.Flatten(), nn.Linear(6 * 3 * 3, classes),
+    )  # fmt: skip
+
+
+def _batch_norm(classes: int) -> nn.Module:
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 3 * 3, classes),
+    )  # fmt: skip
+    scatter_statistics(network)
+    return network
+
+
+def _volume(classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv3d(1, 3, 3), nn.Tanh(), nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, classes))
+
+
+_KINDS: dict[str, Callable[[int], nn.Module]] = {
+    "linear": lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, classes)),
+    "tanh": lambda classes: _smooth(classes, nn.Tanh),
+    "softplus": lambda classes: _smooth(classes, nn.Softplus),
+    "batch_norm": _batch_norm,
+    "volume": _volume,
+}
+
+
+def scatter_statistics(network: nn.Module) -> None:
+    """Give every batch-norm statistics and weights far from those of a new one, where mistakes would not show."""
+    for module in network.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+
+
+@pytest.fixture
+def make_network() -> Callable[..., nn.Module]:
+    """Kind, number of classes, seed to a network in double precision, in training mode as a new one is."""
+
+    def make(kind: str, classes: int = 3, seed: int = 0) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = _KINDS[kind](classes).double()
+        grey = torch.full((1, 1, 5, 6, 7) if kind == "volume" else (1, 1, SIDE, SIDE), 0.5, dtype=torch.float64)
+        with torch.no_grad():  # Undecided about a grey image: else random weights give every image the same class.
+            network[-1].bias -= network.eval()(grey)[0]
+        return network.train()
+
+    return make
+
+
+@pytest.fixture
+def make_images() -> Callable[..., Tensor]:
+    """Number of images to grey images in double precision that reach exactly 0 and 1, as MRI slices do."""
+
+    def make(n: int, *shape: int, seed: int = 1) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.rand(n, 1, *(shape or (SIDE, SIDE)), generator=generator, dtype=torch.float64)
+        return (1.6 * values - 0.3).clamp(0, 1)
+
+    return make
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def draw_blobs(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """A bright spot in one of three places on a black background, under noise: a task learnt in seconds."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (n,), generator=generator)
+    centres = torch.tensor([[2.5, 2.5], [2.5, 8.5], [8.5, 5.5]])[labels] + torch.randn(n, 2, generator=generator)
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    squared = (rows - centres[:, 0, None, None]) ** 2 + (columns - centres[:, 1, None, None]) ** 2
+    heights = 0.4 + 0.4 * torch.rand(n, 1, 1, generator=generator)
+    images = heights * torch.exp(-squared / 6) + 0.15 * torch.randn(n, 12, 12, generator=generator) - 0.1
+    return images.clamp(0, 1)[:, None], labels
+
+
+@pytest.fixture(scope="session")
+def trained() -> nn.Module:
+    """A network that names the place of the spot; in evaluation mode. Use it, do not change it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(1, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 3 * 3, 3),
+        )  # fmt: skip
+    images, labels = draw_blobs(1024, seed=0)
+    optimiser = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for epoch in range(8):
+        order = torch.randperm(1024, generator=torch.Generator().manual_seed(epoch))
+        for rows in order.split(64):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()
+            optimiser.step()
+    for parameter in network.parameters():
+        parameter.grad = None
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def blobs(trained: nn.Module) -> tuple[Tensor, Tensor]:
+    """Unseen images of the trained network's task, and their labels."""
+    images, labels = draw_blobs(128, seed=1)
+    assert (trained(images).argmax(1) == labels).float().mean() > 0.9
+    return images, labels
