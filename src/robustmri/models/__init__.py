@@ -1,0 +1,1 @@
+"""f_theta: the classifier with its normalisation inside, its backbones, pretrained weights and checkpoints."""

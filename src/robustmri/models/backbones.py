@@ -1,0 +1,131 @@
+"""The networks: ResNet-18, ResNet-50, DenseNet-121 and ViT-B/16 from MONAI, grey slices in and logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustmri.arrays import Images, Logits
+from robustmri.errors import SettingsError, did_you_mean
+from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.models.hub import PACKAGES, build_hub_network, is_hub
+from robustmri.models.weights import load_weights
+
+BACKBONES = ("resnet18", "resnet50", "densenet121", "vit")
+SMALLEST_SIZE = 32  # Five halvings leave one pixel.
+PATCH_SIZE = 16
+
+
+def build_network(name: str, classes: int, size: int) -> nn.Module:
+    """Build a network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        name: one of `BACKBONES`, or "timm:NAME", "torchvision:NAME", "hf:NAME" where that library is installed.
+        classes: number of logits.
+        size: height and width of the images in pixels; the networks take any size from 32, "vit" multiples of 16.
+
+    Returns:
+        Maps normalised images of shape (n, 1, size, size) to logits of shape (n, classes).
+
+    Raises:
+        SettingsError: unknown name, or a size that the network cannot take.
+    """
+    if name not in BACKBONES and not is_hub(name):
+        hubs = ", ".join(f"{hub}:NAME" for hub in PACKAGES)
+        raise SettingsError(f"There is no network {name!r}. {did_you_mean(name, BACKBONES)} Or {hubs}.")
+    if classes < 2:
+        raise SettingsError(f"A classifier needs at least 2 classes, got {classes}.")
+    if size < SMALLEST_SIZE:
+        raise SettingsError(
+            f"{name} needs images of at least {SMALLEST_SIZE} px, got {size}. Prepare the cohort with a larger --size."
+        )
+    if is_hub(name):
+        return build_hub_network(name, classes=classes, size=size)
+    if name == "vit":
+        return VisionTransformer(classes, size)
+    if name == "densenet121":
+        from monai.networks.nets.densenet import DenseNet121
+
+        densenet: nn.Module = DenseNet121(spatial_dims=2, in_channels=1, out_channels=classes)
+        return densenet
+    return _build_resnet(name, classes)
+
+
+def build_classifier(
+    backbone: str, classes: Sequence[str], size: int, *, weights: str = "none", seed: int = 0
+) -> Classifier:
+    """Build a classifier that is ready to be trained.
+
+    Args:
+        backbone: see `build_network`.
+        classes: names of the classes, in the order of the logits.
+        size: height and width of the images in pixels.
+        weights: where to start from, see `weights.load_weights`.
+        seed: draws what `weights` leaves open; torch's global generator is left as it was.
+
+    Returns:
+        In training mode, on the CPU; `spec.weights` says what it started from.
+    """
+    if len(set(classes)) != len(classes):
+        raise SettingsError(f"The class names must differ from each other, got {', '.join(classes)}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = build_network(backbone, len(classes), size)
+    start = load_weights(network, backbone, weights, size=size)
+    return Classifier(network, ClassifierSpec(backbone=backbone, classes=tuple(classes), size=size, weights=start))
+
+
+class VisionTransformer(nn.Module):
+    """MONAI's ViT in the shape of torchvision's `vit_b_16`, logits only.
+
+    Args:
+        classes: number of logits.
+        size: height and width of the images in pixels, a multiple of 16.
+    """
+
+    def __init__(self, classes: int, size: int) -> None:
+        super().__init__()
+        from monai.networks.nets.vit import ViT
+
+        if size % PATCH_SIZE:
+            near = max(SMALLEST_SIZE, round(size / PATCH_SIZE) * PATCH_SIZE)
+            raise SettingsError(
+                f"vit cuts images into patches of {PATCH_SIZE} px, got a size of {size}. Prepare the cohort with "
+                f"--size {near}, or take another network."
+            )
+        self.vit = ViT(
+            in_channels=1, img_size=size, patch_size=PATCH_SIZE, num_classes=classes, spatial_dims=2,
+            classification=True, post_activation=None, qkv_bias=True,
+        )  # fmt: skip
+        for block in self.vit.blocks:
+            _trim(block)
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = 1e-6  # The paper's and torchvision's; torch's own default is 1e-5.
+
+    def forward(self, images: Images) -> Logits:
+        """Logits; MONAI returns the hidden states of every block besides, which nobody here reads."""
+        logits: Logits = self.vit(images)[0]
+        return logits
+
+
+def _trim(block: Any) -> None:
+    """Leave out what a plain transformer block does without."""
+    block.attn.use_flash_attention = True  # The same numbers without the attention matrix in memory.
+    # Unused without a second input; as parameters without gradients they would stop distributed training.
+    block.norm_cross_attn = block.cross_attn = nn.Identity()
+
+
+def _build_resnet(name: str, classes: int) -> nn.Module:
+    """ResNet with torchvision's stem (7 x 7, stride 2), shortcuts and parameter names."""
+    from monai.networks.nets.resnet import ResNet
+
+    block, layers = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}[name]
+    network: nn.Module = ResNet(
+        block=block, layers=layers, block_inplanes=[64, 128, 256, 512], spatial_dims=2, n_input_channels=1,
+        conv1_t_size=7, conv1_t_stride=2, shortcut_type="B", bias_downsample=False, num_classes=classes,
+    )  # fmt: skip
+    return network

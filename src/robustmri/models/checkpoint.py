@@ -1,0 +1,172 @@
+"""Checkpoints: a folder of `weights.safetensors` and `classifier.json`; nothing in it is ever unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from robustmri.errors import CheckpointError
+from robustmri.models.backbones import build_network
+from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.provenance import atomic_folder, sha256_of
+
+FORMAT_VERSION = 1
+CUSTOM = "custom"
+HEAD_FILE = "classifier.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint says about itself.
+
+    `training` holds the settings that made it (empty where it was not trained here), `provenance` what
+    `provenance.describe_run` and the cohort and split fingerprints tell.
+    """
+
+    spec: ClassifierSpec
+    weights_sha256: str
+    training: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+    format_version: int = FORMAT_VERSION
+
+
+def save_checkpoint(
+    classifier: Classifier,
+    folder: Path | str,
+    *,
+    training: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Write the classifier to `folder`, whole or not at all; a checkpoint that is there is replaced.
+
+    A network of one's own is saved like any other, as long as its backbone has a name that says so:
+
+        classifier = Classifier(my_network, ClassifierSpec(backbone="custom", classes=("ill", "well"), size=128))
+        save_checkpoint(classifier, "checkpoint")
+        classifier, checkpoint = load_checkpoint("checkpoint", network=MyNetwork())
+    """
+    from safetensors.torch import save_file
+
+    # Clones: safetensors takes neither channels-last memory nor two names for one tensor.
+    state = {
+        name: value.detach().to("cpu", copy=True).clone(memory_format=torch.contiguous_format)
+        for name, value in classifier.network.state_dict().items()
+    }
+    with atomic_folder(folder, replace=True) as partial:
+        save_file(state, partial / WEIGHTS_FILE)
+        checkpoint = Checkpoint(
+            spec=classifier.spec,
+            weights_sha256=sha256_of(partial / WEIGHTS_FILE),
+            training=dict(training or {}),
+            provenance=dict(provenance or {}),
+        )
+        head = msgspec.json.format(msgspec.json.encode(checkpoint), indent=2)
+        (partial / HEAD_FILE).write_bytes(head + b"\n")
+    return checkpoint
+
+
+def load_checkpoint(
+    path: Path | str, device: torch.device | str = "cpu", *, network: nn.Module | None = None
+) -> tuple[Classifier, Checkpoint]:
+    """Read a classifier back, in evaluation mode.
+
+    Args:
+        path: the checkpoint's folder, or the run folder that holds it as `checkpoint/`.
+        device: where to put it.
+        network: the architecture to load into; needed where the backbone is "custom", any weights will do.
+
+    Raises:
+        CheckpointError: nothing there, damaged, of another format version, or weights of another network.
+    """
+    folder = _find(Path(path))
+    checkpoint = read_checkpoint(folder)
+    spec = checkpoint.spec
+    if network is None:
+        if spec.backbone == CUSTOM:
+            raise CheckpointError(
+                f"{folder} holds a network of one's own, which only its code can build. Load it from Python: "
+                "load_checkpoint(path, network=MyNetwork())."
+            )
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(spec.backbone, len(spec.classes), spec.size)
+    _load_into(network, folder / WEIGHTS_FILE, checkpoint)
+    return Classifier(network, spec).to(device).eval(), checkpoint
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Read what a checkpoint says about itself, without its weights.
+
+    Raises:
+        CheckpointError: nothing there, damaged, or of another format version.
+    """
+    head = _find(Path(path)) / HEAD_FILE
+    try:
+        raw = head.read_bytes()
+        version = msgspec.json.decode(raw).get("format_version")
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{head} has format version {version}, this release reads {FORMAT_VERSION}. Load it with the release "
+                "that wrote it, or train again."
+            )
+        return msgspec.json.decode(raw, type=Checkpoint)
+    except (OSError, msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{head} is damaged ({error}). Restore it from a copy, or train again.") from error
+
+
+def check_fits(checkpoint: Checkpoint, classes: Sequence[str], size: int) -> None:
+    """Refuse a cohort whose classes (also their order) or image size the checkpoint was not made for.
+
+    Raises:
+        CheckpointError: they disagree.
+    """
+    spec = checkpoint.spec
+    if tuple(classes) != spec.classes:
+        raise CheckpointError(
+            f"The checkpoint tells apart {', '.join(spec.classes)}; the cohort has {', '.join(classes)}. "
+            "Take the cohort that it was trained on, or train on this one: robustmri train COHORT --out RUN."
+        )
+    if size != spec.size:
+        raise CheckpointError(
+            f"The checkpoint was made for images of {spec.size} px; the cohort has {size} px. Prepare it again: "
+            f"robustmri prepare SOURCE --out COHORT --size {spec.size}."
+        )
+
+
+def _find(path: Path) -> Path:
+    for folder in (path, path / "checkpoint"):
+        if (folder / HEAD_FILE).is_file():
+            return folder
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} does not exist. Give a run folder, or make one: robustmri train COHORT --out RUN."
+        )
+    raise CheckpointError(
+        f"{path} holds no checkpoint ({HEAD_FILE} is missing). If it is a run that was interrupted, start the same "
+        "command again: it goes on where it stopped."
+    )
+
+
+def _load_into(network: nn.Module, file: Path, checkpoint: Checkpoint) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing. Restore it from a copy, or train again.")
+    found = sha256_of(file)
+    if found != checkpoint.weights_sha256:
+        raise CheckpointError(
+            f"{file} is damaged or was exchanged: its sha256 begins with {found[:12]}, {HEAD_FILE} says "
+            f"{checkpoint.weights_sha256[:12]}. Restore it from a copy, or train again."
+        )
+    try:
+        network.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError) as error:
+        fault = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{file} does not fit the network {checkpoint.spec.backbone!r} ({fault}). Build the network that was saved."
+        ) from error

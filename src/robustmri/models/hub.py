@@ -1,0 +1,101 @@
+"""Networks of other libraries: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (optional, nothing here is required)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch import Tensor, nn
+
+from robustmri.errors import CheckpointError, SettingsError
+from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD, ThreePlanes
+
+PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
+
+
+def is_hub(backbone: str) -> bool:
+    """Whether the name belongs to another library.
+
+    >>> is_hub("timm:convnext_tiny"), is_hub("resnet50")
+    (True, False)
+    """
+    return backbone.partition(":")[0] in PACKAGES and ":" in backbone
+
+
+def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
+    """Build the named network with fresh weights, one grey plane in and bare logits out.
+
+    Raises:
+        SettingsError: the library is not installed, or does not know the name.
+    """
+    hub, name = _open(backbone)
+    try:
+        if backbone.startswith("timm:"):
+            facts = hub.get_pretrained_cfg(name)
+            if facts is None:
+                raise ValueError("no such model")
+            model = hub.create_model(name, num_classes=classes, **_timm_size(hub, name, size))
+            return ThreePlanes(model, facts.mean, facts.std)
+        if backbone.startswith("torchvision:"):
+            room = {"image_size": size} if name.startswith("vit_") else {}
+            return ThreePlanes(hub.models.get_model(name, weights=None, num_classes=classes, **room))
+        config = hub.AutoConfig.from_pretrained(name, num_labels=classes, image_size=size)
+        return ThreePlanes(hub.AutoModelForImageClassification.from_config(config), *_processor(hub, name))
+    except (ValueError, RuntimeError, OSError, TypeError) as error:
+        raise SettingsError(f"{backbone!r} cannot be built ({_first_line(error)}). Look up the name there.") from error
+
+
+def pretrained_state(backbone: str, size: int) -> dict[str, Tensor]:
+    """Weights that the library itself publishes under the name; its own cache holds the file.
+
+    timm fits position embeddings to `size`; the others are as published.
+
+    Raises:
+        CheckpointError: the library has none, or they could not be fetched.
+    """
+    hub, name = _open(backbone)
+    try:
+        if backbone.startswith("timm:"):
+            model = hub.create_model(name, pretrained=True, **_timm_size(hub, name, size))
+        elif backbone.startswith("torchvision:"):
+            model = hub.models.get_model(name, weights="DEFAULT")
+        else:
+            model = hub.AutoModelForImageClassification.from_pretrained(name)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise CheckpointError(
+            f"The pretrained weights of {backbone!r} cannot be fetched ({_first_line(error)}). Is this machine "
+            "offline? Give a local file instead, or start from --weights none."
+        ) from error
+    state: dict[str, Tensor] = model.state_dict()
+    return state
+
+
+def _open(backbone: str) -> tuple[Any, str]:
+    prefix, _, name = backbone.partition(":")
+    package = PACKAGES[prefix]
+    try:
+        return importlib.import_module(package), name
+    except (ImportError, RuntimeError) as error:  # torchvision built for another torch raises a RuntimeError.
+        raise SettingsError(
+            f"{backbone!r} needs the package {package}, which cannot be imported ({_first_line(error)}). "
+            "Install it with: pip install 'robustmri[hub]'"
+        ) from error
+
+
+def _timm_size(hub: Any, name: str, size: int) -> dict[str, int]:
+    """Settings that only the networks with position embeddings take."""
+    facts = hub.get_pretrained_cfg(name)
+    return {"img_size": size} if facts is not None and facts.fixed_input_size else {}
+
+
+def _processor(hub: Any, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that a Hugging Face model was trained with; ImageNet's where it does not say."""
+    try:
+        facts, _ = hub.ImageProcessingMixin.get_image_processor_dict(name)
+    except OSError:
+        facts = {}
+    return tuple(facts.get("image_mean", IMAGENET_MEAN)), tuple(facts.get("image_std", IMAGENET_STD))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,77 @@
+"""Grey slices for networks that were trained on three colour planes.
+
+A grey value g, repeated in three planes and normalised plane by plane, is x_c = (g - mean_c) / std_c. `Classifier`
+normalises it once, z = (g - 0.449) / 0.226, so that x_c = scale_c * z + shift_c with two constants per plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustmri.arrays import Images, Logits
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GREY_MEAN = 0.449  # What `ClassifierSpec` normalises with.
+GREY_STD = 0.226
+
+
+def plane_constants(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Scale and shift that turn the one normalised grey plane into each colour plane, shape (3,) both."""
+    mean_c, std_c = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+    return GREY_STD / std_c, (GREY_MEAN - mean_c) / std_c
+
+
+def fold_planes(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn a first convolution over three ImageNet planes into one over a single grey plane.
+
+    The convolution is linear: sum_c w_c * (scale_c z + shift_c) = (sum_c scale_c w_c) * z + constant. This is exact
+    where the kernel lies inside the image (everywhere for patches); at a zero-padded border the constant is off by
+    the part of it that belongs to the padding, which is small since |shift_c| < 0.2.
+
+    Args:
+        weight: shape (out, 3, height, width), for planes normalised with ImageNet's means and deviations.
+
+    Returns:
+        The weight of shape (out, 1, height, width), and the constant of shape (out,) to add to what it computes.
+
+    >>> weight, constant = fold_planes(torch.ones(1, 3, 1, 1))
+    >>> round(weight.item(), 3), round(constant.item(), 3)
+    (3.0, 0.003)
+    """
+    scale, shift = plane_constants(IMAGENET_MEAN, IMAGENET_STD)
+    planes = weight.to(torch.float64)
+    folded = (planes * scale.view(1, 3, 1, 1)).sum(1, keepdim=True)
+    constant = planes.sum((2, 3)) @ shift
+    return folded.to(weight.dtype), constant.to(weight.dtype)
+
+
+class ThreePlanes(nn.Module):
+    """A foreign three-channel model behind a one-channel input; its logits, bare.
+
+    Args:
+        model: maps images of three planes to logits, or to an object with `logits`.
+        mean: means that the model's planes are normalised with.
+        std: standard deviations, likewise.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, model: nn.Module, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
+        super().__init__()
+        self.model = model
+        scale, shift = plane_constants(mean, std)
+        self.register_buffer("scale", scale.float().view(1, 3, 1, 1))
+        self.register_buffer("shift", shift.float().view(1, 3, 1, 1))
+
+    def forward(self, images: Images) -> Logits:
+        """Logits of images of one normalised grey plane."""
+        output = self.model(images * self.scale + self.shift)
+        logits: Logits = getattr(output, "logits", output)
+        return logits

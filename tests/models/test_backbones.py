@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from robustmri.errors import SettingsError
+from robustmri.models.backbones import BACKBONES, build_classifier, build_network
+
+# torchvision's published numbers of parameters for 1000 classes and three planes.
+PUBLISHED = {"resnet18": 11_689_512, "resnet50": 25_557_032, "densenet121": 7_978_856, "vit": 86_567_656}
+PLANE = {"resnet18": 64 * 49, "resnet50": 64 * 49, "densenet121": 64 * 49, "vit": 768 * 256}
+CLASS_POSITION = {"vit": 768}  # torchvision's embedding of the class token's position, which is part of our token.
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return build_network("vit", 3, 32).eval()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_parameters_are_as_many_as_torchvisions(name):
+    with torch.device("meta"):
+        network = build_network(name, 1000, 224)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    assert count == PUBLISHED[name] - 2 * PLANE[name] - CLASS_POSITION.get(name, 0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+@pytest.mark.parametrize("size", [32, 50])
+def test_logits_of_grey_images_of_any_size(name, size):
+    network = build_network(name, 4, size).eval()
+    assert network(torch.rand(2, 1, size, size)).shape == (2, 4)
+
+
+def test_vit_gives_plain_logits(vit):
+    images = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        logits = vit(images)
+        vit.vit.classification_head.bias += 5.0
+        assert logits.shape == (2, 3)
+        torch.testing.assert_close(vit(images), logits + 5.0)  # A Tanh behind the head would squash this.
+        vit.vit.classification_head.bias -= 5.0
+
+
+def test_vit_attention_is_the_textbook_one(vit):
+    images = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        fast = vit(images)
+        for block in vit.vit.blocks:
+            block.attn.use_flash_attention = False
+        torch.testing.assert_close(vit(images), fast, rtol=1e-4, atol=1e-4)
+
+
+def test_every_parameter_of_vit_is_used(vit):
+    gradients = torch.autograd.grad(vit(torch.rand(1, 1, 32, 32)).sum(), list(vit.parameters()), allow_unused=True)
+    assert all(gradient is not None for gradient in gradients)
+
+
+def test_seed_decides_the_weights_and_leaves_torchs_generator_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first = build_classifier("resnet18", ("a", "b"), 32, seed=1).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    again = build_classifier("resnet18", ("a", "b"), 32, seed=1).state_dict()
+    other = build_classifier("resnet18", ("a", "b"), 32, seed=2).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["network.conv1.weight"], other["network.conv1.weight"])
+
+
+def test_classifier_knows_what_it_is():
+    classifier = build_classifier("resnet18", ["glioma", "pituitary"], 48)
+    assert classifier.spec.classes == ("glioma", "pituitary")
+    assert (classifier.spec.backbone, classifier.spec.size, classifier.spec.weights) == ("resnet18", 48, "none")
+    assert classifier.training
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "size", "said"),
+    [
+        ("resnet81", 3, 64, "Did you mean 'resnet18'"),
+        ("keras:vgg", 3, 64, "timm:NAME"),
+        ("resnet18", 1, 64, "at least 2 classes, got 1"),
+        ("resnet18", 3, 16, "at least 32 px, got 16"),
+        ("vit", 3, 50, "--size 48"),
+    ],
+)
+def test_impossible_networks_are_refused(name, classes, size, said):
+    with pytest.raises(SettingsError, match=said):
+        build_network(name, classes, size)
+
+
+def test_class_names_must_differ():
+    with pytest.raises(SettingsError, match="differ"):
+        build_classifier("resnet18", ("glioma", "glioma"), 32)
+
+
+def test_importing_the_room_does_not_import_monai():
+    code = "import sys, robustmri.models.checkpoint; sys.exit('monai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustmri.errors import SettingsError
+from robustmri.models.backbones import build_classifier
+from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
+from robustmri.models.hub import is_hub
+from robustmri.models.stem import ThreePlanes
+
+NAMES = {"timm": "timm:resnet10t", "torchvision": "torchvision:mobilenet_v3_small"}
+
+
+def imports(package):
+    try:
+        __import__(package)
+    except (ImportError, RuntimeError):
+        return False
+    return True
+
+
+def test_names():
+    assert is_hub("hf:microsoft/resnet-18")
+    assert not is_hub("timm")
+    assert not is_hub("other:resnet18")
+
+
+@pytest.mark.parametrize(("package", "name"), [*NAMES.items(), ("transformers", "hf:microsoft/resnet-18")])
+def test_a_missing_library_is_named_with_its_extra(package, name, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(SettingsError, match=rf"needs the package {package}.*robustmri\[hub\]"):
+        build_classifier(name, ("a", "b"), 64)
+
+
+@pytest.mark.parametrize(("package", "name"), NAMES.items())
+def test_a_foreign_network_is_built_saved_and_loaded(package, name, tmp_path):
+    if not imports(package):
+        pytest.skip(f"{package} is not installed")
+    classifier = build_classifier(name, ("a", "b", "c"), 64).eval()
+    assert isinstance(classifier.network, ThreePlanes)
+    images = torch.rand(2, 1, 64, 64)
+    save_checkpoint(classifier, tmp_path / "checkpoint")
+    again, _ = load_checkpoint(tmp_path / "checkpoint")
+    with torch.no_grad():
+        logits = classifier(images)
+        assert logits.shape == (2, 3)
+        assert torch.equal(again(images), logits)
+    torch.save(classifier.network.model.state_dict(), tmp_path / "own.pth")
+    other = build_classifier(name, ("a", "b", "c"), 64, weights=str(tmp_path / "own.pth"), seed=1).eval()
+    with torch.no_grad():
+        assert torch.equal(other(images), logits)
+
+
+@pytest.mark.parametrize(("package", "name"), [("timm", "timm:nope"), ("torchvision", "torchvision:nope")])
+def test_an_unknown_name_is_refused(package, name):
+    if not imports(package):
+        pytest.skip(f"{package} is not installed")
+    with pytest.raises(SettingsError, match="nope"):
+        build_classifier(name, ("a", "b"), 64)
+
+
+def test_a_hugging_face_network_is_built_from_a_local_folder(tmp_path):
+    if not imports("transformers"):
+        pytest.skip("transformers is not installed")
+    import transformers
+
+    config = transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=64
+    )
+    transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
+    classifier = build_classifier(f"hf:{tmp_path}", ("a", "b", "c"), 64, weights="pretrained")
+    assert classifier(torch.rand(2, 1, 64, 64)).shape == (2, 3)
+    assert "last layer drawn anew" in classifier.spec.weights
