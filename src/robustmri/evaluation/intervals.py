@@ -1,0 +1,187 @@
+"""Intervals and comparisons by patient: slices of one patient are alike, so the patient is what is drawn again."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.errors import ResultError
+
+Floats = npt.NDArray[np.float64]
+
+# With fewer patients than this that differ from the rest, a bootstrap promises 95 % and holds 33 to 90 % (simulated:
+# 20 to 100 patients, intra-patient correlation 0.3, accuracy 0.5 to 2 % or 98 %); the exact bound holds at least 97 %.
+FEW = 10
+
+
+class Interval(NamedTuple):
+    """Bounds of a share, and how they were found."""
+
+    low: float
+    high: float
+    method: str
+
+
+class PatientAccuracy(NamedTuple):
+    """Share of `n` patients of whom most slices are named rightly."""
+
+    accuracy: float
+    n: int
+    interval: Interval
+
+
+class Difference(NamedTuple):
+    """Accuracy after minus accuracy before, on the same slices."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    n_patients: int
+    method: str
+
+
+def cluster_bootstrap(
+    correct: npt.ArrayLike, clusters: npt.ArrayLike, *, draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Percentile interval of the share of right slices, patients drawn with replacement.
+
+    Where fewer than ten patients differ from all the others (the accuracy is near 0 or 1), hardly any draw shows more
+    of them, and the exact binomial bound is given instead, as if slices of a patient were always right or wrong
+    together (each patient counts as one observation). With no event in n patients it is 1 - (0.05 / 2) ** (1 / n),
+    the two-sided form of the rule of three, about 3.7 / n.
+
+    Args:
+        correct: per slice, whether it is right, shape (n,).
+        clusters: per slice, the patient, shape (n,).
+        draws: bootstrap samples.
+        level: share of such intervals that should hold the true value.
+        seed: of the draws; the order of the slices does not matter.
+
+    Raises:
+        ResultError: no slices, or shapes that differ.
+
+    Reference: Field & Welsh 2007 (cluster bootstrap); Clopper & Pearson 1934; Hanley & Lippman-Hand 1983.
+
+    >>> cluster_bootstrap([True] * 60, [i // 2 for i in range(60)])
+    Interval(low=0.884..., high=1.0, method='exact binomial in 30 patients (rule of three)')
+    """
+    sums, sizes = _per_patient(correct, clusters)
+    n = len(sizes)
+    if n == 1:
+        return Interval(0.0, 1.0, "one patient: no interval")
+    share = float(sums.sum() / sizes.sum())
+    if _differing(sums, sizes) < FEW:
+        rule = " (rule of three)" if share in (0.0, 1.0) else ", slices of a patient taken as one"
+        return Interval(*_exact(share, n, level), f"exact binomial in {n} patients{rule}")
+    low, high = _resample(sums, sizes, draws, level, seed)
+    return Interval(low, high, f"cluster bootstrap over {n} patients, {draws} draws")
+
+
+def patient_accuracy(correct: npt.ArrayLike, clusters: npt.ArrayLike, *, level: float = 0.95) -> PatientAccuracy:
+    """Share of patients of whom more than half of the slices are right (a tie is wrong), with Wilson's interval.
+
+    Reference: Wilson 1927.
+
+    >>> patient_accuracy([True, True, False, True, False], ["a", "a", "a", "b", "b"]).accuracy
+    0.5
+    """
+    from scipy.special import ndtri
+
+    sums, sizes = _per_patient(correct, clusters)
+    n = len(sizes)
+    share = float(np.mean(2 * sums > sizes))
+    z2 = float(ndtri(0.5 + level / 2)) ** 2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    # At 0 and 1 a bound equals the share; rounding may put it beside.
+    low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+    return PatientAccuracy(share, n, Interval(float(low), float(high), f"Wilson over {n} patients"))
+
+
+def paired_difference(
+    before: npt.ArrayLike,
+    after: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    *,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """What a change did to the accuracy on the same slices, with an interval and a p-value, both by patient.
+
+    The interval is the percentile one of the cluster bootstrap; where fewer than ten patients differ from the others,
+    it joins the exact binomial intervals of the gains and of the losses (Newcombe's MOVER). The p-value is that of a
+    two-sided permutation test which swaps before and after for all slices of a patient at once.
+
+    Args:
+        before: per slice, whether it was right before the change, shape (n,).
+        after: the same after it; the same slices in the same order.
+        clusters: per slice, the patient, shape (n,).
+        draws: bootstrap samples, and permutations; the smallest p-value is 1 / (draws + 1).
+        level: share of such intervals that should hold the true value.
+        seed: of the draws.
+
+    >>> paired_difference([False] * 40, [True] * 40, list(range(20)) * 2).p_value < 0.001
+    True
+    """
+    old, new = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    if old.shape != new.shape:
+        raise ResultError(f"before and after must be of the same slices, got {old.shape} and {new.shape} of them.")
+    gains, sizes = _per_patient(new & ~old, clusters)
+    losses, _ = _per_patient(old & ~new, clusters)
+    net, n, total = gains - losses, len(sizes), sizes.sum()
+    share = float(net.sum() / total)
+    if n == 1:
+        return Difference(share, -1.0, 1.0, 1.0, 1, "one patient: no interval")
+    unanimous = max(int(np.sum(gains == sizes)), int(np.sum(losses == sizes)), int(np.sum(gains + losses == 0)))
+    if n - unanimous < FEW:
+        gain, loss = float(gains.sum() / total), float(losses.sum() / total)
+        (gain_low, gain_high), (loss_low, loss_high) = _exact(gain, n, level), _exact(loss, n, level)
+        low = max(-1.0, share - float(np.hypot(gain - gain_low, loss_high - loss)))
+        high = min(1.0, share + float(np.hypot(gain_high - gain, loss - loss_low)))
+        method = f"exact binomial gains and losses in {n} patients (MOVER)"
+    else:
+        low, high = _resample(net, sizes, draws, level, seed)
+        method = f"cluster bootstrap over {n} patients, {draws} draws"
+    signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], size=(draws, n))
+    # Sums of whole numbers are exact in floating point, so >= needs no tolerance.
+    extreme = int(np.sum(np.abs(signs @ net) >= abs(net.sum())))
+    return Difference(share, low, high, (1 + extreme) / (1 + draws), n, method)
+
+
+def _per_patient(values: npt.ArrayLike, clusters: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Sum of `values` and number of slices for each patient, patients in the order of their ids."""
+    flags, ids = np.asarray(values, dtype=bool), np.asarray(clusters)
+    if flags.ndim != 1 or flags.shape != ids.shape:
+        raise ResultError(f"expected one patient for each slice, got {flags.shape} slices and {ids.shape} patients.")
+    if not len(flags):
+        raise ResultError("an interval needs at least one slice, got none. Was every case left out, or --limit 0?")
+    names: npt.NDArray[Any]
+    names, owner = np.unique(ids.astype(str), return_inverse=True)
+    sizes = np.bincount(owner, minlength=len(names)).astype(np.float64)
+    return np.bincount(owner, weights=flags, minlength=len(names)).astype(np.float64), sizes
+
+
+def _differing(sums: Floats, sizes: Floats) -> int:
+    """How many patients are not like the largest group that is wholly right or wholly wrong."""
+    return len(sizes) - max(int(np.sum(sums == sizes)), int(np.sum(sums == 0)))
+
+
+def _resample(sums: Floats, sizes: Floats, draws: int, level: float, seed: int) -> tuple[float, float]:
+    n = len(sizes)
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    low, high = np.quantile((times @ sums) / (times @ sizes), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _exact(share: float, n: int, level: float) -> tuple[float, float]:
+    """Clopper and Pearson's bounds; `share * n` need not be whole."""
+    from scipy.special import betaincinv
+
+    events, tail = share * n, (1 - level) / 2
+    low = 0.0 if share == 0 else float(betaincinv(events, n - events + 1, tail))
+    high = 1.0 if share == 1 else float(betaincinv(events + 1, n - events, 1 - tail))
+    return low, high

@@ -1,0 +1,183 @@
+"""Numbers from the outcomes table: accuracy, confusion, per class, and the worst case of each image.
+
+The table is a mapping of columns (numpy arrays of equal length) with the names of `outcomes.parquet`: a row for each
+image, attack and radius. Labels, predictions and targets are class names; `group` is the patient, with ids that differ
+only by a trailing letter held together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.errors import ResultError
+from robustmri.evaluation.intervals import cluster_bootstrap, patient_accuracy
+from robustmri.results import Confusion, Result
+
+Column = npt.NDArray[Any]
+Outcomes = Mapping[str, Column]
+Rows = npt.NDArray[np.intp]
+
+CLEAN, WORST = "none", "worst"
+
+
+class Budget(NamedTuple):
+    """What the attacker was allowed, and what for; `target` is empty where any wrong answer counts."""
+
+    norm: str
+    eps: float
+    eps_units: str
+    target: str
+
+
+class Setting(NamedTuple):
+    """An attack within a budget."""
+
+    attack: str
+    budget: Budget
+
+
+def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
+    """Rows of each attack and budget, in the order in which they first appear."""
+    budgets = map(
+        Budget,
+        map(str, outcomes["norm"]), map(float, outcomes["eps"]), map(str, outcomes["eps_units"]),
+        map(str, outcomes["target"]),
+    )  # fmt: skip
+    found: dict[Setting, list[int]] = {}
+    for row, (attack, budget) in enumerate(zip(outcomes["attack"], budgets, strict=True)):
+        found.setdefault(Setting(str(attack), budget), []).append(row)
+    return {setting: np.array(rows, dtype=np.intp) for setting, rows in found.items()}
+
+
+def find_right(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    """Per row, whether the attack did not reach its goal: the label was kept, or the target was not named."""
+    aimed = outcomes["target"] != ""
+    kept, missed = outcomes["prediction"] == outcomes["label"], outcomes["prediction"] != outcomes["target"]
+    return np.asarray(np.where(aimed, missed, kept), dtype=bool)
+
+
+def accuracy(outcomes: Outcomes, rows: Rows) -> float:
+    """Share of the rows that are right."""
+    if not len(rows):
+        raise ResultError("an accuracy needs at least one image, got none. Was every case left out, or --limit 0?")
+    return float(np.mean(find_right(outcomes)[rows]))
+
+
+def count_confusion(labels: Column, predictions: Column, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Counts, rows true and columns predicted.
+
+    >>> count_confusion(np.array(["a", "a", "b"]), np.array(["a", "b", "b"]), ["a", "b"]).tolist()
+    [[1, 1], [0, 1]]
+    """
+    place = {name: number for number, name in enumerate(classes)}
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, ([place[name] for name in labels], [place[name] for name in predictions]), 1)
+    return counts
+
+
+def accuracy_per_class(labels: Column, predictions: Column, classes: Sequence[str]) -> dict[str, float]:
+    """Share of each class that is named rightly; a class without images is left out."""
+    counts = count_confusion(labels, predictions, classes)
+    return {
+        name: float(counts[k, k] / counts[k].sum()) for k, name in enumerate(classes) if counts[k].sum()
+    }  # fmt: skip
+
+
+def worst_case(outcomes: Outcomes) -> dict[str, Column]:
+    """For each image and budget the worst that any attack did, as further rows with attack "worst".
+
+    An image counts as right only if it withstood every attack, and was right before any: the image itself lies in
+    S(x). Of several successes the one that leaves the true label least confidence is kept. Gradients and forwards are
+    those of all attacks together. Minimal-norm attacks (infinite eps) have another budget and take no part.
+    """
+    settings = find_settings(outcomes)
+    clean = np.concatenate([rows for setting, rows in settings.items() if setting.attack == CLEAN] or [_no_rows()])
+    budgets: dict[Budget, list[Rows]] = {}
+    for (attack, budget), rows in settings.items():
+        if attack not in (CLEAN, WORST) and np.isfinite(budget.eps):
+            budgets.setdefault(budget, []).append(rows)
+    parts = [_worst_within(outcomes, budget, np.concatenate(rows), clean) for budget, rows in budgets.items()]
+    if not parts:
+        return {name: column[:0] for name, column in outcomes.items()}
+    return {name: np.concatenate([part[name] for part in parts]) for name in outcomes}
+
+
+def _worst_within(outcomes: Outcomes, budget: Budget, attacked: Rows, clean: Rows) -> dict[str, Column]:
+    images = outcomes["index"][attacked]
+    rows = np.concatenate([attacked, clean[np.isin(outcomes["index"][clean], images)]])
+    columns = {name: column[rows] for name, column in outcomes.items()}
+    columns["target"] = np.full(len(rows), budget.target, dtype=object)
+    right = find_right(columns)
+    order = np.lexsort((columns["label_confidence"].astype(float), right, columns["index"]))
+    _, first = np.unique(columns["index"][order], return_index=True)
+    chosen = order[first]
+    worst = {name: column[chosen] for name, column in columns.items()}
+    n = len(chosen)
+    for name, value in (("attack", WORST), ("norm", budget.norm), ("eps_units", budget.eps_units)):
+        worst[name] = np.full(n, value, dtype=object)
+    worst["eps"] = np.full(n, budget.eps)
+    worst["eps_image"] = np.full(n, outcomes["eps_image"][attacked[0]], dtype=np.float64)
+    worst["fooled"] = ~right[chosen]
+    _, owner = np.unique(images, return_inverse=True)
+    for name in {"gradients", "forwards"} & set(outcomes):
+        spent = np.bincount(owner, weights=outcomes[name][attacked].astype(float))
+        worst[name] = spent.astype(outcomes[name].dtype)
+    return worst
+
+
+def _no_rows() -> Rows:
+    return np.array([], dtype=np.intp)
+
+
+def summarise(outcomes: Outcomes, *, draws: int = 2000, level: float = 0.95, seed: int = 0) -> list[Result]:
+    """Accuracy of each attack and budget by slice and by patient, with intervals by patient.
+
+    `median_distance_l2` (minimal-norm attacks) is over slices that were right before; a slice that was not fooled
+    counts as infinitely far, and the median is None where that is so for half of them.
+    """
+    right, found = find_right(outcomes), []
+    for (attack, budget), rows in find_settings(outcomes).items():
+        correct, patients = right[rows], outcomes["group"][rows]
+        limited = attack != CLEAN and bool(np.isfinite(budget.eps))
+        by_slice = cluster_bootstrap(correct, patients, draws=draws, level=level, seed=seed)
+        by_patient = patient_accuracy(correct, patients, level=level)
+        numbers = (
+            ("slice", len(rows), float(np.mean(correct)), by_slice),
+            ("patient", by_patient.n, by_patient.accuracy, by_patient.interval),
+        )
+        for unit, n, share, interval in numbers:
+            result = Result(
+                attack=attack, norm=budget.norm,
+                eps=budget.eps if limited else None, eps_units=cast(Literal["image", "normalised"], budget.eps_units),
+                eps_image=float(outcomes["eps_image"][rows[0]]) if limited else None, target=budget.target,
+                unit=cast(Literal["slice", "patient"], unit), n=n, accuracy=share,
+                ci_low=interval.low, ci_high=interval.high, interval=interval.method,
+                median_distance_l2=None if limited or attack == CLEAN else _median_distance(outcomes, rows),
+            )  # fmt: skip
+            found.append(result)
+    return found
+
+
+def _median_distance(outcomes: Outcomes, rows: Rows) -> float | None:
+    rows = rows[outcomes["clean_prediction"][rows] == outcomes["label"][rows]]
+    if not len(rows):
+        return None
+    distance = np.where(find_right(outcomes)[rows], np.inf, outcomes["distance_l2"][rows].astype(float))
+    median = float(np.quantile(distance, 0.5, method="higher"))
+    return median if np.isfinite(median) else None
+
+
+def count_confusions(outcomes: Outcomes, classes: Sequence[str]) -> list[Confusion]:
+    """Confusion of each attack and budget without a target."""
+    return [
+        Confusion(
+            attack=attack, norm=budget.norm, eps_units=budget.eps_units,
+            eps=budget.eps if attack != CLEAN and np.isfinite(budget.eps) else None,
+            counts=count_confusion(outcomes["label"][rows], outcomes["prediction"][rows], classes).tolist(),
+        )
+        for (attack, budget), rows in find_settings(outcomes).items() if not budget.target
+    ]  # fmt: skip

@@ -1,0 +1,265 @@
+"""Checks that an evaluation runs on itself; each passes, warns or fails, with numbers and the images concerned.
+
+A function returns None where its question does not arise (no such attack or radius was run). The traps are those of
+Carlini et al. 2019, "On Evaluating Adversarial Robustness", and of Athalye et al. 2018, "Obfuscated Gradients".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+
+from robustmri.evaluation.metrics import (
+    CLEAN,
+    WORST,
+    Budget,
+    Outcomes,
+    Rows,
+    Setting,
+    find_right,
+    find_settings,
+    worst_case,
+)
+from robustmri.evaluation.study import Finding, check_overlap, check_selection, check_split, check_training_attack
+from robustmri.results import Check
+
+SINGLE_STEP = ("fgsm",)
+ITERATIVE = ("bim", "pgd", "cw")
+SLACK = 0.01  # A point of accuracy: what chance alone may do to orders that hold on average, not for each image.
+LARGE_EPS = 0.5  # Any image can be made one flat grey: nothing of the scan is left.
+MANY_ZERO = 0.05
+ROUNDING = 1e-6  # Distances are measured on float32 pixels of the [0, 1] range.
+
+
+def run_checks(
+    outcomes: Outcomes,
+    *,
+    split_kind: str,
+    groups: str,
+    findings: Iterable[Finding],
+    training_attack: str | None,
+    selected_on: str,
+    zero_gradient_share: float | None = None,
+) -> list[Check]:
+    """Every check whose question arises.
+
+    Args:
+        outcomes: table with the rows of "worst" in it.
+        split_kind: "patient", "slice" or "folds".
+        groups: "patient", or "inferred" where the source has no patient ids.
+        findings: outcome of the leakage checks of the split.
+        training_attack: attack that made the training examples; None for standard training.
+        selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.
+        zero_gradient_share: share of clean images whose loss gradient is exactly 0; None if not measured.
+    """
+    checks = [
+        check_verified(outcomes),
+        check_distances(outcomes),
+        check_same_images(outcomes),
+        check_headline(outcomes),
+        check_iterative(outcomes),
+        check_eps_order(outcomes),
+        check_zero_eps(outcomes),
+        check_large_eps(outcomes),
+        None if zero_gradient_share is None else check_gradients(zero_gradient_share),
+        check_split(split_kind, groups),
+        check_overlap(findings),
+        check_training_attack(outcomes, training_attack),
+        check_selection(selected_on),
+    ]
+    return [check for check in checks if check is not None]
+
+
+def check_verified(outcomes: Outcomes) -> Check:
+    """Every returned image was confirmed by a fresh forward pass and measured again."""
+    rows = np.flatnonzero(outcomes["attack"] != CLEAN)
+    doubtful = rows[~outcomes["verified"][rows].astype(bool)]
+    return Check(
+        name="every attacked image re-verified",
+        status="fail" if len(doubtful) else "pass",
+        detail=f"{len(rows) - len(doubtful)} of {len(rows)} attacked images were confirmed by a fresh forward pass "
+        "of the original classifier, their distance and range measured again.",
+        case_ids=_ids(outcomes, doubtful),
+    )
+
+
+def check_distances(outcomes: Outcomes) -> Check:
+    """No attacked image is further from its original than eps."""
+    limit = outcomes["eps_image"].astype(float)
+    linf, l2 = outcomes["distance_linf"].astype(float), outcomes["distance_l2"].astype(float)
+    distance = np.where(outcomes["norm"] == "l2", l2, linf)
+    # A comparison with NaN is false, so a distance that is not a number counts as outside.
+    inside = np.isfinite(linf) & np.isfinite(l2) & (distance <= limit * (1 + 1e-5) + ROUNDING)
+    outside = np.flatnonzero(~inside & (outcomes["attack"] != CLEAN))
+    worst = "" if not len(outside) else f" The furthest: {distance[outside].max():.6g}."
+    return Check(
+        name="perturbations within eps",
+        status="fail" if len(outside) else "pass",
+        detail=f"{len(outside)} attacked images lie further than eps from the original, measured again.{worst}",
+        case_ids=_ids(outcomes, outside),
+    )
+
+
+def check_same_images(outcomes: Outcomes) -> Check:
+    """Every budget attack was run on the images of the clean row, each once."""
+    expected: set[int] = set(outcomes["index"][outcomes["attack"] == CLEAN].tolist())
+    wrong = []
+    for (attack, budget), rows in find_settings(outcomes).items():
+        images = outcomes["index"][rows].tolist()
+        if np.isfinite(budget.eps) and not budget.target and (set(images) != expected or len(images) != len(expected)):
+            wrong.append(f"{attack} {_radius(budget)}: {len(images)} rows")
+    return Check(
+        name="same images for every attack",
+        status="fail" if wrong or not expected else "pass",
+        detail=f"{len(expected)} images were classified untouched; attacks on another set: "
+        f"{'; '.join(wrong) or 'none'}.",
+    )
+
+
+def check_headline(outcomes: Outcomes) -> Check | None:
+    """The headline is the worst case of each image, not an average over attacks."""
+    expected = _right_by_image(worst_case(outcomes))
+    if not expected:
+        return None
+    stated = _right_by_image({name: column[outcomes["attack"] == WORST] for name, column in outcomes.items()})
+    wrong = [budget for budget in expected if stated.get(budget) != expected[budget]]
+    return Check(
+        name="headline is the worst case of each image",
+        status="fail" if wrong else "pass",
+        detail="An image counts as right only if it withstood every attack of its budget; recomputed from the table, "
+        + (f"{', '.join(map(_radius, wrong))} differs." if wrong else f"{len(expected)} budgets agree."),
+    )
+
+
+def check_iterative(outcomes: Outcomes) -> Check | None:
+    """Many steps do at least as much as one; if not, the gradient misleads and robustness is overstated."""
+    settings = find_settings(outcomes)
+    drops = [
+        (f"{many} {_radius(budget)}", rows, settings[Setting(many, budget)])
+        for (single, budget), rows in settings.items() if single in SINGLE_STEP
+        for many in ITERATIVE if (many, budget) in settings
+    ]  # fmt: skip
+    return _compare(
+        outcomes, drops, name="iterative attacks at least as strong as one step",
+        claim="{now:.1%} right under {what}, {before:.1%} under one step",
+    )  # fmt: skip
+
+
+def check_eps_order(outcomes: Outcomes) -> Check | None:
+    """A larger eps never leaves more images right; worst cases are compared where they are over the same attacks."""
+    settings = find_settings(outcomes)
+    attacks: dict[Budget, list[str]] = {}
+    for attack, budget in settings:
+        attacks.setdefault(budget, []).append(attack)
+    clean = [rows for setting, rows in settings.items() if setting.attack == CLEAN]
+    curves: dict[tuple[str, ...], list[tuple[float, Budget, Rows]]] = {}
+    for (attack, budget), rows in settings.items():
+        if attack != CLEAN and np.isfinite(budget.eps):
+            eps_image = float(outcomes["eps_image"][rows[0]])
+            members = sorted(attacks[budget]) if attack == WORST else []
+            curves.setdefault((attack, budget.norm, budget.target, *members), []).append((eps_image, budget, rows))
+    pairs = []
+    for (attack, _, target, *_), points in curves.items():
+        before = clean[0] if clean and not target else None
+        for _, budget, rows in sorted(points, key=lambda point: point[0]):
+            if before is not None:
+                pairs.append((f"{attack} {_radius(budget)}", before, rows))
+            before = rows
+    return _compare(
+        outcomes, pairs, name="accuracy does not rise with eps",
+        claim="{now:.1%} right under {what}, {before:.1%} at the next smaller eps",
+    )  # fmt: skip
+
+
+def check_zero_eps(outcomes: Outcomes) -> Check | None:
+    """At eps = 0 nothing changes."""
+    rows = np.flatnonzero((outcomes["attack"] != CLEAN) & (outcomes["eps"].astype(float) == 0))
+    if not len(rows):
+        return None
+    moved = rows[outcomes["prediction"][rows] != outcomes["clean_prediction"][rows]]
+    return Check(
+        name="eps 0 is the clean image",
+        status="fail" if len(moved) else "pass",
+        detail=f"{len(moved)} of {len(rows)} predictions at eps 0 differ from those of the untouched image.",
+        case_ids=_ids(outcomes, moved),
+    )
+
+
+def check_large_eps(outcomes: Outcomes) -> Check | None:
+    """At eps 0.5 the classifier can do no better than to give one answer to all; if it does, the attack is at fault."""
+    right = find_right(outcomes)
+    reached = {
+        f"{attack} {_radius(budget)}": rows for (attack, budget), rows in find_settings(outcomes).items()
+        if attack in (*ITERATIVE, WORST) and budget.norm == "linf" and not budget.target
+        and LARGE_EPS <= float(outcomes["eps_image"][rows[0]]) < np.inf
+    }  # fmt: skip
+    if not reached:
+        return None
+    chances = {what: _commonest(outcomes, rows) for what, rows in reached.items()}
+    shares = {what: float(np.mean(right[rows])) for what, rows in reached.items()}
+    above = [what for what in reached if shares[what] > chances[what]]
+    numbers = "; ".join(f"{what}: {shares[what]:.1%} right, chance {chances[what]:.1%}" for what in reached)
+    standing = [rows[right[rows]] for what, rows in reached.items() if what in above]
+    return Check(
+        name="at or below chance at eps 0.5",
+        status="fail" if above else "pass",
+        detail=f"{numbers} (chance: one answer to all, that of the commonest class).",
+        case_ids=_ids(outcomes, np.concatenate(standing)) if standing else [],
+    )
+
+
+def check_gradients(zero_share: float) -> Check:
+    """Few images have a loss gradient of exactly 0; a gradient attack leaves those where they are."""
+    return Check(
+        name="gradients are there to climb",
+        status="pass" if zero_share == 0 else "warn" if zero_share <= MANY_ZERO else "fail",
+        detail=f"{zero_share:.1%} of the images have a loss gradient of exactly 0; up to {MANY_ZERO:.0%} is a warning, "
+        "more a failure: such images look robust and are not.",
+    )
+
+
+def _compare(outcomes: Outcomes, pairs: Collection[tuple[str, Rows, Rows]], *, name: str, claim: str) -> Check | None:
+    """Accuracy must not rise from the first rows of a pair to the second, of the same images."""
+    if not pairs:
+        return None
+    right = find_right(outcomes)
+    rises: list[tuple[float, str]] = []
+    revived: set[str] = set()
+    for what, earlier, later in pairs:
+        before, now = float(np.mean(right[earlier])), float(np.mean(right[later]))
+        if now > before:
+            rises.append((now - before, claim.format(what=what, now=now, before=before)))
+            fallen = outcomes["index"][earlier[~right[earlier]]]
+            revived |= set(_ids(outcomes, later[right[later] & np.isin(outcomes["index"][later], fallen)]))
+    if not rises:
+        return Check(name=name, status="pass", detail=f"{len(pairs)} comparisons hold.")
+    return Check(
+        name=name,
+        status="fail" if max(rise for rise, _ in rises) > SLACK else "warn",
+        detail=f"{len(rises)} of {len(pairs)} comparisons fail: {'; '.join(text for _, text in rises)}. Up to "
+        f"{SLACK:.0%} is a warning, more a failure.",
+        case_ids=sorted(revived),
+    )
+
+
+def _right_by_image(outcomes: Outcomes) -> dict[Budget, dict[int, bool]]:
+    right = find_right(outcomes)
+    return {
+        budget: dict(zip(outcomes["index"][rows].tolist(), right[rows].tolist(), strict=True))
+        for (_, budget), rows in find_settings(outcomes).items()
+    }
+
+
+def _commonest(outcomes: Outcomes, rows: Rows) -> float:
+    _, counts = np.unique(outcomes["label"][rows].astype(str), return_counts=True)
+    return float(counts.max() / len(rows))
+
+
+def _ids(outcomes: Outcomes, rows: Rows) -> list[str]:
+    return sorted({str(case) for case in outcomes["case_id"][rows]})
+
+
+def _radius(budget: Budget) -> str:
+    units = "" if budget.eps_units == "image" else f" ({budget.eps_units})"
+    return f"{budget.norm} {budget.eps:g}{units}" + (f" to {budget.target}" if budget.target else "")

@@ -1,0 +1,90 @@
+"""Checks of how a study was made: who is in which set, which epoch was kept, what the training had seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from robustmri.evaluation.metrics import CLEAN, WORST, Outcomes
+from robustmri.results import Check, Status
+
+
+class Finding(Protocol):
+    """What a leakage check found, as `robustmri.data.leakage` reports it."""
+
+    @property
+    def name(self) -> str:
+        """What was looked for."""
+
+    @property
+    def status(self) -> Status:
+        """Outcome."""
+
+    @property
+    def detail(self) -> str:
+        """Numbers."""
+
+    @property
+    def case_ids(self) -> Sequence[str]:
+        """Cases concerned."""
+
+
+def check_split(split_kind: str, groups: str) -> Check:
+    """Slices of a patient are on one side only."""
+    if split_kind == "slice":
+        status: Status = "warn"
+        detail = (
+            "Slices were split one by one: slices of one patient lie in training and test, so the accuracy is that "
+            "for known patients and is too high for new ones. Use prepare --split patient."
+        )
+    elif groups == "inferred":
+        status = "warn"
+        detail = (
+            "The source has no patient ids; near-duplicate slices were held together, but two unlike slices of one "
+            "patient may lie on both sides, and intervals may be too narrow."
+        )
+    else:
+        status, detail = "pass", "Each patient's slices lie in one set only: the accuracy is that for new patients."
+    return Check(name="split by patient", status=status, detail=detail)
+
+
+def check_overlap(findings: Iterable[Finding]) -> Check | None:
+    """No patient, and no near-duplicate, on both sides of the split; sums up the leakage checks."""
+    found = list(findings)
+    if not found:
+        return None
+    rank: dict[Status, int] = {"pass": 0, "warn": 1, "fail": 2}
+    status = max((finding.status for finding in found), key=rank.__getitem__)
+    telling = [finding for finding in found if finding.status == status]
+    return Check(
+        name="no patient in two sets",
+        status=status,
+        detail=" ".join(f"{finding.name}: {finding.detail}" for finding in telling),
+        case_ids=sorted({case for finding in telling for case in finding.case_ids}) if status != "pass" else [],
+    )
+
+
+def check_training_attack(outcomes: Outcomes, training_attack: str | None) -> Check | None:
+    """A repaired classifier is tested with more than the attack that it was trained against."""
+    if training_attack is None:
+        return None
+    used = {str(attack) for attack in np.unique(outcomes["attack"].astype(str))} - {CLEAN, WORST, "noise"}
+    others = sorted(used - {training_attack})
+    return Check(
+        name="tested by attacks not trained on",
+        status="pass" if others else "fail",
+        detail=f"Trained on {training_attack}; other attacks in the test: {', '.join(others) or 'none'}.",
+    )
+
+
+def check_selection(selected_on: str) -> Check:
+    """The kept epoch was not chosen on the images of the test."""
+    said: dict[str, tuple[Status, str]] = {
+        "validation": ("pass", "The kept epoch was chosen on validation patients."),
+        "last": ("pass", "The last epoch was kept; nothing was chosen."),
+        "test": ("fail", "The kept epoch was chosen on the test images: the accuracy is too high."),
+    }
+    status, detail = said.get(selected_on, ("warn", f"How the epoch was chosen is not known ({selected_on!r})."))
+    return Check(name="selection on validation patients", status=status, detail=detail)

@@ -1,0 +1,172 @@
+"""Intervals hold what they promise on correlated slices, and degenerate counts give honest bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from robustmri.errors import ResultError
+from robustmri.evaluation.intervals import FEW, cluster_bootstrap, paired_difference, patient_accuracy
+
+
+def draw_cohort(rng, *, accuracy, patients=60, correlation=0.3, most=19):
+    """Slices whose patients differ: beta-binomial with the given intra-patient correlation, 1 to `most` slices each."""
+    sizes = rng.integers(1, most + 1, patients)
+    strength = (1 - correlation) / correlation
+    shares = rng.beta(accuracy * strength, (1 - accuracy) * strength, patients)
+    owner = np.repeat(np.arange(patients), sizes)
+    return rng.random(len(owner)) < shares[owner], owner
+
+
+def coverage(accuracy, interval_of, *, runs=250, seed=0):
+    rng = np.random.default_rng(seed)
+    held = 0
+    for _ in range(runs):
+        low, high = interval_of(*draw_cohort(rng, accuracy=accuracy))
+        held += low <= accuracy <= high
+    return held / runs
+
+
+def by_slice(correct, _owner):
+    share, n = correct.mean(), len(correct)
+    half = 1.96 * np.sqrt(share * (1 - share) / n)
+    return share - half, share + half
+
+
+def by_patient(correct, owner):
+    return cluster_bootstrap(correct, owner, draws=400)[:2]
+
+
+@pytest.mark.parametrize("accuracy", [0.01, 0.3, 0.8, 0.99])
+def test_interval_holds_the_truth_in_spite_of_correlated_slices(accuracy):
+    # 250 runs: the standard error of a coverage of 0.95 is 0.014; a percentile bootstrap of 60 patients gives 0.93.
+    assert coverage(accuracy, by_patient) >= 0.89
+
+
+def test_interval_by_slice_would_not_hold_it():
+    assert coverage(0.3, by_slice) < 0.8
+
+
+def test_bootstrap_agrees_with_the_formula_for_one_slice_a_patient():
+    correct = np.arange(400) % 4 != 0
+    low, high, method = cluster_bootstrap(correct, np.arange(400), draws=4000)
+    half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
+    # Monte-Carlo error of a 2.5 % quantile of 4000 draws is about 0.03 of the half width; a slice is 0.0025.
+    assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.005)
+    assert method == "cluster bootstrap over 400 patients, 4000 draws"
+
+
+def test_repeating_slices_of_patients_adds_no_information():
+    correct, owner = np.arange(60) % 3 == 0, np.arange(60)
+    once, tenfold = cluster_bootstrap(correct, owner), cluster_bootstrap(np.repeat(correct, 10), np.repeat(owner, 10))
+    assert tenfold[:2] == pytest.approx(once[:2])
+
+
+def test_order_of_slices_does_not_matter():
+    correct, owner = draw_cohort(np.random.default_rng(1), accuracy=0.5)
+    order = np.random.default_rng(2).permutation(len(correct))
+    assert cluster_bootstrap(correct, owner) == cluster_bootstrap(correct[order], owner[order])
+    assert cluster_bootstrap(correct, owner) != cluster_bootstrap(correct, owner, seed=1)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_no_event_is_bounded_by_the_rule_of_three_in_patients(right):
+    owner = np.repeat(np.arange(40), 12)
+    low, high, method = cluster_bootstrap(np.full(480, right), owner)
+    bound = 1 - 0.025 ** (1 / 40)
+    assert (low, high) == (pytest.approx((1 - bound, 1.0)) if right else pytest.approx((0.0, bound)))
+    assert method.endswith("(rule of three)")
+    assert 3 / 40 < bound < 3.7 / 40
+
+
+def test_one_event_is_not_more_certain_than_none():
+    owner = np.repeat(np.arange(40), 12)
+    one = np.zeros(480, dtype=bool)
+    one[5] = True
+    assert cluster_bootstrap(one, owner).high >= cluster_bootstrap(np.zeros(480, dtype=bool), owner).high
+    assert cluster_bootstrap(one, owner).low > 0
+
+
+def test_bootstrap_takes_over_where_enough_patients_differ():
+    owner = np.repeat(np.arange(40), 2)
+    wrong = np.zeros(80, dtype=bool)
+    wrong[: 2 * (FEW - 1)] = True
+    assert cluster_bootstrap(~wrong, owner).method.startswith("exact")
+    wrong[2 * FEW - 1] = True
+    assert cluster_bootstrap(~wrong, owner).method.startswith("cluster bootstrap")
+
+
+def test_one_patient_says_nothing_about_patients():
+    assert cluster_bootstrap([True, False], ["a", "a"]) == (0.0, 1.0, "one patient: no interval")
+    found = paired_difference([True, False], [True, True], ["a", "a"])
+    assert (found.low, found.high, found.p_value) == (-1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("measure", [cluster_bootstrap, patient_accuracy])
+def test_slices_without_patients_are_refused(measure):
+    with pytest.raises(ResultError, match="at least one slice"):
+        measure([], [])
+    with pytest.raises(ResultError, match=r"\(2,\) slices and \(3,\) patients"):
+        measure([True, True], ["a", "b", "c"])
+
+
+def test_patient_is_right_where_most_slices_are():
+    found = patient_accuracy([1, 1, 0, 1, 0, 0, 0, 1], list("aaabbccd"))
+    assert found.accuracy == 0.5  # a and d; b is a tie, which is wrong
+    assert found.n == 4
+    assert found.interval.low == pytest.approx(0.15, abs=0.005)  # Wilson for 2 of 4: 0.150 to 0.850
+    assert found.interval.high == pytest.approx(0.85, abs=0.005)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_wilson_bound_meets_the_ends(right):
+    found = patient_accuracy([right] * 30, range(30))
+    assert found.interval.low <= found.accuracy <= found.interval.high
+    assert found.interval.high - found.interval.low == pytest.approx(0.1135, abs=0.001)
+
+
+def test_difference_pairs_the_slices():
+    """A gain in every patient is certain though both accuracies vary widely between patients."""
+    rng = np.random.default_rng(3)
+    before, owner = draw_cohort(rng, accuracy=0.4)
+    after = before | (rng.random(len(before)) < 0.3)
+    found = paired_difference(before, after, owner, draws=800)
+    assert found.difference == pytest.approx(after.mean() - before.mean())
+    assert 0 < found.low < found.difference < found.high < 0.4
+    assert found.p_value == 1 / 801
+    apart = cluster_bootstrap(after, owner)
+    assert found.high - found.low < apart.high - apart.low
+    back = paired_difference(after, before, owner, draws=800)
+    assert (back.difference, back.p_value) == (-found.difference, found.p_value)
+
+
+def test_no_change_has_a_bound_on_both_sides():
+    correct = np.arange(60) % 2 == 0
+    found = paired_difference(correct, correct, np.arange(60) // 2)
+    assert found.difference == 0
+    assert found.p_value == 1
+    assert -found.low == pytest.approx(found.high) == pytest.approx(1 - 0.025 ** (1 / 30))
+
+
+def test_change_of_everything_is_not_certain_for_all_patients():
+    found = paired_difference([False] * 60, [True] * 60, np.arange(60) // 2)
+    assert found.high == 1
+    assert 0.8 < found.low < 0.9
+    assert found.method.startswith("exact")
+
+
+def test_p_value_is_uniform_without_an_effect():
+    rng = np.random.default_rng(4)
+    owner = np.repeat(np.arange(20), 5)
+    small = 0
+    for _ in range(200):
+        quality = rng.random(20)[owner]
+        before, after = rng.random(100) < quality, rng.random(100) < quality
+        small += paired_difference(before, after, owner, draws=200).p_value <= 0.1
+    # Binomial(200, 0.1): standard error 0.021.
+    assert 0.03 <= small / 200 <= 0.17
+
+
+def test_difference_of_other_slices_is_refused():
+    with pytest.raises(ResultError, match="same slices"):
+        paired_difference([True], [True, False], ["a"])

@@ -1,0 +1,124 @@
+"""Numbers from a table small enough to count by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from robustmri.errors import ResultError
+from robustmri.evaluation.metrics import (
+    Budget,
+    Setting,
+    accuracy,
+    accuracy_per_class,
+    count_confusions,
+    find_right,
+    find_settings,
+    summarise,
+    worst_case,
+)
+
+CLASSES = ["meningioma", "glioma", "pituitary"]
+
+
+def right_images(columns):
+    return set(columns["index"][find_right(columns)].tolist())
+
+
+def test_settings_keep_the_order_and_tell_radii_and_units_apart(table):
+    made = table(3).add("fgsm", 0.04, []).add("fgsm", 0.02, []).add("fgsm", 0.04, [], eps_units="normalised")
+    found = find_settings(made.columns())
+    assert [(s.attack, s.budget.eps, s.budget.eps_units) for s in found] == [
+        ("none", 0.0, "image"), ("fgsm", 0.04, "image"), ("fgsm", 0.02, "image"), ("fgsm", 0.04, "normalised"),
+    ]  # fmt: skip
+    assert found[Setting("fgsm", Budget("linf", 0.02, "image", ""))].tolist() == [6, 7, 8]
+
+
+def test_accuracy_counts_kept_labels(table):
+    columns = table(8, clean_wrong=[0]).columns()
+    assert accuracy(columns, np.arange(8)) == 7 / 8
+    with pytest.raises(ResultError, match="at least one image"):
+        accuracy(columns, np.arange(0))
+
+
+def test_worst_case_is_per_image_and_below_every_attack(table):
+    columns = table(8).add("fgsm", 0.04, [0, 1, 2]).add("pgd", 0.04, [2, 3]).columns()
+    worst = worst_case(columns)
+    assert right_images(worst) == {4, 5, 6, 7}
+    assert worst["index"].tolist() == list(range(8))
+    assert set(worst["attack"]) == {"worst"}
+    assert worst["fooled"].tolist() == [True] * 4 + [False] * 4
+    assert worst["gradients"].tolist() == [20] * 8
+    assert set(worst) == set(columns)
+
+
+def test_worst_case_counts_images_that_were_wrong_before(table):
+    """An attack that puts a wrong answer right has not made the classifier robust."""
+    columns = table(6, clean_wrong=[5]).add("pgd", 0.04, [0]).columns()
+    worst = worst_case(columns)
+    assert right_images(worst) == {1, 2, 3, 4}
+    assert worst["distance_linf"][5] == 0
+    assert set(worst["norm"]) == {"linf"}
+    assert set(worst["eps"].tolist()) == {0.04}
+
+
+def test_worst_case_keeps_budgets_apart_and_leaves_minimal_norm_out(table):
+    made = table(4).add("pgd", 0.04, [0, 1]).add("pgd", 0.02, [0]).add("cw-l2", np.inf, [0, 1, 2, 3], norm="l2")
+    worst = worst_case(made.columns())
+    by_eps = {eps: right_images({k: c[worst["eps"] == eps] for k, c in worst.items()}) for eps in (0.02, 0.04)}
+    assert by_eps == {0.02: {1, 2, 3}, 0.04: {2, 3}}
+    assert len(worst["eps"]) == 8
+
+
+def test_worst_case_keeps_the_success_that_costs_the_label_most(table):
+    made = table(2).add("fgsm", 0.04, [0], label_confidence=0.3).add("pgd", 0.04, [0], label_confidence=0.01)
+    again = made.add("bim", 0.04, [], label_confidence=0.001).columns()  # not fooled: no success at all
+    assert worst_case(again)["label_confidence"].tolist() == [0.01, 0.001]
+
+
+def test_worst_case_of_worst_rows_is_the_same(table):
+    columns = table(4).add("pgd", 0.04, [1]).columns()
+    worst = worst_case(columns)
+    both = {name: np.concatenate([columns[name], worst[name]]) for name in columns}
+    assert right_images(worst_case(both)) == right_images(worst)
+    assert len(worst_case(table(3).columns())["index"]) == 0
+
+
+def test_target_decides_what_a_success_is(table):
+    columns = table(4).add("pgd", 0.04, [1], target="pituitary").columns()
+    assert right_images({name: column[4:] for name, column in columns.items()}) == {0, 3}  # 2 is one already
+    assert right_images(worst_case(columns)) == {0, 3}
+
+
+def test_summary_has_both_units_for_every_setting(table):
+    columns = table(60).add("pgd", 0.04, range(0, 60, 2)).columns()
+    clean, clean_patients, pgd, pgd_patients = summarise(columns, draws=200)
+    assert (clean.attack, clean.eps, clean.eps_image, clean.accuracy, clean.n) == ("none", None, None, 1.0, 60)
+    assert (clean_patients.unit, clean_patients.n) == ("patient", 30)
+    assert (pgd.eps, pgd.eps_image, pgd.accuracy, pgd.unit) == (0.04, 0.04, 0.5, "slice")
+    assert pgd.ci_low <= 0.5 <= pgd.ci_high
+    assert pgd_patients.accuracy == 0.0  # one of two slices is a tie, which is wrong
+    assert pgd.median_distance_l2 is None
+
+
+def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
+    far = {0: 9.0, 1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
+    columns = table(5, clean_wrong=[0]).add("cw-l2", np.inf, [0, 1, 2, 3], norm="l2", distance_l2=far).columns()
+    slices = summarise(columns, draws=50)[2]
+    assert (slices.attack, slices.eps, slices.eps_image) == ("cw-l2", None, None)
+    assert slices.median_distance_l2 == 3.0  # of 1, 2, 3 and infinity: 0 was wrong before, 4 was not fooled
+    none = summarise(table(5).add("cw-l2", np.inf, [0], norm="l2").columns(), draws=50)[2]
+    assert none.median_distance_l2 is None
+
+
+def test_confusion_rows_are_true_classes(table):
+    made = table(6).add("pgd", 0.04, [0, 3, 1]).add("pgd", 0.04, [1], target="pituitary")
+    clean, pgd = count_confusions(made.columns(), CLASSES)
+    assert clean.counts == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
+    assert (pgd.attack, pgd.eps) == ("pgd", 0.04)
+    assert pgd.counts == [[0, 2, 0], [0, 1, 1], [0, 0, 2]]
+
+
+def test_classes_without_images_have_no_accuracy():
+    labels, predictions = np.array(["a", "a", "b"]), np.array(["a", "c", "b"])
+    assert accuracy_per_class(labels, predictions, ["a", "b", "c"]) == {"a": 0.5, "b": 1.0}

@@ -1,0 +1,148 @@
+"""Each check passes on a sound table and fails on one with its own defect, naming the images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from robustmri.evaluation import sanity
+from robustmri.evaluation.metrics import worst_case
+
+
+def with_worst(columns):
+    worst = worst_case(columns)
+    return {name: np.concatenate([columns[name], worst[name]]) for name in columns}
+
+
+def test_sound_evaluation_passes_everything(table):
+    made = (
+        table(12).add("fgsm", 0.02, [0]).add("pgd", 0.02, [0, 1]).add("fgsm", 0.04, [0, 1]).add("pgd", 0.04, [0, 1, 2])
+    )
+    made.add("pgd", 0.5, range(12)).add("pgd", 0.0, [])
+    checks = sanity.run_checks(
+        with_worst(made.columns()), split_kind="patient", groups="patient", findings=[], training_attack="pgd",
+        selected_on="validation", zero_gradient_share=0.0,
+    )  # fmt: skip
+    assert {check.name: check.status for check in checks if check.status != "pass"} == {}
+    assert len(checks) == 12
+    assert len({check.name for check in checks}) == 12
+
+
+def test_questions_that_do_not_arise_are_left_out(table):
+    checks = sanity.run_checks(
+        table(6).columns(), split_kind="patient", groups="patient", findings=[], training_attack=None,
+        selected_on="last",
+    )  # fmt: skip
+    assert [check.name for check in checks] == [
+        "every attacked image re-verified", "perturbations within eps", "same images for every attack",
+        "split by patient", "selection on validation patients",
+    ]  # fmt: skip
+
+
+def test_unverified_image_fails(table):
+    columns = table(4).add("pgd", 0.04, [1], verified={1: False}).columns()
+    check = sanity.check_verified(columns)
+    assert (check.status, check.case_ids) == ("fail", ["case1"])
+    assert check.detail.startswith("3 of 4")
+    assert sanity.check_verified(table(4).add("pgd", 0.04, [1]).columns()).status == "pass"
+
+
+@pytest.mark.parametrize("distance", [0.0401, np.nan, np.inf])
+def test_image_outside_eps_fails(table, distance):
+    check = sanity.check_distances(table(4).add("pgd", 0.04, [1], distance_linf={2: distance}).columns())
+    assert (check.status, check.case_ids) == ("fail", ["case2"])
+
+
+def test_distance_is_that_of_the_norm_and_may_be_rounded(table):
+    # 0.04 on float32 pixels near 1 is rounded by up to 6e-8.
+    rounded = table(3).add("pgd", 0.04, [], distance_linf=0.04 + 6e-8, distance_l2=3.0)
+    assert sanity.check_distances(rounded.columns()).status == "pass"
+    l2 = table(3).add("pgd", 0.5, [], norm="l2", distance_linf=0.1, distance_l2={0: 0.6})
+    assert sanity.check_distances(l2.columns()).case_ids == ["case0"]
+    minimal = table(3).add("cw-l2", np.inf, [0], norm="l2", distance_l2=40.0)
+    assert sanity.check_distances(minimal.columns()).status == "pass"
+
+
+def test_attack_on_other_images_fails(table):
+    columns = table(4).add("pgd", 0.04, []).columns()
+    fewer = {name: column[:-1] for name, column in columns.items()}
+    check = sanity.check_same_images(fewer)
+    assert check.status == "fail"
+    assert "pgd linf 0.04: 3 rows" in check.detail
+    assert sanity.check_same_images(columns).status == "pass"
+
+
+def test_headline_other_than_worst_case_fails(table):
+    sound = with_worst(table(6).add("fgsm", 0.04, [0]).add("pgd", 0.04, [1]).columns())
+    assert sanity.check_headline(sound).status == "pass"
+    row = np.flatnonzero((sound["attack"] == "worst") & (sound["index"] == 0))
+    sound["prediction"][row] = sound["label"][row]  # as if pgd alone were the headline
+    assert sanity.check_headline(sound).status == "fail"
+
+
+def test_headline_that_is_missing_fails(table):
+    check = sanity.check_headline(table(6).add("fgsm", 0.04, [0]).columns())
+    assert check.status == "fail"
+    assert "linf 0.04 differs" in check.detail
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0, "pass"), (1, "warn"), (2, "fail")])
+def test_one_step_stronger_than_many_is_a_sign_of_masked_gradients(table, extra, status):
+    """Of 150 images one is within a point of accuracy, two are not."""
+    made = table(150).add("fgsm", 0.04, range(10 + extra)).add("pgd", 0.04, range(10)).add("bim", 0.02, [])
+    check = sanity.check_iterative(made.columns())
+    assert check.status == status
+    assert check.case_ids == sorted(f"case{i}" for i in range(10, 10 + extra))
+
+
+def test_many_steps_of_another_radius_are_not_compared(table):
+    assert sanity.check_iterative(table(9).add("fgsm", 0.04, [0]).add("pgd", 0.02, []).columns()) is None
+
+
+def test_accuracy_that_rises_with_eps_fails(table):
+    rising = table(9).add("pgd", 0.04, [0]).add("pgd", 0.02, [0, 1]).columns()
+    check = sanity.check_eps_order(rising)
+    assert (check.status, check.case_ids) == ("fail", ["case1"])
+    assert "88.9% right under pgd linf 0.04, 77.8% at the next smaller eps" in check.detail
+    assert sanity.check_eps_order(table(9).add("pgd", 0.02, [0]).add("pgd", 0.04, [0, 1]).columns()).status == "pass"
+    above_clean = table(9, clean_wrong=[3]).add("pgd", 0.02, []).columns()
+    assert sanity.check_eps_order(above_clean).case_ids == ["case3"]
+    assert sanity.check_eps_order(table(9).columns()) is None
+
+
+def test_radii_are_ordered_in_image_units(table):
+    """0.04 after normalisation is the smaller radius: it may well leave more images right."""
+    made = table(9).add("pgd", 0.02, [0, 1]).add("pgd", 0.04, [0], eps_units="normalised", eps_image=0.009)
+    assert sanity.check_eps_order(made.columns()).status == "pass"
+
+
+def test_worst_cases_over_other_attacks_are_not_compared(table):
+    made = table(9).add("pgd", 0.02, [0]).add("cw", 0.02, [0, 1]).add("pgd", 0.04, [0])
+    check = sanity.check_eps_order(with_worst(made.columns()))
+    assert check.status == "pass"
+
+
+def test_zero_eps_that_changes_a_prediction_fails(table):
+    check = sanity.check_zero_eps(table(4).add("pgd", 0.0, [2]).columns())
+    assert (check.status, check.case_ids) == ("fail", ["case2"])
+    assert sanity.check_zero_eps(table(4, clean_wrong=[2]).add("pgd", 0.0, [2]).columns()).status == "pass"
+    assert sanity.check_zero_eps(table(4).columns()) is None
+
+
+@pytest.mark.parametrize(("standing", "status"), [(4, "pass"), (5, "fail")])
+def test_better_than_chance_on_flat_grey_fails(table, standing, status):
+    """Twelve images of three classes: one answer to all is right for four."""
+    check = sanity.check_large_eps(table(12).add("pgd", 0.5, range(standing, 12)).columns())
+    assert check.status == status
+    assert check.case_ids == ([] if status == "pass" else sorted(f"case{i}" for i in range(5)))
+
+
+def test_small_eps_is_not_held_to_chance(table):
+    assert sanity.check_large_eps(table(12).add("pgd", 0.3, []).add("fgsm", 0.5, []).columns()) is None
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.0, "pass"), (0.03, "warn"), (0.4, "fail")])
+def test_vanished_gradients_are_told(share, status):
+    check = sanity.check_gradients(share)
+    assert check.status == status
+    assert f"{share:.1%}" in check.detail
