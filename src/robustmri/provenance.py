@@ -78,9 +78,12 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
+            # Move the old folder aside before the new one takes its name: a kill in between leaves both on the disk.
+            old = partial.with_suffix(".old")
             if path.exists():
-                _discard(path)
+                os.replace(path, old)
             os.replace(partial, path)
+            _discard(old)
         finally:
             _discard(partial)
 

@@ -1,0 +1,108 @@
+"""Named, complete settings: TOML files beside this module, or anywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from robustmri.errors import RobustMRIError, SettingsError, did_you_mean
+from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.training.settings import TrainSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent
+
+
+class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a source becomes a cohort; see `robustmri.workflows.prepare`."""
+
+    size: int = 224
+    intensity: str = "minmax"
+    split: Literal["patient", "slice", "folds"] = "patient"
+    fold: int | None = None
+    seed: int = 0
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of every stage.
+
+    Attributes:
+        about: what the recipe is for, and what it costs.
+        source: where the slices come from, if the recipe brings its own ("phantom:...").
+    """
+
+    about: str
+    source: str = ""
+    prepare: PrepareSettings = PrepareSettings()
+    train: TrainSettings = TrainSettings()
+    harden: TrainSettings = TrainSettings(objective="adversarial")
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "published")
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe by name or path, with single settings replaced.
+
+    Args:
+        name: one of `list_recipes()`, or a path to a .toml file.
+        overrides: texts such as "train.epochs=10" or "evaluate.eps=0.04,8/255".
+
+    Raises:
+        SettingsError: no such recipe, a setting that does not exist, or a value of the wrong kind.
+    """
+    settings = load_toml(name)
+    for text in overrides:
+        _override(settings, text)
+    _refuse_unknown(settings, Recipe, f"recipe {name}")
+    try:
+        return msgspec.convert(settings, Recipe, strict=False)
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        raise SettingsError(f"recipe {name}: {cause if isinstance(cause, RobustMRIError) else error}") from error
+
+
+def load_toml(name: str) -> dict[str, Any]:
+    """The tables of a TOML file that comes with the package, by name, or of any other, by path."""
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise SettingsError(f"There is no recipe {name!r}. {did_you_mean(name, list_recipes())}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from error
+
+
+def _refuse_unknown(settings: dict[str, Any], kind: type[Any], where: str) -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for name, value in settings.items():
+        if name not in fields:
+            raise SettingsError(f"{where}: there is no setting {name!r}. {did_you_mean(name, fields)}")
+        part = fields[name]
+        if isinstance(part, type) and issubclass(part, msgspec.Struct) and isinstance(value, dict):
+            _refuse_unknown(value, part, f"{where}: {name}")
+
+
+def _override(settings: dict[str, Any], text: str) -> None:
+    path, found, value = text.partition("=")
+    names = path.strip().split(".")
+    if not found or not all(names):
+        raise SettingsError(f"{text!r} is not an override. Write STAGE.SETTING=VALUE, such as train.epochs=10.")
+    place = settings
+    for name in names[:-1]:
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise SettingsError(f"{text!r}: {name!r} has no settings of its own.")
+    listed = names[0] == "evaluate" and names[-1] in ("attacks", "eps", "curve", "examples")
+    place[names[-1]] = [part.strip() for part in value.split(",") if part.strip()] if listed else value.strip()

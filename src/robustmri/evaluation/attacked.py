@@ -1,0 +1,123 @@
+"""One attack on one batch, re-verified: nothing counts that a fresh float32 forward has not confirmed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustmri.arrays import Images, Labels, Logits
+from robustmri.attacks import PGD, Attack
+from robustmri.attacks.protocol import Predictor
+from robustmri.models.classifier import Classifier
+from robustmri.threat.norms import LINF, NORMS
+from robustmri.threat.threat_model import ThreatModel
+
+TOLERANCE = 1e-6
+"""Distances are sums of rounded float32 pixels; a radius may be passed by this much."""
+
+
+class Attacked(NamedTuple):
+    """What is left of a batch; every field has one row per image."""
+
+    images: Images
+    logits: Logits
+    fooled: Tensor
+    verified: Tensor
+    distance_linf: Tensor
+    distance_l2: Tensor
+
+
+class Cost:
+    """A predictor that counts: `forwards` and `gradients` are images that went through, each way."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.forwards = 0
+        self.gradients = 0
+
+    def __call__(self, images: Images) -> Logits:
+        """Logits of `images`."""
+        self.forwards += len(images)
+        self.gradients += len(images) if images.requires_grad else 0
+        return self.predictor(images)
+
+
+def logits_of(classifier: Classifier, images: Images) -> Logits:
+    """Logits of the original classifier in float32."""
+    with torch.no_grad():
+        logits: Logits = classifier(images)
+    return logits.float()
+
+
+def attack_batch(
+    attack: Attack,
+    classifier: Classifier,
+    search: Predictor,
+    images: Images,
+    labels: Labels,
+    threat: ThreatModel,
+    *,
+    generator: torch.Generator,
+) -> Attacked:
+    """Attack the images that are not won already; those stay unchanged.
+
+    Args:
+        attack: what to run; budget attacks leave each image at its first success.
+        classifier: the original, in evaluation mode; it alone decides what counts.
+        search: the view of it that the attack climbs on.
+        images: originals.
+        labels: true classes.
+        threat: the set that must not be left.
+        generator: randomness of the attack.
+    """
+    clean = logits_of(classifier, images)
+    result = images.clone()
+    rows = torch.nonzero(~threat.fooled(clean, labels))[:, 0]
+    quick = replace(attack, stop_when_fooled=True) if isinstance(attack, PGD) else attack
+    state = generator.get_state()
+    for predictor in (search, classifier):
+        if not len(rows):
+            break
+        generator.set_state(state)
+        x, y, here = images[rows], labels[rows], threat.at(rows)
+        found = quick(predictor, x, y, here, generator=generator)
+        result[rows] = found
+        if search is classifier:
+            break
+        # Where low precision claims a success that float32 does not see, search again in float32.
+        with torch.no_grad():
+            claimed = here.fooled(predictor(found), y)
+        rows = rows[claimed & ~here.fooled(logits_of(classifier, found), y)]
+    return verify(classifier, result, images, labels, threat)
+
+
+def verify(classifier: Classifier, points: Images, images: Images, labels: Labels, threat: ThreatModel) -> Attacked:
+    """Measure again whether each point is in S(x) and what the original classifier says of it."""
+    delta = points - images
+    size = NORMS[threat.norm].size(delta)
+    low, high = threat.bounds
+    inside = (
+        (size <= threat.eps + TOLERANCE)
+        & torch.isfinite(points).flatten(1).all(1)
+        & ((points >= low) & (points <= high)).flatten(1).all(1)
+        & (delta == threat.allow(delta)).flatten(1).all(1)
+    )
+    # A point outside the threat's set is no attack: the image stands as it was.
+    points = torch.where(inside.reshape(-1, *[1] * (images.dim() - 1)), points, images)
+    logits = logits_of(classifier, points)
+    delta = points - images
+    return Attacked(
+        points, logits, threat.fooled(logits, labels), inside, LINF.size(delta), NORMS["l2"].size(delta)
+    )  # fmt: skip
+
+
+def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:
+    """Which images have a cross-entropy gradient that is exactly zero everywhere: a sign of gradient masking."""
+    points = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        loss = torch.nn.functional.cross_entropy(classifier(points), labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, points)
+    return (gradient == 0).flatten(1).all(1)

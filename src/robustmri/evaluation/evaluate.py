@@ -1,0 +1,246 @@
+"""Attack every test slice, write down what happened to each, and sum it up by patient."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import torch
+
+from robustmri.arrays import Images, Labels
+from robustmri.attacks import MINIMAL, Attack, make_attack
+from robustmri.data.cohort import Cohort
+from robustmri.data.loaders import load_images, load_labels
+from robustmri.data.split import Split
+from robustmri.errors import DataError, SettingsError, did_you_mean
+from robustmri.evaluation.attacked import Attacked, Cost, attack_batch, logits_of, verify, zero_gradients
+from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
+from robustmri.models.classifier import Classifier
+from robustmri.models.optimised import OptimisedView
+from robustmri.progress import Progress, silent
+from robustmri.provenance import atomic_file, fingerprint
+from robustmri.threat.eps import Eps
+from robustmri.threat.threat_model import ThreatModel
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CLEAN = Job("none", None)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Outcomes of every slice and attack, and what each attack cost."""
+
+    outcomes: pa.Table
+    costs: list[dict[str, Any]]
+    zero_gradient_share: float
+
+
+def evaluated_slices(split: Split, limit: int) -> list[int]:
+    """Test slices in the cohort's order: all, or `limit` of them evenly spaced, so that many patients take part."""
+    test = sorted(split.test)
+    if not limit or limit >= len(test):
+        return test
+    return [test[int(position)] for position in np.linspace(0, len(test) - 1, limit).round()]
+
+
+def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier) -> ThreatModel:
+    """The threat model of one job, in image units."""
+    target = None
+    if settings.target:
+        if settings.target not in classifier.classes:
+            raise SettingsError(
+                f"target {settings.target!r} is no class. {did_you_mean(settings.target, classifier.classes)}"
+            )
+        target = classifier.classes.index(settings.target)
+    if job.attack in MINIMAL:
+        return ThreatModel(norm="l2", eps=torch.inf, target=target)
+    eps = job.eps.in_image_units(classifier.spec.std) if job.eps else 0.0
+    return ThreatModel(norm=settings.norm, eps=eps, target=target)
+
+
+def run_attacks(
+    classifier: Classifier,
+    cohort: Cohort,
+    split: Split,
+    settings: EvaluateSettings,
+    folder: Path,
+    *,
+    identity: str,
+    device: torch.device,
+    progress: Progress = silent,
+) -> Evaluated:
+    """Every job on every shard of the test set.
+
+    Each finished shard is a file below `folder`/.shards, so that a rerun after a kill does only what is missing; the
+    randomness of a shard depends on the seed, the job and the shard's number alone.
+
+    Args:
+        classifier: what is attacked.
+        cohort: where the slices are.
+        split: says which slices are the test set.
+        settings: see `EvaluateSettings`.
+        folder: result folder.
+        identity: hash of the classifier's weights.
+        device: where the computing is done.
+        progress: told after each shard.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    classifier = classifier.to(device).eval().requires_grad_(False)
+    shards = folder / ".shards" / fingerprint([msgspec.to_builtins(settings), identity, split.fingerprint])
+    work = [
+        (job, number, rows)
+        for job in (CLEAN, *jobs_of(settings))
+        for number, rows in enumerate(_shards(split, settings, job))
+    ]
+    if not work:
+        raise DataError("the test set of this split is empty. Split again: robustmri prepare.")
+    view: OptimisedView | None = None
+    tables, won = [], 0
+    for done, (job, number, rows) in enumerate(work):
+        path = shards / f"{job.name}-{number:04d}.parquet"
+        if not path.exists():
+            images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
+            if view is None:
+                precision = None if settings.precision == "auto" else settings.precision
+                view = OptimisedView(classifier, images, precision=precision)
+            table = _attack_shard(job, number, rows, classifier, view, images, labels, cohort, settings)
+            with atomic_file(path) as partial:
+                pq.write_table(table, partial)
+        tables.append(pq.read_table(path))
+        won = sum(tables[-1]["fooled"].to_pylist())
+        progress("evaluation", done + 1, len(work), f"{job.name}: {won} of {len(rows)} fooled")
+    merged = pa.concat_tables(tables)
+    zero = float(np.mean(merged.filter(pa.compute.equal(merged["attack"], "none"))["zero_gradient"].to_pylist()))
+    costs = _costs(merged, settings)
+    return Evaluated(merged.drop_columns(["zero_gradient"]), costs, zero)
+
+
+def clear_shards(folder: Path) -> None:
+    """Remove the shards of an evaluation whose merged result is written."""
+    shutil.rmtree(folder / ".shards", ignore_errors=True)
+
+
+def _shards(split: Split, settings: EvaluateSettings, job: Job) -> Iterator[list[int]]:
+    rows = evaluated_slices(split, settings.limit)
+    if job.attack in MINIMAL and settings.minimal_limit and settings.minimal_limit < len(rows):
+        rows = [rows[int(position)] for position in np.linspace(0, len(rows) - 1, settings.minimal_limit).round()]
+    for start in range(0, len(rows), settings.batch_size):
+        yield rows[start : start + settings.batch_size]
+
+
+def _generator(settings: EvaluateSettings, job: Job, number: int) -> torch.Generator:
+    return torch.Generator().manual_seed(int(fingerprint([settings.seed, job.name, number]), 16) >> 1)
+
+
+def _attack_shard(
+    job: Job,
+    number: int,
+    rows: list[int],
+    classifier: Classifier,
+    view: OptimisedView,
+    images: Images,
+    labels: Labels,
+    cohort: Cohort,
+    settings: EvaluateSettings,
+) -> pa.Table:
+    threat = threat_for(job, settings, classifier)
+    clean = logits_of(classifier, images)
+    cost = Cost(view)
+    if job.attack == "none":
+        attacked = verify(classifier, images, images, labels, threat)
+        zero = zero_gradients(classifier, images, labels)
+    else:
+        attack = make_attack(job.attack, **settings.options.get(job.attack, {}))
+        # The nearest fooling image lies on the boundary, where low precision and float32 disagree.
+        search = Cost(classifier) if job.attack in MINIMAL else cost
+        attacked = attack_batch(
+            attack, classifier, search, images, labels, threat, generator=_generator(settings, job, number)
+        )
+        cost, zero = search, torch.zeros_like(labels, dtype=torch.bool)
+    return _rows(job, rows, classifier, cohort, settings, threat, clean, attacked, zero, cost)
+
+
+def _rows(
+    job: Job,
+    rows: list[int],
+    classifier: Classifier,
+    cohort: Cohort,
+    settings: EvaluateSettings,
+    threat: ThreatModel,
+    clean: torch.Tensor,
+    attacked: Attacked,
+    zero: torch.Tensor,
+    cost: Cost,
+) -> pa.Table:
+    import pyarrow as pa
+
+    cases = [cohort.cases[row] for row in rows]
+    n, classes = len(cases), classifier.classes
+    before, after = clean.softmax(1), attacked.logits.softmax(1)
+    truth = torch.tensor([case.class_index for case in cases], device=after.device)
+    eps = job.eps or Eps(0.0)
+    minimal = job.attack in MINIMAL
+    columns: dict[str, Any] = {
+        "case_id": [case.case_id for case in cases],
+        "index": [case.index for case in cases],
+        "patient_id": [case.patient_id for case in cases],
+        "group": [case.group for case in cases],
+        "label": [case.label for case in cases],
+        "plane": [case.plane for case in cases],
+        "attack": [job.attack] * n,
+        "norm": ["" if job.attack == "none" else threat.norm] * n,
+        "eps": [float("inf") if minimal else eps.value] * n,
+        "eps_units": [eps.units] * n,
+        "eps_image": [float(threat.eps)] * n,
+        "target": [settings.target if job.attack != "none" else ""] * n,
+        "clean_prediction": [classes[k] for k in before.argmax(1).tolist()],
+        "clean_confidence": before.amax(1).tolist(),
+        "prediction": [classes[k] for k in after.argmax(1).tolist()],
+        "confidence": after.amax(1).tolist(),
+        "label_confidence": after.gather(1, truth[:, None])[:, 0].tolist(),
+        "distance_linf": attacked.distance_linf.tolist(),
+        "distance_l2": attacked.distance_l2.tolist(),
+        "fooled": attacked.fooled.tolist(),
+        "verified": attacked.verified.tolist(),
+        "zero_gradient": zero.tolist(),
+        "forwards": [cost.forwards / n] * n,
+        "gradients": [cost.gradients / n] * n,
+    }
+    return pa.table(columns)
+
+
+def _costs(outcomes: pa.Table, settings: EvaluateSettings) -> list[dict[str, Any]]:
+    """Settings of each attack, and what it spent per image."""
+    import pyarrow.compute as pc
+
+    costs = []
+    for job in jobs_of(settings):
+        rows = outcomes.filter(pc.equal(outcomes["attack"], job.attack))
+        if job.eps is not None:
+            rows = rows.filter(
+                pc.and_(pc.equal(rows["eps"], job.eps.value), pc.equal(rows["eps_units"], job.eps.units))
+            )
+        costs.append(
+            {
+                "attack": job.attack,
+                "eps": None if job.eps is None else str(job.eps),
+                "settings": _settings_of(make_attack(job.attack, **settings.options.get(job.attack, {}))),
+                "slices": rows.num_rows,
+                "gradients_per_image": round(pc.mean(rows["gradients"]).as_py(), 2),
+                "forwards_per_image": round(pc.mean(rows["forwards"]).as_py(), 2),
+            }
+        )
+    return costs
+
+
+def _settings_of(attack: Attack) -> dict[str, Any]:
+    return {"attack": type(attack).__name__, **asdict(attack)}  # type: ignore[call-overload]

@@ -1,0 +1,93 @@
+"""The poster's picture for a few slices of each class: slice, sign of the gradient, attacked slice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robustmri.attacks import make_attack
+from robustmri.data.cohort import Cohort
+from robustmri.data.loaders import load_images, load_labels, load_masks
+from robustmri.data.split import Split
+from robustmri.errors import DataError
+from robustmri.evaluation.attacked import logits_of, verify
+from robustmri.evaluation.evaluate import evaluated_slices, threat_for
+from robustmri.evaluation.settings import EvaluateSettings, jobs_of
+from robustmri.models.classifier import Classifier
+from robustmri.provenance import atomic_file
+from robustmri.results import Example
+
+
+def write_examples(
+    classifier: Classifier, cohort: Cohort, split: Split, settings: EvaluateSettings, folder: Path
+) -> list[Example]:
+    """Write `folder`/examples.npz and return what its rows show.
+
+    The slices are those named in the settings. Else, of each class, the first in a seeded order that are classified
+    rightly, those that the attack fools before the others. The attack is FGSM where it is among the settings' attacks,
+    at the first eps, so that the picture is the equation: x + eps * sign(gradient).
+    """
+    job = next((job for job in jobs_of(settings) if job.attack == "fgsm"), jobs_of(settings)[0])
+    if job.eps is None or not settings.examples_per_class:
+        return []
+    rows = _named(cohort, settings) or _candidates(cohort, split, settings)
+    device = next(classifier.parameters()).device
+    images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
+    threat = threat_for(job, settings, classifier)
+    attack = make_attack(job.attack, **settings.options.get(job.attack, {}))
+    clean = logits_of(classifier, images)
+    points = attack(classifier, images, labels, threat, generator=torch.Generator().manual_seed(settings.seed))
+    attacked = verify(classifier, points, images, labels, threat)
+    right = clean.argmax(1) == labels
+    if settings.examples:
+        chosen = list(range(len(rows)))
+    else:
+        order = sorted(range(len(rows)), key=lambda k: (not right[k], not attacked.fooled[k]))
+        of_class = {name: [k for k in order if cohort.cases[rows[k]].label == name] for name in cohort.classes}
+        chosen = [k for ks in of_class.values() for k in ks[: settings.examples_per_class] if right[k]]
+    before, after = clean.softmax(1), attacked.logits.softmax(1)
+    masks = load_masks(cohort, rows)
+    picked = torch.tensor(chosen, dtype=torch.long)
+    signs = torch.sign(attacked.images - images).to(torch.int8)
+    with atomic_file(folder / "examples.npz") as partial, open(partial, "wb") as stream:
+        np.savez_compressed(
+            stream,
+            clean=np.round(images[picked, 0].cpu().numpy() * 65535).astype(np.uint16),
+            attacked=attacked.images[picked, 0].cpu().numpy(),
+            sign=signs[picked, 0].cpu().numpy(),
+            mask=np.zeros((len(chosen), cohort.size, cohort.size), bool) if masks is None else masks[picked, 0].numpy(),
+        )
+    return [
+        Example(
+            case_id=cohort.cases[rows[k]].case_id,
+            patient_id=cohort.cases[rows[k]].patient_id,
+            label=cohort.cases[rows[k]].label,
+            clean_prediction=classifier.classes[int(clean[k].argmax())],
+            clean_confidence=float(before[k].max()),
+            attack=job.attack,
+            norm=threat.norm,
+            eps=job.eps.value,
+            eps_units=job.eps.units,
+            prediction=classifier.classes[int(attacked.logits[k].argmax())],
+            confidence=float(after[k].max()),
+            distance_linf=float(attacked.distance_linf[k]),
+            position=position,
+        )
+        for position, k in enumerate(chosen)
+    ]
+
+
+def _named(cohort: Cohort, settings: EvaluateSettings) -> list[int]:
+    index = {case.case_id: case.index for case in cohort.cases}
+    unknown = [case_id for case_id in settings.examples if case_id not in index]
+    if unknown:
+        raise DataError(f"the cohort has no case {unknown[0]!r}, asked for as an example.")
+    return [index[case_id] for case_id in settings.examples]
+
+
+def _candidates(cohort: Cohort, split: Split, settings: EvaluateSettings) -> list[int]:
+    rows = np.random.default_rng(settings.seed).permutation(evaluated_slices(split, settings.limit)).tolist()
+    of_class = {name: [row for row in rows if cohort.cases[row].label == name] for name in cohort.classes}
+    return [row for name in cohort.classes for row in of_class[name][: 8 * settings.examples_per_class]]

@@ -1,0 +1,79 @@
+"""Everything that decides what an evaluation measures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from robustmri.attacks import MINIMAL, make_attack
+from robustmri.errors import SettingsError
+from robustmri.threat.eps import Eps, parse_eps
+
+
+class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one evaluation; the result folder keeps them.
+
+    Attributes:
+        attacks: names from `robustmri.attacks.ATTACKS`.
+        eps: radii for every attack, as text with units ("0.04", "8/255", "0.04@normalised"); the first is the headline.
+        curve: further radii for the curve of accuracy against eps, with the `curve_attack` alone.
+        curve_attack: attack of the curve.
+        norm: "linf" or "l2".
+        target: class that the attacker wants to see; "" for any wrong one.
+        options: settings of single attacks, by name, in place of their defaults.
+        limit: slices of the test set, evenly spaced; 0: all.
+        minimal_limit: the same for attacks that look for the nearest fooling image, which cost far more; 0: all.
+        examples_per_class: pictures of each class in the report.
+        examples: case ids of the pictures; empty: chosen by a stated rule.
+        batch_size: slices attacked together; they are also the unit that a rerun after a kill does not repeat.
+        precision: arithmetic of the search; every success is confirmed in float32 whatever it says.
+        seed: of the attacks and of the bootstrap.
+    """
+
+    attacks: tuple[str, ...] = ("fgsm", "bim", "pgd", "cw")
+    eps: tuple[str, ...] = ("0.04",)
+    curve: tuple[str, ...] = ()
+    curve_attack: str = "pgd"
+    norm: Literal["linf", "l2"] = "linf"
+    target: str = ""
+    options: dict[str, dict[str, Any]] = {}
+    limit: int = 0
+    minimal_limit: int = 0
+    examples_per_class: int = 2
+    examples: tuple[str, ...] = ()
+    batch_size: int = 64
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.attacks or not self.eps:
+            raise SettingsError("an evaluation needs at least one attack and one eps.")
+        if self.batch_size < 1 or min(self.limit, self.minimal_limit, self.examples_per_class) < 0:
+            raise SettingsError("batch_size must be at least 1; limits and examples_per_class at least 0.")
+        for name in {*self.attacks, *self.options, *((self.curve_attack,) if self.curve else ())}:
+            make_attack(name, **self.options.get(name, {}))
+        for text in (*self.eps, *self.curve):
+            parse_eps(text)
+        if self.curve and self.curve_attack in MINIMAL:
+            raise SettingsError(f"{self.curve_attack!r} has no radius and cannot draw a curve. Use pgd.")
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One attack at one radius; `eps` is None for attacks that have none."""
+
+    attack: str
+    eps: Eps | None
+
+    @property
+    def name(self) -> str:
+        """Short and fit for a file name."""
+        return self.attack if self.eps is None else f"{self.attack}-{self.eps}".replace("@", "-")
+
+
+def jobs_of(settings: EvaluateSettings) -> list[Job]:
+    """Every attack at every radius, the curve's radii, no job twice."""
+    jobs = [Job(name, parse_eps(eps)) for eps in settings.eps for name in settings.attacks if name not in MINIMAL]
+    jobs += [Job(name, None) for name in settings.attacks if name in MINIMAL]
+    jobs += [Job(settings.curve_attack, parse_eps(eps)) for eps in settings.curve]
+    return list(dict.fromkeys(jobs))

@@ -1,0 +1,131 @@
+"""From the outcomes of every slice to one `RobustnessReport`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from robustmri.data.cohort import Cohort
+from robustmri.data.leakage import check_leakage
+from robustmri.data.split import Split
+from robustmri.evaluation.evaluate import Evaluated, threat_for
+from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
+from robustmri.evaluation.sanity import run_checks
+from robustmri.evaluation.settings import EvaluateSettings, jobs_of
+from robustmri.models.classifier import Classifier
+from robustmri.results import Check, CohortFacts, Example, ModelFacts, RobustnessReport, SplitFacts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def columns_of(table: pa.Table) -> dict[str, Any]:
+    """Columns as numpy arrays; strings as objects."""
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def with_worst_case(outcomes: pa.Table) -> pa.Table:
+    """The table with the rows of "worst" below it: for each image and radius the worst that any attack did."""
+    import pyarrow as pa
+
+    worst = worst_case(columns_of(outcomes))
+    return pa.concat_tables([outcomes, pa.table(worst, schema=outcomes.schema)])
+
+
+def summarise_evaluation(
+    evaluated: Evaluated,
+    classifier: Classifier,
+    cohort: Cohort,
+    split: Split,
+    settings: EvaluateSettings,
+    *,
+    title: str,
+    model: ModelFacts,
+    examples: list[Example],
+    provenance: dict[str, Any],
+) -> RobustnessReport:
+    """Numbers with intervals, checks, and what is needed to understand both."""
+    outcomes = columns_of(evaluated.outcomes)
+    leakage = check_leakage(cohort, split)
+    training = model.training
+    return RobustnessReport(
+        title=title,
+        model=model,
+        cohort=CohortFacts(
+            name=cohort.name,
+            synthetic=cohort.synthetic,
+            classes=list(cohort.classes),
+            size=cohort.size,
+            intensity=cohort.intensity,
+            groups=cohort.groups,
+            fingerprint=cohort.fingerprint,
+            n_cases=len(cohort),
+            n_patients=cohort.n_patients,
+            left_out=len(cohort.left_out),
+        ),
+        split=SplitFacts(
+            kind=split.kind,
+            seed=split.seed,
+            fold=split.fold,
+            note=split.note,
+            fingerprint=split.fingerprint,
+            evaluated_set="test",
+            n_slices=len(np.unique(outcomes["index"])),
+            n_patients=len(np.unique(outcomes["group"].astype(str))),
+            leakage=[
+                Check(name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids))
+                for found in leakage
+            ],
+        ),
+        threat=describe_threat(settings, classifier),
+        attacks=evaluated.costs,
+        results=summarise(outcomes, seed=settings.seed),
+        checks=run_checks(
+            outcomes,
+            split_kind=split.kind,
+            groups=cohort.groups,
+            findings=leakage,
+            training_attack="pgd" if model.objective == "adversarial" else None,
+            selected_on="validation" if training else "last",
+            zero_gradient_share=evaluated.zero_gradient_share,
+        ),
+        confusions=count_confusions(outcomes, cohort.classes),
+        examples=examples,
+        settings={"evaluate": _plain(settings)},
+        provenance=provenance,
+    )
+
+
+def _plain(settings: EvaluateSettings) -> dict[str, Any]:
+    import msgspec
+
+    return dict(msgspec.to_builtins(settings))
+
+
+def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[str]:
+    """What the attacker may do, knows and wants, in sentences."""
+    std = classifier.spec.std
+    size = classifier.spec.size
+    sentences = []
+    for eps in dict.fromkeys(job.eps for job in jobs_of(settings) if job.eps is not None):
+        image = eps.in_image_units(std)
+        said = f"eps = {eps.value:g} " + ("of the [0, 1] range" if eps.units == "image" else "after normalisation")
+        if settings.norm == "linf":
+            sentences.append(
+                f"No pixel changes by more than {said}: {image:.4g} of the [0, 1] range, {255 * image:.1f} of 255 grey "
+                f"levels, {image / std:.3g} after normalisation (std {std:g})."
+            )
+        else:
+            sentences.append(
+                f"The change of all {size} x {size} pixels together has a Euclidean length of at most {said}: "
+                f"{image:.4g} in units of the [0, 1] range, as much as {255 * image / size:.2f} of 255 grey levels on "
+                "every pixel."
+            )
+    goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
+    sentences.append(f"Goal of the attacker: {goal}. Every pixel may change; grey values stay within [0, 1].")
+    sentences.append("Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: evasion).")
+    for job in jobs_of(settings):
+        if threat_for(job, settings, classifier).eps == float("inf"):
+            sentences.append(f"{job.attack} has no radius: it looks for the nearest image that fools, in l2.")
+    return sentences

@@ -1,0 +1,16 @@
+"""How long steps say how far they are; the command line draws it, Python users may listen or not."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called now and then by steps that take a while."""
+
+    def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` parts of `task` are finished; `note` is a short remark, such as the accuracy so far."""
+
+
+def silent(task: str, done: int, total: int, note: str = "") -> None:
+    """Say nothing."""

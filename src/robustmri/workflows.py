@@ -1,0 +1,370 @@
+"""The verbs: each reads files, writes one artefact whole or not at all, and can be run again or resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.readers import open_source
+from robustmri.data.split import Split, make_split
+from robustmri.errors import CheckpointError, DataError, SettingsError
+from robustmri.progress import Progress, silent
+from robustmri.provenance import atomic_file, describe_run, read_json, write_json
+from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
+from robustmri.results import ModelFacts, RobustnessReport, load_result, save_result
+
+if TYPE_CHECKING:
+    from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.report.tables import Published, Table
+    from robustmri.training.settings import TrainSettings
+
+SCRATCH = "scratch"
+"""In place of a checkpoint: harden a fresh network."""
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path,
+    *,
+    settings: PrepareSettings | None = None,
+    progress: Progress = silent,
+    **changes: Any,
+) -> Cohort:
+    """Read scans and write a cohort folder with its split.
+
+    Args:
+        source: a figshare release, a folder of images with a CSV, class folders, or "phantom".
+        out: folder to make.
+        settings: size, intensity rule, split, fold and seed.
+        progress: told about the slices read.
+        changes: single settings, such as `size=96`.
+
+    Raises:
+        DataError: the source cannot be read as a whole, or cannot be split.
+    """
+    settings = msgspec.structs.replace(settings or PrepareSettings(), **changes)
+
+    def split(cohort: Cohort) -> Split:
+        return make_split(cohort, settings.split, seed=settings.seed, fold=settings.fold)
+
+    return write_cohort(
+        open_source(source), out, size=settings.size, intensity=settings.intensity, split=split,
+        progress=lambda done, total: progress("reading", done, total or 0),
+    )  # fmt: skip
+
+
+def train(
+    cohort: str | Path,
+    out: str | Path,
+    *,
+    settings: TrainSettings | None = None,
+    progress: Progress = silent,
+    **changes: Any,
+) -> Path:
+    """Train a classifier on a cohort; returns the run folder, which holds `checkpoint/` and epochs.csv.
+
+    A run that was killed goes on from its last finished epoch; one that is finished is left as it is.
+
+    Args:
+        cohort: folder made by `prepare`.
+        out: run folder.
+        settings: see `TrainSettings`.
+        progress: told about the steps.
+        changes: single settings, such as `epochs=10`.
+    """
+    from robustmri.training.settings import TrainSettings
+
+    chosen = msgspec.structs.replace(settings or TrainSettings(), **changes)
+    return _fit(None, cohort, out, chosen, progress)
+
+
+def harden(
+    checkpoint: str | Path,
+    cohort: str | Path,
+    out: str | Path,
+    *,
+    settings: TrainSettings | None = None,
+    progress: Progress = silent,
+    **changes: Any,
+) -> Path:
+    """The same as `train` with the adversarial objective.
+
+    It starts from `checkpoint` or, given "scratch", from a fresh network; the rest is as in `train`.
+    """
+    if settings is None:
+        settings = load_recipe("default").harden
+    chosen = msgspec.structs.replace(settings, **{"objective": "adversarial", **changes})
+    return _fit(None if str(checkpoint) == SCRATCH else Path(checkpoint), cohort, out, chosen, progress)
+
+
+def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: TrainSettings, progress: Progress) -> Path:
+    from robustmri.data.loaders import load_images, load_labels
+    from robustmri.models.backbones import build_classifier
+    from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
+    from robustmri.training.loop import STATE, Examples, fit
+
+    scans, run = Cohort.open(cohort), Path(out)
+    split = Split.load(scans.root)
+    split.check(scans)
+    origin = SCRATCH
+    if start is not None:
+        classifier, checkpoint = load_checkpoint(start)
+        check_fits(checkpoint, scans.classes, scans.size)
+        settings = msgspec.structs.replace(settings, backbone=checkpoint.spec.backbone, weights="none")
+        origin = checkpoint.weights_sha256
+    _claim(
+        run / "settings.json",
+        {
+            "train": msgspec.to_builtins(settings),
+            "start": origin,
+            "cohort": scans.fingerprint,
+            "split": split.fingerprint,
+        },
+    )
+    if (run / "checkpoint").is_dir():
+        return run
+    if start is None:
+        classifier = build_classifier(
+            settings.backbone, scans.classes, scans.size, weights=settings.weights, seed=settings.seed
+        )
+    learn, choose = (
+        Examples(load_images(scans, rows), load_labels(scans, rows)) for rows in (split.train, split.validation)
+    )
+    classifier, kept = fit(classifier, learn, choose, settings, run, progress=progress)
+    provenance = describe_run(settings.seed) | {
+        "cohort": scans.fingerprint,
+        "split": split.fingerprint,
+        "start": origin,
+        "kept_epoch": msgspec.to_builtins(kept),
+    }
+    save_checkpoint(classifier, run / "checkpoint", training=msgspec.to_builtins(settings), provenance=provenance)
+    (run / STATE).unlink(missing_ok=True)
+    return run
+
+
+def _claim(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a run, or make sure that the run that is there has the same."""
+    settings = msgspec.json.decode(msgspec.json.encode(settings))
+    if not path.exists():
+        if path.parent.exists() and any(path.parent.iterdir()):
+            raise DataError(f"{path.parent} is not empty and holds no run. Choose another --out.")
+        write_json(path, settings)
+        return
+    before = read_json(path)
+    if before != settings:
+        names = [name for name in settings if before.get(name) != settings[name]]
+        inner = [
+            f"{name}.{key}"
+            for name in names
+            if isinstance(settings[name], dict) and isinstance(before.get(name), dict)
+            for key in settings[name]
+            if settings[name][key] != before[name].get(key)
+        ]
+        raise SettingsError(
+            f"{path.parent} holds a run with other settings (they differ in {', '.join(inner or names)}). Choose "
+            "another --out, or remove it."
+        )
+
+
+def evaluate(
+    checkpoint: str | Path,
+    cohort: str | Path,
+    out: str | Path,
+    *,
+    settings: EvaluateSettings | None = None,
+    title: str = "",
+    progress: Progress = silent,
+    **changes: Any,
+) -> RobustnessReport:
+    """Attack a checkpoint on the test slices of a cohort; writes robustness.json, outcomes.parquet and examples.npz.
+
+    Args:
+        checkpoint: checkpoint folder, or the run folder that holds it.
+        cohort: folder made by `prepare`; the test set is that of its split.json.
+        out: result folder; a killed evaluation goes on with the shards that are missing.
+        settings: see `EvaluateSettings`.
+        title: heading of the result.
+        progress: told about the shards.
+        changes: single settings, such as `eps=("0.04", "8/255")`.
+    """
+    import pyarrow.parquet as pq
+    import torch
+
+    from robustmri.evaluation.evaluate import clear_shards, run_attacks
+    from robustmri.evaluation.examples import write_examples
+    from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
+    from robustmri.models.checkpoint import check_fits, load_checkpoint
+
+    settings = msgspec.structs.replace(settings or EvaluateSettings(), **changes)
+    scans, folder = Cohort.open(cohort), Path(out)
+    split = Split.load(scans.root)
+    split.check(scans)
+    classifier, stored = load_checkpoint(checkpoint)
+    check_fits(stored, scans.classes, scans.size)
+    _refuse_seen(stored.provenance, split)
+    _claim(
+        folder / "settings.json",
+        {
+            "evaluate": msgspec.to_builtins(settings),
+            "checkpoint": stored.weights_sha256,
+            "cohort": scans.fingerprint,
+            "split": split.fingerprint,
+        },
+    )
+    if (folder / "robustness.json").exists():
+        return load_result(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    evaluated = run_attacks(
+        classifier, scans, split, settings, folder, identity=stored.weights_sha256, device=device, progress=progress
+    )
+    evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
+    with atomic_file(folder / "outcomes.parquet") as partial:
+        pq.write_table(evaluated.outcomes, partial)
+    objective = str(stored.training.get("objective", "unknown"))
+    name = {"standard": "Standard training", "adversarial": "Adversarial training"}.get(objective, "Given checkpoint")
+    result = summarise_evaluation(
+        evaluated, classifier, scans, split, settings,
+        title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
+        model=ModelFacts(
+            name=name, backbone=stored.spec.backbone, objective=objective, weights=stored.spec.weights,
+            checkpoint_sha256=stored.weights_sha256, training=dict(stored.training),
+        ),
+        examples=write_examples(classifier, scans, split, settings, folder),
+        provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
+    )  # fmt: skip
+    save_result(result, folder)
+    clear_shards(folder)
+    return result
+
+
+def _refuse_seen(provenance: dict[str, Any], split: Split) -> None:
+    """Refuse test slices that another split of the same cohort may have trained on."""
+    if provenance.get("cohort") == split.cohort_fingerprint and provenance.get("split") != split.fingerprint:
+        raise CheckpointError(
+            "this checkpoint was trained on another split of this cohort, so it has seen some of these test slices. "
+            "Train it on this split, or evaluate it on the cohort folder that it was trained on."
+        )
+
+
+def report(folders: Sequence[str | Path], out: str | Path, *, images: bool = True, title: str | None = None) -> Path:
+    """Write one self-contained HTML page about one or several evaluations of the same test slices."""
+    from robustmri.report import write_report
+
+    return write_report(folders, out, images=images, title=title)
+
+
+def download(out: str | Path, *, progress: Progress = silent) -> Path:
+    """Fetch the figshare release (about 880 MB) into a folder that `prepare` reads."""
+    from robustmri.data.figshare import download_release
+
+    return download_release(out, progress=lambda name, done, total: progress(name, done, total or 0))
+
+
+def protocol(
+    source: str | Path,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    published: Sequence[Published] = (),
+    title: str,
+    images: bool = True,
+    progress: Progress = silent,
+) -> Table:
+    """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done are not repeated.
+
+    Args:
+        source: scans.
+        out: folder for cohort/, standard/, before/, hardened/, after/ and report.html.
+        recipe: settings of every stage.
+        published: figures to stand beside the measured ones.
+        title: heading of the report.
+        images: whether the report shows slices.
+        progress: told about every stage.
+
+    Returns:
+        The table of before and after.
+    """
+    from robustmri.report import as_markdown, comparison_table, write_report
+
+    def stage(name: str) -> Progress:
+        return lambda task, done, total, note="": progress(name, done, total, note)
+
+    root = Path(out)
+    if not (root / "cohort").is_dir():
+        prepare(source, root / "cohort", settings=recipe.prepare, progress=stage("1/6 prepare"))
+    train(root / "cohort", root / "standard", settings=recipe.train, progress=stage("2/6 train"))
+    before = evaluate(
+        root / "standard", root / "cohort", root / "before", settings=recipe.evaluate, title=title,
+        progress=stage("3/6 attack"),
+    )  # fmt: skip
+    harden(root / "standard", root / "cohort", root / "hardened", settings=recipe.harden, progress=stage("4/6 harden"))
+    after = evaluate(
+        root / "hardened", root / "cohort", root / "after", title=title,
+        settings=msgspec.structs.replace(recipe.evaluate, examples=tuple(shown.case_id for shown in before.examples)),
+        progress=stage("5/6 attack again"),
+    )  # fmt: skip
+    progress("6/6 report", 0, 1)
+    folders = [root / "before", root / "after"]
+    write_report(folders, root / "report.html", images=images, title=title, published=published)
+    table = comparison_table([before, after], published)
+    with atomic_file(root / "table.md") as partial:
+        partial.write_text(as_markdown(table), encoding="utf-8")
+    progress("6/6 report", 1, 1)
+    return table
+
+
+def demo(out: str | Path, *, overrides: Iterable[str] = (), progress: Progress = silent) -> Table:
+    """The whole story on the phantom cohort, in minutes."""
+    recipe = load_recipe("demo", overrides)
+    return protocol(recipe.source, out, recipe, title="robustmri demo on phantoms", progress=progress)
+
+
+def reproduce(
+    name: str,
+    source: str | Path,
+    out: str | Path,
+    *,
+    preset: str = "cpu",
+    images: bool = True,
+    overrides: Iterable[str] = (),
+    progress: Progress = silent,
+) -> Table:
+    """The poster's protocol on real slices, published figures beside measured ones.
+
+    Args:
+        name: "poster".
+        source: the figshare release, or any source with patient ids.
+        out: folder, see `protocol`.
+        preset: "cpu" (ResNet-18 at 96 px) or "gpu" (ResNet-50 at 224 px).
+        images: whether the report shows slices.
+        overrides: single settings, such as "harden.epochs=10".
+        progress: told about every stage.
+    """
+    if name != "poster":
+        raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
+    recipe = load_recipe(f"poster-{preset}", overrides)
+    table = protocol(
+        source, out, recipe, published=published_figures(), title="The poster, measured again", images=images,
+        progress=progress,
+    )  # fmt: skip
+    notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]
+    return msgspec.structs.replace(table, notes=notes)
+
+
+def published_figures() -> list[Published]:
+    """The poster's accuracies."""
+    from robustmri.report.tables import Published
+
+    stored = load_toml("published")
+    return [Published(what="accuracy", source=stored["source"], **figure) for figure in stored["figures"]]
+
+
+def published_notes() -> list[str]:
+    """What the poster leaves open, a sentence each."""
+    return list(load_toml("published")["notes"])
