@@ -59,7 +59,7 @@ def test_worst_case_counts_images_that_were_wrong_before(table):
     assert right_images(worst) == {1, 2, 3, 4}
     assert worst["distance_linf"][5] == 0
     assert set(worst["norm"]) == {"linf"}
-    assert set(worst["eps"].tolist()) == {0.04}
+    assert set(worst["eps"].tolist()) == set(worst["eps_image"].tolist()) == {0.04}
 
 
 def test_worst_case_keeps_budgets_apart_and_leaves_minimal_norm_out(table):
@@ -81,6 +81,7 @@ def test_worst_case_of_worst_rows_is_the_same(table):
     worst = worst_case(columns)
     both = {name: np.concatenate([columns[name], worst[name]]) for name in columns}
     assert right_images(worst_case(both)) == right_images(worst)
+    assert worst_case(both)["gradients"].tolist() == worst["gradients"].tolist()
     assert len(worst_case(table(3).columns())["index"]) == 0
 
 
@@ -88,6 +89,12 @@ def test_target_decides_what_a_success_is(table):
     columns = table(4).add("pgd", 0.04, [1], target="pituitary").columns()
     assert right_images({name: column[4:] for name, column in columns.items()}) == {0, 3}  # 2 is one already
     assert right_images(worst_case(columns)) == {0, 3}
+
+
+def test_wrong_answer_that_is_not_the_target_is_no_success(table):
+    worst = worst_case(table(4, clean_wrong=[0]).add("pgd", 0.04, [1], target="pituitary").columns())
+    assert worst["prediction"][0] == "glioma"
+    assert worst["fooled"].tolist() == [False, True, True, False]
 
 
 def test_summary_has_both_units_for_every_setting(table):
@@ -102,7 +109,7 @@ def test_summary_has_both_units_for_every_setting(table):
 
 
 def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
-    far = {0: 9.0, 1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
+    far = {0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
     columns = table(5, clean_wrong=[0]).add("cw-l2", np.inf, [0, 1, 2, 3], norm="l2", distance_l2=far).columns()
     slices = summarise(columns, draws=50)[2]
     assert (slices.attack, slices.eps, slices.eps_image) == ("cw-l2", None, None)

@@ -54,13 +54,16 @@ def test_image_outside_eps_fails(table, distance):
 
 
 def test_distance_is_that_of_the_norm_and_may_be_rounded(table):
-    # 0.04 on float32 pixels near 1 is rounded by up to 6e-8.
-    rounded = table(3).add("pgd", 0.04, [], distance_linf=0.04 + 6e-8, distance_l2=3.0)
+    # A float32 pixel near 1 is rounded by up to 6e-8, and a large l2 norm in its seventh digit.
+    rounded = table(3).add("pgd", 0.001, [], distance_linf=0.001 + 6e-8, distance_l2=3.0)
+    rounded.add("pgd", 80.0, [], norm="l2", distance_l2=80.00001)
     assert sanity.check_distances(rounded.columns()).status == "pass"
     l2 = table(3).add("pgd", 0.5, [], norm="l2", distance_linf=0.1, distance_l2={0: 0.6})
     assert sanity.check_distances(l2.columns()).case_ids == ["case0"]
     minimal = table(3).add("cw-l2", np.inf, [0], norm="l2", distance_l2=40.0)
     assert sanity.check_distances(minimal.columns()).status == "pass"
+    lost = table(3).add("cw-l2", np.inf, [0], norm="l2", distance_l2={0: np.inf})
+    assert sanity.check_distances(lost.columns()).case_ids == ["case0"]
 
 
 def test_attack_on_other_images_fails(table):

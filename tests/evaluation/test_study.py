@@ -17,10 +17,11 @@ class Found:
     case_ids: tuple[str, ...] = ()
 
 
-@pytest.mark.parametrize(
-    ("kind", "groups", "status"),
-    [("patient", "patient", "pass"), ("folds", "patient", "pass"), ("slice", "patient", "warn"), ("patient", "inferred", "warn")],
-)  # fmt: skip
+SPLITS = [("patient", "patient", "pass"), ("folds", "patient", "pass")]
+SPLITS += [("slice", "patient", "warn"), ("patient", "inferred", "warn")]
+
+
+@pytest.mark.parametrize(("kind", "groups", "status"), SPLITS)
 def test_split_by_slice_or_inferred_patients_is_a_warning(kind, groups, status):
     assert study.check_split(kind, groups).status == status
 

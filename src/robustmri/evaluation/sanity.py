@@ -90,7 +90,7 @@ def check_distances(outcomes: Outcomes) -> Check:
     linf, l2 = outcomes["distance_linf"].astype(float), outcomes["distance_l2"].astype(float)
     distance = np.where(outcomes["norm"] == "l2", l2, linf)
     # A comparison with NaN is false, so a distance that is not a number counts as outside.
-    inside = np.isfinite(linf) & np.isfinite(l2) & (distance <= limit * (1 + 1e-5) + ROUNDING)
+    inside = np.isfinite(linf) & np.isfinite(l2) & (distance <= limit * (1 + ROUNDING) + ROUNDING)
     outside = np.flatnonzero(~inside & (outcomes["attack"] != CLEAN))
     worst = "" if not len(outside) else f" The furthest: {distance[outside].max():.6g}."
     return Check(
