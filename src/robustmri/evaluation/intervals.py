@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,10 +172,15 @@ def _differing(sums: Floats, sizes: Floats) -> int:
 
 
 def _resample(sums: Floats, sizes: Floats, draws: int, level: float, seed: int) -> tuple[float, float]:
-    n = len(sizes)
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+    times = _draw_patients(len(sizes), draws, seed)
     low, high = np.quantile((times @ sums) / (times @ sizes), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=2)  # Every attack and radius of an evaluation draws from the same patients.
+def _draw_patients(n: int, draws: int, seed: int) -> Floats:
+    """How often each patient is drawn, shape (draws, n)."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
 
 
 def _exact(share: float, n: int, level: float) -> tuple[float, float]:
