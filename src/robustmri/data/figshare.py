@@ -6,10 +6,10 @@ Source: J. Cheng, "brain tumor dataset", figshare 1512427, CC BY 4.0; Cheng et a
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from robustmri.download import fetch
@@ -53,7 +53,7 @@ def list_release(article: str = ARTICLE, *, timeout: float = 30.0) -> tuple[Rele
             for file in files
         )
         return tuple(file for file in listed if file.name.lower().endswith((".zip", ".mat")))
-    except (OSError, ValueError, KeyError, TypeError, urllib.error.URLError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):  # OSError: no connection, or an error status.
         return ()
 
 

@@ -141,11 +141,14 @@ def _attempt(
 
 def decode_image(content: bytes) -> Array:
     """Grey values of an image file, of its own depth: 8-bit, 16-bit and floating point stay what they are."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(content)) as image:
-        deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
-        return np.asarray(image if deep else image.convert("L"))
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
+            return np.asarray(image if deep else image.convert("L"))
+    except UnidentifiedImageError as error:  # Its own words name a buffer in memory.
+        raise DataError(f"not an image: {len(content)} bytes of no known format") from error
 
 
 def rasterise(outline: Array, shape: tuple[int, int]) -> Array:

@@ -120,7 +120,7 @@ def make_split(
     else:
         where = _assign(cohort.cases, fractions, seed, slices_alone=kind == "slice")
     train, validation, test = (tuple(np.flatnonzero(where == number).tolist()) for number in range(3))
-    note = _note(cohort, kind, train, test, fold, folds_source)
+    note = _note(cohort, kind, (train, validation, test), fold, folds_source)
     return Split(kind, seed, fold, train, validation, test, cohort.fingerprint, note, folds_source)
 
 
@@ -147,7 +147,7 @@ def _assign(
     for label, number in zip(labels, (counts > 0).sum(axis=0), strict=True):
         if number < len(shares):
             raise DataError(
-                f"Class {label!r} has {number} {unit}, fewer than the {len(shares)} sets that each need one. "
+                f"Class {str(label)!r} has {number} {unit}, fewer than the {len(shares)} sets that each need one. "
                 "Add cases of this class, or leave it out."
             )
     target = np.outer(shares, counts.sum(axis=0))
@@ -175,28 +175,25 @@ def _deal(counts: npt.NDArray[Any], target: npt.NDArray[Any], rng: np.random.Gen
     return where
 
 
-def _note(
-    cohort: Cohort, kind: Kind, train: tuple[int, ...], test: tuple[int, ...], fold: int | None, folds_source: str
-) -> str:
+def _note(cohort: Cohort, kind: Kind, sets: tuple[tuple[int, ...], ...], fold: int | None, folds_source: str) -> str:
     inferred = cohort.groups == "inferred"
-    patient = "inferred group of near-duplicates" if inferred else "patient"
-    seen = {cohort.cases[index].group for index in train}
-    tested = {cohort.cases[index].group for index in test}
-    shared = len(seen & tested)
+    unit = "inferred groups of slices" if inferred else "patients"
+    seen, chosen_on, tested = ({cohort.cases[index].group for index in indexes} for indexes in sets)
     if kind == "slice":
         return (
-            f"Slice-wise: {shared} of the {len(tested)} {patient}s in the test set also have slices in the training "
-            "set, so the accuracy is inflated and says nothing about new patients."
+            f"Slice-wise: {len(seen & tested)} of the {len(tested)} {unit} in the test set also have slices in the "
+            "training set, so the accuracy is inflated and says nothing about new patients."
         )
     start = "Patient-wise" if kind == "patient" else f"Fold {fold} of {FOLDS} patient-wise folds by {folds_source}"
     if inferred:
         return (
             f"{start}, with patients inferred from near-duplicate slices because the source has no patient ids: slices "
-            "of one person may still lie on both sides, so the accuracy may be inflated."
+            "of one person that look different still lie on both sides, so the accuracy is inflated."
         )
+    shared = len(seen & tested | chosen_on & tested | seen & chosen_on)
     if shared:
         return (
-            f"{start}, but {shared} of the {len(tested)} patients in the test set also have slices in the training set "
-            "under an id that differs by a trailing letter, so the accuracy is somewhat inflated."
+            f"{start}, but {shared} patients have slices in more than one set under ids that differ by a trailing "
+            "letter, so the accuracy is somewhat inflated."
         )
     return f"{start}: no patient has slices in more than one set, so the accuracy is one for new patients."

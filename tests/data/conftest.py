@@ -1,0 +1,15 @@
+"""A small cohort of synthetic heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scans import SliceList, slices_of
+
+from robustmri.data.cohort import Cohort, write_cohort
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    return write_cohort(SliceList(slices_of()), tmp_path / "cohort", size=32)
