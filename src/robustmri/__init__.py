@@ -1,3 +1,91 @@
-"""Measure how easily a medical-image classifier is fooled, repair it, and report both."""
+"""Measure how easily a medical-image classifier is fooled, repair it, and report both.
+
+import robustmri
+robustmri.prepare("scans", "cohort")
+robustmri.train("cohort", "standard")
+robustmri.evaluate("standard", "cohort", "before")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "prepare": "workflows",
+    "train": "workflows",
+    "harden": "workflows",
+    "evaluate": "workflows",
+    "demo": "workflows",
+    "reproduce": "workflows",
+    "write_report": "report",
+    "Cohort": "data.cohort",
+    "Split": "data.split",
+    "Classifier": "models.classifier",
+    "ClassifierSpec": "models.classifier",
+    "load_checkpoint": "models.checkpoint",
+    "save_checkpoint": "models.checkpoint",
+    "ThreatModel": "threat.threat_model",
+    "parse_eps": "threat.eps",
+    "PGD": "attacks",
+    "CarliniWagnerL2": "attacks",
+    "fgsm": "attacks",
+    "bim": "attacks",
+    "cw": "attacks",
+    "load_recipe": "recipes",
+    "load_result": "results",
+    "RobustMRIError": "errors",
+}
+
+__all__ = [
+    "CarliniWagnerL2",
+    "Classifier",
+    "ClassifierSpec",
+    "Cohort",
+    "PGD",
+    "RobustMRIError",
+    "Split",
+    "ThreatModel",
+    "bim",
+    "cw",
+    "demo",
+    "evaluate",
+    "fgsm",
+    "harden",
+    "load_checkpoint",
+    "load_recipe",
+    "load_result",
+    "parse_eps",
+    "prepare",
+    "reproduce",
+    "save_checkpoint",
+    "train",
+    "write_report",
+]
+
+if TYPE_CHECKING:
+    from robustmri.attacks import PGD, CarliniWagnerL2, bim, cw, fgsm
+    from robustmri.data.cohort import Cohort
+    from robustmri.data.split import Split
+    from robustmri.errors import RobustMRIError
+    from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
+    from robustmri.models.classifier import Classifier, ClassifierSpec
+    from robustmri.recipes import load_recipe
+    from robustmri.report import write_report
+    from robustmri.results import load_result
+    from robustmri.threat.eps import parse_eps
+    from robustmri.threat.threat_model import ThreatModel
+    from robustmri.workflows import demo, evaluate, harden, prepare, reproduce, train
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for: the command line must answer before torch is there."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'robustmri' has no attribute {name!r}")
+    return getattr(import_module(f"robustmri.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

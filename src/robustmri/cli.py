@@ -1,0 +1,316 @@
+"""One command per verb. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustmri import __version__
+from robustmri.errors import RobustMRIError, SettingsError
+
+if TYPE_CHECKING:
+    from robustmri.progress import Progress
+    from robustmri.report.tables import Table
+
+app = typer.Typer(
+    name="robustmri",
+    help="Measure how easily a medical-image classifier is fooled, repair it, and report both, patient by patient.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=False)]
+Cohort = Annotated[Path, typer.Argument(help="Cohort folder, made by `prepare`.", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Replace one setting of the recipe, e.g. train.epochs=10.", metavar="STAGE.NAME=VALUE"),
+]
+RecipeName = Annotated[str, typer.Option("--recipe", help="Named settings (see `recipes`), or a .toml file.")]
+Images = Annotated[
+    bool, typer.Option("--images/--no-images", help="Show slices; without them the page may leave the hospital.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"robustmri {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="figshare release, images with a CSV, class folders, or `phantom`.")],
+    out: Out,
+    size: Annotated[int, typer.Option(help="Height and width of the stored slices in pixels.")] = 224,
+    split: Annotated[str, typer.Option(help="patient, slice (as the poster's) or folds.")] = "patient",
+    fold: Annotated[int | None, typer.Option(help="Test fold, 1 to 5, with --split folds.")] = None,
+    intensity: Annotated[str, typer.Option(help="minmax or percentile.")] = "minmax",
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+) -> None:
+    """Read scans into a cohort folder, and split it into train, validation and test."""
+    from robustmri import workflows
+
+    with _progress() as progress:
+        cohort = workflows.prepare(
+            source, out, size=size, split=split, fold=fold, intensity=intensity, seed=seed, progress=progress
+        )
+    from robustmri.data.split import Split
+
+    people = "patients" if cohort.groups == "patient" else "inferred groups"
+    print(f"{out}: {len(cohort)} slices of {cohort.n_patients} {people}; classes {', '.join(cohort.classes)}")
+    made = Split.load(out)
+    print(f"train {len(made.train)}, validation {len(made.validation)}, test {len(made.test)} slices. {made.note}")
+    for left in cohort.left_out[:10]:
+        print(f"left out: {left.source}: {left.reason}")
+    if len(cohort.left_out) > 10:
+        print(f"left out: {len(cohort.left_out) - 10} more, listed in {out / 'cohort.json'}")
+
+
+@app.command()
+def train(
+    cohort: Cohort,
+    out: Out,
+    model: Annotated[str, typer.Option(help="resnet18, resnet50, densenet121, vit, or timm:NAME, hf:NAME.")] = "",
+    weights: Annotated[str, typer.Option(help="none, imagenet, or a .pth or .safetensors file.")] = "",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    recipe: RecipeName = "default",
+    set_: Set = None,
+) -> None:
+    """Train a classifier on clean slices."""
+    from robustmri import workflows
+    from robustmri.recipes import load_recipe
+
+    given = {"backbone": model, "weights": weights, "epochs": epochs, "seed": seed}
+    settings = load_recipe(recipe, [*_overrides("train", given), *(set_ or [])]).train
+    with _progress() as progress:
+        run = workflows.train(cohort, out, settings=settings, progress=progress)
+    _print_run(run)
+
+
+@app.command()
+def harden(
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint or run folder; `scratch` for a fresh network.")],
+    cohort: Cohort,
+    out: Out,
+    eps: Annotated[str, typer.Option(help="Radius to train against: 0.04, 8/255 or 0.04@normalised.")] = "",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of order, augmentation and random starts.")] = None,
+    recipe: RecipeName = "default",
+    set_: Set = None,
+) -> None:
+    """Repair a classifier by adversarial training."""
+    from robustmri import workflows
+    from robustmri.recipes import load_recipe
+
+    given = {"eps": eps, "epochs": epochs, "seed": seed}
+    settings = load_recipe(recipe, [*_overrides("harden", given), *(set_ or [])]).harden
+    with _progress() as progress:
+        run = workflows.harden(checkpoint, cohort, out, settings=settings, progress=progress)
+    _print_run(run)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, or the run folder that holds it.")],
+    cohort: Cohort,
+    out: Out,
+    attacks: Annotated[str, typer.Option(help="Comma-separated: noise, fgsm, bim, pgd, cw, cw-l2.")] = "",
+    eps: Annotated[str, typer.Option(help="Comma-separated radii: 0.04, 8/255, 0.04@normalised.")] = "",
+    curve: Annotated[str, typer.Option(help="Comma-separated further radii, for the curve, by PGD alone.")] = "",
+    norm: Annotated[str, typer.Option(help="linf or l2.")] = "",
+    target: Annotated[str, typer.Option(help="Class that the attacker wants to see; any wrong one if not given.")] = "",
+    limit: Annotated[int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")] = None,
+    recipe: RecipeName = "default",
+    set_: Set = None,
+) -> None:
+    """Attack a classifier on the test slices and write down how easily it is fooled."""
+    from robustmri import workflows
+    from robustmri.recipes import load_recipe
+    from robustmri.report import comparison_table
+
+    given = {
+        "attacks": attacks, "eps": eps, "curve": curve, "norm": norm, "target": target, "limit": limit, "seed": seed,
+    }  # fmt: skip
+    settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
+    with _progress() as progress:
+        result = workflows.evaluate(checkpoint, cohort, out, settings=settings, progress=progress)
+    _print_table(comparison_table([result]))
+    for check in result.checks:
+        if check.status != "pass":
+            print(f"{check.status}: {check.name}: {check.detail}")
+    print(f"wrote {out}; see it with: robustmri report {out} --out report.html")
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Result folders: one, or before and after.", metavar="DIR...")],
+    out: Out,
+    images: Images = True,
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+) -> None:
+    """Write one self-contained HTML page about one or several results."""
+    from robustmri import workflows
+
+    print(f"wrote {workflows.report(folders, out, images=images, title=title)}")
+
+
+@app.command()
+def download(out: Out) -> None:
+    """Fetch the figshare brain tumour release (3064 slices, about 880 MB, CC BY 4.0)."""
+    from robustmri import workflows
+
+    with _progress() as progress:
+        folder = workflows.download(out, progress=progress)
+    print(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
+
+
+@app.command()
+def demo(out: Out, set_: Set = None) -> None:
+    """The whole story on synthetic slices: train, attack, harden, attack again, report. Minutes."""
+    from robustmri import workflows
+
+    with _progress() as progress:
+        table = workflows.demo(out, overrides=set_ or [], progress=progress)
+    _print_table(table)
+    print(f"wrote {out / 'report.html'}")
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="poster")],
+    data: Annotated[str, typer.Option(help="The figshare release, or another source with patient ids.")],
+    out: Out,
+    preset: Annotated[str, typer.Option(help="cpu (ResNet-18, 96 px) or gpu (ResNet-50, 224 px).")] = "cpu",
+    images: Images = True,
+    set_: Set = None,
+) -> None:
+    """A published protocol from beginning to end, published figures beside measured ones."""
+    from robustmri import workflows
+
+    with _progress() as progress:
+        table = workflows.reproduce(
+            name, data, out, preset=preset, images=images, overrides=set_ or [], progress=progress
+        )
+    _print_table(table)
+    print(f"wrote {out / 'report.html'} and {out / 'table.md'}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with the package."""
+    from robustmri.recipes import list_recipes, load_recipe
+
+    for name in list_recipes():
+        print(f"{name:12} {load_recipe(name).about}")
+
+
+def _overrides(stage: str, given: dict[str, Any]) -> list[str]:
+    """Options that were given, as overrides of a recipe."""
+    return [f"{stage}.{name}={value}" for name, value in given.items() if value not in ("", None)]
+
+
+def _print_run(run: Path) -> None:
+    from robustmri.models.checkpoint import read_checkpoint
+
+    kept = read_checkpoint(run).provenance["kept_epoch"]
+    robust = kept["validation_robust_accuracy"]
+    print(
+        f"{run}: kept epoch {kept['epoch']}, validation accuracy {kept['validation_accuracy']:.1%}"
+        + ("" if robust is None else f", robust {robust:.1%}")
+    )
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+    from rich.table import Table as Drawing
+
+    drawing = Drawing(box=None, header_style="bold", pad_edge=False)
+    for place, header in enumerate(table.headers):
+        drawing.add_column(header, justify="left" if place < 2 else "right")
+    for row in table.rows:
+        drawing.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(drawing)
+    for note in table.notes:
+        console.print(note, style="dim", markup=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar for each task on a terminal; elsewhere a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def draw(task: str, done: int, total: int, note: str = "") -> None:
+            if task not in tasks:
+                tasks[task] = bars.add_task(task, total=total or None, note=note)
+            bars.update(tasks[task], completed=done, total=total or None, note=note)
+
+        yield draw
+
+
+class _Lines:
+    """Progress for log files: a line at the first and last part of a task, and every half minute between."""
+
+    EVERY_SECONDS = 30.0
+
+    def __init__(self) -> None:
+        self.started: dict[str, tuple[float, int]] = {}
+        self.said = 0.0
+
+    def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        first = task not in self.started
+        started, before = self.started.setdefault(task, (now, done))
+        if not (first or done == total or now - self.said > self.EVERY_SECONDS):
+            return
+        self.said = now
+        left = (now - started) / (done - before) * (total - done) if done > before else None
+        eta = "" if left is None or done == total else f", about {left / 60:.0f} min left"
+        print(f"{task}: {done}/{total}{eta}{' - ' + note if note else ''}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Entry point: known failures are one line and a non-zero exit."""
+    try:
+        app()
+    except RobustMRIError as error:
+        print(f"robustmri: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+    except KeyboardInterrupt:
+        print("robustmri: stopped. The same command goes on where it was.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
