@@ -18,8 +18,8 @@ _HOME = {
     "train": "workflows",
     "harden": "workflows",
     "evaluate": "workflows",
-    "demo": "workflows",
-    "reproduce": "workflows",
+    "demo": "protocols",
+    "reproduce": "protocols",
     "write_report": "report",
     "Cohort": "data.cohort",
     "Split": "data.split",
@@ -72,12 +72,13 @@ if TYPE_CHECKING:
     from robustmri.errors import RobustMRIError
     from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
     from robustmri.models.classifier import Classifier, ClassifierSpec
+    from robustmri.protocols import demo, reproduce
     from robustmri.recipes import load_recipe
     from robustmri.report import write_report
     from robustmri.results import load_result
     from robustmri.threat.eps import parse_eps
     from robustmri.threat.threat_model import ThreatModel
-    from robustmri.workflows import demo, evaluate, harden, prepare, reproduce, train
+    from robustmri.workflows import evaluate, harden, prepare, train
 
 
 def __getattr__(name: str) -> Any:

@@ -180,10 +180,10 @@ def download(out: Out) -> None:
 @app.command()
 def demo(out: Out, set_: Set = None) -> None:
     """The whole story on synthetic slices: train, attack, harden, attack again, report. Minutes."""
-    from robustmri import workflows
+    from robustmri import protocols
 
     with _progress() as progress:
-        table = workflows.demo(out, overrides=set_ or [], progress=progress)
+        table = protocols.demo(out, overrides=set_ or [], progress=progress)
     _print_table(table)
     print(f"wrote {out / 'report.html'}")
 
@@ -198,10 +198,10 @@ def reproduce(
     set_: Set = None,
 ) -> None:
     """A published protocol from beginning to end, published figures beside measured ones."""
-    from robustmri import workflows
+    from robustmri import protocols
 
     with _progress() as progress:
-        table = workflows.reproduce(
+        table = protocols.reproduce(
             name, data, out, preset=preset, images=images, overrides=set_ or [], progress=progress
         )
     _print_table(table)

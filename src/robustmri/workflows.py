@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,11 @@ from robustmri.data.split import Split, make_split
 from robustmri.errors import CheckpointError, DataError, SettingsError
 from robustmri.progress import Progress, silent
 from robustmri.provenance import atomic_file, describe_run, read_json, write_json
-from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
+from robustmri.recipes import PrepareSettings, load_recipe
 from robustmri.results import ModelFacts, RobustnessReport, load_result, save_result
 
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import EvaluateSettings
-    from robustmri.report.tables import Published, Table
     from robustmri.training.settings import TrainSettings
 
 SCRATCH = "scratch"
@@ -264,107 +263,3 @@ def download(out: str | Path, *, progress: Progress = silent) -> Path:
     from robustmri.data.figshare import download_release
 
     return download_release(out, progress=lambda name, done, total: progress(name, done, total or 0))
-
-
-def protocol(
-    source: str | Path,
-    out: str | Path,
-    recipe: Recipe,
-    *,
-    published: Sequence[Published] = (),
-    title: str,
-    images: bool = True,
-    progress: Progress = silent,
-) -> Table:
-    """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done are not repeated.
-
-    Args:
-        source: scans.
-        out: folder for cohort/, standard/, before/, hardened/, after/ and report.html.
-        recipe: settings of every stage.
-        published: figures to stand beside the measured ones.
-        title: heading of the report.
-        images: whether the report shows slices.
-        progress: told about every stage.
-
-    Returns:
-        The table of before and after.
-    """
-    from robustmri.report import as_markdown, comparison_table, write_report
-
-    def stage(name: str) -> Progress:
-        return lambda task, done, total, note="": progress(name, done, total, note)
-
-    root = Path(out)
-    if not (root / "cohort").is_dir():
-        prepare(source, root / "cohort", settings=recipe.prepare, progress=stage("1/6 prepare"))
-    train(root / "cohort", root / "standard", settings=recipe.train, progress=stage("2/6 train"))
-    before = evaluate(
-        root / "standard", root / "cohort", root / "before", settings=recipe.evaluate, title=title,
-        progress=stage("3/6 attack"),
-    )  # fmt: skip
-    harden(root / "standard", root / "cohort", root / "hardened", settings=recipe.harden, progress=stage("4/6 harden"))
-    after = evaluate(
-        root / "hardened", root / "cohort", root / "after", title=title,
-        settings=msgspec.structs.replace(recipe.evaluate, examples=tuple(shown.case_id for shown in before.examples)),
-        progress=stage("5/6 attack again"),
-    )  # fmt: skip
-    progress("6/6 report", 0, 1)
-    folders = [root / "before", root / "after"]
-    write_report(folders, root / "report.html", images=images, title=title, published=published)
-    table = comparison_table([before, after], published)
-    with atomic_file(root / "table.md") as partial:
-        partial.write_text(as_markdown(table), encoding="utf-8")
-    progress("6/6 report", 1, 1)
-    return table
-
-
-def demo(out: str | Path, *, overrides: Iterable[str] = (), progress: Progress = silent) -> Table:
-    """The whole story on the phantom cohort, in minutes."""
-    recipe = load_recipe("demo", overrides)
-    return protocol(recipe.source, out, recipe, title="robustmri demo on phantoms", progress=progress)
-
-
-def reproduce(
-    name: str,
-    source: str | Path,
-    out: str | Path,
-    *,
-    preset: str = "cpu",
-    images: bool = True,
-    overrides: Iterable[str] = (),
-    progress: Progress = silent,
-) -> Table:
-    """The poster's protocol on real slices, published figures beside measured ones.
-
-    Args:
-        name: "poster".
-        source: the figshare release, or any source with patient ids.
-        out: folder, see `protocol`.
-        preset: "cpu" (ResNet-18 at 96 px) or "gpu" (ResNet-50 at 224 px).
-        images: whether the report shows slices.
-        overrides: single settings, such as "harden.epochs=10".
-        progress: told about every stage.
-    """
-    if name != "poster":
-        raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
-    recipe = load_recipe(f"poster-{preset}", overrides)
-    table = protocol(
-        source, out, recipe, published=published_figures(), title="The poster, measured again", images=images,
-        progress=progress,
-    )  # fmt: skip
-    notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]
-    return msgspec.structs.replace(table, notes=notes)
-
-
-def published_figures() -> list[Published]:
-    """The poster's accuracies."""
-    from robustmri.report.tables import Published
-
-    stored = load_toml("published")
-    return [Published(what="accuracy", source=stored["source"], **figure) for figure in stored["figures"]]
-
-
-def published_notes() -> list[str]:
-    """What the poster leaves open, a sentence each."""
-    return list(load_toml("published")["notes"])
