@@ -67,7 +67,7 @@ class CarliniWagnerL2:
             best[nearer], nearest[nearer] = found.images[nearer], -found.merit[nearer]
             high = torch.where(found.fooled, torch.minimum(high, c), high)
             low = torch.where(found.fooled, low, torch.maximum(low, c))
-            c = torch.where(torch.isinf(high), c * 10, (low + high) / 2)
+            c = torch.where(torch.isinf(high), c * 10, torch.where(low == 0, c / 10, (low + high) / 2))
         return best
 
     def _objective(self, images: Images, labels: Labels, threat: ThreatModel, c: Tensor) -> Objective:

@@ -149,6 +149,7 @@ def climb(
             won = here.fooled(logits, labels[rows], confidence)
             value = -here.measure.size(points - images[rows]) if minimal else values.to(merit)
             better = (won & ~fooled[rows]) | ((won == fooled[rows]) & (value > merit[rows]))
+            better &= torch.isfinite(value)  # Overflown logits are no success and no progress.
             if keep == "last":
                 better = torch.ones_like(better)
             taken = rows[better]
