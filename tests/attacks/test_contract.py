@@ -1,4 +1,4 @@
-"""What every attack promises, whatever it is: stays in S(x), changes nothing else, repeats itself, costs what it says."""
+"""What every attack promises: stays in S(x), changes nothing else, repeats itself, costs what it says."""
 
 from __future__ import annotations
 

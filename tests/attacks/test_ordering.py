@@ -1,0 +1,108 @@
+"""Identities between attacks, and the order of their strength on a trained network."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from robustmri.attacks import ATTACKS, PGD, bim, cw, fgsm, make_attack
+from robustmri.errors import SettingsError
+from robustmri.threat.threat_model import ThreatModel
+
+EPS = {"linf": [0.0, 0.02, 0.05, 0.08, 0.12, 0.2], "l2": [0.0, 0.2, 0.4, 0.6, 0.9, 1.5]}
+
+
+def accuracy(network, attack, images, labels, threat) -> float:
+    attacked = attack(network, images, labels, threat, generator=torch.Generator().manual_seed(0))
+    return (network(attacked).argmax(1) == labels).float().mean().item()
+
+
+def falls(accuracies: list[float]) -> bool:
+    return all(later <= earlier for earlier, later in pairwise(accuracies))
+
+
+def test_fgsm_and_bim_are_pgd(norm, make_network, make_images):
+    network, images = make_network("tanh"), make_images(5)
+    labels = network(images).argmax(1)
+    assert fgsm() == PGD(steps=1, step_size=1, random_start=False)
+    assert bim() == PGD(random_start=False)
+    assert cw() == PGD(loss="margin")
+    results = [
+        attack(network, images, labels, ThreatModel(norm, 0.1), generator=torch.Generator().manual_seed(0))
+        for attack in (fgsm(keep="last"), PGD(steps=1, step_size=1, random_start=False, keep="last"))
+    ]
+    assert torch.equal(*results)
+    if norm == "linf":  # Goodfellow et al. 2015, Sec. 4, written out.
+        points = images.clone().requires_grad_()
+        torch.nn.functional.cross_entropy(network.eval()(points), labels).backward()
+        assert torch.equal(results[0], (images + 0.1 * points.grad.sign()).clamp(0, 1))
+
+
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "cw"])
+def test_more_eps_never_raises_accuracy(name, norm, trained, blobs):
+    images, labels = blobs
+    curve = [accuracy(trained, make_attack(name), images, labels, ThreatModel(norm, eps)) for eps in EPS[norm]]
+    assert falls(curve)
+    assert curve[0] > 0.9
+    assert curve[-1] < 0.1
+
+
+@pytest.mark.parametrize("name", ["bim", "pgd", "cw"])
+def test_more_steps_never_raise_accuracy(name, norm, trained, blobs):
+    images, labels = blobs
+    threat = ThreatModel(norm, EPS[norm][3])
+    curve = [
+        accuracy(trained, make_attack(name, steps=steps, step_size=0.125), images, labels, threat)
+        for steps in (1, 4, 16, 64)
+    ]
+    assert falls(curve)
+    assert curve[-1] < curve[0]
+
+
+def test_more_restarts_never_raise_accuracy(norm, trained, blobs):
+    images, labels = blobs
+    threat = ThreatModel(norm, EPS[norm][3])
+    attacks = [PGD(steps=2, step_size=0.3, restarts=restarts) for restarts in (1, 2, 4, 8)]
+    assert falls([accuracy(trained, attack, images, labels, threat) for attack in attacks])
+
+
+def test_noise_is_weaker_than_one_step_and_one_step_than_many(norm, trained, blobs):
+    images, labels = blobs
+    noise, one, several, more = (
+        accuracy(trained, attack, images, labels, ThreatModel(norm, EPS[norm][3]))
+        for attack in (make_attack("noise", draws=10), fgsm(), PGD(), PGD(steps=100, step_size=0.05, restarts=3))
+    )
+    assert noise > one >= several >= more
+    assert noise > 0.9
+
+
+def test_minimal_distances_agree_with_the_accuracy_at_each_radius(trained, blobs):
+    """An image whose nearest fooling point lies within eps is not robust at eps, whatever PGD says."""
+    images, labels = blobs
+    attacked = make_attack("cw-l2")(trained, images, labels, ThreatModel("l2"), generator=torch.Generator())
+    distance = torch.linalg.vector_norm((attacked - images).flatten(1), dim=1)
+    assert (trained(attacked).argmax(1) != labels).all()
+    for eps in EPS["l2"][1:]:
+        survived = (distance > eps).float().mean().item()
+        # One image in twenty: each search stops at a slightly different place near the boundary.
+        assert survived == pytest.approx(accuracy(trained, PGD(), images, labels, ThreatModel("l2", eps)), abs=0.05)
+
+
+def test_masking_more_never_lowers_accuracy(norm, trained, blobs):
+    images, labels = blobs
+    order = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
+    masks = [order < share for share in (1.0, 0.6, 0.3, 0.1, 0.0)]
+    curve = [accuracy(trained, bim(), images, labels, ThreatModel(norm, EPS[norm][4], mask=mask)) for mask in masks]
+    assert falls(curve[::-1])
+    assert curve[-1] > 0.9
+    assert curve[0] < 0.3
+
+
+def test_unknown_attacks_and_settings_are_named():
+    with pytest.raises(SettingsError, match=r"no attack 'pdg'\. Did you mean 'pgd'"):
+        make_attack("pdg")
+    with pytest.raises(SettingsError, match=r"'bim'.*stepz"):
+        make_attack("bim", stepz=3)
+    assert list(ATTACKS) == ["noise", "fgsm", "bim", "pgd", "cw", "cw-l2"]

@@ -1,0 +1,186 @@
+"""Agreement with torchattacks and foolbox. They are witnesses, not oracles: each has defects of its own."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustmri.attacks import PGD, Attack, CarliniWagnerL2, bim, fgsm
+from robustmri.attacks.engine import climb, draw_seeds, loss_against, random_points
+from robustmri.attacks.rules import momentum
+from robustmri.threat.norms import L2_
+from robustmri.threat.threat_model import ThreatModel
+
+pytestmark = pytest.mark.peer
+
+EPS = {"linf": 0.07, "l2": 0.6}
+STEPS, STEP = 7, 0.2  # Step size as a fraction of eps.
+TARGET = 2
+
+
+def load(name: str) -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip(name, exc_type=ImportError)
+
+
+@pytest.fixture(scope="module")
+def torchattacks() -> ModuleType:
+    return load("torchattacks")
+
+
+@pytest.fixture(scope="module")
+def foolbox() -> ModuleType:
+    return load("foolbox")
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def ours(attack: Attack, network: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel) -> Tensor:
+    return attack(network, images, labels, threat, generator=seeded())
+
+
+def same(found: Tensor, expected: Tensor) -> None:
+    # 1e-12: the perturbation is added and subtracted in another order, 1e-16 for each step, in double precision.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def data(network: nn.Module, make_images: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    images = make_images(12)
+    return images, network.eval()(images).argmax(1)
+
+
+FGSM = fgsm(keep="last")
+BIM = bim(steps=STEPS, step_size=STEP, keep="last")
+
+TORCHATTACKS: dict[str, tuple[Attack, str, Callable[[Any, nn.Module, float], Any]]] = {
+    "fgsm": (FGSM, "linf", lambda peer, net, eps: peer.FGSM(net, eps=eps)),
+    "bim": (BIM, "linf", lambda peer, net, eps: peer.BIM(net, eps=eps, alpha=STEP * eps, steps=STEPS)),
+    "pgd": (
+        BIM,
+        "linf",
+        lambda peer, net, eps: peer.PGD(net, eps=eps, alpha=STEP * eps, steps=STEPS, random_start=False),
+    ),
+    "pgd-l2": (
+        BIM,
+        "l2",
+        # Its eps_for_division would shorten each step by a part in 1e10 of the gradient's length.
+        lambda peer, net, eps: peer.PGDL2(
+            net, eps=eps, alpha=STEP * eps, steps=STEPS, random_start=False, eps_for_division=0.0
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+@pytest.mark.parametrize("kind", ["tanh", "softplus", "batch_norm"])
+@pytest.mark.parametrize("name", TORCHATTACKS)
+def test_torchattacks(name, kind, targeted, torchattacks, make_network, make_images):
+    network = make_network(kind)
+    images, labels = data(network, make_images)
+    attack, norm, build = TORCHATTACKS[name]
+    peer = build(torchattacks, copy.deepcopy(network), EPS[norm])
+    if targeted:
+        peer.set_mode_targeted_by_label(quiet=True)
+    expected = peer(images, torch.full_like(labels, TARGET) if targeted else labels)
+    threat = ThreatModel(norm, EPS[norm], target=TARGET if targeted else None)
+    same(ours(attack, network, images, labels, threat), expected)
+    assert (expected - images).abs().max() > EPS["linf"] / 2
+
+
+def test_torchattacks_momentum(torchattacks, make_network, make_images):
+    network = make_network("softplus")
+    images, labels = data(network, make_images)
+    threat = ThreatModel("linf", EPS["linf"])
+    expected = torchattacks.MIFGSM(
+        copy.deepcopy(network), eps=threat.eps, alpha=STEP * threat.eps, steps=STEPS, decay=0.8
+    )(images, labels)
+    found = climb(
+        network, images, labels, threat, start=images, steps=STEPS, rule=momentum(STEP, decay=0.8), keep="last",
+        objective=loss_against("cross_entropy", labels, threat),
+    )  # fmt: skip
+    same(found.images, expected)
+
+
+FOOLBOX: dict[str, tuple[Attack, str, Callable[[Any, float], Any]]] = {
+    "fgsm": (FGSM, "linf", lambda peer, eps: peer.attacks.LinfFastGradientAttack()),
+    "fgsm-l2": (FGSM, "l2", lambda peer, eps: peer.attacks.L2FastGradientAttack()),
+    "bim": (
+        BIM,
+        "linf",
+        lambda peer, eps: peer.attacks.LinfBasicIterativeAttack(abs_stepsize=STEP * eps, steps=STEPS),
+    ),
+    "bim-l2": (
+        BIM,
+        "l2",
+        lambda peer, eps: peer.attacks.L2BasicIterativeAttack(abs_stepsize=STEP * eps, steps=STEPS),
+    ),
+    "pgd": (
+        PGD(steps=STEPS, step_size=STEP, keep="last"),
+        "linf",
+        lambda peer, eps: peer.attacks.LinfPGD(abs_stepsize=STEP * eps, steps=STEPS),
+    ),
+    "pgd-l2": (
+        PGD(steps=STEPS, step_size=STEP, keep="last"),
+        "l2",
+        lambda peer, eps: peer.attacks.L2PGD(abs_stepsize=STEP * eps, steps=STEPS),
+    ),
+}
+
+
+FOOLBOX_GOALS = [(name, False) for name in FOOLBOX] + [(name, True) for name in FOOLBOX if not name.startswith("fgsm")]
+
+
+@pytest.mark.parametrize("kind", ["tanh", "softplus", "batch_norm"])
+@pytest.mark.parametrize(("name", "targeted"), FOOLBOX_GOALS)
+def test_foolbox(name, kind, targeted, foolbox, make_network, make_images):
+    network = make_network(kind)
+    images, labels = data(network, make_images)
+    attack, norm, build = FOOLBOX[name]
+    threat = ThreatModel(norm, EPS[norm], target=TARGET if targeted else None)
+    peer = build(foolbox, EPS[norm])
+    if attack.random_start:  # From the same random points as ours.
+        seeds = draw_seeds(seeded(), len(images), each=1)
+        start = random_points(images, threat, [own[0] for own in seeds])
+        peer.get_random_start = lambda x0, epsilon: type(x0)(start)
+    goal = (
+        foolbox.criteria.TargetedMisclassification(torch.full_like(labels, TARGET))
+        if targeted
+        else foolbox.criteria.Misclassification(labels)
+    )
+    model = foolbox.PyTorchModel(copy.deepcopy(network).eval(), bounds=(0, 1), device="cpu")
+    same(ours(attack, network, images, labels, threat), peer.run(model, images, goal, epsilon=EPS[norm]))
+
+
+@pytest.mark.parametrize("c", [1.0, 10.0])
+def test_carlini_wagner_is_no_worse_than_torchattacks(c, torchattacks, trained, blobs):
+    images, labels = blobs[0][:64], blobs[1][:64]
+    found = ours(CarliniWagnerL2(), trained, images, labels, ThreatModel("l2"))
+    peer = torchattacks.CW(copy.deepcopy(trained), c=c, steps=300)(images, labels)
+    fooled, fooled_by_peer = (trained(points).argmax(1) != labels for points in (found, peer))
+    assert fooled_by_peer.sum() > 8
+    assert (fooled | ~fooled_by_peer).all()
+    distance, distance_of_peer = (L2_.size(points - images)[fooled_by_peer] for points in (found, peer))
+    assert distance.mean() <= distance_of_peer.mean()
+
+
+def test_carlini_wagner_is_no_worse_than_foolbox(foolbox, trained, blobs):
+    """With the same number of gradients."""
+    images, labels = blobs[0][:64], blobs[1][:64]
+    found = ours(CarliniWagnerL2(steps=60, searches=5), trained, images, labels, ThreatModel("l2"))
+    model = foolbox.PyTorchModel(copy.deepcopy(trained), bounds=(0, 1), device="cpu")
+    peer = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=5, steps=60)
+    points = peer.run(model, images, foolbox.criteria.Misclassification(labels))
+    fooled, fooled_by_peer = (trained(points).argmax(1) != labels for points in (found, points))
+    assert fooled_by_peer.sum() > 8
+    assert (fooled | ~fooled_by_peer).all()
+    assert L2_.size(found - images)[fooled_by_peer].mean() <= L2_.size(points - images)[fooled_by_peer].mean()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from robustmri.errors import ThreatModelError
+from robustmri.threat.eps import Eps, parse_eps
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "units", "written"),
+    [
+        ("0.04", 0.04, "image", "0.04"),
+        ("0", 0.0, "image", "0"),
+        (" 8/255 ", 8 / 255, "image", "0.0313725"),
+        ("8/255@image", 8 / 255, "image", "0.0313725"),
+        ("0.04@normalised", 0.04, "normalised", "0.04@normalised"),
+        ("1e-3", 0.001, "image", "0.001"),
+    ],
+)
+def test_reads(text, value, units, written):
+    eps = parse_eps(text)
+    assert (eps.value, eps.units, str(eps)) == (value, units, written)
+
+
+@pytest.mark.parametrize("text", ["", "abc", "-0.1", "nan", "inf", "1/0", "8/", "0.04@255", "-8/255"])
+def test_refuses(text):
+    with pytest.raises(ThreatModelError, match="eps"):
+        parse_eps(text)
+
+
+def test_units():
+    assert Eps(0.04).in_image_units(std=0.226) == 0.04
+    assert Eps(0.04, "normalised").in_image_units(std=0.226) == pytest.approx(0.00904)

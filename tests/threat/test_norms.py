@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from robustmri.errors import ThreatModelError
+from robustmri.threat.norms import L2_, LINF, NORMS, find_norm
+
+DUAL = {"linf": 1, "l2": 2}
+
+
+@pytest.fixture(params=NORMS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def deltas() -> Tensor:
+    scale = torch.tensor([0.0, 1e-12, 0.01, 1.0, 100.0], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    return scale * torch.randn(5, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_size_is_the_textbook_norm_of_each_image(name, deltas):
+    expected = [torch.linalg.vector_norm(delta, math.inf if name == "linf" else 2) for delta in deltas]
+    torch.testing.assert_close(NORMS[name].size(deltas), torch.stack(expected))
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.5, math.inf, torch.tensor([0.1, 0.0, 0.2, 0.3, math.inf])], ids=str)
+def test_projection_is_the_nearest_point_of_the_ball(name, deltas, eps):
+    norm = NORMS[name]
+    projected = norm.project(deltas, eps)
+    assert projected.dtype == deltas.dtype
+    sizes = norm.size(projected)
+    assert (sizes <= torch.as_tensor(eps, dtype=torch.float64) * (1 + 1e-7)).all()
+    inside = norm.size(deltas) <= torch.as_tensor(eps)
+    assert torch.equal(projected[inside], deltas[inside])
+    torch.testing.assert_close(norm.project(projected, eps), projected)
+    # The nearest point of a convex set: no other point of it lies on the outer side.
+    for trial in range(20):
+        unit = norm.random_start(deltas[0], torch.Generator().manual_seed(trial)).to(deltas)
+        radius = torch.as_tensor(eps, dtype=torch.float64).clamp(max=1e3).expand(5).reshape(-1, 1, 1, 1)
+        other = radius * unit
+        assert (((deltas - projected) * (other - projected)).flatten(1).sum(1) <= 1e-6).all()
+
+
+def test_steepest_direction_reaches_the_dual_norm(name, deltas):
+    direction = NORMS[name].steepest(deltas)
+    torch.testing.assert_close(NORMS[name].size(direction), torch.tensor([0.0, 1, 1, 1, 1], dtype=torch.float64))
+    gain = (direction * deltas).flatten(1).sum(1)
+    torch.testing.assert_close(gain, torch.linalg.vector_norm(deltas.flatten(1), DUAL[name], dim=1))
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-25, 1.0, 1e25])
+def test_steepest_direction_survives_gradients_whose_squares_do_not(name, scale):
+    """A confident network's gradients are this small, and their squares are zero (or infinite) in float32."""
+    gradient = scale * torch.tensor([[[[3.0, -4.0]]]])
+    expected = [[[[1.0, -1.0]]]] if name == "linf" else [[[[0.6, -0.8]]]]
+    torch.testing.assert_close(NORMS[name].steepest(gradient), torch.tensor(expected))
+
+
+def draw(name: str, shape: tuple[int, ...], n: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.stack([NORMS[name].random_start(torch.zeros(shape), generator) for _ in range(n)])
+
+
+def kolmogorov_distance(values: Tensor) -> float:
+    """Largest gap between the distribution of `values` and the uniform one on [0, 1]."""
+    ranks = torch.arange(1, len(values) + 1) / len(values)
+    return (values.sort().values - ranks).abs().max().item()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (1, 2, 2), (1, 4, 4)])
+def test_l2_start_is_uniform_in_the_ball(shape):
+    """Uniform in a ball of d dimensions means that (distance from the centre)^d is uniform, not the distance."""
+    starts = draw("l2", shape, 4000)
+    distance = L2_.size(starts)
+    assert distance.max() <= 1
+    # 0.0307: a uniform sample of 4000 exceeds it once in a thousand times.
+    assert kolmogorov_distance(distance ** math.prod(shape)) < 0.0307
+    directions = starts.flatten(1) / distance[:, None]
+    assert directions.mean(0).abs().max() < 0.05
+    torch.testing.assert_close(
+        directions.T @ directions / 4000, torch.eye(math.prod(shape)) / math.prod(shape), rtol=0, atol=0.03
+    )
+
+
+def test_linf_start_is_uniform_in_the_cube():
+    starts = draw("linf", (1, 2, 2), 4000).flatten(1)
+    for pixel in starts.T:
+        assert kolmogorov_distance((pixel + 1) / 2) < 0.0307
+    assert torch.corrcoef(starts.T).fill_diagonal_(0).abs().max() < 0.06
+
+
+def test_unknown_norm():
+    with pytest.raises(ThreatModelError, match=r"no norm 'linff'\. Did you mean 'linf'"):
+        find_norm("linff")
+    assert find_norm("linf") is LINF
