@@ -1,0 +1,178 @@
+"""The poster's picture: a slice, the change, the attacked slice, the tumour outlined; from `examples.npz`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from robustmri.errors import ResultError
+from robustmri.report.figures import drawing, element
+from robustmri.report.wording import percent
+from robustmri.results import Example, RobustnessReport
+
+ARRAYS = ("clean", "attacked", "sign", "mask")
+Plane = npt.NDArray[Any]
+
+
+def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Plane] | None:
+    """Arrays of `folder/examples.npz`, shape (k, size, size) each; None where no pictures were kept.
+
+    Raises:
+        ResultError: damaged, or not the examples that the report speaks of.
+    """
+    path = Path(folder) / "examples.npz"
+    if not report.examples or not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+    needed = 1 + max(example.position for example in report.examples)
+    shapes = {array.shape for array in arrays.values()}
+    if len(shapes) > 1 or len(arrays["clean"]) < needed or arrays["clean"].ndim != 3:
+        raise ResultError(
+            f"{path} should hold {needed} images under each of {', '.join(ARRAYS)}, got shapes {sorted(shapes)}. "
+            "Evaluate again."
+        )
+    return arrays
+
+
+def encode_png(image: Plane, *, colours: int | None = None) -> str:
+    """8-bit grey image, shape (h, w), as a `data:` address."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.uint8))
+    if colours:
+        picture = picture.quantize(colours)
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def trace_outline(mask: Plane) -> str:
+    """SVG path around the true pixels, one closed curve per border, holes included.
+
+    The corners of the pixel edges become control points, so that the outline is smooth at any magnification.
+
+    >>> trace_outline(np.array([[False, False], [False, True]]))
+    'M1.5 1Q2 1 2 1.5Q2 2 1.5 2Q1 2 1 1.5Q1 1 1.5 1Z'
+    """
+    padded = np.pad(np.asarray(mask, dtype=bool), 1)
+    onward: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for row, column in np.argwhere(padded):
+        x, y = int(column) - 1, int(row) - 1
+        # Clockwise around the pixel, so that borders of neighbours join head to tail.
+        if not padded[row - 1, column]:
+            onward.setdefault((x, y), []).append((x + 1, y))
+        if not padded[row, column + 1]:
+            onward.setdefault((x + 1, y), []).append((x + 1, y + 1))
+        if not padded[row + 1, column]:
+            onward.setdefault((x + 1, y + 1), []).append((x, y + 1))
+        if not padded[row, column - 1]:
+            onward.setdefault((x, y + 1), []).append((x, y))
+    path = []
+    while onward:
+        corners = [min(onward)]
+        while corners[-1] in onward:
+            following = onward[corners[-1]]
+            corners.append(following.pop())
+            if not following:
+                del onward[corners[-2]]
+        path.append(_smooth(corners[:-1]))
+    return "".join(path)
+
+
+def _smooth(corners: Sequence[tuple[int, int]]) -> str:
+    def middle(place: int) -> str:
+        (x0, y0), (x1, y1) = corners[place % len(corners)], corners[(place + 1) % len(corners)]
+        return f"{(x0 + x1) / 2:g} {(y0 + y1) / 2:g}"
+
+    curves = [
+        f"Q{corners[(place + 1) % len(corners)][0]} {corners[(place + 1) % len(corners)][1]} {middle(place + 1)}"
+        for place in range(len(corners))
+    ]
+    return f"M{middle(0)}" + "".join(curves) + "Z"
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """One case, ready to show; images are `data:` addresses."""
+
+    example: Example
+    size: int
+    clean: str
+    sign: str
+    change: str
+    attacked: str
+    outline: str
+
+
+def _eight_bit(images: Plane) -> Plane:
+    return np.clip(np.rint(images * 255.0), 0, 255).astype(np.uint8)
+
+
+def make_picture(example: Example, arrays: dict[str, Plane]) -> Picture:
+    """Panels of one example; grey in the change means none, white and black the largest one, up and down."""
+    place = example.position
+    clean = arrays["clean"][place].astype(np.float64) / 65535.0
+    attacked = np.clip(arrays["attacked"][place].astype(np.float64), 0.0, 1.0)
+    change = attacked - clean
+    # An untouched image differs by rounding; enlarged, that would look like an attack.
+    largest = max(float(np.abs(change).max()), 0.1 / 255)
+    return Picture(
+        example=example,
+        size=int(clean.shape[0]),
+        clean=encode_png(_eight_bit(clean)),
+        sign=encode_png(_eight_bit((arrays["sign"][place].astype(np.float64) + 1) / 2)),
+        change=encode_png(_eight_bit((change / largest + 1) / 2), colours=16),
+        attacked=encode_png(_eight_bit(attacked)),
+        outline=trace_outline(arrays["mask"][place]),
+    )
+
+
+def choose_examples(
+    examples: Sequence[Example], classes: Sequence[str], most: int = 3
+) -> list[tuple[str, list[Example]]]:
+    """At most `most` examples of each class, in the order of the evaluation."""
+    chosen = [(label, [example for example in examples if example.label == label][:most]) for label in classes]
+    return [(label, found) for label, found in chosen if found]
+
+
+def draw_case(picture: Picture) -> Markup:
+    """The poster's picture in one drawing: slice + change = attacked slice, with the answers; see `standalone`."""
+    example, side, gap = picture.example, 224, 36
+    exact = example.attack == "fgsm"
+    panels = [
+        (picture.clean, example.clean_prediction, f" {percent(example.clean_confidence)}"),
+        (picture.sign if exact else picture.change, "", _middle(example, exact)),
+        (picture.attacked, example.prediction, f" {percent(example.confidence)}"),
+    ]
+    parts = []
+    for place, (image, answer, rest) in enumerate(panels):
+        x = place * (side + gap)
+        parts.append(element("image", href=image, x=x, y=0, width=side, height=side))
+        if answer and picture.outline:
+            scale = f"translate({x} 0) scale({side / picture.size:.6g})"
+            parts.append(element("path", of="outline", d=picture.outline, transform=scale))
+        if place:
+            parts.append(element("text", "+="[place - 1], of="operator", x=x - gap / 2, y=side / 2 + 8))
+        name = element("tspan", answer, of="strong" if answer == example.label else "wrong")
+        parts.append(element("text", name + rest, x=x, y=side + 20))
+    said = (
+        f"A slice with {example.label}, called {example.clean_prediction}, plus a small change is called "
+        f"{example.prediction} with {percent(example.confidence)} confidence"
+    )
+    return drawing(3 * side + 2 * gap, side + 30, said, Markup("").join(parts))
+
+
+def _middle(example: Example, exact: bool) -> str:
+    return f"{example.eps:g} \N{MULTIPLICATION SIGN} sign of the gradient" if exact else "change, enlarged"

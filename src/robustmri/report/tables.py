@@ -1,0 +1,198 @@
+"""The before/after table: rows that line up several results, as plain text for terminal and markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from robustmri.report.wording import attack_name, interval, people, percent, radius
+from robustmri.results import Result, RobustnessReport
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure from the literature to stand beside ours; `accuracy` is a fraction, shown with two decimals."""
+
+    what: str
+    attack: str
+    stage: Literal["before", "after"]
+    accuracy: float
+    source: str
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """How far an attack may go and what for; `eps` is None without a radius, `target` empty for any wrong answer."""
+
+    norm: str
+    eps: float | None
+    eps_units: str
+    eps_image: float | None
+    target: str = ""
+
+    @property
+    def words(self) -> str:
+        """The budget as a reader sees it."""
+        said = radius(self.norm, self.eps, self.eps_units, self.eps_image)
+        return said + (f", to be called {self.target}" if self.target else "")
+
+
+CLEAN = Budget("", None, "image", None)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One attack within one budget: a number per result and unit, None where it was not measured."""
+
+    attack: str
+    budget: Budget
+    slices: list[Result | None]
+    patients: list[Result | None]
+
+    @property
+    def name(self) -> str:
+        """Attack as the field writes it."""
+        return attack_name(self.attack)
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Plain text: one header per column, one string per cell, remarks below."""
+
+    headers: list[str]
+    rows: list[list[str]]
+    notes: list[str] = []
+
+
+def stage_names(results: Sequence[RobustnessReport]) -> list[str]:
+    """Column heads: Before and After where the last repairs the first, otherwise the models' names."""
+    if repairs(results):
+        return ["Before", "After"]
+    names = [result.model.name for result in results]
+    return [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
+
+
+def repairs(results: Sequence[RobustnessReport]) -> bool:
+    """Whether these are two results, a standard network and a repaired one."""
+    return len(results) == 2 and results[0].model.objective == "standard" != results[1].model.objective
+
+
+def budget_of(result: Result) -> Budget:
+    """What the attack behind a number was allowed."""
+    if result.attack == "none":
+        return CLEAN
+    return Budget(result.norm, result.eps, result.eps_units, result.eps_image, result.target)
+
+
+def align(results: Sequence[RobustnessReport]) -> list[Row]:
+    """Rows in order of norm, units and eps; the clean one first, the worst case last within each budget."""
+    found: dict[tuple[str, Budget], Row] = {}
+    order: dict[str, int] = {}
+    for place, report in enumerate(results):
+        for result in report.results:
+            order.setdefault(result.attack, len(order))
+            key = (result.attack, budget_of(result))
+            if key not in found:
+                found[key] = Row(*key, [None] * len(results), [None] * len(results))
+            (found[key].patients if result.unit == "patient" else found[key].slices)[place] = result
+
+    def rank(row: Row) -> tuple[Any, ...]:
+        at = row.budget
+        norm = {"linf": "0", "l2": "1"}.get(at.norm, at.norm)
+        eps = math.inf if at.eps is None else at.eps
+        return (
+            row.attack != "none",
+            eps == math.inf,
+            norm,
+            at.eps_units,
+            eps,
+            at.target,
+            row.attack == "worst",
+            order[row.attack],
+        )
+
+    return sorted(found.values(), key=rank)
+
+
+def main_budget(results: Sequence[RobustnessReport]) -> Budget | None:
+    """The budget that the headline speaks of: where most attacks were run, of these the first; None without attacks."""
+    attacks: dict[Budget, set[str]] = {}
+    for result in results[0].results:
+        if result.eps:
+            attacks.setdefault(budget_of(result), set()).add(result.attack)
+    return max(attacks, key=lambda at: len(attacks[at]), default=None)
+
+
+def at_main_eps(rows: Sequence[Row], at: Budget | None) -> list[Row]:
+    """Rows that the table shows: clean ones, those at the main eps in every reading of it, those without an eps."""
+    return [row for row in rows if row.budget.eps is None or (at is not None and row.budget.eps == at.eps)]
+
+
+def headline(result: RobustnessReport, at: Budget | None) -> Result | None:
+    """The worst case of a budget, or its strongest attack where no worst case was taken; clean without a budget."""
+    here = [number for number in result.results if number.unit == "slice" and budget_of(number) == (at or CLEAN)]
+    return min(here, key=lambda number: (number.attack != "worst", number.accuracy), default=None)
+
+
+def published_for(row: Row, stage: str, published: Sequence[Published], at: Budget | None) -> Published | None:
+    """The figure to stand beside a row: the clean one, or the attack at the main eps in either reading of its units."""
+    same_eps = at is not None and (row.budget.norm, row.budget.eps) == (at.norm, at.eps)
+    if row.attack != "none" and not same_eps:
+        return None
+    return next((figure for figure in published if (figure.attack, figure.stage) == (row.attack, stage)), None)
+
+
+def comparison_table(
+    results: Sequence[RobustnessReport],
+    published: Sequence[Published] = (),
+    *,
+    unit: Literal["slice", "patient"] = "slice",
+) -> Table:
+    """Accuracy under each attack, a column per result, published figures beside measured ones.
+
+    Only the main eps is shown, where most attacks were run; a report's curve and its full table hold the others.
+    Cells read `98.3 % [96.9 to 99.2]`, the brackets holding the 95 % interval by patient; `-` means not measured.
+    """
+    at = main_budget(results)
+    quoted = [stage for stage in ("before", "after") if any(figure.stage == stage for figure in published)]
+    rows = []
+    for row in at_main_eps(align(results), at):
+        numbers = row.patients if unit == "patient" else row.slices
+        if not any(numbers):
+            continue
+        beside = [published_for(row, stage, published, at) for stage in quoted]
+        rows.append(
+            [row.name, row.budget.words]
+            + [f"{percent(number.accuracy)} [{interval(number)}]" if number else "-" for number in numbers]
+            + [f"{100 * figure.accuracy:.2f} %" if figure else "-" for figure in beside]
+        )
+    split = results[0].split
+    checks = [check for report in results for check in (*report.split.leakage, *report.checks)]
+    failed = dict.fromkeys(check.name for check in checks if check.status == "fail")
+    notes = [f"Do not quote: a check failed ({', '.join(failed)})."] if failed else []
+    notes += [
+        f"Accuracy over {split.n_slices} {split.evaluated_set} slices of {split.n_patients} "
+        f"{people(results[0].cohort)}; brackets: 95 % interval."
+    ]
+    if split.kind == "slice":
+        notes.append(split.note)
+    if results[0].cohort.synthetic:
+        notes.append("Synthetic phantom, not patients.")
+    notes += [f"Published: {source}." for source in dict.fromkeys(figure.source for figure in published)]
+    heads = ["Attack", "Radius", *stage_names(results), *(f"Published, {stage}" for stage in quoted)]
+    return Table(heads, rows, notes)
+
+
+def as_markdown(table: Table) -> str:
+    """The table in GitHub's markdown, its notes as a paragraph below.
+
+    >>> print(as_markdown(Table(["Attack", "Before"], [["PGD", "0.2 %"]])))
+    | Attack | Before |
+    |---|---|
+    | PGD | 0.2 % |
+    """
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    lines = [line(table.headers), "|" + "---|" * len(table.headers), *map(line, table.rows)]
+    return "\n".join([*lines, "", " ".join(table.notes)] if table.notes else lines)

@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import msgspec
+import pyarrow.parquet
+import pytest
+
+from robustmri.errors import ResultError
+from robustmri.report import Published, write_report
+from robustmri.report.outcomes import load_outcomes
+from robustmri.results import Check, Result, load_result, save_result
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+POSTER = [
+    Published(what="clean accuracy", attack="none", stage="before", accuracy=0.9986, source="a poster"),
+    Published(what="under PGD", attack="pgd", stage="after", accuracy=0.9614, source="a poster"),
+]
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements with their attributes, text, and elements closed in the wrong order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.misplaced: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+        else:
+            self.misplaced.append(tag)
+
+    def handle_data(self, data):
+        if "style" not in self.open[-1:]:
+            self.text += data
+
+    def having(self, name):
+        return [attrs for _, attrs in self.elements if name in (attrs.get("class") or "").split()]
+
+
+def read(folders, tmp_path, **settings):
+    return write_report(folders, tmp_path / "report.html", **settings).read_text(encoding="utf-8")
+
+
+def change(folder, **fields):
+    save_result(msgspec.structs.replace(load_result(folder), **fields), folder)
+
+
+def words(page):
+    return " ".join(page.text.replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def test_one_file_that_asks_for_nothing_else(pair, tmp_path):
+    text = read(pair, tmp_path, published=POSTER)
+    page = Page(text)
+    for tag, attributes in page.elements:
+        assert tag not in {"script", "iframe", "object", "embed", "base"}
+        for name in ("src", "href", "data", "srcset", "action", "poster", "xlink:href"):
+            address = attributes.get(name) or "data:"
+            assert address.startswith(("data:", "#")) or (tag == "a" and address.startswith("https://doi.org/"))
+        assert not [name for name in attributes if name.startswith("on")]
+    assert "@import" not in text
+    assert "url(" not in text
+    policy = [attributes for _, attributes in page.elements if attributes.get("http-equiv")]
+    assert "default-src 'none'" in policy[0]["content"]
+
+
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_page_is_well_formed(build, tmp_path, images, synthetic):
+    folders = [build(name, repaired=name == "after", synthetic=synthetic, normalised=True) for name in ("one", "after")]
+    page = Page(read(folders, tmp_path, images=images, published=POSTER))
+    assert page.open == []
+    assert page.misplaced == []
+    identifiers = [attributes["id"] for _, attributes in page.elements if attributes.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_tells_the_story_in_numbers_of_the_result_file(pair, tmp_path):
+    page = Page(read(pair, tmp_path, published=POSTER))
+    told = words(page)
+    for folder in pair:
+        for number in load_result(folder).results:
+            assert f"{100 * number.accuracy:.1f} %" in told
+    assert "99.86 %" in told
+    assert "96.14 %" in told
+    assert "Published figures: a poster." in told
+    assert "is enough to make the standard classifier wrong on" in told
+    assert "after repair it is wrong on" in told
+    for sentence in load_result(pair[0]).threat:
+        assert sentence in told
+
+
+def test_shows_the_poster_picture_for_each_class(pair, tmp_path):
+    page = Page(read(pair, tmp_path))
+    pictures = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(pictures) == 3 * len(load_result(pair[0]).examples)
+    assert all(attributes["src"].startswith("data:image/png;base64,") and attributes["alt"] for attributes in pictures)
+    assert len(page.having("outline")) == 2 * len(load_result(pair[0]).examples)
+    told = words(page)
+    for example in load_result(pair[0]).examples:
+        assert example.case_id in told
+        assert f"{100 * example.clean_confidence:.1f} %" in told
+    assert "After repair, attacked anew" in told
+
+
+def test_same_results_give_the_same_bytes(pair, tmp_path, monkeypatch):
+    first = write_report(pair, tmp_path / "a.html", published=POSTER).read_bytes()
+    monkeypatch.chdir(tmp_path)
+    second = write_report([folder.name for folder in pair], "elsewhere/b.html", published=POSTER).read_bytes()
+    assert first == second
+
+
+def test_without_images_nothing_leads_to_a_patient(pair, tmp_path):
+    identifiers = set().union(*(load_outcomes(folder).identifiers for folder in pair))
+    training_patient, patient = "TRAIN0042", "P103"
+    for folder in pair:
+        result = load_result(folder)
+        telling = Check(
+            name="patient overlap", status="warn",
+            detail=f"patient '{training_patient}' is near {patient}; {patient}/slice_003 too.",
+            case_ids=["P777/slice_1"],
+        )  # fmt: skip
+        split = msgspec.structs.replace(result.split, leakage=[telling], note=f"Left out: {patient}.")
+        change(folder, checks=[*result.checks, telling], title=f"Study with {patient}", split=split)
+    open_copy = read(pair, tmp_path)
+    assert "data:image/png" in open_copy
+    for name in (patient, "P777/slice_1", training_patient, "dr-weiss", "/data/"):
+        assert name in open_copy
+    closed_copy = read(pair, tmp_path, images=False)
+    assert "data:image" not in closed_copy
+    assert "<path" not in closed_copy
+    for name in identifiers | {training_patient, "P777", "dr-weiss", "/home", "/data/"}:
+        assert name not in closed_copy, name
+    told = words(Page(closed_copy))
+    assert "no scan, no patient id and no case id" in told
+    assert "robustmri evaluate standard cohort --out x" in told
+    assert "[withheld]" in told
+
+
+def test_no_images_keeps_every_number(pair, tmp_path):
+    page = words(Page(read(pair, tmp_path, images=False)))
+    for folder in pair:
+        for number in load_result(folder).results:
+            assert f"{100 * number.accuracy:.1f} %" in page
+
+
+def test_everything_is_escaped(build, tmp_path):
+    evil = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
+    classes = (f"glioma {evil}", "a & b", "c'\"d")
+    folders = [build("one", classes=classes, name=evil, title=evil), build("two", classes=classes, repaired=True)]
+    for folder in folders:
+        result = load_result(folder)
+        noisy = Check(name=evil, status="fail", detail=evil, case_ids=[evil])
+        change(
+            folder, checks=[noisy], threat=[evil], settings={evil: {evil: [evil]}},
+            provenance={**result.provenance, evil: evil},
+            attacks=[{"attack": evil, "settings": {evil: evil}}],
+            split=msgspec.structs.replace(result.split, note=evil, kind="slice"),
+        )  # fmt: skip
+    figures = [Published(what=evil, attack="none", stage="after", accuracy=0.5, source=evil)]
+    page = Page(read(folders, tmp_path, published=figures))
+    assert "script" not in {tag for tag, _ in page.elements}
+    assert not [1 for _, attributes in page.elements if {"onerror"} & set(attributes)]
+    assert "x" not in {attributes.get("src") for _, attributes in page.elements}
+    assert page.misplaced == []
+    assert page.text.count("<script>alert(1)</script>") > 10
+
+
+def test_one_folder_speaks_of_one_classifier(build, tmp_path):
+    page = Page(read([build("only")], tmp_path))
+    told = words(page)
+    assert "is enough to make this classifier wrong on" in told
+    assert "Lost to the attack" in told
+    for word in ("After", "repair", "Change, points"):
+        assert word not in told
+
+
+def test_three_folders_go_by_their_names(build, tmp_path):
+    folders = [build("a"), build("b", repaired=True, name="one-step"), build("c", repaired=True, name="ten-step")]
+    told = words(Page(read(folders, tmp_path)))
+    assert "one-step" in told
+    assert "with ten-step it is wrong on" in told
+    assert "Before" not in told
+
+
+def test_two_results_of_one_name_are_told_apart(build, tmp_path):
+    told = words(Page(read([build("a", name="net"), build("b", name="net")], tmp_path)))
+    assert "net (1)" in told
+    assert "net (2)" in told
+
+
+@pytest.mark.parametrize("where", ["before", "after", "leakage"])
+def test_failed_check_takes_the_headline_away(pair, tmp_path, where):
+    folder = pair[1] if where == "after" else pair[0]
+    result = load_result(folder)
+    failed = Check(name="gradients are there", status="fail", detail="41.0 % of the gradients are zero.")
+    if where == "leakage":
+        change(folder, split=msgspec.structs.replace(result.split, leakage=[failed]))
+    else:
+        change(folder, checks=[*result.checks, failed])
+    page = Page(read(pair, tmp_path))
+    told = words(page)
+    assert "No headline: a check failed." in told
+    assert told.count("41.0 % of the gradients are zero.") == 2
+    assert "is enough to make" not in told
+    assert page.having("card") == []
+    assert page.having("results"), "the measured numbers stay, as evidence"
+
+
+def test_headline_stays_with_a_warning(pair, tmp_path):
+    page = Page(read(pair, tmp_path))
+    assert "warn" in [attributes["class"].split()[-1] for attributes in page.having("chip")]
+    assert len(page.having("card")) == 4
+
+
+def test_phantom_says_so_wherever_it_shows(build, tmp_path):
+    page = Page(read([build("phantom", synthetic=True)], tmp_path))
+    told = words(page)
+    assert told.count("Synthetic phantom") >= 3
+    assert "phantom patients" in told
+    assert page.having("synthetic")
+    real = Page(read([build("real")], tmp_path))
+    assert "phantom" not in words(real)
+
+
+def test_slice_split_and_inferred_groups_are_named(build, tmp_path):
+    sliced = words(Page(read([build("slice", split="slice")], tmp_path)))
+    assert "Split by slice. Slices of one patient are on both sides" in sliced
+    inferred = words(Page(read([build("inferred", groups="inferred")], tmp_path)))
+    assert "No patient ids." in inferred
+    assert "inferred groups" in inferred
+
+
+def test_different_attack_settings_are_a_warning(pair, tmp_path):
+    assert "Names and settings agree." in words(Page(read(pair, tmp_path)))
+    attacks = load_result(pair[1]).attacks
+    change(pair[1], attacks=[{**attacks[0], "settings": {"steps": 3}}, *attacks[1:]])
+    assert "The attacks or their settings differ" in words(Page(read(pair, tmp_path)))
+
+
+@pytest.mark.parametrize("classes", [("tumour", "none"), tuple("abcdefghijkl")])
+def test_any_number_of_classes(build, tmp_path, classes):
+    page = Page(read([build("k", classes=classes, patients=30)], tmp_path))
+    assert f"guessing among {len(classes)}" in words(page)
+    assert len(page.having("hit")) == 2 * len(classes)
+
+
+def test_clean_only_and_targeted_and_without_pictures(build, tmp_path):
+    folder = build("plain", attacks=(), images=False)
+    told = words(Page(read([folder], tmp_path)))
+    assert "No attack was run on these" in told
+    assert "shows case ids" in told
+    target = build("targeted")
+    result = load_result(target)
+    results = [
+        number if number.attack == "none" else msgspec.structs.replace(number, target="glioma")
+        for number in result.results
+    ]
+    change(target, results=results, confusions=result.confusions[:1])
+    table = pyarrow.parquet.read_table(target / "outcomes.parquet")
+    aimed = ["" if attack == "none" else "glioma" for attack in table["attack"].to_pylist()]
+    table = table.set_column(table.column_names.index("target"), "target", [aimed])
+    pyarrow.parquet.write_table(table, target / "outcomes.parquet")
+    assert "make this classifier answer glioma on" in words(Page(read([target], tmp_path)))
+
+
+def test_l2_radius_is_a_size(build, tmp_path):
+    folder = build("l2")
+    result = load_result(folder)
+    change(
+        folder, results=[msgspec.structs.replace(number, norm="l2" if number.norm else "") for number in result.results]
+    )
+    assert "A change of at most 0.04 in l2 size" in words(Page(read([folder], tmp_path)))
+
+
+def test_missing_number_is_a_dash_not_a_zero(pair, tmp_path):
+    result = load_result(pair[1])
+    change(pair[1], results=[number for number in result.results if number.attack != "bim"])
+    page = Page(read(pair, tmp_path))
+    assert "\N{EN DASH}" in page.text
+
+
+def test_patient_unit_is_shown(pair, tmp_path):
+    number = next(
+        number for number in load_result(pair[1]).results if number.unit == "patient" and number.attack == "pgd"
+    )
+    assert isinstance(number, Result)
+    assert f"patients {100 * number.accuracy:.1f} %" in words(Page(read(pair, tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("nothing", "at least one result folder"),
+        ("no folder", "no robustness.json"),
+        ("no outcomes", "no outcomes.parquet"),
+        ("bad outcomes", "damaged"),
+        ("no column", "lacks the columns confidence"),
+        ("bad examples", "damaged"),
+        ("other cohort", "different cohorts"),
+        ("other split", "different splits"),
+        ("other classes", "different classes"),
+        ("other set", "different parts of the split"),
+        ("other slices", "different slices"),
+        ("few examples", "should hold"),
+        ("out is a folder", "is a folder"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_the_old_report(build, pair, tmp_path, fault, message):
+    before, after = pair
+    out = tmp_path / "report.html"
+    out.write_text("the old one")
+    folders = [before, after]
+    result = load_result(after)
+    replace = msgspec.structs.replace
+    if fault == "nothing":
+        folders = []
+    elif fault == "no folder":
+        folders = [tmp_path / "none"]
+    elif fault == "no outcomes":
+        (after / "outcomes.parquet").unlink()
+    elif fault == "bad outcomes":
+        (after / "outcomes.parquet").write_bytes(b"PAR1 but not really PAR1")
+    elif fault == "no column":
+        table = pyarrow.parquet.read_table(after / "outcomes.parquet").drop_columns(["confidence"])
+        pyarrow.parquet.write_table(table, after / "outcomes.parquet")
+    elif fault == "bad examples":
+        (before / "examples.npz").write_bytes((before / "examples.npz").read_bytes()[:500])
+    elif fault == "other cohort":
+        change(after, cohort=replace(result.cohort, fingerprint="another"))
+    elif fault == "other split":
+        change(after, split=replace(result.split, fingerprint="another"))
+    elif fault == "other classes":
+        change(after, cohort=replace(result.cohort, classes=["glioma", "meningioma", "pituitary"]))
+    elif fault == "other set":
+        change(after, split=replace(result.split, evaluated_set="validation"))
+    elif fault == "other slices":
+        folders = [before, build("fewer", repaired=True, patients=20)]
+    elif fault == "few examples":
+        examples = load_result(before).examples
+        change(before, examples=[*examples, replace(examples[0], position=99)])
+    else:
+        out = tmp_path
+    with pytest.raises(ResultError, match=message):
+        write_report(folders, out)
+    assert (tmp_path / "report.html").read_text() == "the old one"
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_whole_report_without_torch(pair, tmp_path):
+    code = f"""
+import sys
+from robustmri.report import write_report
+write_report({[str(folder) for folder in pair]!r}, {str(tmp_path / "report.html")!r})
+heavy = {{"torch", "monai", "lightning", "lightning_fabric", "kornia", "sklearn", "scipy", "matplotlib"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+    assert (tmp_path / "report.html").stat().st_size > 50_000

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from robustmri.report.outcomes import Outcomes, confidence_when_fooled, count_classes, count_patients, load_outcomes
+from robustmri.report.tables import Budget
+from robustmri.results import load_result
+
+AT = Budget("linf", 0.04, "image", 0.04)
+
+
+def table(**columns):
+    n = len(next(iter(columns.values())))
+    whole = {
+        "case_id": [str(k) for k in range(n)], "patient_id": ["p"] * n, "group": ["p"] * n, "label": ["a"] * n,
+        "attack": ["pgd"] * n, "norm": ["linf"] * n, "eps": [0.04] * n, "eps_units": ["image"] * n,
+        "target": [""] * n, "prediction": ["a"] * n, "confidence": [0.9] * n,
+    } | columns  # fmt: skip
+    return Outcomes({name: np.array(values, dtype=object) for name, values in whole.items()})
+
+
+def test_counts_agree_with_the_result_file(pair):
+    for folder in pair:
+        outcomes, result = load_outcomes(folder), load_result(folder)
+        counts = count_classes(outcomes, result.cohort.classes, "worst", AT)
+        number = next(
+            number for number in result.results
+            if (number.attack, number.eps, number.unit) == ("worst", 0.04, "slice")
+        )  # fmt: skip
+        assert sum(count.n for count in counts) == number.n
+        assert sum(count.attacked for count in counts) == round(number.accuracy * number.n)
+        assert count_patients(outcomes.rows("worst", AT)).total == result.split.n_patients
+
+
+def test_patients_are_sorted_by_what_is_left():
+    rows = table(group=["x", "x", "y", "y", "z"], prediction=["a", "a", "a", "b", "b"])
+    fates = count_patients(rows)
+    assert (fates.every, fates.some, fates.none) == (1, 1, 1)
+
+
+def test_confidence_counts_only_what_the_attack_changed():
+    clean = table(prediction=["a", "a", "a", "b"])
+    attacked = table(prediction=["b", "b", "a", "b"], confidence=[0.8, 0.6, 0.9, 0.1])
+    assert confidence_when_fooled(clean, attacked) == pytest.approx(0.7)
+    assert confidence_when_fooled(clean, clean) is None
+
+
+def test_rows_of_another_budget_stay_out():
+    rows = table(eps=[0.04, 0.02, 0.04, 0.04], eps_units=["image", "image", "normalised", "image"],
+                 target=["", "", "", "b"])  # fmt: skip
+    assert rows.rows("pgd", AT)["case_id"].tolist() == ["0"]
+    assert rows.rows("pgd", Budget("linf", 0.04, "image", 0.04, "b"))["case_id"].tolist() == ["3"]
