@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -85,7 +86,7 @@ def _transfer(url: str, part: Path, size: int | None, progress: Progress | None,
         if error.code == 416 and have:  # Nothing is left to send: the checksum decides.
             return
         raise DownloadError(f"{url} answered {error.code} {error.reason}.") from error
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise DownloadError(
             f"{url} cannot be reached ({reason}). Is this machine offline? Fetch the file elsewhere and put it at "

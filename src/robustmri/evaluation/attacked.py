@@ -11,6 +11,7 @@ from torch import Tensor
 from robustmri.arrays import Images, Labels, Logits
 from robustmri.attacks import PGD, Attack
 from robustmri.attacks.protocol import Predictor
+from robustmri.losses import log_odds
 from robustmri.models.classifier import Classifier
 from robustmri.threat.norms import LINF, NORMS
 from robustmri.threat.threat_model import ThreatModel
@@ -115,9 +116,9 @@ def verify(classifier: Classifier, points: Images, images: Images, labels: Label
 
 
 def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:
-    """Which images have a cross-entropy gradient that is exactly zero everywhere: a sign of gradient masking."""
+    """Which images have a loss gradient, of the loss that attacks climb, that is exactly zero: gradient masking."""
     points = images.detach().requires_grad_(True)
     with torch.enable_grad():
-        loss = torch.nn.functional.cross_entropy(classifier(points), labels, reduction="sum")
+        loss = log_odds(classifier(points), labels).sum()
     (gradient,) = torch.autograd.grad(loss, points)
     return (gradient == 0).flatten(1).all(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 
-from robustmri.arrays import Images, Labels
+from robustmri.arrays import Logits
 from robustmri.attacks import MINIMAL, Attack, make_attack
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
@@ -92,6 +93,7 @@ def run_attacks(
         progress: told after each shard.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     classifier = classifier.to(device).eval().requires_grad_(False)
@@ -103,25 +105,20 @@ def run_attacks(
     ]
     if not work:
         raise DataError("the test set of this split is empty. Split again: robustmri prepare.")
-    view: OptimisedView | None = None
-    tables, won = [], 0
+    bench = _Bench(classifier, cohort, settings, device)
+    tables = []
     for done, (job, number, rows) in enumerate(work):
         path = shards / f"{job.name}-{number:04d}.parquet"
         if not path.exists():
-            images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
-            if view is None:
-                precision = None if settings.precision == "auto" else settings.precision
-                view = OptimisedView(classifier, images, precision=precision)
-            table = _attack_shard(job, number, rows, classifier, view, images, labels, cohort, settings)
             with atomic_file(path) as partial:
-                pq.write_table(table, partial)
+                pq.write_table(bench.attack(job, number, rows), partial)
         tables.append(pq.read_table(path))
-        won = sum(tables[-1]["fooled"].to_pylist())
-        progress("evaluation", done + 1, len(work), f"{job.name}: {won} of {len(rows)} fooled")
-    merged = pa.concat_tables(tables)
-    zero = float(np.mean(merged.filter(pa.compute.equal(merged["attack"], "none"))["zero_gradient"].to_pylist()))
-    costs = _costs(merged, settings)
-    return Evaluated(merged.drop_columns(["zero_gradient"]), costs, zero)
+        fooled = pc.sum(tables[-1]["fooled"]).as_py()
+        progress("evaluation", done + 1, len(work), f"{job.name}: {fooled} of {len(rows)} fooled")
+    outcomes = pa.concat_tables(tables)
+    clean = outcomes.filter(pc.equal(outcomes["attack"], CLEAN.attack))
+    share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
+    return Evaluated(outcomes.drop_columns(["zero_gradient"]), _costs(outcomes, settings), share)
 
 
 def clear_shards(folder: Path) -> None:
@@ -137,85 +134,76 @@ def _shards(split: Split, settings: EvaluateSettings, job: Job) -> Iterator[list
         yield rows[start : start + settings.batch_size]
 
 
-def _generator(settings: EvaluateSettings, job: Job, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(fingerprint([settings.seed, job.name, number]), 16) >> 1)
+@dataclass(frozen=True)
+class _Bench:
+    """What is the same for every shard."""
 
+    classifier: Classifier
+    cohort: Cohort
+    settings: EvaluateSettings
+    device: torch.device
 
-def _attack_shard(
-    job: Job,
-    number: int,
-    rows: list[int],
-    classifier: Classifier,
-    view: OptimisedView,
-    images: Images,
-    labels: Labels,
-    cohort: Cohort,
-    settings: EvaluateSettings,
-) -> pa.Table:
-    threat = threat_for(job, settings, classifier)
-    clean = logits_of(classifier, images)
-    cost = Cost(view)
-    if job.attack == "none":
-        attacked = verify(classifier, images, images, labels, threat)
-        zero = zero_gradients(classifier, images, labels)
-    else:
-        attack = make_attack(job.attack, **settings.options.get(job.attack, {}))
+    @cached_property
+    def view(self) -> OptimisedView:
+        """The classifier as budget attacks search it."""
+        size = self.classifier.spec.size
+        precision = None if self.settings.precision == "auto" else self.settings.precision
+        return OptimisedView(self.classifier, torch.rand(2, 1, size, size, device=self.device), precision=precision)
+
+    def attack(self, job: Job, number: int, rows: list[int]) -> pa.Table:
+        """Outcomes of one job on one shard."""
+        import pyarrow as pa
+
+        images = load_images(self.cohort, rows).to(self.device)
+        labels = load_labels(self.cohort, rows).to(self.device)
+        threat = threat_for(job, self.settings, self.classifier)
+        clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
         # The nearest fooling image lies on the boundary, where low precision and float32 disagree.
-        search = Cost(classifier) if job.attack in MINIMAL else cost
-        attacked = attack_batch(
-            attack, classifier, search, images, labels, threat, generator=_generator(settings, job, number)
-        )
-        cost, zero = search, torch.zeros_like(labels, dtype=torch.bool)
-    return _rows(job, rows, classifier, cohort, settings, threat, clean, attacked, zero, cost)
+        search = Cost(self.classifier if job.attack in MINIMAL else self.view)
+        if job == CLEAN:
+            attacked = verify(self.classifier, images, images, labels, threat)
+            zero = zero_gradients(self.classifier, images, labels)
+        else:
+            attack = make_attack(job.attack, **self.settings.options.get(job.attack, {}))
+            seed = int(fingerprint([self.settings.seed, job.name, number]), 16) >> 1
+            generator = torch.Generator().manual_seed(seed)
+            attacked = attack_batch(attack, self.classifier, search, images, labels, threat, generator=generator)
+        columns = self._columns(job, rows, threat, clean, attacked)
+        columns["zero_gradient"] = zero.tolist()
+        columns["forwards"] = [search.forwards / len(rows)] * len(rows)
+        columns["gradients"] = [search.gradients / len(rows)] * len(rows)
+        return pa.table(columns)
 
-
-def _rows(
-    job: Job,
-    rows: list[int],
-    classifier: Classifier,
-    cohort: Cohort,
-    settings: EvaluateSettings,
-    threat: ThreatModel,
-    clean: torch.Tensor,
-    attacked: Attacked,
-    zero: torch.Tensor,
-    cost: Cost,
-) -> pa.Table:
-    import pyarrow as pa
-
-    cases = [cohort.cases[row] for row in rows]
-    n, classes = len(cases), classifier.classes
-    before, after = clean.softmax(1), attacked.logits.softmax(1)
-    truth = torch.tensor([case.class_index for case in cases], device=after.device)
-    eps = job.eps or Eps(0.0)
-    minimal = job.attack in MINIMAL
-    columns: dict[str, Any] = {
-        "case_id": [case.case_id for case in cases],
-        "index": [case.index for case in cases],
-        "patient_id": [case.patient_id for case in cases],
-        "group": [case.group for case in cases],
-        "label": [case.label for case in cases],
-        "plane": [case.plane for case in cases],
-        "attack": [job.attack] * n,
-        "norm": ["" if job.attack == "none" else threat.norm] * n,
-        "eps": [float("inf") if minimal else eps.value] * n,
-        "eps_units": [eps.units] * n,
-        "eps_image": [float(threat.eps)] * n,
-        "target": [settings.target if job.attack != "none" else ""] * n,
-        "clean_prediction": [classes[k] for k in before.argmax(1).tolist()],
-        "clean_confidence": before.amax(1).tolist(),
-        "prediction": [classes[k] for k in after.argmax(1).tolist()],
-        "confidence": after.amax(1).tolist(),
-        "label_confidence": after.gather(1, truth[:, None])[:, 0].tolist(),
-        "distance_linf": attacked.distance_linf.tolist(),
-        "distance_l2": attacked.distance_l2.tolist(),
-        "fooled": attacked.fooled.tolist(),
-        "verified": attacked.verified.tolist(),
-        "zero_gradient": zero.tolist(),
-        "forwards": [cost.forwards / n] * n,
-        "gradients": [cost.gradients / n] * n,
-    }
-    return pa.table(columns)
+    def _columns(
+        self, job: Job, rows: list[int], threat: ThreatModel, clean: Logits, attacked: Attacked
+    ) -> dict[str, Any]:
+        cases = [self.cohort.cases[row] for row in rows]
+        n, classes = len(cases), self.classifier.classes
+        before, after = clean.softmax(1), attacked.logits.softmax(1)
+        eps = job.eps or Eps(0.0)
+        return {
+            "case_id": [case.case_id for case in cases],
+            "index": rows,
+            "patient_id": [case.patient_id for case in cases],
+            "group": [case.group for case in cases],
+            "label": [case.label for case in cases],
+            "plane": [case.plane for case in cases],
+            "attack": [job.attack] * n,
+            "norm": ["" if job == CLEAN else threat.norm] * n,
+            "eps": [float("inf") if job.attack in MINIMAL else eps.value] * n,
+            "eps_units": [eps.units] * n,
+            "eps_image": [float(threat.eps)] * n,
+            "target": ["" if job == CLEAN else self.settings.target] * n,
+            "clean_prediction": [classes[k] for k in before.argmax(1).tolist()],
+            "clean_confidence": before.amax(1).tolist(),
+            "prediction": [classes[k] for k in after.argmax(1).tolist()],
+            "confidence": after.amax(1).tolist(),
+            "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
+            "distance_linf": attacked.distance_linf.tolist(),
+            "distance_l2": attacked.distance_l2.tolist(),
+            "fooled": attacked.fooled.tolist(),
+            "verified": attacked.verified.tolist(),
+        }
 
 
 def _costs(outcomes: pa.Table, settings: EvaluateSettings) -> list[dict[str, Any]]:

@@ -68,7 +68,8 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """Short and fit for a file name."""
-        return self.attack if self.eps is None else f"{self.attack}-{self.eps}".replace("@", "-")
+        # All digits: 8/255 and 0.0313725 are two radii.
+        return self.attack if self.eps is None else f"{self.attack}-{self.eps.value}-{self.eps.units}"
 
 
 def jobs_of(settings: EvaluateSettings) -> list[Job]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ else:
     import tomli as tomllib
 
 FOLDER = Path(__file__).parent
+Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,20 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         raise SettingsError(f"recipe {name}: {cause if isinstance(cause, RobustMRIError) else error}") from error
 
 
+def change_settings(settings: Settings, changes: dict[str, Any]) -> Settings:
+    """Settings of one stage with some of them replaced, and checked as those of a recipe are.
+
+    Raises:
+        SettingsError: a setting that does not exist, or a value of the wrong kind.
+    """
+    name = type(settings).__name__
+    _refuse_unknown(changes, type(settings), name)
+    try:
+        return msgspec.convert({**msgspec.structs.asdict(settings), **changes}, type(settings))
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{name}: {error}.") from error
+
+
 def load_toml(name: str) -> dict[str, Any]:
     """The tables of a TOML file that comes with the package, by name, or of any other, by path."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
@@ -104,5 +119,21 @@ def _override(settings: dict[str, Any], text: str) -> None:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
             raise SettingsError(f"{text!r}: {name!r} has no settings of its own.")
-    listed = names[0] == "evaluate" and names[-1] in ("attacks", "eps", "curve", "examples")
-    place[names[-1]] = [part.strip() for part in value.split(",") if part.strip()] if listed else value.strip()
+    if "options" in names[:-1]:
+        place[names[-1]] = _literal(value.strip())
+    elif names[0] == "evaluate" and names[-1] in ("attacks", "eps", "curve", "examples"):
+        place[names[-1]] = [part.strip() for part in value.split(",") if part.strip()]
+    else:
+        place[names[-1]] = value.strip()
+
+
+def _literal(text: str) -> Any:
+    """A value as TOML writes it; what is none is a text without its quotation marks. An attack's options have no kinds.
+
+    >>> _literal("3"), _literal("0.5"), _literal("true"), _literal("margin")
+    (3, 0.5, True, 'margin')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
