@@ -1,12 +1,15 @@
-"""Toy networks: small, smooth and built anew for every test, so that nothing one test does reaches another."""
+"""Toy networks, small and built anew for every test, so that nothing one test does reaches another; a toy cohort."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from tiny import tiny_network, write_scans
 
 SIDE = 8
 
@@ -123,3 +126,38 @@ def blobs(trained: nn.Module) -> tuple[Tensor, Tensor]:
     images, labels = draw_blobs(128, seed=1)
     assert (trained(images).argmax(1) == labels).float().mean() > 0.9
     return images, labels
+
+
+@pytest.fixture(scope="session")
+def tiny_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source with a CSV: 27 patients, 108 slices. Read it, do not change it."""
+    return write_scans(tmp_path_factory.mktemp("tiny") / "scans")
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tiny_scans: Path) -> Path:
+    """The cohort folder of it, 32 px, split by patient. Read it, do not change it."""
+    from robustmri.workflows import prepare
+
+    return prepare(tiny_scans, tiny_scans.parent / "cohort", size=32).root
+
+
+@pytest.fixture
+def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every name of a network builds the small one."""
+    _use_tiny_networks(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_cohort: Path) -> Path:
+    """A run folder with the small network trained on it; whoever loads it needs `tiny_networks`."""
+    from robustmri.workflows import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        _use_tiny_networks(patch)
+        return train(tiny_cohort, tiny_cohort.parent / "run", epochs=8, batch_size=16, augment="none", precision="fp32")
+
+
+def _use_tiny_networks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("robustmri.models.backbones.build_network", tiny_network)
+    patch.setattr("robustmri.models.checkpoint.build_network", tiny_network)

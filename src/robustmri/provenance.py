@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -29,6 +30,12 @@ def _discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def discard_unfinished(folder: Path | str, name: str | None = None) -> None:
+    """Remove what a process left in `folder` that was killed while it wrote `name`, or anything."""
+    for path in Path(folder).glob(f".{'*' if name is None else glob.escape(name)}.*.partial"):
+        _discard(path)
 
 
 @contextmanager
@@ -74,6 +81,7 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         raise DataError(f"{path} exists already and is not empty. Choose another --out, or remove it first.")
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        discard_unfinished(path.parent, path.name)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
         partial.mkdir()
         try:

@@ -15,7 +15,7 @@ from robustmri.data.split import Split, make_split
 from robustmri.errors import CheckpointError, DataError, SettingsError
 from robustmri.progress import Progress, silent
 from robustmri.provenance import atomic_file, describe_run, read_json, write_json
-from robustmri.recipes import PrepareSettings, load_recipe
+from robustmri.recipes import PrepareSettings, change_settings, load_recipe
 from robustmri.results import ModelFacts, RobustnessReport, load_result, save_result
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def prepare(
     Raises:
         DataError: the source cannot be read as a whole, or cannot be split.
     """
-    settings = msgspec.structs.replace(settings or PrepareSettings(), **changes)
+    settings = change_settings(settings or PrepareSettings(), changes)
 
     def split(cohort: Cohort) -> Split:
         return make_split(cohort, settings.split, seed=settings.seed, fold=settings.fold)
@@ -78,7 +78,7 @@ def train(
     """
     from robustmri.training.settings import TrainSettings
 
-    chosen = msgspec.structs.replace(settings or TrainSettings(), **changes)
+    chosen = change_settings(settings or TrainSettings(), changes)
     return _fit(None, cohort, out, chosen, progress)
 
 
@@ -97,7 +97,7 @@ def harden(
     """
     if settings is None:
         settings = load_recipe("default").harden
-    chosen = msgspec.structs.replace(settings, **{"objective": "adversarial", **changes})
+    chosen = change_settings(settings, {"objective": "adversarial", **changes})
     return _fit(None if str(checkpoint) == SCRATCH else Path(checkpoint), cohort, out, chosen, progress)
 
 
@@ -114,8 +114,14 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
     if start is not None:
         classifier, checkpoint = load_checkpoint(start)
         check_fits(checkpoint, scans.classes, scans.size)
+        _refuse_seen(checkpoint.provenance, split)
         settings = msgspec.structs.replace(settings, backbone=checkpoint.spec.backbone, weights="none")
         origin = checkpoint.weights_sha256
+    elif not (run / "checkpoint").is_dir():
+        # Before the folder is claimed: a name that does not exist must leave nothing behind.
+        classifier = build_classifier(
+            settings.backbone, scans.classes, scans.size, weights=settings.weights, seed=settings.seed
+        )
     _claim(
         run / "settings.json",
         {
@@ -126,11 +132,8 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
         },
     )
     if (run / "checkpoint").is_dir():
+        (run / STATE).unlink(missing_ok=True)
         return run
-    if start is None:
-        classifier = build_classifier(
-            settings.backbone, scans.classes, scans.size, weights=settings.weights, seed=settings.seed
-        )
     learn, choose = (
         Examples(load_images(scans, rows), load_labels(scans, rows)) for rows in (split.train, split.validation)
     )
@@ -150,7 +153,8 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a run, or make sure that the run that is there has the same."""
     settings = msgspec.json.decode(msgspec.json.encode(settings))
     if not path.exists():
-        if path.parent.exists() and any(path.parent.iterdir()):
+        # A kill in the middle of this very write may have left a partial file.
+        if path.parent.exists() and any(there.suffix != ".partial" for there in path.parent.iterdir()):
             raise DataError(f"{path.parent} is not empty and holds no run. Choose another --out.")
         write_json(path, settings)
         return
@@ -200,7 +204,7 @@ def evaluate(
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
 
-    settings = msgspec.structs.replace(settings or EvaluateSettings(), **changes)
+    settings = change_settings(settings or EvaluateSettings(), changes)
     scans, folder = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
     split.check(scans)

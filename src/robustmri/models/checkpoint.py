@@ -50,7 +50,7 @@ def save_checkpoint(
         save_checkpoint(classifier, "checkpoint")
         classifier, checkpoint = load_checkpoint("checkpoint", network=MyNetwork())
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # Clones: safetensors takes neither channels-last memory nor two names for one tensor.
     state = {
@@ -58,7 +58,8 @@ def save_checkpoint(
         for name, value in classifier.network.state_dict().items()
     }
     with atomic_folder(folder, replace=True) as partial:
-        save_file(state, partial / WEIGHTS_FILE)
+        # Bytes first: on a full disk safetensors' own writer raises an error that does not say so.
+        (partial / WEIGHTS_FILE).write_bytes(save(state))
         checkpoint = Checkpoint(
             spec=classifier.spec,
             weights_sha256=sha256_of(partial / WEIGHTS_FILE),

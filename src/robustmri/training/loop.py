@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from robustmri.errors import CheckpointError, RobustMRIError
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, fast_precision
 from robustmri.progress import Progress, silent
-from robustmri.provenance import atomic_file
+from robustmri.provenance import atomic_file, discard_unfinished
 from robustmri.threat.eps import parse_eps
 from robustmri.threat.threat_model import ThreatModel
 from robustmri.training.augment import augmentation
@@ -103,6 +104,8 @@ def fit(
     model, optimiser = fabric.setup(classifier, optimiser)
     objective, change = objective_of(settings, classifier), augmentation(settings.augment)
     steps = math.ceil(len(train.labels) / settings.batch_size)
+    if fabric.is_global_zero:
+        discard_unfinished(run)
     history, kept = _resume(run / STATE, classifier, average, optimiser, device)
 
     for epoch in range(len(history), settings.epochs):
@@ -131,8 +134,8 @@ def fit(
         mean_loss = float(fabric.all_reduce(mean) if fabric.world_size > 1 else mean)  # type: ignore[arg-type]
         if not math.isfinite(mean_loss):
             raise RobustMRIError(
-                f"The loss is {mean_loss} in epoch {epoch + 1}. Lower learning_rate (now {settings.learning_rate:g}); "
-                "the run goes on from the epoch before if only that is not enough."
+                f"The loss is {mean_loss} in epoch {epoch + 1}; this run cannot go on. Start another one, in another "
+                f"--out, with a lower learning_rate (now {settings.learning_rate:g})."
             )
         candidate = average.module if settings.ema_decay else classifier
         row = _validate(candidate, validation, settings, epoch, mean_loss, time.monotonic() - started)
@@ -193,16 +196,18 @@ def _validate(
     with torch.no_grad():
         logits = torch.cat([view(part) for part in validation.images.split(64)])
     right = logits.argmax(1) == validation.labels
+    accuracy = right.float().mean().item()
     eps, robust = 0.0, None
     if settings.objective == "adversarial":
         threat = threat_of(settings, classifier)  # type: ignore[arg-type]
         eps = float(threat.eps)
         if settings.eps_ramp_epochs:
             eps *= min(1.0, (epoch + 1) / settings.eps_ramp_epochs)
-        robust = _robust_accuracy(view, validation, right, threat, settings)
+        # Without a radius the whole validation set has the answer, and the epoch of standard training is chosen.
+        robust = _robust_accuracy(view, validation, right, threat, settings) if threat.eps else accuracy
     return Epoch(
         epoch=epoch + 1, learning_rate=_learning_rate(float(epoch), settings), eps=eps, train_loss=loss,
-        validation_accuracy=right.float().mean().item(), validation_robust_accuracy=robust, seconds=round(seconds, 1),
+        validation_accuracy=accuracy, validation_robust_accuracy=robust, seconds=round(seconds, 1),
     )  # fmt: skip
 
 
@@ -245,8 +250,11 @@ def _save(
         "history": [msgspec.to_builtins(row) for row in history],
         "kept": kept,
     }
+    # Bytes first: on a full disk torch's own writer raises an error that does not say so.
+    content = io.BytesIO()
+    torch.save(state, content)
     with atomic_file(run / STATE) as partial:
-        torch.save(state, partial)
+        partial.write_bytes(content.getbuffer())
     with atomic_file(run / "epochs.csv") as partial, open(partial, "w", newline="") as stream:
         table = csv.DictWriter(stream, Epoch.__struct_fields__)
         table.writeheader()

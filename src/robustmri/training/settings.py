@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from robustmri.errors import SettingsError
+from robustmri.threat.eps import parse_eps
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     nodes: int = 1
 
     def __post_init__(self) -> None:
+        parse_eps(self.eps)
         for name in ("epochs", "batch_size", "attack_steps", "guard_steps", "devices", "nodes"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}.")
