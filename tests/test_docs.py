@@ -1,0 +1,269 @@
+"""What the pages say is so: links, names of modules and tests, command lines, settings, and code that runs."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+import pytest
+import typer
+
+import robustmri
+from robustmri.attacks import ATTACKS, make_attack
+from robustmri.cli import app
+from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.recipes import PrepareSettings, list_recipes, load_recipe
+from robustmri.training.settings import TrainSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "robustmri"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+CHANGES = {"prepare": PrepareSettings, "train": TrainSettings, "harden": TrainSettings, "evaluate": EvaluateSettings}
+"""What the `**changes` of a verb may be."""
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`\n]+)`")
+
+of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def fenced(page: Path, language: str) -> list[str]:
+    return [body for name, body in FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def spans(page: Path) -> list[str]:
+    return SPAN.findall(prose(page))
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@of_every_page
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}, which is not there"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}; no such heading"
+
+
+@of_every_page
+def test_named_files_exist(page):
+    """`a/b.py`, `b.toml` and `folder/` are meant from the root or the package."""
+    for name in spans(page):
+        ours = page.name != "data.md"  # Which speaks of the folders of its reader.
+        if re.fullmatch(r"[\w/-]+\.(py|toml)", name) or (ours and re.fullmatch(r"[\w/-]+/", name)):
+            assert any((place / name).exists() for place in (ROOT, PACKAGE)), f"{page.name} names `{name}`"
+
+
+@of_every_page
+def test_named_objects_exist(page):
+    for name in spans(page):
+        if re.fullmatch(r"robustmri(\.\w+)+", name):
+            assert resolve(name) is not None
+
+
+def resolve(dotted: str) -> Any:
+    found: Any = robustmri
+    for part in dotted.split(".")[1:]:
+        if isinstance(found, ModuleType) and not hasattr(found, part):
+            found = importlib.import_module(f"{found.__name__}.{part}")
+        else:
+            found = getattr(found, part)
+    return found
+
+
+@of_every_page
+def test_named_tests_exist(page):
+    for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8")):
+        functions = [node.name for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+                     if isinstance(node, ast.FunctionDef)]  # fmt: skip
+        assert name in functions, f"{page.name} relies on {path}::{name}"
+
+
+@of_every_page
+def test_make_targets_exist(page):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = [*re.findall(r"^ {4}make ([\w-]+)", prose(page), re.MULTILINE)]
+    named += [span.split()[1] for span in spans(page) if re.match(r"make [a-z]", span)]
+    assert set(named) <= targets
+
+
+def command_lines(page: Path) -> list[tuple[str, bool]]:
+    """Command lines, and whether they are complete; in running text they need not be."""
+    blocks = [line for body in (*fenced(page, "console"), *fenced(page, "sh")) for line in body.splitlines()]
+    indented = re.findall(r"^ {4}(robustmri .*)$", prose(page), re.MULTILINE)
+    whole = [line for line in (*blocks, *indented) if line.startswith("robustmri ")]
+    return [(line, True) for line in whole] + [(span, False) for span in spans(page) if span.startswith("robustmri ")]
+
+
+@of_every_page
+def test_command_lines_parse(page):
+    commands = typer.main.get_command(app).commands
+    for line, whole in command_lines(page):
+        _, verb, *words = shlex.split(line, comments=True)
+        if verb in ("VERB", "--help"):
+            continue
+        assert verb in commands, f"{page.name}: {line}"
+        known = {option for parameter in commands[verb].params for option in parameter.opts}
+        known |= {option for parameter in commands[verb].params for option in parameter.secondary_opts} | {"--help"}
+        unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - known
+        assert not unknown, f"{page.name}: {line}: no option {', '.join(unknown)}"
+        if whole:
+            accept(commands[verb], verb, words)
+
+
+def accept(command: Any, verb: str, words: list[str]) -> None:
+    """Parse the line as the shell would hand it over, and load its settings, without running it."""
+    given = command.make_context(verb, words).params
+    overrides = list(given.get("set_") or ())
+    stage = {name: given.get(name) for name in ("attacks", "eps", "curve", "norm", "limit") if given.get(name)}
+    overrides += [f"{verb}.{name}={value}" for name, value in stage.items() if verb in ("evaluate", "harden")]
+    recipe = given.get("recipe", "default")
+    if recipe in list_recipes():
+        load_recipe(recipe, overrides)
+    if verb == "prepare":
+        PrepareSettings(size=given["size"], intensity=given["intensity"], split=given["split"], fold=given["fold"])
+
+
+def test_command_lines_are_found():
+    assert sum(len(command_lines(page)) for page in PAGES) > 20
+
+
+@of_every_page
+def test_python_runs(page):
+    """Blocks with `>>>` are run, one after another; the others are held against the signatures of what they call."""
+    blocks = fenced(page, "python")
+    examples = "\n".join(body for body in blocks if body.startswith(">>>"))
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    outcome: list[str] = []
+    runner.run(doctest.DocTestParser().get_doctest(examples, {}, page.name, str(page), 0), out=outcome.append)
+    assert not outcome, "".join(outcome)
+    for body in blocks:
+        if not body.startswith(">>>"):
+            check_calls(ast.parse(body), page.name)
+
+
+def check_calls(tree: ast.Module, where: str) -> None:
+    names: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            exec(compile(ast.Module([node], []), where, "exec"), names)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        root = ast.unparse(node.func).partition(".")[0]
+        if root not in names:
+            continue
+        function = eval(ast.unparse(node.func), names)
+        keywords = {word.arg: word.value for word in node.keywords if word.arg}
+        inspect.signature(function).bind(*node.args, **keywords)
+        changes = CHANGES.get(getattr(function, "__name__", ""))
+        if changes:
+            fields = {field.name for field in msgspec.structs.fields(changes)}
+            assert set(keywords) <= fields | set(inspect.signature(function).parameters), f"{where}: {root}"
+
+
+@of_every_page
+def test_recipes_load(page, tmp_path):
+    for number, body in enumerate(fenced(page, "toml")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(body, encoding="utf-8")
+        load_recipe(str(path))
+
+
+def sections(page: Path) -> dict[str, str]:
+    parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_attack_has_a_section_with_its_settings():
+    page = sections(ROOT / "docs" / "attacks.md")
+    assert [title for title in page if title in ATTACKS] == list(ATTACKS)
+    for name in ATTACKS:
+        said = {setting: ast.literal_eval(value)
+                for setting, value in re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", page[name], re.MULTILINE)}  # fmt: skip
+        settings = asdict(make_attack(name))
+        if name in ("fgsm", "bim", "cw"):  # PGD with other settings, which a line of code states.
+            assert re.search(rf"^>>> {name}\(\) == PGD\(", page[name], re.MULTILINE)
+        else:
+            assert said == settings
+
+
+def test_every_check_has_a_row():
+    rows = set(re.findall(r"^\| ([^|]+?) \|", (ROOT / "docs" / "checks.md").read_text(encoding="utf-8"), re.MULTILINE))
+    calls = [node for path in ("evaluation/sanity.py", "evaluation/study.py", "report/html.py")
+             for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]  # fmt: skip
+    names = {word.value.value for node in calls if node.func.id in ("Check", "_compare") for word in node.keywords
+             if word.arg == "name" and isinstance(word.value, ast.Constant)}  # fmt: skip
+    assert len(names) > 12
+    assert names | {"patients in one set only", "groups in one set only", "near-duplicates in one set only"} == (
+        rows - {"check", "---"}
+    )
+
+
+def indented_block(page: Path, beginning: str) -> list[str]:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    start = lines.index(f"    {beginning}")
+    block = []
+    for line in lines[start:]:
+        if not line.startswith("    "):
+            break
+        block.append(line[4:])
+    return block
+
+
+def test_tree_names_every_module():
+    named = set()
+    for line in indented_block(ROOT / "docs" / "architecture.md", "src/robustmri/")[1:]:
+        words = line.partition("#")[0].split()
+        folder = words.pop(0) if words[0].endswith("/") else ""
+        named |= {folder + word for word in words}
+    there = {str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAGE.rglob("*.py")}
+    assert named == {name for name in there if not name.endswith("__init__")}
+
+
+def test_ranks_are_those_that_are_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    ranks = [layer.translate({ord(mark): None for mark in "()"}) for layer in contracts["contracts"][0]["layers"]]
+    assert indented_block(ROOT / "docs" / "architecture.md", "cli | web") == ranks
+
+
+def test_readme_fits_a_screen_and_has_a_place_for_the_table():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("\n") <= 80
+    assert text.count("<!-- demo-table -->") == text.count("<!-- /demo-table -->") == 1
+    assert text.index("<!-- demo-table -->") < text.index("<!-- /demo-table -->")
+
+
+@of_every_page
+def test_plain_text(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.isascii()
+    assert text.endswith("\n")
