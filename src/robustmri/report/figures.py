@@ -192,7 +192,7 @@ def _draw_curve(curve: Curve, place: int, frame: Frame) -> Markup:
         element("polyline", of="line", points=" ".join(line)),
     ]
     for eps, number in points:
-        said = element("title", f"{curve.name}, eps {eps:g}: {percent(number.accuracy)}")
+        said = element("title", f"{curve.name}, eps {eps:.4g}: {percent(number.accuracy)}")
         parts.append(element("circle", said, of="dot", cx=frame.x(eps), cy=frame.y(number.accuracy), r=4.5))
     return element("g", Markup("").join(parts), of=f"s{place % COLOURS}")
 
@@ -228,7 +228,7 @@ def describe_accuracy(plot: Plot) -> str:
     said = []
     for curve in plot.curves:
         points = zip(curve.eps, curve.results, strict=True)
-        numbers = ", ".join(f"{percent(number.accuracy)} at eps {eps:g}" for eps, number in points)
+        numbers = ", ".join(f"{percent(number.accuracy)} at eps {eps:.4g}" for eps, number in points)
         said.append(f"{curve.name}: {numbers}")
     return f"Accuracy under {attack_name(plot.curves[0].attack)} against eps. {'; '.join(said)}."
 

@@ -175,4 +175,4 @@ def draw_case(picture: Picture) -> Markup:
 
 
 def _middle(example: Example, exact: bool) -> str:
-    return f"{example.eps:g} \N{MULTIPLICATION SIGN} sign of the gradient" if exact else "change, enlarged"
+    return f"{example.eps:.4g} \N{MULTIPLICATION SIGN} sign of the gradient" if exact else "change, enlarged"

@@ -14,12 +14,12 @@ from robustmri.results import RobustnessReport
 WITHHELD = "[withheld]"
 
 
-def _pattern(identifiers: Iterable[str], spared: Iterable[str]) -> re.Pattern[str]:
+def _pattern(identifiers: Iterable[str]) -> re.Pattern[str]:
     """Match any identifier as a whole word; short numbers only where the text calls them a case.
 
     Slices are often numbered 1, 2, 3: to strike every such number would strike the results too.
     """
-    names = sorted(set(identifiers) - set(spared) - {""}, key=lambda name: (-len(name), name))
+    names = sorted(set(identifiers) - {""}, key=lambda name: (-len(name), name))
     plain = [re.escape(name) for name in names if not (name.isdigit() and len(name) < 5)]
     numbers = [re.escape(name) for name in names if name.isdigit() and len(name) < 5]
     never = r"(?!)"
@@ -43,9 +43,13 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
     """
     listed = [case for check in (*report.checks, *report.split.leakage) for case in check.case_ids]
     listed += [name for example in report.examples for name in (example.case_id, example.patient_id)]
-    pattern = _pattern([*identifiers, *listed], [*report.cohort.classes, report.cohort.fingerprint])
+    spared = {*report.cohort.classes, report.cohort.fingerprint}
+    names = {*identifiers, *listed} - spared
+    pattern = _pattern(names)
 
     def clean(text: str) -> str:
+        if text in names:
+            return WITHHELD
         text = pattern.sub(lambda found: (found.groupdict().get("word") or "") + WITHHELD, text)
         return FOLDERS.sub("", text)
 

@@ -83,19 +83,30 @@ def write_verdict(results: Sequence[RobustnessReport], at: Budget | None) -> tup
     shift = (
         f"A change of at most {grey_levels(at.eps_image)} of 255 grey levels per pixel"
         if at.norm == "linf"
-        else f"A change of at most {at.eps_image:g} in {NORM_NAMES.get(at.norm, at.norm)} size"
+        else f"A change of at most {at.eps_image:.4g} in {NORM_NAMES.get(at.norm, at.norm)} size"
     )
-    subject = "this classifier" if len(results) == 1 else f"the classifier with {first.model.name}"
+    subject = "this classifier" if len(results) == 1 else f"the classifier with {_inside(first.model.name)}"
     if repairs(results):
         subject = "the standard classifier"
     share = "all" if worst[0].accuracy == 0 else f"{percent(1 - worst[0].accuracy)} of"
     effect = f"answer {at.target}" if at.target else "wrong"
     said = f"{shift} is enough to make {subject} {effect} on {share} {slices}"
+    if worst[0].accuracy == 1:
+        said = f"{shift} made {subject} {effect} on none of {slices}"
     if len(results) > 1 and worst[-1] is not None:
         does = f"it answers {at.target} on" if at.target else "it is wrong on"
-        after = f"after repair {does}" if repairs(results) else f"with {last.model.name} {does}"
+        after = f"after repair {does}" if repairs(results) else f"with {_inside(last.model.name)} {does}"
         said += f"; {after} {percent(1 - worst[-1].accuracy)}"
     return said + ".", below
+
+
+def _inside(name: str) -> str:
+    """A name within a sentence.
+
+    >>> _inside("Standard training"), _inside("PGD training")
+    ('standard training', 'PGD training')
+    """
+    return name[:1].lower() + name[1:] if name[1:2].islower() else name
 
 
 def _say_clean(results: Sequence[RobustnessReport], clean: Sequence[Result | None]) -> str:
@@ -104,7 +115,7 @@ def _say_clean(results: Sequence[RobustnessReport], clean: Sequence[Result | Non
         return ""
     said = f"On slices left as they were, it is right on {percent(first.accuracy)}"
     if len(results) > 1 and last is not None:
-        one, other = f"with {results[0].model.name}", f"with {results[-1].model.name}"
+        one, other = (f"with {_inside(results[place].model.name)}" for place in (0, -1))
         if repairs(results):
             one, other = "before", "after repair"
         said += f" {one} and on {percent(last.accuracy)} {other}"

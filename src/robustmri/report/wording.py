@@ -80,7 +80,7 @@ def radius(norm: str, eps: float | None, eps_units: str, eps_image: float | None
     """
     if eps is None or not math.isfinite(eps):
         return ""
-    words = f"eps {eps:g}" + (" normalised" if eps_units == "normalised" else "")
+    words = f"eps {eps:.4g}" + (" normalised" if eps_units == "normalised" else "")
     if norm == "linf" and eps_image is not None:
         return f"{words} ({grey_levels(eps_image)}/255)"
     return f"{words}, {NORM_NAMES.get(norm, norm)}"
