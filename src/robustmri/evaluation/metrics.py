@@ -54,10 +54,10 @@ def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
 
 
 def find_right(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
-    """Per row, whether the attack did not reach its goal: the label was kept, or the target was not named."""
-    aimed = outcomes["target"] != ""
-    kept, missed = outcomes["prediction"] == outcomes["label"], outcomes["prediction"] != outcomes["target"]
-    return np.asarray(np.where(aimed, missed, kept), dtype=bool)
+    """Per row, whether the attack did not reach its goal: the label was kept, or the target was not wrongly named."""
+    aimed, label = outcomes["target"] != "", outcomes["label"]
+    missed = (outcomes["prediction"] != outcomes["target"]) | (label == outcomes["target"])
+    return np.asarray(np.where(aimed, missed, outcomes["prediction"] == label), dtype=bool)
 
 
 def accuracy(outcomes: Outcomes, rows: Rows) -> float:

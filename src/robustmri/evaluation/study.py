@@ -82,7 +82,7 @@ def check_training_attack(outcomes: Outcomes, training_attack: str | None) -> Ch
 def check_selection(selected_on: str) -> Check:
     """The kept epoch was not chosen on the images of the test."""
     said: dict[str, tuple[Status, str]] = {
-        "validation": ("pass", "The kept epoch was chosen on validation patients."),
+        "validation": ("pass", "The kept epoch was chosen on the validation set."),
         "last": ("pass", "The last epoch was kept; nothing was chosen."),
         "test": ("fail", "The kept epoch was chosen on the test images: the accuracy is too high."),
     }

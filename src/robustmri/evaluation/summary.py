@@ -87,7 +87,7 @@ def summarise_evaluation(
             groups=cohort.groups,
             findings=leakage,
             training_attack="pgd" if model.objective == "adversarial" else None,
-            selected_on="validation" if training else "last",
+            selected_on="validation" if training else "",
             zero_gradient_share=evaluated.zero_gradient_share,
         ),
         confusions=count_confusions(outcomes, cohort.classes),
