@@ -198,6 +198,7 @@ def build_result(
         settings={"seed": 0, "batch_size": 64, "attacks": list(attacks), "eps": list(RADII), "normalised": normalised},
         provenance={"robustmri": "0.1.0", "commit": "45d133f", "packages": {"torch": "2.13.0"}, "seed": 0,
                     "command": "robustmri evaluate /home/dr-weiss/runs/standard /data/cohort --out /home/dr-weiss/x",
+                    "checkpoint": {"command": "robustmri train dr-weiss/cohort"},
                     "created": "2025-01-02T03:04:05+00:00"},
     )  # fmt: skip
     save_result(report, folder)

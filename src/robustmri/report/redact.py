@@ -35,6 +35,11 @@ FOLDERS = re.compile(r"(?<![\w.<:/])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\s/\\'\",]
 QUOTED = re.compile(r"'[^']*\d[^']*'")
 
 
+def _bare(command: Any) -> Any:
+    """A command line with the last part of each path only."""
+    return " ".join(PurePath(word).name for word in command.split()) if isinstance(command, str) else command
+
+
 def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessReport:
     """The same report without examples, case ids, names of folders, and any identifier in a text.
 
@@ -57,7 +62,7 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
         if isinstance(value, str):
             return clean(value)
         if isinstance(value, dict):
-            return {clean(str(key)): walk(item) for key, item in value.items()}
+            return {clean(str(key)): walk(_bare(item) if key == "command" else item) for key, item in value.items()}
         return [walk(item) for item in value] if isinstance(value, list) else value
 
     plain: dict[str, Any] = msgspec.to_builtins(report)
@@ -67,6 +72,4 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
         check["detail"] = QUOTED.sub(WITHHELD, check["detail"])
     plain = walk({**plain, "examples": []}) | kept
     plain["cohort"]["classes"] = report.cohort.classes
-    if isinstance(command := plain["provenance"].get("command"), str):
-        plain["provenance"]["command"] = " ".join(PurePath(word).name for word in command.split())
     return msgspec.convert(plain, RobustnessReport)
