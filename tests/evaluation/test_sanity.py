@@ -20,7 +20,7 @@ def test_sound_evaluation_passes_everything(table):
     )
     made.add("pgd", 0.5, range(12)).add("pgd", 0.0, [])
     checks = sanity.run_checks(
-        with_worst(made.columns()), split_kind="patient", groups="patient", findings=[], training_attack="pgd",
+        with_worst(made.columns()), split_kind="patient", groups="patient", training_attack="pgd",
         selected_on="validation", zero_gradient_share=0.0,
     )  # fmt: skip
     assert {check.name: check.status for check in checks if check.status != "pass"} == {}
@@ -30,7 +30,7 @@ def test_sound_evaluation_passes_everything(table):
 
 def test_questions_that_do_not_arise_are_left_out(table):
     checks = sanity.run_checks(
-        table(6).columns(), split_kind="patient", groups="patient", findings=[], training_attack=None,
+        table(6).columns(), split_kind="patient", groups="patient", training_attack=None,
         selected_on="last",
     )  # fmt: skip
     assert [check.name for check in checks] == [

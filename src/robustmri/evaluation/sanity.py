@@ -6,7 +6,7 @@ Carlini et al. 2019, "On Evaluating Adversarial Robustness", and of Athalye et a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from robustmri.evaluation.metrics import (
     find_settings,
     worst_case,
 )
-from robustmri.evaluation.study import Finding, check_overlap, check_selection, check_split, check_training_attack
+from robustmri.evaluation.study import check_selection, check_split, check_training_attack
 from robustmri.results import Check
 
 SINGLE_STEP = ("fgsm",)
@@ -37,7 +37,6 @@ def run_checks(
     *,
     split_kind: str,
     groups: str,
-    findings: Iterable[Finding],
     training_attack: str | None,
     selected_on: str,
     zero_gradient_share: float | None = None,
@@ -48,7 +47,6 @@ def run_checks(
         outcomes: table with the rows of "worst" in it.
         split_kind: "patient", "slice" or "folds".
         groups: "patient", or "inferred" where the source has no patient ids.
-        findings: outcome of the leakage checks of the split.
         training_attack: attack that made the training examples; None for standard training.
         selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.
         zero_gradient_share: share of clean images whose loss gradient is exactly 0; None if not measured.
@@ -64,7 +62,6 @@ def run_checks(
         check_large_eps(outcomes),
         None if zero_gradient_share is None else check_gradients(zero_gradient_share),
         check_split(split_kind, groups),
-        check_overlap(findings),
         check_training_attack(outcomes, training_attack),
         check_selection(selected_on),
     ]

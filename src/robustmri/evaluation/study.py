@@ -2,33 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
-
 import numpy as np
 
 from robustmri.evaluation.metrics import CLEAN, WORST, Outcomes
 from robustmri.results import Check, Status
-
-
-class Finding(Protocol):
-    """What a leakage check found, as `robustmri.data.leakage` reports it."""
-
-    @property
-    def name(self) -> str:
-        """What was looked for."""
-
-    @property
-    def status(self) -> Status:
-        """Outcome."""
-
-    @property
-    def detail(self) -> str:
-        """Numbers."""
-
-    @property
-    def case_ids(self) -> Sequence[str]:
-        """Cases concerned."""
 
 
 def check_split(split_kind: str, groups: str) -> Check:
@@ -48,22 +25,6 @@ def check_split(split_kind: str, groups: str) -> Check:
     else:
         status, detail = "pass", "Each patient's slices lie in one set only: the accuracy is that for new patients."
     return Check(name="split by patient", status=status, detail=detail)
-
-
-def check_overlap(findings: Iterable[Finding]) -> Check | None:
-    """No patient, and no near-duplicate, on both sides of the split; sums up the leakage checks."""
-    found = list(findings)
-    if not found:
-        return None
-    rank: dict[Status, int] = {"pass": 0, "warn": 1, "fail": 2}
-    status = max((finding.status for finding in found), key=rank.__getitem__)
-    telling = [finding for finding in found if finding.status == status]
-    return Check(
-        name="no patient in two sets",
-        status=status,
-        detail=" ".join(f"{finding.name}: {finding.detail}" for finding in telling),
-        case_ids=sorted({case for finding in telling for case in finding.case_ids}) if status != "pass" else [],
-    )
 
 
 def check_training_attack(outcomes: Outcomes, training_attack: str | None) -> Check | None:

@@ -85,7 +85,6 @@ def summarise_evaluation(
             outcomes,
             split_kind=split.kind,
             groups=cohort.groups,
-            findings=leakage,
             training_attack="pgd" if model.objective == "adversarial" else None,
             selected_on="validation" if training else "",
             zero_gradient_share=evaluated.zero_gradient_share,
