@@ -142,22 +142,28 @@ def tiny_cohort(tiny_scans: Path) -> Path:
     return prepare(tiny_scans, tiny_scans.parent / "cohort", size=32).root
 
 
+@pytest.fixture(scope="session")
+def use_tiny_networks() -> Callable[[pytest.MonkeyPatch], None]:
+    """From now on every name of a network builds the small one."""
+
+    def use(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr("robustmri.models.backbones.build_network", tiny_network)
+        patch.setattr("robustmri.models.checkpoint.build_network", tiny_network)
+
+    return use
+
+
 @pytest.fixture
-def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name of a network builds the small one."""
-    _use_tiny_networks(monkeypatch)
+def tiny_networks(monkeypatch: pytest.MonkeyPatch, use_tiny_networks: Callable[[pytest.MonkeyPatch], None]) -> None:
+    """The same, for one test."""
+    use_tiny_networks(monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_cohort: Path) -> Path:
+def tiny_run(tiny_cohort: Path, use_tiny_networks: Callable[[pytest.MonkeyPatch], None]) -> Path:
     """A run folder with the small network trained on it; whoever loads it needs `tiny_networks`."""
     from robustmri.workflows import train
 
     with pytest.MonkeyPatch.context() as patch:
-        _use_tiny_networks(patch)
-        return train(tiny_cohort, tiny_cohort.parent / "run", epochs=8, batch_size=16, augment="none", precision="fp32")
-
-
-def _use_tiny_networks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("robustmri.models.backbones.build_network", tiny_network)
-    patch.setattr("robustmri.models.checkpoint.build_network", tiny_network)
+        use_tiny_networks(patch)
+        return train(tiny_cohort, tiny_cohort.parent / "run", epochs=5, batch_size=16, augment="none", precision="fp32")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import nn
@@ -59,3 +61,24 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     return states[0].keys() == states[1].keys() and all(
         torch.equal(value, states[1][name]) for name, value in states[0].items()
     )
+
+
+Row = dict[str, Any]
+
+
+def read_outcomes(folder: Path) -> list[Row]:
+    """The rows of a result folder's outcomes.parquet."""
+    return pq.read_table(folder / "outcomes.parquet").to_pylist()
+
+
+def rows_of(outcomes: list[Row], attack: str, eps: float | None = None, units: str = "image") -> list[Row]:
+    """Rows of one attack, at one radius if it is given, in the order of the images."""
+    rows = [row for row in outcomes if row["attack"] == attack]
+    if eps is not None:
+        rows = [row for row in rows if (row["eps"], row["eps_units"]) == (eps, units)]
+    return sorted(rows, key=lambda row: row["index"])
+
+
+def column(rows: list[Row], name: str) -> list[Any]:
+    """One value of each row."""
+    return [row[name] for row in rows]

@@ -198,8 +198,8 @@ def evaluate(
     import pyarrow.parquet as pq
     import torch
 
-    from robustmri.evaluation.evaluate import clear_shards, run_attacks
-    from robustmri.evaluation.examples import write_examples
+    from robustmri.evaluation.evaluate import check_answerable, clear_shards, run_attacks
+    from robustmri.evaluation.examples import named_slices, write_examples
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
@@ -211,6 +211,8 @@ def evaluate(
     classifier, stored = load_checkpoint(checkpoint)
     check_fits(stored, scans.classes, scans.size)
     _refuse_seen(stored.provenance, split)
+    check_answerable(settings, classifier, scans, split)
+    named_slices(scans, settings)
     _claim(
         folder / "settings.json",
         {
@@ -243,7 +245,7 @@ def evaluate(
     )  # fmt: skip
     save_result(result, folder)
     clear_shards(folder)
-    return result
+    return load_result(folder)
 
 
 def _refuse_seen(provenance: dict[str, Any], split: Split) -> None:

@@ -51,10 +51,24 @@ def evaluated_slices(split: Split, limit: int) -> list[int]:
     return [test[int(position)] for position in np.linspace(0, len(test) - 1, limit).round()]
 
 
+def check_answerable(settings: EvaluateSettings, classifier: Classifier, cohort: Cohort, split: Split) -> None:
+    """Refuse, before anything is written, what would else be refused on the way.
+
+    Raises:
+        DataError: there is no slice to attack.
+        SettingsError: a target that is no class.
+    """
+    for job in (CLEAN, *jobs_of(settings)):
+        threat_for(job, settings, classifier)
+        if not attacked_slices(job, settings, cohort, split):
+            wanted = f" of another class than the target {settings.target!r}" if settings.target else ""
+            raise DataError(f"the test set has no slice{wanted}. Split again: robustmri prepare, or raise --limit.")
+
+
 def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier) -> ThreatModel:
     """The threat model of one job, in image units."""
     target = None
-    if settings.target:
+    if settings.target and job != CLEAN:
         if settings.target not in classifier.classes:
             raise SettingsError(
                 f"target {settings.target!r} is no class. {did_you_mean(settings.target, classifier.classes)}"
@@ -101,10 +115,8 @@ def run_attacks(
     work = [
         (job, number, rows)
         for job in (CLEAN, *jobs_of(settings))
-        for number, rows in enumerate(_shards(split, settings, job))
+        for number, rows in enumerate(_shards(attacked_slices(job, settings, cohort, split), settings.batch_size))
     ]
-    if not work:
-        raise DataError("the test set of this split is empty. Split again: robustmri prepare.")
     bench = _Bench(classifier, cohort, settings, device)
     tables = []
     for done, (job, number, rows) in enumerate(work):
@@ -126,12 +138,19 @@ def clear_shards(folder: Path) -> None:
     shutil.rmtree(folder / ".shards", ignore_errors=True)
 
 
-def _shards(split: Split, settings: EvaluateSettings, job: Job) -> Iterator[list[int]]:
+def attacked_slices(job: Job, settings: EvaluateSettings, cohort: Cohort, split: Split) -> list[int]:
+    """Slices of one job; one that is of the target class already cannot be made so."""
     rows = evaluated_slices(split, settings.limit)
+    if settings.target and job != CLEAN:
+        rows = [row for row in rows if cohort.cases[row].label != settings.target]
     if job.attack in MINIMAL and settings.minimal_limit and settings.minimal_limit < len(rows):
         rows = [rows[int(position)] for position in np.linspace(0, len(rows) - 1, settings.minimal_limit).round()]
-    for start in range(0, len(rows), settings.batch_size):
-        yield rows[start : start + settings.batch_size]
+    return rows
+
+
+def _shards(rows: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -148,7 +167,7 @@ class _Bench:
         """The classifier as budget attacks search it."""
         size = self.classifier.spec.size
         precision = None if self.settings.precision == "auto" else self.settings.precision
-        return OptimisedView(self.classifier, torch.rand(2, 1, size, size, device=self.device), precision=precision)
+        return OptimisedView(self.classifier, torch.zeros(2, 1, size, size, device=self.device), precision=precision)
 
     def attack(self, job: Job, number: int, rows: list[int]) -> pa.Table:
         """Outcomes of one job on one shard."""

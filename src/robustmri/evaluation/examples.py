@@ -13,7 +13,7 @@ from robustmri.data.loaders import load_images, load_labels, load_masks
 from robustmri.data.split import Split
 from robustmri.errors import DataError
 from robustmri.evaluation.attacked import logits_of, verify
-from robustmri.evaluation.evaluate import evaluated_slices, threat_for
+from robustmri.evaluation.evaluate import attacked_slices, threat_for
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
 from robustmri.provenance import atomic_file
@@ -32,7 +32,9 @@ def write_examples(
     job = next((job for job in jobs_of(settings) if job.attack == "fgsm"), jobs_of(settings)[0])
     if job.eps is None or not settings.examples_per_class:
         return []
-    rows = _named(cohort, settings) or _candidates(cohort, split, settings)
+    rows = named_slices(cohort, settings) or _candidates(
+        cohort, attacked_slices(job, settings, cohort, split), settings
+    )
     device = next(classifier.parameters()).device
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
     threat = threat_for(job, settings, classifier)
@@ -79,7 +81,12 @@ def write_examples(
     ]
 
 
-def _named(cohort: Cohort, settings: EvaluateSettings) -> list[int]:
+def named_slices(cohort: Cohort, settings: EvaluateSettings) -> list[int]:
+    """The slices that the settings ask for.
+
+    Raises:
+        DataError: the cohort has no such case.
+    """
     index = {case.case_id: case.index for case in cohort.cases}
     unknown = [case_id for case_id in settings.examples if case_id not in index]
     if unknown:
@@ -87,7 +94,7 @@ def _named(cohort: Cohort, settings: EvaluateSettings) -> list[int]:
     return [index[case_id] for case_id in settings.examples]
 
 
-def _candidates(cohort: Cohort, split: Split, settings: EvaluateSettings) -> list[int]:
-    rows = np.random.default_rng(settings.seed).permutation(evaluated_slices(split, settings.limit)).tolist()
+def _candidates(cohort: Cohort, slices: list[int], settings: EvaluateSettings) -> list[int]:
+    rows = np.random.default_rng(settings.seed).permutation(slices).tolist()
     of_class = {name: [row for row in rows if cohort.cases[row].label == name] for name in cohort.classes}
     return [row for name in cohort.classes for row in of_class[name][: 8 * settings.examples_per_class]]

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from robustmri.attacks import PGD, CarliniWagnerL2, Noise
+from robustmri.evaluation.attacked import Cost, attack_batch, verify, zero_gradients
+from robustmri.threat.threat_model import ThreatModel
+
+THREAT = ThreatModel(eps=0.15)
+STRONG = PGD(steps=10)
+
+
+@dataclass(frozen=True)
+class Returns:
+    """An attack that answers with given images, whatever it is asked; `asked` keeps the batches."""
+
+    points: torch.Tensor
+    asked: list
+
+    def __call__(self, classifier, images, labels, threat, *, generator):
+        self.asked.append(len(images))
+        return self.points[: len(images)]
+
+
+def run(attack, trained, search, blobs, threat=THREAT, seed=0):
+    return attack_batch(attack, trained, search, *blobs, threat, generator=torch.Generator().manual_seed(seed))
+
+
+def test_what_is_reported_is_what_the_classifier_says(trained, blobs):
+    images, labels = blobs
+    done = run(STRONG, trained, trained, blobs)
+    with torch.no_grad():
+        logits = trained(done.images)
+    assert torch.equal(done.logits, logits)
+    assert torch.equal(done.fooled, logits.argmax(1) != labels)
+    assert 0.3 < done.fooled.float().mean() < 1
+    delta = (done.images - images).flatten(1)
+    torch.testing.assert_close(done.distance_linf, delta.abs().amax(1))
+    torch.testing.assert_close(done.distance_l2, delta.norm(dim=1))
+    assert done.verified.all()
+    assert done.distance_linf.max() <= 0.15 + 1e-6
+
+
+def test_a_search_that_lies_is_caught_and_done_again(trained, blobs):
+    """It calls every image by a wrong name: whoever believed it would stop at the start and count all as fooled."""
+    asked = []
+
+    def liar(points):
+        asked.append(len(points))
+        return trained(points).roll(1, dims=1)
+
+    attack = replace(STRONG, random_start=False)
+    honest, lied = run(attack, trained, trained, blobs), run(attack, trained, liar, blobs)
+    assert asked
+    assert torch.equal(lied.images, honest.images)
+    assert torch.equal(lied.fooled, honest.fooled)
+
+
+@pytest.mark.parametrize(("turn", "times"), [(0, 1), (1, 2)], ids=["honest", "liar"])
+def test_only_what_was_claimed_wrongly_is_searched_again(trained, blobs, turn, times):
+    images, labels = blobs
+    right = trained(images).argmax(1) == labels
+    attack = Returns(images[right], [])
+    run(attack, trained, lambda points: trained(points).roll(turn, dims=1), blobs)
+    assert attack.asked == [int(right.sum())] * times
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda x: x + 0.2,
+        lambda x: x.where(x < 0.5, torch.nan),
+        lambda x: x - 0.1,
+        lambda x: x + 0.1 + 0 * x,
+    ],
+    ids=["too far", "not a number", "below 0", "above 1"],
+)
+def test_a_point_outside_the_set_is_refused(trained, blobs, spoil):
+    images, labels = blobs
+    images = images / images.amax((1, 2, 3), keepdim=True)
+    points = images.clone()
+    points[3] = spoil(points[3])
+    points[4] += 0.01 * (points[4] < 0.5)
+    done = verify(trained, points, images, labels, THREAT)
+    assert torch.nonzero(~done.verified).flatten().tolist() == [3]
+    assert torch.equal(done.images[3], images[3])
+    assert (done.distance_linf[3], done.distance_l2[3]) == (0, 0)
+    assert not torch.equal(done.images[4], images[4])
+    with torch.no_grad():
+        assert torch.equal(done.logits[3], trained(done.images)[3])
+
+
+def test_a_point_outside_the_mask_is_refused(trained, blobs):
+    images, labels = blobs
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[..., 6:] = 1
+    points = images.clone()
+    points[0, 0, 0, 0] += 0.01
+    points[1, 0, 0, 8] += 0.01 if points[1, 0, 0, 8] < 0.9 else -0.01
+    done = verify(trained, points, images, labels, replace(THREAT, mask=mask))
+    assert done.verified[:2].tolist() == [False, True]
+
+
+def test_images_that_are_wrong_already_are_not_attacked(trained, blobs):
+    images, labels = blobs[0], blobs[1].clone()
+    labels[:5] = (labels[:5] + 1) % 3
+    wrong = trained(images).argmax(1) != labels
+    attack = Returns(images[~wrong], [])
+    done = run(attack, trained, trained, (images, labels))
+    assert attack.asked == [int((~wrong).sum())]
+    done = run(STRONG, trained, trained, (images, labels))
+    assert done.fooled[wrong].all()
+    assert (done.distance_linf[wrong] == 0).all()
+    assert torch.equal(done.images[wrong], images[wrong])
+    assert (done.distance_linf[done.fooled & ~wrong] > 0).all()
+
+
+@pytest.mark.parametrize("attack", [STRONG, Noise(), PGD(steps=1, random_start=False)], ids=["pgd", "noise", "fgsm"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_at_eps_zero_robust_accuracy_is_clean_accuracy(trained, blobs, attack, norm):
+    done = run(attack, trained, trained, blobs, ThreatModel(norm=norm, eps=0.0))
+    assert torch.equal(done.images, blobs[0])
+    assert torch.equal(done.fooled, trained(blobs[0]).argmax(1) != blobs[1])
+
+
+def test_a_target_is_reached_or_not(trained, blobs):
+    labels = blobs[1]
+    done = run(STRONG, trained, trained, blobs, replace(THREAT, eps=0.3, target=2))
+    assert torch.equal(done.fooled, (done.logits.argmax(1) == 2) & (labels != 2))
+    assert done.fooled.any()
+    assert not done.fooled[labels == 2].any()
+
+
+def test_the_nearest_image_has_no_radius(trained, blobs):
+    images, labels = blobs[0][:16], blobs[1][:16]
+    done = run(CarliniWagnerL2(), trained, trained, (images, labels), ThreatModel("l2", torch.inf))
+    assert done.verified.all()
+    assert done.fooled.float().mean() > 0.8
+    assert 0 < done.distance_l2[done.fooled].median() < 2
+
+
+def test_cost_counts_images(trained, blobs):
+    images, labels = blobs
+    cost = Cost(trained)
+    PGD(steps=4)(cost, images, labels, THREAT, generator=torch.Generator())
+    assert (cost.gradients, cost.forwards) == (4 * len(images), 5 * len(images))
+
+
+def test_a_saturated_network_has_a_gradient_and_a_step_function_has_none(trained, blobs):
+    images, labels = blobs
+    assert not zero_gradients(lambda x: 1000 * trained(x), images, labels).any(), "attacks climb what never underflows"
+    assert zero_gradients(lambda x: trained(x).sign() + 0 * x.sum(), images, labels).all()

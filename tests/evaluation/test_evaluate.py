@@ -1,0 +1,300 @@
+"""Whole evaluations of a small network, through the verb."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from robustmri.data.cohort import Cohort
+from robustmri.data.split import Split
+from robustmri.errors import DataError, SettingsError
+from robustmri.evaluation.evaluate import evaluated_slices
+from robustmri.results import load_result
+from robustmri.workflows import evaluate
+from tiny import column, read_outcomes, rows_of
+
+SMALL = {
+    "attacks": ("noise", "fgsm", "pgd", "cw", "cw-l2"), "eps": ("0.04", "0.2@normalised", "0"),
+    "curve": ("0.02", "0.1"), "minimal_limit": 6, "batch_size": 10, "precision": "fp32",
+    "options": {"pgd": {"steps": 8, "restarts": 2}, "cw-l2": {"steps": 10, "searches": 3}},
+}  # fmt: skip
+QUICK = {"attacks": ("fgsm", "pgd"), "batch_size": 5, "precision": "fp32", "options": {"pgd": {"steps": 3}}}
+
+
+@pytest.fixture(scope="module")
+def cohort(tiny_cohort):
+    return Cohort.open(tiny_cohort)
+
+
+@pytest.fixture(scope="module")
+def split(tiny_cohort):
+    return Split.load(tiny_cohort)
+
+
+@pytest.fixture(scope="module")
+def done(tiny_run, tiny_cohort, tmp_path_factory, use_tiny_networks):
+    """One evaluation with a bit of everything: its folder, its result, its outcomes."""
+    folder = tmp_path_factory.mktemp("done") / "result"
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_networks(patch)
+        result = evaluate(tiny_run, tiny_cohort, folder, **SMALL)
+    return folder, result, read_outcomes(folder)
+
+
+@pytest.fixture
+def outcomes_of(tiny_run, tiny_cohort, tmp_path, tiny_networks):
+    """Name of a result folder and settings to its outcomes."""
+
+    def run(name="result", **settings):
+        evaluate(tiny_run, tiny_cohort, tmp_path / name, **{**QUICK, **settings})
+        return pq.read_table(tmp_path / name / "outcomes.parquet")
+
+    return run
+
+
+def test_every_test_slice_meets_every_attack(done, split):
+    _, _, outcomes = done
+    for attack in ("noise", "fgsm", "pgd", "cw"):
+        for eps, units in ((0.04, "image"), (0.2, "normalised"), (0.0, "image")):
+            assert column(rows_of(outcomes, attack, eps, units), "index") == sorted(split.test)
+    for eps in (0.02, 0.1):
+        assert column(rows_of(outcomes, "pgd", eps), "index") == sorted(split.test)
+    assert len(rows_of(outcomes, "cw-l2")) == 6
+    assert len(outcomes) == (1 + 4 * 3 + 2) * 24 + 6 + 5 * 24
+
+
+def test_robust_accuracy_at_eps_zero_is_clean_accuracy(done):
+    """Identity 3."""
+    _, result, outcomes = done
+    clean = rows_of(outcomes, "none")
+    for attack in ("noise", "fgsm", "pgd", "cw", "worst"):
+        rows = rows_of(outcomes, attack, 0.0)
+        assert column(rows, "prediction") == column(clean, "prediction")
+        assert set(column(rows, "distance_linf")) == {0}
+        shares = [number.accuracy for number in result.results if number.unit == "slice" and number.attack == "none"]
+        assert shares == [1 - np.mean(column(rows, "fooled"))]
+
+
+def test_worst_is_no_better_than_any_attack(done):
+    _, result, outcomes = done
+    share = {(r.attack, r.eps, r.eps_units): r.accuracy for r in result.results if r.unit == "slice"}
+    for (_, eps, units), accuracy in share.items():
+        if eps is not None:
+            assert share["worst", eps, units] <= min(accuracy, share["none", None, "image"])
+    each = [column(rows_of(outcomes, attack, 0.04), "fooled") for attack in ("fgsm", "pgd", "cw", "noise")]
+    together = [any(of_one_image) for of_one_image in zip(*each, strict=True)]
+    assert column(rows_of(outcomes, "worst", 0.04), "fooled") == together
+    assert 0 < np.mean(together) < 1, "where everything or nothing is fooled this shows little"
+
+
+def test_both_readings_of_eps_stand_side_by_side(done):
+    _, result, outcomes = done
+    image, normalised = rows_of(outcomes, "pgd", 0.04), rows_of(outcomes, "pgd", 0.2, "normalised")
+    assert set(column(image, "eps_image")) == {0.04}
+    assert set(column(normalised, "eps_image")) == {0.2 * 0.226}
+    assert max(column(normalised, "distance_linf")) == pytest.approx(0.2 * 0.226, abs=1e-6)
+    assert max(column(image, "distance_linf")) == pytest.approx(0.04, abs=1e-6)
+    assert {(r.eps, r.eps_units, r.eps_image) for r in result.results if r.attack == "pgd"} >= {
+        (0.04, "image", 0.04), (0.2, "normalised", 0.2 * 0.226),
+    }  # fmt: skip
+    assert any("10.2 of 255 grey levels" in sentence for sentence in result.threat)
+
+
+def test_rows_say_what_happened(done, cohort):
+    _, _, outcomes = done
+    for row in outcomes:
+        assert row["verified"]
+        case = cohort.cases[row["index"]]
+        assert (row["case_id"], row["patient_id"], row["group"]) == (case.case_id, case.patient_id, case.group)
+        assert row["label"] == case.label
+        assert row["fooled"] == (row["prediction"] != row["label"])
+        assert row["label_confidence"] <= row["confidence"] + 1e-6
+        assert row["distance_linf"] <= row["eps_image"] + 1e-6
+    minimal = rows_of(outcomes, "cw-l2")
+    assert {(row["eps"], row["eps_image"], row["norm"]) for row in minimal} == {(np.inf, np.inf, "l2")}
+    found = [row for row in minimal if row["fooled"] and row["clean_prediction"] == row["label"]]
+    assert found
+    assert all(0 < row["distance_l2"] < 3 for row in found)
+
+
+def test_misclassified_images_count_as_fooled_where_they_stand(done):
+    _, _, outcomes = done
+    wrong = [row for row in outcomes if row["clean_prediction"] != row["label"]]
+    assert wrong
+    assert {(row["fooled"], row["distance_linf"], row["distance_l2"]) for row in wrong} == {(True, 0.0, 0.0)}
+
+
+def test_costs_are_told(done):
+    _, result, _ = done
+    told = {(cost["attack"], cost["eps"]): cost for cost in result.attacks}
+    assert len(told) == len(result.attacks) == 4 * 3 + 1 + 2
+    assert told["fgsm", "0.04"]["gradients_per_image"] <= 1
+    assert told["pgd", "0.04"]["settings"]["restarts"] == 2
+    assert told["pgd", "0.04"]["gradients_per_image"] <= 16
+    assert told["noise", "0.04"]["gradients_per_image"] == 0
+    assert told["cw-l2", None]["slices"] == 6
+
+
+def test_the_result_file_is_the_result(done):
+    folder, result, _ = done
+    assert load_result(folder) == result
+    assert result.model.name == "Standard training"
+    assert result.split.n_slices == 24
+    assert result.cohort.n_patients == 27
+    assert not (folder / ".shards").exists()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "examples.npz", "outcomes.parquet", "robustness.json", "settings.json",
+    ]  # fmt: skip
+
+
+def test_a_finished_evaluation_is_left_alone(done, tiny_run, tiny_cohort, tiny_networks):
+    folder, result, _ = done
+    before = (folder / "robustness.json").stat().st_mtime_ns
+    assert evaluate(tiny_run, tiny_cohort, folder, **SMALL) == result
+    assert (folder / "robustness.json").stat().st_mtime_ns == before
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("shard", [1, 7, 15], ids=["the first", "one in the middle", "the last"])
+def test_killed_after_a_shard_the_rerun_gives_the_same(outcomes_of, tmp_path, shard):
+    whole = outcomes_of("whole")
+
+    def stop(task, done, total, note=""):
+        assert total == 15
+        if done == shard:
+            raise Killed
+
+    with pytest.raises(Killed):
+        outcomes_of("cut", progress=stop)
+    assert not (tmp_path / "cut" / "robustness.json").exists()
+    (kept,) = (tmp_path / "cut" / ".shards").iterdir()
+    stored = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    assert len(stored) == shard
+    seen = []
+
+    def watch(task, done, total, note=""):
+        seen.extend(name for name, time in stored.items() if (kept / name).stat().st_mtime_ns != time)
+
+    assert outcomes_of("cut", progress=watch).equals(whole)
+    assert not seen, "a finished shard was done again"
+
+
+def test_a_killed_summary_is_done_again(outcomes_of, tmp_path, monkeypatch):
+    whole = outcomes_of("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("robustmri.evaluation.summary.summarise", lambda *a, **k: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            outcomes_of("cut")
+    assert outcomes_of("cut").equals(whole)
+    assert load_result(tmp_path / "cut").results == load_result(tmp_path / "whole").results
+
+
+def test_the_shards_of_other_settings_are_not_taken(outcomes_of, tmp_path):
+    """Even if someone puts them there."""
+    whole = outcomes_of("whole", seed=1)
+
+    def stop(task, done, total, note=""):
+        if done == 12:
+            raise Killed
+
+    with pytest.raises(Killed):
+        outcomes_of("cut", progress=stop)
+    shutil.copytree(tmp_path / "cut" / ".shards", tmp_path / "other" / ".shards")
+    (tmp_path / "other" / "settings.json").write_bytes((tmp_path / "whole" / "settings.json").read_bytes())
+    assert outcomes_of("other", seed=1).equals(whole)
+
+
+def test_the_number_of_threads_changes_nothing_that_counts(outcomes_of):
+    """One thread takes a batch whole, two cut it into micro-batches: sums are rounded otherwise, in the last digits."""
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = outcomes_of("one", batch_size=20)
+        torch.set_num_threads(2)
+        two = outcomes_of("two", batch_size=20)
+    finally:
+        torch.set_num_threads(threads)
+    exact = ["case_id", "attack", "eps", "prediction", "fooled", "verified"]
+    assert one.select(exact).equals(two.select(exact))
+    np.testing.assert_allclose(one["confidence"], two["confidence"], atol=1e-3)
+
+
+def test_an_image_does_not_depend_on_its_batch(outcomes_of):
+    """The random starts do, since a shard has its own generator; FGSM has none."""
+    small, large = (outcomes_of(str(size), attacks=("fgsm",), batch_size=size) for size in (3, 24))
+    assert small["prediction"].equals(large["prediction"])
+    np.testing.assert_allclose(small["distance_l2"], large["distance_l2"], atol=1e-5)
+
+
+def test_the_seed_is_of_the_attacks(outcomes_of):
+    one, same, other = (outcomes_of(name, seed=seed, attacks=("pgd",)) for name, seed in (("1", 0), ("2", 0), ("3", 1)))
+    assert one.equals(same)
+    assert not one.equals(other)
+
+
+def test_a_limit_is_spread_over_the_test_set(split, cohort):
+    test = sorted(split.test)
+    assert evaluated_slices(split, 0) == evaluated_slices(split, 99) == test
+    few = evaluated_slices(split, 6)
+    assert len(set(few)) == 6
+    assert {few[0], few[-1]} == {test[0], test[-1]}
+    gaps = np.diff([test.index(row) for row in few])
+    assert gaps.max() - gaps.min() <= 1
+    assert len({cohort.cases[row].group for row in few}) == 6, "as many patients as there can be"
+    for limit in range(1, 24):
+        assert len(set(evaluated_slices(split, limit))) == limit
+
+
+def test_limits_reach_the_outcomes(outcomes_of):
+    outcomes = outcomes_of(limit=9, minimal_limit=3, attacks=("fgsm", "cw-l2")).to_pylist()
+    assert Counter(column(outcomes, "attack")) == {"none": 9, "fgsm": 9, "worst": 9, "cw-l2": 3}
+    assert set(column(rows_of(outcomes, "cw-l2"), "index")) < set(column(rows_of(outcomes, "none"), "index"))
+
+
+def test_a_target_is_aimed_at_by_the_slices_of_other_classes(outcomes_of, tmp_path, split):
+    outcomes = outcomes_of(target="glioma", attacks=("pgd",), eps=("0.1",)).to_pylist()
+    clean, pgd = rows_of(outcomes, "none"), rows_of(outcomes, "pgd")
+    assert len(clean) == 24
+    assert set(column(clean, "target")) == {""}
+    assert all(row["fooled"] == (row["prediction"] != row["label"]) for row in clean)
+    assert set(column(pgd, "target")) == {"glioma"}
+    assert set(column(pgd, "label")) == {"meningioma", "pituitary"}, "a slice of the target class is there already"
+    assert all(row["fooled"] == (row["prediction"] == "glioma") for row in pgd)
+    fooled = np.mean(column(pgd, "fooled"))
+    assert 0 < fooled < 1
+    result = load_result(tmp_path / "result")
+    share = next(r.accuracy for r in result.results if r.attack == "pgd" and r.unit == "slice")
+    assert share == pytest.approx(1 - fooled)
+    assert "to make it say 'glioma'" in " ".join(result.threat)
+    assert not {example.label for example in result.examples} & {"glioma"}
+    assert {check.status for check in result.checks} <= {"pass", "warn"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"target": "gliona"}, SettingsError, "Did you mean 'glioma'"),
+        ({"examples": ("nobody",)}, DataError, "no case 'nobody'"),
+        ({"target": "meningioma", "limit": 1}, DataError, "no slice of another class"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_before_anything_is_written(outcomes_of, tmp_path, settings, error, message):
+    with pytest.raises(error, match=message):
+        outcomes_of(**settings)
+    assert not Path(tmp_path / "result").exists()
+
+
+def test_l2_is_measured_in_l2(outcomes_of, tmp_path):
+    pgd = rows_of(outcomes_of(norm="l2", eps=("0.8",)).to_pylist(), "pgd")
+    assert 0.7 < max(column(pgd, "distance_l2")) <= 0.8 + 1e-6
+    assert max(column(pgd, "distance_linf")) > 0.8 / 32
+    assert "Euclidean" in load_result(tmp_path / "result").threat[0]
