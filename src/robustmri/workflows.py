@@ -39,7 +39,7 @@ def prepare(
     Args:
         source: a figshare release, a folder of images with a CSV, class folders, or "phantom".
         out: folder to make.
-        settings: size, intensity rule, split, fold and seed.
+        settings: size, intensity rule, split, fold, shares of train, validation and test, and seed.
         progress: told about the slices read.
         changes: single settings, such as `size=96`.
 
@@ -49,7 +49,7 @@ def prepare(
     settings = change_settings(settings or PrepareSettings(), changes)
 
     def split(cohort: Cohort) -> Split:
-        return make_split(cohort, settings.split, seed=settings.seed, fold=settings.fold)
+        return make_split(cohort, settings.split, seed=settings.seed, fold=settings.fold, fractions=settings.fractions)
 
     return write_cohort(
         open_source(source), out, size=settings.size, intensity=settings.intensity, split=split,

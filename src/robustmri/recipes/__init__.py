@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
-from robustmri.errors import RobustMRIError, SettingsError, did_you_mean
+from robustmri.errors import SettingsError, did_you_mean
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.training.settings import TrainSettings
 
@@ -29,6 +30,7 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
     intensity: str = "minmax"
     split: Literal["patient", "slice", "folds"] = "patient"
     fold: int | None = None
+    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
     seed: int = 0
 
 
@@ -66,12 +68,8 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     settings = load_toml(name)
     for text in overrides:
         _override(settings, text)
-    _refuse_unknown(settings, Recipe, f"recipe {name}")
-    try:
-        return msgspec.convert(settings, Recipe, strict=False)
-    except msgspec.ValidationError as error:
-        cause = error.__cause__
-        raise SettingsError(f"recipe {name}: {cause if isinstance(cause, RobustMRIError) else error}") from error
+    # Not strict: an override is a text, whatever it stands for.
+    return _convert(settings, Recipe, f"recipe {name}", strict=False)
 
 
 def change_settings(settings: Settings, changes: dict[str, Any]) -> Settings:
@@ -80,12 +78,8 @@ def change_settings(settings: Settings, changes: dict[str, Any]) -> Settings:
     Raises:
         SettingsError: a setting that does not exist, or a value of the wrong kind.
     """
-    name = type(settings).__name__
-    _refuse_unknown(changes, type(settings), name)
-    try:
-        return msgspec.convert({**msgspec.structs.asdict(settings), **changes}, type(settings))
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{name}: {error}.") from error
+    kind = type(settings)
+    return _convert({**msgspec.structs.asdict(settings), **changes}, kind, kind.__name__, strict=True)
 
 
 def load_toml(name: str) -> dict[str, Any]:
@@ -95,8 +89,27 @@ def load_toml(name: str) -> dict[str, Any]:
         raise SettingsError(f"There is no recipe {name!r}. {did_you_mean(name, list_recipes())}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from error
+
+
+def _convert(settings: dict[str, Any], kind: type[Settings], where: str, *, strict: bool) -> Settings:
+    _refuse_unknown(settings, kind, where)
+    try:
+        return msgspec.convert(settings, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{where}: {_explain(error, kind)}") from error
+
+
+def _explain(error: msgspec.ValidationError, kind: Any) -> str:
+    """What msgspec says, and the choices where there are some."""
+    found = re.fullmatch(r"Invalid enum value '(.*)' - at `\$\.(.*)`", str(error))
+    if not found:
+        return f"{error}."
+    value, path = found.groups()
+    for name in path.split("."):
+        kind = {field.name: field.type for field in msgspec.structs.fields(kind)}[name]
+    return f"{path} cannot be {value!r}. {did_you_mean(value, get_args(kind))}"
 
 
 def _refuse_unknown(settings: dict[str, Any], kind: type[Any], where: str) -> None:
