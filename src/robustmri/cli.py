@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from robustmri.progress import Progress
     from robustmri.report.tables import Table
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
 app = typer.Typer(
     name="robustmri",
     help="Measure how easily a medical-image classifier is fooled, repair it, and report both, patient by patient.",
@@ -304,12 +307,14 @@ def main() -> None:
     """Entry point: known failures are one line and a non-zero exit."""
     try:
         app()
-    except RobustMRIError as error:
-        print(f"robustmri: {error}", file=sys.stderr)
+    except (RobustMRIError, OSError) as error:
+        # What a library said, in a cause that is quoted, may be many lines.
+        print(f"robustmri: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
-    except KeyboardInterrupt:
-        print("robustmri: stopped. The same command goes on where it was.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("robustmri: stopped. The same command goes on where it was.", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":
