@@ -163,11 +163,11 @@ def test_foolbox(name, kind, targeted, foolbox, make_network, make_images):
 
 @pytest.mark.parametrize("c", [1.0, 10.0])
 def test_carlini_wagner_is_no_worse_than_torchattacks(c, torchattacks, trained, blobs):
-    images, labels = blobs[0][:64], blobs[1][:64]
+    images, labels = blobs[0][:32], blobs[1][:32]
     found = ours(CarliniWagnerL2(), trained, images, labels, ThreatModel("l2"))
     peer = torchattacks.CW(copy.deepcopy(trained), c=c, steps=300)(images, labels)
     fooled, fooled_by_peer = (trained(points).argmax(1) != labels for points in (found, peer))
-    assert fooled_by_peer.sum() > 8
+    assert fooled_by_peer.sum() > 4
     assert (fooled | ~fooled_by_peer).all()
     distance, distance_of_peer = (L2_.size(points - images)[fooled_by_peer] for points in (found, peer))
     assert distance.mean() <= distance_of_peer.mean()
@@ -175,12 +175,12 @@ def test_carlini_wagner_is_no_worse_than_torchattacks(c, torchattacks, trained, 
 
 def test_carlini_wagner_is_no_worse_than_foolbox(foolbox, trained, blobs):
     """With the same number of gradients."""
-    images, labels = blobs[0][:64], blobs[1][:64]
+    images, labels = blobs[0][:32], blobs[1][:32]
     found = ours(CarliniWagnerL2(steps=60, searches=5), trained, images, labels, ThreatModel("l2"))
     model = foolbox.PyTorchModel(copy.deepcopy(trained), bounds=(0, 1), device="cpu")
     peer = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=5, steps=60)
     points = peer.run(model, images, foolbox.criteria.Misclassification(labels))
     fooled, fooled_by_peer = (trained(points).argmax(1) != labels for points in (found, points))
-    assert fooled_by_peer.sum() > 8
+    assert fooled_by_peer.sum() > 4
     assert (fooled | ~fooled_by_peer).all()
     assert L2_.size(found - images)[fooled_by_peer].mean() <= L2_.size(points - images)[fooled_by_peer].mean()

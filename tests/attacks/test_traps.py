@@ -111,6 +111,17 @@ def test_the_last_step_is_evaluated(steps, minimal):
     assert found.fooled.all()
 
 
+@pytest.mark.parametrize(("minimal", "expected"), [(True, 0.46), (False, 0.50)])
+def test_the_nearest_fooling_point_or_the_worst(minimal, expected):
+    """0.46 and 0.50 both fool; the first is nearer to the image, the second has the larger margin."""
+    start, threat = grey(0.30), ThreatModel(eps=0.5)
+    found = climb(
+        hump(0.5), start, ZERO, threat, start=start, steps=6, rule=steepest(0.08), minimal=minimal,
+        objective=loss_against("margin", ZERO, threat),
+    )  # fmt: skip
+    torch.testing.assert_close(found.images, grey(expected))
+
+
 def test_the_start_is_evaluated():
     found = bim(steps=1, step_size=1.0)(hump(0.5), grey(0.5), ZERO, ThreatModel(eps=0.3), generator=seeded())
     torch.testing.assert_close(found, grey(0.5))
@@ -242,6 +253,22 @@ def test_a_momentum_is_kept_per_image_and_normalised(make_network, make_images):
         keep="last",
     )  # fmt: skip
     torch.testing.assert_close(found.images, points.detach(), rtol=0, atol=1e-12)  # 1e-12: the order of additions.
+
+
+def test_a_state_follows_its_image_when_others_leave_the_batch(trained, blobs):
+    images, labels = blobs
+    threat = ThreatModel("linf", 0.1)
+    with_all, with_survivors = (
+        climb(
+            trained, images, labels, threat, start=images, steps=8, rule=momentum(0.125), stop_when_fooled=stop,
+            objective=loss_against("margin", labels, threat),
+        )
+        for stop in (False, True)
+    )  # fmt: skip
+    assert torch.equal(with_all.fooled, with_survivors.fooled)
+    left = ~with_all.fooled
+    assert 0 < left.sum() < len(images)
+    torch.testing.assert_close(with_survivors.images[left], with_all.images[left])
 
 
 def test_seeds_do_not_depend_on_how_many_are_drawn_or_for_whom():

@@ -62,7 +62,7 @@ class PGD:
         for restart in range(self.restarts):
             if not len(rows):
                 break
-            here, x, y = threat.at(rows), images[rows].detach(), labels[rows]
+            here, x, y = threat.at(rows), images[rows], labels[rows]
             own = [seeds[row][restart] for row in rows.tolist()]
             again = climb(
                 classifier, x, y, here,
