@@ -132,10 +132,10 @@ def test_fingerprint_tells_values_apart_and_not_orders():
 
 
 def test_a_run_is_described(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/somewhere/bin/robustmri", "train", "cohort"])
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/robustmri", "train", "/home/anna/cohort", "--out", "runs/a"])
     facts = describe_run(seed=7)
     assert facts["seed"] == 7
-    assert facts["command"] == "robustmri train cohort"
+    assert facts["command"] == "robustmri train cohort --out runs/a"
     assert facts["packages"]["torch"][0].isdigit()
     assert facts["created"].endswith("+00:00")
     json.dumps(facts)

@@ -172,7 +172,8 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Results travel; the folders of the machine that they were made on do not.
+        "command": " ".join(Path(part).name if Path(part).is_absolute() else part for part in sys.argv),
         "seed": seed,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
