@@ -1,0 +1,407 @@
+"""The command line: every verb once, and every bad input as one line, without a traceback, with nothing left behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robustmri import cli
+from robustmri.models.checkpoint import read_checkpoint
+from robustmri.workflows import prepare
+from tiny import read_outcomes, write_scans
+
+# The command line with the small network in place of all others, as a process of its own.
+TINY = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tiny import tiny_network
+import robustmri.models.backbones, robustmri.models.checkpoint
+robustmri.models.backbones.build_network = robustmri.models.checkpoint.build_network = tiny_network
+from robustmri.cli import main
+main()
+"""  # fmt: skip
+FAST = ("--set", "train.batch_size=16", "--set", "train.precision=fp32", "--epochs", "2")
+
+
+@pytest.fixture
+def robustmri(monkeypatch, capsys, tiny_networks):
+    """Words of a command to its exit status, what it printed, and what it printed as errors."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["robustmri", *map(str, words)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as end:
+            status = end.code or 0
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def refuses(robustmri, tmp_path):
+    """A command that must fail: one line that holds some words, and the disk as it was."""
+
+    def check(*words, says):
+        before = tree(tmp_path)
+        status, out, err = robustmri(*words)
+        lines = [line for line in err.splitlines() if not line.startswith(("reading:", "training:"))]
+        assert status in (1, 2), (status, out, err)
+        assert len(lines) == 1, err
+        assert lines[0].startswith("robustmri: ")
+        assert "Traceback" not in err
+        assert says in lines[0]
+        assert tree(tmp_path) == before
+        return lines[0]
+
+    return check
+
+
+def test_every_verb_once(robustmri, tiny_scans, tmp_path):
+    cohort, before, after = tmp_path / "cohort", tmp_path / "before", tmp_path / "after"
+    status, out, _ = robustmri("prepare", tiny_scans, "--out", cohort, "--size", 32)
+    assert status == 0
+    assert "108 slices of 27 patients; classes meningioma, glioma, pituitary" in out
+    assert "no patient has slices in more than one set" in out
+    status, out, err = robustmri("train", cohort, "--out", tmp_path / "run", *FAST, "--seed", 1)
+    assert status == 0
+    assert "kept epoch" in out
+    assert "validation accuracy" in out
+    assert "training: 8/8" in err
+    words = ("--attacks", "fgsm,pgd", "--eps", "0.04,8/255", "--limit", 12, "--set", "evaluate.options.pgd.steps=3")
+    status, out, _ = robustmri("evaluate", tmp_path / "run", cohort, "--out", before, *words)
+    assert status == 0
+    assert "FGSM" in out
+    assert "warn" in out or "fail" in out or "pass" not in out
+    assert len(read_outcomes(before)) == 12 * (1 + 2 * 3)
+    harden = ("harden", tmp_path / "run", cohort, "--out", tmp_path / "hardened", "--epochs", 1, "--eps", "0.02")
+    status, out, _ = robustmri(*harden, "--set", "harden.attack_steps=1")
+    assert status == 0
+    assert ", robust" in out
+    made = read_checkpoint(tmp_path / "hardened").training
+    assert (made["eps"], made["attack_steps"], made["objective"]) == ("0.02", 1, "adversarial")
+    status, _, _ = robustmri("evaluate", tmp_path / "hardened", cohort, "--out", after, *words)
+    assert status == 0
+    page = tmp_path / "report.html"
+    status, out, _ = robustmri("report", before, after, "--out", page, "--title", "Before, and after")
+    assert (status, out) == (0, f"wrote {page}\n")
+    assert "Before, and after" in page.read_text(encoding="utf-8")
+    status, _, _ = robustmri("report", before, "--out", tmp_path / "plain.html", "--no-images")
+    assert status == 0
+    assert len((tmp_path / "plain.html").read_bytes()) < len(page.read_bytes())
+
+
+def test_the_networks_of_the_package_run_too(robustmri, monkeypatch, tmp_path):
+    """Everything else here is done with a network of three layers."""
+    monkeypatch.undo()
+    cohort = prepare(write_scans(tmp_path / "scans", patients=3, each=2), tmp_path / "cohort", size=32).root
+    words = ["robustmri", "train", str(cohort), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert read_checkpoint(tmp_path / "run").spec.backbone == "resnet18"
+    words = ["evaluate", str(tmp_path / "run"), str(cohort), "--out", str(tmp_path / "result"), "--attacks", "fgsm"]
+    monkeypatch.setattr(sys, "argv", ["robustmri", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert {row["attack"] for row in read_outcomes(tmp_path / "result")} == {"none", "fgsm", "worst"}
+
+
+def test_version_and_recipes(robustmri):
+    assert robustmri("--version")[1].startswith("robustmri 0.")
+    status, out, _ = robustmri("recipes")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["default", "demo", "poster-cpu", "poster-gpu"]
+
+
+@pytest.mark.parametrize("words", [("train",), ("trian", "x"), ("train", "x", "--out", "y", "--epochs", "many"), ()])
+def test_a_command_that_is_none_shows_how_it_is_used(robustmri, words):
+    status, out, err = robustmri(*words)
+    assert status == 2
+    assert "Usage" in out + err
+    assert "Traceback" not in err
+
+
+def test_unreadable_slices_are_named_and_the_rest_goes_on(robustmri, tmp_path):
+    scans = write_scans(tmp_path / "scans")
+    images = scans / "images"
+    content = (images / "glioma-0-0.png").read_bytes()
+    (images / "glioma-0-0.png").write_bytes(content[: len(content) // 2])
+    (images / "glioma-0-1.png").write_bytes(b"")
+    (images / "glioma-0-2.png").unlink()
+    Image.new("L", (32, 32), 7).save(images / "glioma-0-3.png")
+    grey = np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)
+    grey[3, 3] = np.nan
+    (images / "glioma-1-0.png").unlink()
+    Image.fromarray(grey).save(images / "glioma-1-0.tif")
+    Image.fromarray(np.eye(32, dtype=np.uint8)).save(images / "stranger.png")
+    with open(scans / "slices.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        if row["slice_id"] == "glioma-1-1":
+            row["label"] = ""
+        if row["slice_id"] == "glioma-1-2":
+            row["patient_id"] = ""
+    with open(scans / "slices.csv", "w", newline="") as stream:
+        table = csv.DictWriter(stream, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    status, out, err = robustmri("prepare", scans, "--out", tmp_path / "cohort", "--size", 32)
+    assert status == 0, err
+    assert "101 slices of 26 patients" in out
+    said = {line.split(": ")[1]: line for line in out.splitlines() if line.startswith("left out: ")}
+    wrong = {
+        "images/glioma-0-0.png": "", "images/glioma-0-1.png": "not an image", "slices.csv": "the image file is missing",
+        "images/glioma-0-3.png": "constant", "images/glioma-1-0.tif": "NaN", "images/glioma-1-1.png": "no label",
+        "images/glioma-1-2.png": "no patient_id", "images/stranger.png": "not listed",
+    }  # fmt: skip
+    assert said.keys() == wrong.keys()
+    for name, reason in wrong.items():
+        assert reason.lower() in said[name].lower()
+    head = json.loads((tmp_path / "cohort" / "cohort.json").read_text())
+    assert {left["source"].split(":")[0] for left in head["left_out"]} == wrong.keys()
+
+
+def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
+    out = ("--out", tmp_path / "cohort", "--size", 32)
+    refuses("prepare", tmp_path / "nowhere", *out, says="does not exist")
+    (tmp_path / "empty").mkdir()
+    refuses("prepare", tmp_path / "empty", *out, says="holds no scans")
+    one = write_scans(tmp_path / "one", classes=("glioma",))
+    refuses("prepare", one, *out, says="has one class only (glioma)")
+    few = write_scans(tmp_path / "few", patients=2)
+    refuses("prepare", few, *out, says="has 2 patients, fewer than the 3 sets")
+    for path in (few / "images").iterdir():
+        path.write_bytes(b"broken")
+    refuses("prepare", few, *out, says="not one slice could be read")
+    refuses("prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 2, says="at least 8 pixels")
+    refuses("prepare", tiny_scans, *out, "--split", "patients", says="Did you mean 'patient'?")
+    refuses("prepare", tiny_scans, *out, "--intensity", "maxmin", says="Choices: minmax, percentile")
+    refuses("prepare", tiny_scans, *out, "--split", "folds", "--fold", 6, says="fold must be 1 to 5")
+    refuses("prepare", "phantom:patients=none", *out, says="expected a whole number")
+    refuses("prepare", "phantom:people=3", *out, says="no setting 'people'")
+
+
+def test_what_cannot_be_trained(refuses, tiny_cohort, tmp_path, monkeypatch):
+    out = ("--out", tmp_path / "run")
+    refuses("train", tmp_path / "nowhere", *out, says="is not a cohort")
+    refuses("train", tiny_cohort, *out, "--weights", tmp_path / "none.pth", says="none.pth")
+    refuses("train", tiny_cohort, *out, "--recipe", "demi", says="Did you mean 'demo'?")
+    refuses("train", tiny_cohort, *out, "--recipe", tmp_path / "none.toml", says="There is no recipe")
+    refuses("train", tiny_cohort, *out, "--set", "train.epoch=3", says="Did you mean 'epochs'?")
+    refuses("train", tiny_cohort, *out, "--set", "train.epochs", says="is not an override")
+    refuses("train", tiny_cohort, *out, "--epochs", 0, says="epochs must be at least 1")
+    refuses("harden", "scratch", tiny_cohort, *out, "--eps", "big", says="eps 'big' is not a number")
+    refuses("harden", tmp_path / "nowhere", tiny_cohort, *out, says="does not exist")
+    # Not by the small network, which takes any name.
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["robustmri", "train", str(tiny_cohort), *map(str, out), "--model", "resnet81"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite(robustmri, tiny_cohort, tmp_path):
+    status, _, err = robustmri(
+        "train", tiny_cohort, "--out", tmp_path / "run", *FAST, "--set", "train.learning_rate=1e30"
+    )
+    assert status == 1
+    assert "robustmri: The loss is nan in epoch 1" in err
+    assert "Traceback" not in err
+
+
+def test_what_cannot_be_evaluated(refuses, tiny_cohort, tiny_run, tmp_path):
+    given = ("evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result")
+    refuses(*given, "--attacks", "pgd,deepfool", says="There is no attack 'deepfool'")
+    refuses(*given, "--eps", "0.04@pixels", says="unknown units 'pixels'")
+    refuses(*given, "--eps", "-0.1", says="at least 0")
+    refuses(*given, "--curve", "0.1,x", says="eps 'x' is not a number")
+    refuses(*given, "--norm", "l3", says="Choices: l2, linf")
+    refuses(*given, "--target", "gliona", says="Did you mean 'glioma'?")
+    refuses(*given, "--limit", -3, says="limits")
+    refuses(*given, "--set", "evaluate.options.pgd.step=3", says="Attack 'pgd'")
+    refuses("evaluate", tmp_path / "nowhere", tiny_cohort, "--out", tmp_path / "result", says="does not exist")
+    refuses("evaluate", tiny_cohort, tiny_cohort, "--out", tmp_path / "result", says="holds no checkpoint")
+
+
+def test_a_cohort_and_a_checkpoint_that_disagree(refuses, tiny_run, tiny_scans, tmp_path):
+    larger = prepare(tiny_scans, tmp_path / "larger", size=48).root
+    two = prepare(write_scans(tmp_path / "scans", classes=("glioma", "well")), tmp_path / "two", size=32).root
+    for verb in ("evaluate", "harden"):
+        refuses(verb, tiny_run, larger, "--out", tmp_path / "x", says="images of 32 px; the cohort has 48 px")
+        refuses(verb, tiny_run, two, "--out", tmp_path / "x", says="the cohort has glioma, well")
+
+
+@pytest.mark.parametrize("place", [0, 100, -1], ids=["head", "names", "weights"])
+def test_a_corrupted_checkpoint(refuses, tiny_run, tiny_cohort, tmp_path, place):
+    shutil.copytree(tiny_run / "checkpoint", tmp_path / "checkpoint")
+    weights = tmp_path / "checkpoint" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[place] ^= 0xFF
+    weights.write_bytes(bytes(content))
+    for verb in ("evaluate", "harden"):
+        refuses(verb, tmp_path / "checkpoint", tiny_cohort, "--out", tmp_path / "x", says="is damaged or was exchanged")
+    (tmp_path / "checkpoint" / "classifier.json").write_text("{")
+    refuses(
+        "evaluate", tmp_path / "checkpoint", tiny_cohort, "--out", tmp_path / "x", says="classifier.json is damaged"
+    )
+
+
+@pytest.mark.parametrize("name", ["images.npy", "cases.parquet", "cohort.json", "split.json"])
+def test_a_damaged_cohort(refuses, tiny_cohort, tmp_path, name):
+    shutil.copytree(tiny_cohort, tmp_path / "cohort")
+    content = (tmp_path / "cohort" / name).read_bytes()
+    (tmp_path / "cohort" / name).write_bytes(content[: len(content) // 2])
+    refuses("train", tmp_path / "cohort", "--out", tmp_path / "run", says=name)
+
+
+def test_a_place_that_is_taken(refuses, tiny_scans, tiny_cohort, tiny_run, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for place in (tmp_path / "taken", tmp_path / "file", tmp_path / "file" / "below"):
+        for words in (("prepare", tiny_scans), ("train", tiny_cohort), ("evaluate", tiny_run, tiny_cohort)):
+            refuses(*words, "--out", place, says=str(tmp_path))
+    assert (tmp_path / "file").read_text() == (tmp_path / "taken" / "thesis.txt").read_text() == "precious"
+
+
+def test_another_run_in_the_same_place(robustmri, refuses, tiny_cohort, tmp_path):
+    assert robustmri("train", tiny_cohort, "--out", tmp_path / "run", *FAST)[0] == 0
+    refuses("train", tiny_cohort, "--out", tmp_path / "run", *FAST, "--seed", 1, says="they differ in train.seed")
+
+
+def test_what_cannot_be_reported(refuses, robustmri, tiny_run, tiny_cohort, tmp_path):
+    page = ("--out", tmp_path / "report.html")
+    refuses("report", tmp_path / "nowhere", *page, says="holds no robustness.json")
+    refuses("report", tiny_run, *page, says="holds no robustness.json")
+    assert robustmri("evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result", "--attacks", "fgsm")[0] == 0
+    (tmp_path / "folder").mkdir()
+    refuses("report", tmp_path / "result", "--out", tmp_path / "folder", says=str(tmp_path / "folder"))
+    (tmp_path / "result" / "robustness.json").write_text("{}")
+    refuses("report", tmp_path / "result", *page, says="robustness.json")
+
+
+def test_what_cannot_be_reproduced(refuses, tiny_scans, tmp_path):
+    given = ("--data", tiny_scans, "--out", tmp_path / "x")
+    refuses("reproduce", "thesis", *given, says="There is no protocol 'thesis'")
+    refuses("reproduce", "poster", *given, "--preset", "tpu", says="tpu")
+    refuses("reproduce", "poster", "--data", tmp_path / "none", "--out", tmp_path / "x", says="none does not exist")
+
+
+def start(words, **options):
+    """The command line as a process of its own, on one thread."""
+    return subprocess.Popen(
+        [sys.executable, "-c", TINY, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
+    )  # fmt: skip
+
+
+def wait_for(process, there):
+    """Until the process has done something; fails where it ends before."""
+    until = time.monotonic() + 200
+    while not there():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def one_thread():
+    """As the processes that `start` starts: on another number of threads sums are rounded otherwise."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def stop(words, there, how):
+    """Start a command, send a signal once it has done something, and return what it said."""
+    with start(words) as process:
+        wait_for(process, there)
+        process.send_signal(how)
+        _, err = process.communicate()
+    assert process.returncode == (130 if how == signal.SIGINT else -how), err
+    assert "Traceback" not in err
+    if how == signal.SIGINT:
+        assert err.splitlines()[-1] == "robustmri: stopped. The same command goes on where it was."
+
+
+def log_of(run):
+    """Rows of epochs.csv without their seconds."""
+    path = run / "epochs.csv"
+    return [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_stopped_training_goes_on(robustmri, tiny_cohort, tmp_path, one_thread):
+    """First by kill -9, then by Ctrl-C; then it ends with the weights of a run that nobody stopped."""
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    words = ("train", tiny_cohort, "--set", "train.batch_size=20", "--set", "train.precision=fp32", "--epochs", 24)
+    stop([*words, "--out", cut], lambda: len(log_of(cut)) >= 4, signal.SIGKILL)
+    after_kill = log_of(cut)
+    assert 4 <= len(after_kill) < 25
+    stop([*words, "--out", cut], lambda: len(log_of(cut)) >= len(after_kill) + 3, signal.SIGINT)
+    assert log_of(cut)[: len(after_kill)] == after_kill
+    for out in (cut, whole):
+        assert robustmri(*words, "--out", out)[0] == 0
+    assert read_checkpoint(cut).weights_sha256 == read_checkpoint(whole).weights_sha256
+    assert log_of(cut) == log_of(whole)
+    assert len(log_of(cut)) == 25
+    assert sorted(path.name for path in cut.iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
+
+
+def test_a_stopped_evaluation_goes_on(robustmri, tiny_run, tiny_cohort, tmp_path, one_thread):
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    words = ("evaluate", tiny_run, tiny_cohort, "--attacks", "fgsm,bim,pgd,cw", "--set", "evaluate.batch_size=2")
+    words = (*words, "--set", "evaluate.precision=fp32", "--set", "evaluate.options.pgd.restarts=1")
+
+    def shards():
+        return len(list(cut.glob(".shards/*/[a-z]*.parquet")))
+
+    stop([*words, "--out", cut], lambda: shards() >= 10, signal.SIGKILL)
+    before = shards()
+    assert 10 <= before < 60
+    stop([*words, "--out", cut], lambda: shards() >= before + 5, signal.SIGINT)
+    assert not (cut / "robustness.json").exists()
+    for out in (cut, whole):
+        assert robustmri(*words, "--out", out)[0] == 0
+    assert (cut / "outcomes.parquet").read_bytes() == (whole / "outcomes.parquet").read_bytes()
+    results = [json.loads((folder / "robustness.json").read_text())["results"] for folder in (cut, whole)]
+    assert results[0] == results[1]
+    assert sorted(path.name for path in cut.iterdir()) == sorted(path.name for path in whole.iterdir())
+
+
+def test_a_stopped_preparation_leaves_nothing(robustmri, tmp_path):
+    words = ["prepare", "phantom:patients=400,size=32", "--out", tmp_path / "cohort", "--size", 32]
+    stop(words, lambda: list(tmp_path.glob(".cohort.*.partial/images.npy")), signal.SIGINT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_preparation_is_cleared_by_the_next(robustmri, tiny_scans, tmp_path):
+    partial = tmp_path / ".cohort.0badcafe.partial"
+    partial.mkdir()
+    (partial / "images.npy").write_bytes(b"half")
+    assert robustmri("prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 32)[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
