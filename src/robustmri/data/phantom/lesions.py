@@ -68,7 +68,7 @@ def _push_along(points: Array, base: Point, normal: Point, height_mm: float, rad
     depth = -(normal @ offset)
     across = (offset * offset).sum(0) - depth * depth
     height = np.float32(height_mm) * np.exp(-across / np.float32(1.5 * radius_mm**2))
-    # The decay length exceeds the height, so that depth stays monotone and tissue never folds over itself.
+    # Deeper tissue moves less, never past its neighbour: what is squeezed is the brain below the tumour.
     height = height * np.exp(-np.maximum(depth - height, 0) / np.float32(1.3 * height_mm + 6))
     moved: Array = points + normal[:, None] * height
     return moved
