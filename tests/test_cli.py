@@ -109,6 +109,50 @@ def test_every_verb_once(robustmri, tiny_scans, tmp_path):
     assert len((tmp_path / "plain.html").read_bytes()) < len(page.read_bytes())
 
 
+SHORT = (
+    "train.epochs=2", "train.batch_size=16", "harden.epochs=1", "harden.attack_steps=1", "evaluate.attacks=fgsm,pgd",
+    "evaluate.curve=0.1", "evaluate.limit=6", "evaluate.options.pgd.restarts=1", "evaluate.options.pgd.steps=2",
+)  # fmt: skip
+STAGES = ["after", "before", "cohort", "hardened", "report.html", "standard", "table.md"]
+
+
+def short(*more):
+    return [word for override in (*SHORT, *more) for word in ("--set", override)]
+
+
+def test_the_whole_story_in_one_command(robustmri, tmp_path):
+    words = (
+        "demo",
+        "--out",
+        tmp_path / "demo",
+        *short("source=phantom:patients=12,slices=2,size=32", "prepare.size=32"),
+    )
+    status, out, err = robustmri(*words)
+    assert status == 0, err
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == STAGES
+    assert "PGD" in out
+    assert "5/6 attack again" in err
+    page = (tmp_path / "demo" / "report.html").read_bytes()
+    shutil.rmtree(tmp_path / "demo" / "after")
+    status, _, err = robustmri(*words)
+    assert status == 0, err
+    assert "2/6 train" not in err, "a stage that is done is not repeated"
+    assert "5/6 attack again" in err
+    assert len((tmp_path / "demo" / "report.html").read_bytes()) == pytest.approx(len(page), rel=0.01)
+
+
+def test_a_published_protocol_stands_beside_its_figures(robustmri, tiny_scans, tmp_path):
+    out = tmp_path / "poster"
+    words = ("--data", tiny_scans, "--out", out, "--no-images", *short("prepare.size=32"))
+    status, said, err = robustmri("reproduce", "poster", *words)
+    assert status == 0, err
+    assert sorted(path.name for path in out.iterdir()) == STAGES
+    for figure in ("99.86", "29.98", "Left open by the poster"):
+        assert figure in said
+    table = (out / "table.md").read_text(encoding="utf-8")
+    assert "99.86" in table
+
+
 def test_the_networks_of_the_package_run_too(robustmri, monkeypatch, tmp_path):
     """Everything else here is done with a network of three layers."""
     monkeypatch.undo()
