@@ -41,6 +41,11 @@ def classifier() -> Classifier:
     return Classifier(network, ClassifierSpec(backbone="resnet18", classes=classes, size=32)).eval()
 
 
+@pytest.fixture(autouse=True)
+def _small_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustmri.models.optimised.MICRO_BATCH", 8)
+
+
 @pytest.fixture(scope="module")
 def images() -> Tensor:
     """More than one micro-batch, and the last one not full."""

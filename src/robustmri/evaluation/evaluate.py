@@ -22,7 +22,7 @@ from robustmri.errors import DataError, SettingsError, did_you_mean
 from robustmri.evaluation.attacked import Attacked, Cost, attack_batch, logits_of, verify, zero_gradients
 from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
 from robustmri.models.classifier import Classifier
-from robustmri.models.optimised import OptimisedView
+from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.progress import Progress, silent
 from robustmri.provenance import atomic_file, fingerprint
 from robustmri.threat.eps import Eps
@@ -163,10 +163,17 @@ class _Bench:
     device: torch.device
 
     @cached_property
-    def view(self) -> OptimisedView:
+    def fast(self) -> OptimisedView:
         """The classifier as budget attacks search it."""
+        return self._view(None if self.settings.precision == "auto" else self.settings.precision)
+
+    @cached_property
+    def exact(self) -> OptimisedView:
+        """In float32: the nearest fooling image lies on the boundary, where low precision would miss it."""
+        return self._view("fp32")
+
+    def _view(self, precision: Precision | None) -> OptimisedView:
         size = self.classifier.spec.size
-        precision = None if self.settings.precision == "auto" else self.settings.precision
         return OptimisedView(self.classifier, torch.zeros(2, 1, size, size, device=self.device), precision=precision)
 
     def attack(self, job: Job, number: int, rows: list[int]) -> pa.Table:
@@ -177,8 +184,7 @@ class _Bench:
         labels = load_labels(self.cohort, rows).to(self.device)
         threat = threat_for(job, self.settings, self.classifier)
         clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
-        # The nearest fooling image lies on the boundary, where low precision and float32 disagree.
-        search = Cost(self.classifier if job.attack in MINIMAL else self.view)
+        search = Cost(self.exact if job.attack in MINIMAL else self.fast)
         if job == CLEAN:
             attacked = verify(self.classifier, images, images, labels, threat)
             zero = zero_gradients(self.classifier, images, labels)
