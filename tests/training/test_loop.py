@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import csv
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from robustmri.errors import CheckpointError, RobustMRIError
 from robustmri.threat.threat_model import ThreatModel
-from robustmri.training.loop import STATE, _parameter_groups, threat_of
+from robustmri.training.loop import STATE, _batches, _parameter_groups, threat_of
 from robustmri.training.settings import TrainSettings
 from tiny import same_weights
 
@@ -50,6 +51,7 @@ def test_hardening_at_eps_zero_is_training(train_for, tmp_path):
     assert kept.epoch == kept_too.epoch
     losses = [[row["train_loss"] for row in epochs_of(tmp_path / name)] for name in "ab"]
     assert losses[0] == losses[1]
+    assert all(row["validation_robust_accuracy"] == row["validation_accuracy"] for row in epochs_of(tmp_path / "b"))
 
 
 def test_hardening_is_more_than_training(train_for, tmp_path):
@@ -140,6 +142,19 @@ def test_the_log_says_what_happened(train_for, tmp_path):
     assert rates[0] < rates[1] > rates[2] > 0
     assert all(0 <= float(row["validation_robust_accuracy"]) <= float(row["validation_accuracy"]) <= 1 for row in rows)
     assert all(math.isfinite(float(row["train_loss"])) for row in rows)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_each_epoch_takes_every_image_once_in_its_own_order(ranks):
+    orders = []
+    for epoch in (0, 1, 0):
+        places = [SimpleNamespace(global_rank=rank, world_size=ranks, device="cpu") for rank in range(ranks)]
+        parts = [list(_batches(42, TrainSettings(batch_size=16), epoch, place)) for place in places]
+        assert [len(step) for step in parts[0]] == [-(-size // ranks) for size in (16, 16, 10)]
+        orders.append(torch.cat([rows for of_rank in parts for rows in of_rank]))
+        assert sorted(orders[-1].tolist()) == list(range(42))
+    assert torch.equal(orders[0], orders[2])
+    assert not torch.equal(orders[0], orders[1])
 
 
 def test_progress_counts_to_the_end(train_for, tmp_path):
