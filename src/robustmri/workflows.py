@@ -105,7 +105,7 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
     from robustmri.data.loaders import load_images, load_labels
     from robustmri.models.backbones import build_classifier
     from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
-    from robustmri.training.loop import STATE, Examples, fit
+    from robustmri.training.loop import STATE, Examples, fit, on_one_process
 
     scans, run = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
@@ -144,8 +144,12 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
         "start": origin,
         "kept_epoch": msgspec.to_builtins(kept),
     }
-    save_checkpoint(classifier, run / "checkpoint", training=msgspec.to_builtins(settings), provenance=provenance)
-    (run / STATE).unlink(missing_ok=True)
+
+    def finish() -> None:
+        save_checkpoint(classifier, run / "checkpoint", training=msgspec.to_builtins(settings), provenance=provenance)
+        (run / STATE).unlink(missing_ok=True)
+
+    on_one_process(finish)
     return run
 
 
@@ -153,8 +157,9 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a run, or make sure that the run that is there has the same."""
     settings = msgspec.json.decode(msgspec.json.encode(settings))
     if not path.exists():
-        # A kill in the middle of this very write may have left a partial file.
-        if path.parent.exists() and any(there.suffix != ".partial" for there in path.parent.iterdir()):
+        # A kill in the middle of this very write may have left a partial file, or a process beside this one come first.
+        known = (there == path or there.suffix == ".partial" for there in path.parent.glob("*"))
+        if not all(known):
             raise DataError(f"{path.parent} is not empty and holds no run. Choose another --out.")
         write_json(path, settings)
         return

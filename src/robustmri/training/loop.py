@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,15 @@ def fit(
 
     classifier.load_state_dict(kept)
     return classifier.cpu().to(memory_format=torch.contiguous_format).eval(), best_epoch(history)  # type: ignore[call-overload]
+
+
+def on_one_process(work: Callable[[], None]) -> None:
+    """Do `work` on the first of the processes that train together; the others wait until it is done."""
+    several = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if not several or torch.distributed.get_rank() == 0:
+        work()
+    if several:
+        torch.distributed.barrier()
 
 
 def _fabric_precision(settings: TrainSettings) -> Any:
