@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from tiny import tiny_network, write_scans
 
 SIDE = 8
+# Looking for doctests, pytest would import these files a second time, all under one name.
+collect_ignore_glob = ["*conftest.py"]
 
 
 def _smooth(classes: int, activation: type[nn.Module]) -> nn.Module:
