@@ -9,7 +9,7 @@ from robustmri.data.phantom import PhantomSource
 from robustmri.data.phantom.brain import brain_surface, skull_cavity
 from robustmri.data.phantom.canvas import Blob, Canvas, Tube
 from robustmri.data.phantom.head import Head, mirrored
-from robustmri.data.phantom.lesions import draw_lesion
+from robustmri.data.phantom.lesions import draw_lesion, push_along
 from robustmri.data.phantom.shapes import Waves, ellipsoid, merge, tube
 from robustmri.data.phantom.signal import TISSUES, Scanner, Tissue, spin_echo
 from robustmri.data.phantom.source import CLASSES, PLANES
@@ -120,18 +120,32 @@ def test_meningioma_lies_on_the_dura_and_glioma_within_the_brain(patient: int) -
             assert np.linalg.norm(middle - (0, 20, -33)) < 15
 
 
-def test_pushed_tissue_never_folds_over_itself() -> None:
+def test_a_lump_on_the_dura_presses_inwards_and_leaves_the_other_side_alone() -> None:
+    base, normal = np.array([10, 20, 30], np.float32), np.array([0, 0.6, 0.8], np.float32)
+    depth = np.linspace(0.1, 150, 600)
+    line = (base[:, None] - normal[:, None] * depth).astype(np.float32)
+    moved = push_along(line, base, normal, height_mm=20, radius_mm=15)
+    came_from = -(normal @ (moved - base[:, None]))
+    assert (np.diff(came_from) > 0).all(), "tissue folds over itself"
+    # Where the lump ends, the surface of the brain arrives; far below nothing moves.
+    assert came_from[np.argmin(np.abs(depth - 20))] == pytest.approx(0, abs=0.3)
+    np.testing.assert_allclose(moved[:, -1], line[:, -1], atol=0.5)
+    behind = (base[:, None] + normal[:, None] * depth).astype(np.float32)
+    np.testing.assert_array_equal(push_along(behind, base, normal, height_mm=20, radius_mm=15), behind)
+
+
+def test_a_glioma_pushes_outwards_without_folding() -> None:
     rng = np.random.default_rng(3)
-    for label in CLASSES * 4:
-        lesion = draw_lesion(label, rng)
+    for _ in range(4):
+        lesion = draw_lesion("glioma", rng)
         for direction in rng.normal(size=(6, 3)):
             direction /= np.linalg.norm(direction)
-            along = np.linspace(0, 60, 400)
+            along = np.linspace(0.1, 200, 400)
             line = (lesion.centre[:, None] + direction[:, None] * along).astype(np.float32)
-            moved = lesion.displace(line)
-            assert (np.diff(direction @ moved) > -1e-3).all(), label
-        far = lesion.centre[:, None] + np.array([[0.0], [0.0], [200.0]], np.float32)
-        np.testing.assert_allclose(lesion.displace(far), far, atol=0.5)
+            came_from = direction @ (lesion.displace(line) - lesion.centre[:, None])
+            assert (np.diff(came_from) > -1e-3).all()
+            assert (came_from <= along + 1e-3).all()
+            assert came_from[-1] == pytest.approx(200, abs=0.5)
 
 
 def test_spin_echo_has_its_limits() -> None:

@@ -62,7 +62,7 @@ def _frame(normal: npt.NDArray[np.floating], rng: np.random.Generator) -> npt.ND
     return np.stack([across, np.cross(normal, across), normal]).astype(np.float32)
 
 
-def _push_along(points: Array, base: Point, normal: Point, height_mm: float, radius_mm: float) -> Array:
+def push_along(points: Array, base: Point, normal: Point, height_mm: float, radius_mm: float) -> Array:
     """Press tissue inwards from `base`, by `height_mm` where the tumour sits, less to its sides and in the depth."""
     offset = points - base[:, None]
     depth = -(normal @ offset)
@@ -70,6 +70,7 @@ def _push_along(points: Array, base: Point, normal: Point, height_mm: float, rad
     height = np.float32(height_mm) * np.exp(-across / np.float32(1.5 * radius_mm**2))
     # Deeper tissue moves less, never past its neighbour: what is squeezed is the brain below the tumour.
     height = height * np.exp(-np.maximum(depth - height, 0) / np.float32(1.3 * height_mm + 6))
+    height *= depth > 0  # Behind the base lie bone, the other side of the falx, or another fossa: they stay.
     moved: Array = points + normal[:, None] * height
     return moved
 
@@ -92,7 +93,7 @@ class Meningioma:
     def displace(self, points: Array) -> Array:
         """Press the cortex inwards, away from the dura."""
         height = float(self.axes[2] + (self.base - self.centre) @ self.frame[2]) + 1.0
-        return _push_along(points, self.base, self.frame[2], max(height, 4.0), self.radius_mm)
+        return push_along(points, self.base, self.frame[2], max(height, 4.0), self.radius_mm)
 
     def outline(self, points: Array, cavity: Array, brain: Array) -> Array:
         """A lump cut off by the dura."""
@@ -114,7 +115,7 @@ def draw_meningioma(rng: np.random.Generator) -> Meningioma:
     radius = float(rng.uniform(16, 26))
     side = rng.choice([-1.0, 1.0])
     site = rng.choice(
-        ["convexity", "falx", "wing", "planum", "tentorium", "angle"], p=[0.6, 0.14, 0.1, 0.08, 0.04, 0.04]
+        ["convexity", "falx", "wing", "planum", "tentorium", "angle"], p=[0.66, 0.09, 0.1, 0.08, 0.04, 0.03]
     )
     base, normal = _convexity_site(rng) if site == "convexity" else _basal_site(str(site), side, rng)
     if site in ("planum", "angle"):
@@ -263,7 +264,7 @@ class Adenoma:
         if height <= 0:
             return points
         base = np.array([self.top[0], self.top[1], -27], np.float32)
-        return _push_along(points, base, np.array([0, 0, -1], np.float32), height + 1.5, self.radius_mm)
+        return push_along(points, base, np.array([0, 0, -1], np.float32), height + 1.5, self.radius_mm)
 
     def outline(self, points: Array, cavity: Array, brain: Array) -> Array:
         """Two lobes, one in the sella and one above it."""
