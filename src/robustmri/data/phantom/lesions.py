@@ -131,9 +131,9 @@ def draw_meningioma(rng: np.random.Generator) -> Meningioma:
         radius_mm=radius,
         surface=Waves(rng, 1.2 * radius, count=14),
         tail_mm=float(rng.uniform(2, 8)),
-        oedema_mm=float(rng.choice([-4.0, rng.uniform(3, 9)], p=[0.75, 0.25])),
+        oedema_mm=float(rng.choice([-4.0, rng.uniform(3, 9)], p=[0.8, 0.2])),
         amount=float(rng.uniform(0.85, 1.0)),
-        patchiness=float(rng.choice([0.12, 0.5], p=[0.88, 0.12])),
+        patchiness=float(rng.choice([0.12, 0.5], p=[0.92, 0.08])),
     )
 
 
@@ -218,7 +218,7 @@ def draw_glioma(rng: np.random.Generator) -> Glioma:
         centre = np.array([rng.choice([-1, 1]) * rng.uniform(14, 26), rng.uniform(-50, -38), rng.uniform(-42, -34)])
     else:
         centre = _cerebral_site(radius, rng)
-    solid = rng.random() < 0.07
+    solid = rng.random() < 0.04
     faint = rng.random() < 0.05
     return Glioma(
         centre=centre.astype(np.float32),

@@ -25,7 +25,7 @@ COLUMNS = {"axial": (1, 0, 0), "coronal": (1, 0, 0), "sagittal": (0, -1, 0)}
 NORMALS = {"axial": 2, "coronal": 1, "sagittal": 0}
 # The middle of the head in the scanner; face and neck make it lower than the origin.
 MIDDLES = {"axial": (0, -2, 0), "coronal": (0, 0, -14), "sagittal": (0, 0, -18)}
-LEAST_SHARE_OF_AREA = 0.45
+LEAST_SHARE_OF_AREA = 0.6
 
 
 @dataclass(frozen=True)
