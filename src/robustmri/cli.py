@@ -132,7 +132,7 @@ def evaluate(
     attacks: Annotated[str, typer.Option(help="Comma-separated: noise, fgsm, bim, pgd, cw, cw-l2.")] = "",
     eps: Annotated[str, typer.Option(help="Comma-separated radii: 0.04, 8/255, 0.04@normalised.")] = "",
     curve: Annotated[str, typer.Option(help="Comma-separated further radii, for the curve, by PGD alone.")] = "",
-    norm: Annotated[str, typer.Option(help="linf or l2.")] = "",
+    norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "",
     target: Annotated[str, typer.Option(help="Class that the attacker wants to see; any wrong one if not given.")] = "",
     limit: Annotated[int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")] = None,

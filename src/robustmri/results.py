@@ -34,7 +34,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     ci_high: float
     interval: str
     target: str = ""
-    median_distance_l2: float | None = None
+    median_distance: float | None = None
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

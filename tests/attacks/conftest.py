@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustmri.attacks import MINIMAL, Attack, make_attack
+from robustmri.attacks import ATTACKS, Attack, make_attack
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,11 @@ class Row:
 
     @property
     def minimal(self) -> bool:
-        return self.name in MINIMAL
+        return ATTACKS[self.name].minimal
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        return ATTACKS[self.name].norms
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])
@@ -52,20 +56,22 @@ def rows() -> list[Row]:
     return ROWS
 
 
-@pytest.fixture(params=ROWS, ids=str)
-def row(request: pytest.FixtureRequest) -> Row:
-    return request.param
+BUDGET_ROWS = [row for row in ROWS if not row.minimal]
 
 
-@pytest.fixture(params=[row for row in ROWS if not row.minimal], ids=str)
-def budget_row(request: pytest.FixtureRequest) -> Row:
-    """Only attacks that have a radius."""
-    return request.param
-
-
-@pytest.fixture(params=["linf", "l2"])
-def norm(request: pytest.FixtureRequest) -> str:
-    return request.param
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`row`: every attack; `budget_row`: those with a radius; with them, `norm`: each that the attack knows."""
+    names = metafunc.fixturenames
+    which, table = ("row", ROWS) if "row" in names else ("budget_row", BUDGET_ROWS)
+    if which in names and "norm" in names:
+        cases = [(row, norm) for row in table for norm in row.norms]
+        metafunc.parametrize((which, "norm"), cases, ids=[f"{row}-{norm}" for row, norm in cases])
+    elif which in names:
+        metafunc.parametrize(which, table, ids=str)
+    elif "norm" in names:
+        marks = metafunc.definition.iter_markers("parametrize")
+        if not any("norm" in mark.args[0] for mark in marks):
+            metafunc.parametrize("norm", ["linf", "l2"])
 
 
 class Counting(nn.Module):

@@ -14,7 +14,7 @@ from robustmri.errors import ThreatModelError
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
-EPS = {"linf": 0.1, "l2": 0.8}
+EPS = {"linf": 0.1, "l2": 0.8, "l1": 4.0, "l0": 8.0}
 MASK = torch.zeros(8, 8, dtype=torch.bool)
 MASK[2:6, 1:7] = True
 
@@ -173,12 +173,12 @@ def test_eps_zero_is_the_identity(budget_row, norm, make_network, make_images):
     assert torch.equal(attacked, images)
 
 
-def test_minimal_attacks_use_neither_radius_nor_norm(row, make_network, make_images):
+def test_minimal_attacks_use_no_radius(row, norm, make_network, make_images):
     if not row.minimal:
         return
     network, images = make_network("tanh"), make_images(4)
     labels = predict(network, images)
-    threats = [ThreatModel("linf", 0.0), ThreatModel("l2", torch.inf), ThreatModel("l2", 3.0)]
+    threats = [ThreatModel(norm, 0.0), ThreatModel(norm, torch.inf), ThreatModel(norm, 3.0)]
     results = [row.attack(network, images, labels, threat, generator=seeded()) for threat in threats]
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
@@ -296,7 +296,7 @@ def test_stopping_when_fooled_fools_the_same_images_for_less(name, norm, kind, c
     fooled, costs = [], []
     for stop in (False, True):
         counted = counting(trained)
-        attack = ATTACKS[name](steps=8, stop_when_fooled=stop)
+        attack = ATTACKS[name].make(steps=8, stop_when_fooled=stop)
         attacked = attack(counted, images, labels, threat, generator=seeded())
         fooled.append(threat.fooled(trained(attacked), labels))
         costs.append(counted.gradients)

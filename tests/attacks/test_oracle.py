@@ -12,7 +12,7 @@ from robustmri.attacks import CarliniWagnerL2, make_attack
 from robustmri.threat.norms import L2_
 from robustmri.threat.threat_model import ThreatModel
 
-DUAL = {"linf": 1, "l2": 2}
+DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
 N, D = 6, 64
 
 

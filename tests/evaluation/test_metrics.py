@@ -105,7 +105,7 @@ def test_summary_has_both_units_for_every_setting(table):
     assert (pgd.eps, pgd.eps_image, pgd.accuracy, pgd.unit) == (0.04, 0.04, 0.5, "slice")
     assert pgd.ci_low <= 0.5 <= pgd.ci_high
     assert pgd_patients.accuracy == 0.0  # one of two slices is a tie, which is wrong
-    assert pgd.median_distance_l2 is None
+    assert pgd.median_distance is None
 
 
 def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
@@ -113,9 +113,9 @@ def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
     columns = table(5, clean_wrong=[0]).add("cw-l2", np.inf, [0, 1, 2, 3], norm="l2", distance_l2=far).columns()
     slices = summarise(columns, draws=50)[2]
     assert (slices.attack, slices.eps, slices.eps_image) == ("cw-l2", None, None)
-    assert slices.median_distance_l2 == 3.0  # of 1, 2, 3 and infinity: 0 was wrong before, 4 was not fooled
+    assert slices.median_distance == 3.0  # of 1, 2, 3 and infinity: 0 was wrong before, 4 was not fooled
     none = summarise(table(5).add("cw-l2", np.inf, [0], norm="l2").columns(), draws=50)[2]
-    assert none.median_distance_l2 is None
+    assert none.median_distance is None
 
 
 def test_confusion_rows_are_true_classes(table):

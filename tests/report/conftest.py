@@ -127,7 +127,7 @@ def build_result(
             "attack": attack, "norm": "" if attack == "none" else norm,
             "eps": None if minimal or attack == "none" else eps, "eps_units": units,
             "eps_image": None if minimal or attack == "none" else eps_image,
-            "median_distance_l2": 0.41 * (3 if repaired else 1) if minimal else None,
+            "median_distance": 0.41 * (3 if repaired else 1) if minimal else None,
         }  # fmt: skip
         low, high = _bootstrap(right, patient, generator)
         results.append(Result(unit="slice", n=len(label), accuracy=float(right.mean()), ci_low=low, ci_high=high,

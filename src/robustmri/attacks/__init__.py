@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from robustmri.attacks.carlini_wagner import CarliniWagnerL2, cw
 from robustmri.attacks.noise import Noise
@@ -11,17 +11,28 @@ from robustmri.attacks.pgd import PGD, bim, fgsm
 from robustmri.attacks.protocol import Attack
 from robustmri.errors import SettingsError, did_you_mean
 
-ATTACKS: dict[str, Callable[..., Attack]] = {
-    "noise": Noise,
-    "fgsm": fgsm,
-    "bim": bim,
-    "pgd": PGD,
-    "cw": cw,
-    "cw-l2": CarliniWagnerL2,
+ALL_NORMS = ("linf", "l2", "l1")
+
+
+class Entry(NamedTuple):
+    """How an attack is made, the norms that it knows, and whether it looks for the nearest fooling image."""
+
+    make: Callable[..., Attack]
+    norms: tuple[str, ...] = ALL_NORMS
+    minimal: bool = False
+
+
+ATTACKS: dict[str, Entry] = {
+    "noise": Entry(Noise),
+    "fgsm": Entry(fgsm),
+    "bim": Entry(bim),
+    "pgd": Entry(PGD),
+    "cw": Entry(cw),
+    "cw-l2": Entry(CarliniWagnerL2, ("l2",), minimal=True),
 }
 """Name on the command line to attack, from the cheapest to the dearest."""
 
-MINIMAL = {"cw-l2"}
+MINIMAL = {name for name, entry in ATTACKS.items() if entry.minimal}
 """Attacks that have no radius: they look for the nearest fooling image."""
 
 
@@ -34,9 +45,21 @@ def make_attack(name: str, **settings: Any) -> Attack:
     if name not in ATTACKS:
         raise SettingsError(f"There is no attack {name!r}. {did_you_mean(name, ATTACKS)}")
     try:
-        return ATTACKS[name](**settings)
+        return ATTACKS[name].make(**settings)
     except TypeError as error:
         raise SettingsError(f"Attack {name!r}: {error}.") from error
 
 
-__all__ = ["ATTACKS", "MINIMAL", "PGD", "Attack", "CarliniWagnerL2", "Noise", "bim", "cw", "fgsm", "make_attack"]
+__all__ = [
+    "ALL_NORMS",
+    "ATTACKS",
+    "MINIMAL",
+    "PGD",
+    "Attack",
+    "CarliniWagnerL2",
+    "Noise",
+    "bim",
+    "cw",
+    "fgsm",
+    "make_attack",
+]

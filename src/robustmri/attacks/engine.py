@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from robustmri.arrays import Images, Labels, Logits, PerImage
 from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.rules import Rule
+from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.errors import ThreatModelError
 from robustmri.losses import log_odds, margin
 from robustmri.threat.norms import per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 
 Objective = Callable[[Images, Logits, Tensor], PerImage]
+Look = Callable[[Predictor, Images, Tensor, Objective, State], tuple[PerImage, Logits, Images]]
 LossName = Literal["cross_entropy", "margin"]
 LOSSES = {"cross_entropy": log_odds, "margin": margin}
 """What each named loss climbs; for the cross-entropy its log-odds, which takes the same steps and never underflows."""
@@ -118,8 +119,12 @@ def climb(
     minimal: bool = False,
     confidence: float = 0.0,
     keep: Literal["best", "last"] = "best",
+    look: Look | None = None,
 ) -> Found:
     """Take `steps` uphill steps from `start`; K steps cost K gradients and K + 1 forwards.
+
+    If the classifier has an attribute `exhausted` and it is true (a budget of time or of queries is spent), the search
+    ends with what it has.
 
     Args:
         classifier: images to logits.
@@ -134,7 +139,9 @@ def climb(
         minimal: among fooling points prefer the nearest one instead of the one with the highest objective.
         confidence: margin in logits by which a point must fool to count.
         keep: "best" point of each image (one that fools before one that does not), or the "last", as older papers do.
+        look: how the objective, the logits and the gradient at a point are found; the default is by backpropagation.
     """
+    look = look or by_backpropagation
     predict = checked(classifier, labels, threat)
     images, start = images.detach(), start.detach()
     best = start.clone()
@@ -145,7 +152,8 @@ def climb(
     with frozen(classifier):
         for step in range(steps + 1):
             here = threat.at(rows)
-            values, logits, gradient = _evaluate(predict, points, rows, objective, with_gradient=step < steps)
+            last = step == steps or exhausted(classifier)
+            values, logits, gradient = (by_forward if last else look)(predict, points, rows, objective, state)
             won = here.fooled(logits, labels[rows], confidence)
             value = -here.measure.size(points - images[rows]) if minimal else values.to(merit)
             better = (won & ~fooled[rows]) | ((won == fooled[rows]) & (value > merit[rows]))
@@ -154,28 +162,40 @@ def climb(
                 better = torch.ones_like(better)
             taken = rows[better]
             best[taken], fooled[taken], merit[taken] = points[better], won[better], value[better]
-            if gradient is None:
+            if last:
                 break
             if stop_when_fooled and won.any():
                 left = ~won
-                rows, points, gradient = rows[left], points[left], gradient[left]
-                state = {name: values[left] for name, values in state.items()}
+                rows, points, gradient, values, won = (x[left] for x in (rows, points, gradient, values, won))
+                state = {name: kept[left] for name, kept in state.items()}
                 here = threat.at(rows)
                 if not len(rows):
                     break
-            move, state = rule.update(here.allow(gradient), state, step, here)
-            points = here.project(points + move, images[rows])
+            originals = images[rows]
+            seen = Seen(step, points, originals, values, won, here.allow(gradient), here)
+            proposed, state = rule.update(seen, state)
+            points = here.project(proposed, originals)
     return Found(best, fooled, merit)
 
 
-def _evaluate(
-    classifier: Predictor, points: Images, rows: Tensor, objective: Objective, *, with_gradient: bool
-) -> tuple[PerImage, Logits, Images | None]:
-    """Objective and logits at `points`, and the gradient with respect to the images only."""
-    if not with_gradient:
-        with torch.no_grad():
-            logits = classifier(points)
-            return objective(points, logits, rows), logits, None
+def exhausted(classifier: Predictor) -> bool:
+    """Whether a budget that the predictor keeps is spent; attacks then end with what they have."""
+    return bool(getattr(classifier, "exhausted", False))
+
+
+def by_forward(
+    classifier: Predictor, points: Images, rows: Tensor, objective: Objective, state: State
+) -> tuple[PerImage, Logits, Images]:
+    """Objective and logits at `points`, and no gradient (zero): for attacks by queries, and for the last point."""
+    with torch.no_grad():
+        logits = classifier(points)
+        return objective(points, logits, rows), logits, torch.zeros_like(points)
+
+
+def by_backpropagation(
+    classifier: Predictor, points: Images, rows: Tensor, objective: Objective, state: State
+) -> tuple[PerImage, Logits, Images]:
+    """Objective, logits, and the gradient with respect to the images only."""
     points = points.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = classifier(points)

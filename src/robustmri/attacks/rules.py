@@ -1,4 +1,4 @@
-"""Step rules: from a gradient to the next step, as pure pairs of `init` and `update`.
+"""Step rules: from what was seen at a point to the next point, as pure pairs of `init` and `update`.
 
 A state is a dict of tensors with one row per image, so that the engine can drop the rows of images that are done.
 """
@@ -11,25 +11,52 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images
+from robustmri.arrays import Images, PerImage
 from robustmri.threat.norms import per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 
 State = dict[str, Tensor]
 
 
+class Seen(NamedTuple):
+    """What the engine saw at the points of one step; one row per image that is still in the batch.
+
+    Attributes:
+        step: number of steps taken before.
+        points: where it looked.
+        images: the originals.
+        values: the objective there.
+        fooled: whether the attacker has won there.
+        gradient: of the objective, zero where the mask forbids a change; zero everywhere for attacks by queries.
+        threat: the set, for these images.
+    """
+
+    step: int
+    points: Images
+    images: Images
+    values: PerImage
+    fooled: Tensor
+    gradient: Images
+    threat: ThreatModel
+
+
 class Rule(NamedTuple):
-    """`init(images)` gives a state; `update(gradient, state, step, threat)` the step to add and the next state."""
+    """`init(start)` gives a state; `update(seen, state)` the next point, which the engine projects, and next state."""
 
     init: Callable[[Images], State]
-    update: Callable[[Images, State, int, ThreatModel], tuple[Images, State]]
+    update: Callable[[Seen, State], tuple[Images, State]]
+
+
+def stride(step_size: float | Tensor, gradient: Images, threat: ThreatModel) -> Images:
+    """A step of `step_size` times eps in the norm's steepest direction; one step size, or one per image."""
+    return spread(step_size * threat.eps, gradient) * threat.measure.steepest(gradient)
 
 
 def steepest(step_size: float) -> Rule:
     """Steps of `step_size` times eps in the norm's steepest direction. Reference: Madry et al. 2018, Sec. 2.1."""
 
-    def update(gradient: Images, state: State, step: int, threat: ThreatModel) -> tuple[Images, State]:
-        return spread(step_size * threat.eps, gradient) * threat.measure.steepest(gradient), state
+    def update(seen: Seen, state: State) -> tuple[Images, State]:
+        return seen.points + stride(step_size, seen.gradient, seen.threat), state
 
     return Rule(lambda images: {}, update)
 
@@ -37,10 +64,11 @@ def steepest(step_size: float) -> Rule:
 def momentum(step_size: float, decay: float = 1.0) -> Rule:
     """Steepest steps along a running sum of l1-normalised gradients. Reference: Dong et al. 2018, Eq. 6."""
 
-    def update(gradient: Images, state: State, step: int, threat: ThreatModel) -> tuple[Images, State]:
+    def update(seen: Seen, state: State) -> tuple[Images, State]:
+        gradient = seen.gradient
         size = per_image(gradient.flatten(1).abs().sum(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
         total = decay * state["total"] + gradient / size
-        return spread(step_size * threat.eps, gradient) * threat.measure.steepest(total), {"total": total}
+        return seen.points + stride(step_size, total, seen.threat), {"total": total}
 
     return Rule(lambda images: {"total": torch.zeros_like(images)}, update)
 
@@ -51,11 +79,11 @@ def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999) -> Rule
     def init(images: Images) -> State:
         return {"mean": torch.zeros_like(images), "square": torch.zeros_like(images)}
 
-    def update(gradient: Images, state: State, step: int, threat: ThreatModel) -> tuple[Images, State]:
-        mean = beta1 * state["mean"] + (1 - beta1) * gradient
-        square = beta2 * state["square"] + (1 - beta2) * gradient**2
-        unbiased = mean / (1 - beta1 ** (step + 1))
-        spread = (square / (1 - beta2 ** (step + 1))).sqrt() + 1e-8
-        return learning_rate * unbiased / spread, {"mean": mean, "square": square}
+    def update(seen: Seen, state: State) -> tuple[Images, State]:
+        mean = beta1 * state["mean"] + (1 - beta1) * seen.gradient
+        square = beta2 * state["square"] + (1 - beta2) * seen.gradient**2
+        unbiased = mean / (1 - beta1 ** (seen.step + 1))
+        deviation = (square / (1 - beta2 ** (seen.step + 1))).sqrt() + 1e-8
+        return seen.points + learning_rate * unbiased / deviation, {"mean": mean, "square": square}
 
     return Rule(init, update)

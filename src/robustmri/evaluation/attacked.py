@@ -13,7 +13,7 @@ from robustmri.attacks import PGD, Attack
 from robustmri.attacks.protocol import Predictor
 from robustmri.losses import log_odds
 from robustmri.models.classifier import Classifier
-from robustmri.threat.norms import LINF, NORMS
+from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
 TOLERANCE = 1e-6
@@ -29,6 +29,8 @@ class Attacked(NamedTuple):
     verified: Tensor
     distance_linf: Tensor
     distance_l2: Tensor
+    distance_l1: Tensor
+    distance_l0: Tensor
 
 
 class Cost:
@@ -110,9 +112,8 @@ def verify(classifier: Classifier, points: Images, images: Images, labels: Label
     points = torch.where(inside.reshape(-1, *[1] * (images.dim() - 1)), points, images)
     logits = logits_of(classifier, points)
     delta = points - images
-    return Attacked(
-        points, logits, threat.fooled(logits, labels), inside, LINF.size(delta), NORMS["l2"].size(delta)
-    )  # fmt: skip
+    sizes = (NORMS[norm].size(delta) for norm in ("linf", "l2", "l1", "l0"))
+    return Attacked(points, logits, threat.fooled(logits, labels), inside, *sizes)
 
 
 def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:

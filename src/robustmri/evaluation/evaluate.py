@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from robustmri.arrays import Logits
-from robustmri.attacks import MINIMAL, Attack, make_attack
+from robustmri.attacks import ATTACKS, MINIMAL, Attack, make_attack
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
@@ -75,7 +75,8 @@ def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier) -> 
             )
         target = classifier.classes.index(settings.target)
     if job.attack in MINIMAL:
-        return ThreatModel(norm="l2", eps=torch.inf, target=target)
+        norms = ATTACKS[job.attack].norms
+        return ThreatModel(norm=settings.norm if settings.norm in norms else norms[0], eps=torch.inf, target=target)
     eps = job.eps.in_image_units(classifier.spec.std) if job.eps else 0.0
     return ThreatModel(norm=settings.norm, eps=eps, target=target)
 
@@ -226,6 +227,8 @@ class _Bench:
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
             "distance_linf": attacked.distance_linf.tolist(),
             "distance_l2": attacked.distance_l2.tolist(),
+            "distance_l1": attacked.distance_l1.tolist(),
+            "distance_l0": attacked.distance_l0.tolist(),
             "fooled": attacked.fooled.tolist(),
             "verified": attacked.verified.tolist(),
         }

@@ -136,8 +136,8 @@ def _no_rows() -> Rows:
 def summarise(outcomes: Outcomes, *, draws: int = 2000, level: float = 0.95, seed: int = 0) -> list[Result]:
     """Accuracy of each attack and budget by slice and by patient, with intervals by patient.
 
-    `median_distance_l2` (minimal-norm attacks) is over slices that were right before; a slice that was not fooled
-    counts as infinitely far, and the median is None where that is so for half of them.
+    `median_distance` (minimal-norm attacks, in their norm) is over slices that were right before; a slice that was not
+    fooled counts as infinitely far, and the median is None where that is so for half of them.
     """
     right, found = find_right(outcomes), []
     for (attack, budget), rows in find_settings(outcomes).items():
@@ -156,17 +156,17 @@ def summarise(outcomes: Outcomes, *, draws: int = 2000, level: float = 0.95, see
                 eps_image=float(outcomes["eps_image"][rows[0]]) if limited else None, target=budget.target,
                 unit=cast(Literal["slice", "patient"], unit), n=n, accuracy=share,
                 ci_low=interval.low, ci_high=interval.high, interval=interval.method,
-                median_distance_l2=None if limited or attack == CLEAN else _median_distance(outcomes, rows),
+                median_distance=None if limited or attack == CLEAN else _median_distance(outcomes, rows, budget.norm),
             )  # fmt: skip
             found.append(result)
     return found
 
 
-def _median_distance(outcomes: Outcomes, rows: Rows) -> float | None:
+def _median_distance(outcomes: Outcomes, rows: Rows, norm: str) -> float | None:
     rows = rows[outcomes["clean_prediction"][rows] == outcomes["label"][rows]]
     if not len(rows):
         return None
-    distance = np.where(find_right(outcomes)[rows], np.inf, outcomes["distance_l2"][rows].astype(float))
+    distance = np.where(find_right(outcomes)[rows], np.inf, outcomes[f"distance_{norm}"][rows].astype(float))
     median = float(np.quantile(distance, 0.5, method="higher"))
     return median if np.isfinite(median) else None
 

@@ -84,10 +84,11 @@ def check_verified(outcomes: Outcomes) -> Check:
 def check_distances(outcomes: Outcomes) -> Check:
     """No attacked image is further from its original than eps."""
     limit = outcomes["eps_image"].astype(float)
-    linf, l2 = outcomes["distance_linf"].astype(float), outcomes["distance_l2"].astype(float)
-    distance = np.where(outcomes["norm"] == "l2", l2, linf)
+    sizes = {norm: outcomes[f"distance_{norm}"].astype(float) for norm in ("linf", "l2", "l1", "l0")}
+    distance = np.select([outcomes["norm"] == norm for norm in sizes], list(sizes.values()), sizes["linf"])
     # A comparison with NaN is false, so a distance that is not a number counts as outside.
-    inside = np.isfinite(linf) & np.isfinite(l2) & (distance <= limit * (1 + ROUNDING) + ROUNDING)
+    inside = np.logical_and.reduce([np.isfinite(size) for size in sizes.values()])
+    inside &= distance <= limit * (1 + ROUNDING) + ROUNDING
     outside = np.flatnonzero(~inside & (outcomes["attack"] != CLEAN))
     worst = "" if not len(outside) else f" The furthest: {distance[outside].max():.6g}."
     return Check(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from robustmri.attacks import MINIMAL, make_attack
+from robustmri.attacks import ATTACKS, MINIMAL, make_attack
 from robustmri.errors import SettingsError
 from robustmri.threat.eps import Eps, parse_eps
 
@@ -19,7 +19,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         eps: radii for every attack, as text with units ("0.04", "8/255", "0.04@normalised"); the first is the headline.
         curve: further radii for the curve of accuracy against eps, with the `curve_attack` alone.
         curve_attack: attack of the curve.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1"; attacks that look for the nearest fooling image in another norm keep their own.
         target: class that the attacker wants to see; "" for any wrong one.
         options: settings of single attacks, by name, in place of their defaults.
         limit: slices of the test set, evenly spaced; 0: all.
@@ -35,7 +35,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     eps: tuple[str, ...] = ("0.04",)
     curve: tuple[str, ...] = ()
     curve_attack: str = "pgd"
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Literal["linf", "l2", "l1"] = "linf"
     target: str = ""
     options: dict[str, dict[str, Any]] = {}
     limit: int = 0
@@ -53,6 +53,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError("batch_size must be at least 1; limits and examples_per_class at least 0.")
         for name in {*self.attacks, *self.options, *((self.curve_attack,) if self.curve else ())}:
             make_attack(name, **self.options.get(name, {}))
+            if name not in MINIMAL and self.norm not in ATTACKS[name].norms:
+                raise SettingsError(f"{name!r} knows the norms {', '.join(ATTACKS[name].norms)}, not {self.norm}.")
         for text in (*self.eps, *self.curve):
             parse_eps(text)
         if self.curve and self.curve_attack in MINIMAL:

@@ -186,9 +186,9 @@ def _row_detail(row: Row, results: Sequence[RobustnessReport]) -> str:
         return "slices as they were scanned"
     if row.attack == "worst":
         return "right only if no attack fooled it"
-    distances = [f"{number.median_distance_l2:.3g}" for number in row.slices if number and number.median_distance_l2]
+    distances = [f"{number.median_distance:.3g}" for number in row.slices if number and number.median_distance]
     if distances:
-        words = [f"smallest change found, median l2 {' and '.join(distances)}"]
+        words = [f"smallest change found, median {row.budget.norm} {' and '.join(distances)}"]
     else:
         ran = next((attack for attack in results[0].attacks if attack.get("attack") == row.attack), {})
         effort = {key: ran.get("settings", {}).get(key) for key in ("steps", "restarts")}

@@ -14,6 +14,8 @@ from robustmri.arrays import Images, PerImage
 from robustmri.errors import ThreatModelError, did_you_mean
 
 Radius = float | Tensor
+Box = tuple[Tensor, Tensor]
+"""Lowest and highest change that the bounds of the grey values leave to each pixel."""
 
 
 class Norm(Protocol):
@@ -26,8 +28,11 @@ class Norm(Protocol):
     def size(self, delta: Images) -> PerImage:
         """Size of each perturbation, shape (n,)."""
 
-    def project(self, delta: Images, eps: Radius) -> Images:
-        """Nearest perturbation of size at most `eps`."""
+    def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
+        """Nearest perturbation of size at most `eps`.
+
+        Norms whose ball loses much by a clip afterwards (l1, l0) give the nearest one that lies in `box` too.
+        """
 
     def steepest(self, gradient: Images) -> Images:
         """Direction of size 1 with the largest inner product with `gradient`; zero where the gradient is zero."""
@@ -60,7 +65,7 @@ class Linf:
         """
         return delta.flatten(1).abs().amax(1)
 
-    def project(self, delta: Images, eps: Radius) -> Images:
+    def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
         """Clip every pixel to [-eps, eps]. Reference: Madry et al. 2018, Sec. 2.1."""
         radius = spread(eps, delta)
         if isinstance(radius, Tensor):
@@ -90,7 +95,7 @@ class L2:
         length: PerImage = torch.linalg.vector_norm(delta.flatten(1), dim=1)
         return length
 
-    def project(self, delta: Images, eps: Radius) -> Images:
+    def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
         """Shrink each perturbation that is longer than `eps` to that length.
 
         >>> L2_.project(torch.tensor([[[[3.0, 4.0]]]]), eps=1.0)
@@ -115,9 +120,99 @@ class L2:
         return start
 
 
+class L1:
+    """Sum of the absolute changes of all pixels: few pixels, changed much."""
+
+    name = "l1"
+
+    def size(self, delta: Images) -> PerImage:
+        """Sum of the absolute pixels of each image.
+
+        >>> L1_.size(torch.tensor([[[[3.0, -4.0]]]]))
+        tensor([7.])
+        """
+        return delta.flatten(1).abs().sum(1)
+
+    def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
+        """Shrink every pixel towards 0 by the one amount that makes the sum eps, and clip it to the box.
+
+        Clipping afterwards instead would waste the part of eps that lies outside the box. The amount is found by
+        halving its bracket. Reference: Duchi et al. 2008, Sec. 4; Croce & Hein 2021, Prop. 2.1, for the box.
+
+        >>> L1_.project(torch.tensor([[[[3.0, 4.0, -0.5]]]]), eps=3.0)
+        tensor([[[[1.0000, 2.0000, -0.0000]]]])
+        """
+        low, high = box or (torch.full_like(delta, -torch.inf), torch.full_like(delta, torch.inf))
+
+        def shrunk(delta: Images, by: Tensor, low: Tensor, high: Tensor) -> Images:
+            left = delta.abs().sub_(per_image(by, delta)).clamp_min_(0.0).mul_(delta.sign())
+            return torch.minimum(torch.maximum(left, low), high)
+
+        clipped = torch.minimum(torch.maximum(delta, low), high)
+        # A hundred-thousandth inside: adding the perturbation to the image rounds each of its pixels.
+        radius = torch.as_tensor(eps, dtype=delta.dtype, device=delta.device).expand(len(delta)) * (1 - 1e-5)
+        out = self.size(clipped) > radius
+        if not out.any():
+            return clipped
+        delta, radius = delta[out], radius[out]
+        low, high = low.expand_as(clipped)[out], high.expand_as(clipped)[out]
+        less, more = torch.zeros_like(radius), LINF.size(delta)
+        for _ in range(40):
+            middle = (less + more) / 2
+            small = self.size(shrunk(delta, middle, low, high)) <= radius
+            less, more = torch.where(small, less, middle), torch.where(small, middle, more)
+        clipped[out] = shrunk(delta, more, low, high)
+        return clipped
+
+    def steepest(self, gradient: Images) -> Images:
+        """All of the step on the pixel with the largest gradient; equal ones share it."""
+        largest = gradient.abs() == per_image(LINF.size(gradient), gradient)
+        largest &= gradient != 0
+        return gradient.sign() * largest / per_image(largest.flatten(1).sum(1), gradient).clamp_min(1)
+
+    def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Uniform in the unit ball: shares of one by exponential spacings with random signs, one share left out."""
+        spacings = -torch.rand(like.numel() + 1, generator=generator).clamp_min(1e-38).log()
+        signs = torch.randint(0, 2, (like.numel(),), generator=generator) * 2 - 1
+        return (signs * spacings[:-1] / spacings.sum()).reshape(like.shape)
+
+
+class L0:
+    """Number of pixels that changed, however much; only attacks made for it can use it as a radius."""
+
+    name = "l0"
+
+    def size(self, delta: Images) -> PerImage:
+        """Number of changed pixels of each image.
+
+        >>> L0_.size(torch.tensor([[[[0.3, 0.0, -0.1]]]]))
+        tensor([2.])
+        """
+        return (delta != 0).flatten(1).sum(1).to(delta.dtype)
+
+    def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
+        """Keep the eps largest changes, after the clip to the box."""
+        if box is not None:
+            delta = torch.minimum(torch.maximum(delta, box[0]), box[1])
+        order = delta.flatten(1).abs().sort(dim=1, descending=True, stable=True).indices
+        # Sorting the order gives each pixel's rank.
+        kept = order.argsort(1).reshape(delta.shape) < spread(eps, delta)
+        return delta * kept
+
+    def steepest(self, gradient: Images) -> Images:
+        """Not there: how far a pixel goes costs nothing, so no direction is the steepest."""
+        raise ThreatModelError("the l0 norm has no steepest direction. Use an attack made for it: jsma.")
+
+    def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Not there, for the same reason."""
+        raise ThreatModelError("the l0 norm has no random start. Use an attack made for it: jsma.")
+
+
 LINF = Linf()
 L2_ = L2()
-NORMS: dict[str, Norm] = {"linf": LINF, "l2": L2_}
+L1_ = L1()
+L0_ = L0()
+NORMS: dict[str, Norm] = {"linf": LINF, "l2": L2_, "l1": L1_, "l0": L0_}
 
 
 def find_norm(name: str) -> Norm:

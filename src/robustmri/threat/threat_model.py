@@ -17,7 +17,7 @@ class ThreatModel:
     """All images within `eps` of the original that stay in `bounds` and differ from it only where `mask` allows.
 
     Args:
-        norm: "linf" or "l2".
+        norm: "linf", "l2", "l1", or "l0" for attacks made for it.
         eps: radius in image units (a fraction of the [0, 1] range), or one radius per image, shape (n,); infinite for
             attacks that look for the nearest fooling image.
         bounds: grey values that an image may have.
@@ -104,6 +104,15 @@ class ThreatModel:
         if not bool(torch.isfinite(torch.as_tensor(self.eps)).all()):
             raise ThreatModelError(f"this attack needs a finite eps, got {self.eps}. Only minimal attacks do without.")
 
+    def check_norm(self, *norms: str) -> None:
+        """Refuse a norm that an attack does not know.
+
+        Raises:
+            ThreatModelError: another norm than `norms`.
+        """
+        if self.norm not in norms:
+            raise ThreatModelError(f"this attack knows the norms {', '.join(norms)}, got {self.norm}.")
+
     def allow(self, delta: Images) -> Images:
         """`delta` with the pixels outside the mask set to zero."""
         return delta if self.mask is None else delta * self.mask.to(delta.dtype)
@@ -113,7 +122,8 @@ class ThreatModel:
 
         The last clip keeps the ball: it moves every pixel towards the original, which lies within the bounds.
         """
-        delta = self.measure.project(self.allow(points - images), self.eps)
+        low, high = self.bounds
+        delta = self.measure.project(self.allow(points - images), self.eps, (low - images, high - images))
         return (images + delta).clamp(*self.bounds)
 
     def fooled(self, logits: Logits, labels: Labels, confidence: float = 0.0) -> Tensor:
