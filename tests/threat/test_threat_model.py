@@ -90,8 +90,8 @@ def test_radius_must_be_a_number_of_at_least_zero(eps):
 
 
 def test_names_what_it_does_not_know():
-    with pytest.raises(ThreatModelError, match="Choices: l2, linf"):
-        ThreatModel("l1")
+    with pytest.raises(ThreatModelError, match="Choices: l0, l1, l2, linf"):
+        ThreatModel("l3")
     with pytest.raises(ThreatModelError, match="index of a class, got -1"):
         ThreatModel(target=-1)
 
