@@ -32,6 +32,7 @@ class Table:
                 "target": target, "clean_prediction": other if i in self.clean_wrong else label,
                 "prediction": (target or other) if i in fooled else label, "confidence": 0.9,
                 "label_confidence": 0.1 if i in fooled else 0.9, "distance_linf": distance, "distance_l2": distance,
+                "distance_l1": distance, "distance_l0": distance,
                 "fooled": i in fooled, "verified": True, "gradients": 10, "forwards": 11,
             }  # fmt: skip
             for name, value in others.items():

@@ -40,6 +40,8 @@ def test_what_is_reported_is_what_the_classifier_says(trained, blobs):
     delta = (done.images - images).flatten(1)
     torch.testing.assert_close(done.distance_linf, delta.abs().amax(1))
     torch.testing.assert_close(done.distance_l2, delta.norm(dim=1))
+    torch.testing.assert_close(done.distance_l1, delta.abs().sum(1))
+    assert torch.equal(done.distance_l0, (delta != 0).sum(1).float())
     assert done.verified.all()
     assert done.distance_linf.max() <= 0.15 + 1e-6
 
@@ -87,7 +89,7 @@ def test_a_point_outside_the_set_is_refused(trained, blobs, spoil):
     done = verify(trained, points, images, labels, THREAT)
     assert torch.nonzero(~done.verified).flatten().tolist() == [3]
     assert torch.equal(done.images[3], images[3])
-    assert (done.distance_linf[3], done.distance_l2[3]) == (0, 0)
+    assert {distance[3].item() for distance in done[4:]} == {0.0}
     assert not torch.equal(done.images[4], images[4])
     with torch.no_grad():
         assert torch.equal(done.logits[3], trained(done.images)[3])

@@ -114,6 +114,8 @@ def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
     slices = summarise(columns, draws=50)[2]
     assert (slices.attack, slices.eps, slices.eps_image) == ("cw-l2", None, None)
     assert slices.median_distance == 3.0  # of 1, 2, 3 and infinity: 0 was wrong before, 4 was not fooled
+    l0 = table(3).add("jsma", np.inf, [0, 1, 2], norm="l0", distance_l2=1.0, distance_l0={0: 4.0, 1: 6.0, 2: 8.0})
+    assert summarise(l0.columns(), draws=50)[2].median_distance == 6.0
     none = summarise(table(5).add("cw-l2", np.inf, [0], norm="l2").columns(), draws=50)[2]
     assert none.median_distance is None
 

@@ -60,6 +60,10 @@ def test_distance_is_that_of_the_norm_and_may_be_rounded(table):
     assert sanity.check_distances(rounded.columns()).status == "pass"
     l2 = table(3).add("pgd", 0.5, [], norm="l2", distance_linf=0.1, distance_l2={0: 0.6})
     assert sanity.check_distances(l2.columns()).case_ids == ["case0"]
+    l1 = table(3).add("pgd", 5.0, [], norm="l1", distance_linf=0.1, distance_l2=9.0, distance_l1={1: 5.1})
+    assert sanity.check_distances(l1.columns()).case_ids == ["case1"]
+    l0 = table(3).add("jsma", 10.0, [], norm="l0", distance_l1=99.0, distance_l0={2: 11.0})
+    assert sanity.check_distances(l0.columns()).case_ids == ["case2"]
     minimal = table(3).add("cw-l2", np.inf, [0], norm="l2", distance_l2=40.0)
     assert sanity.check_distances(minimal.columns()).status == "pass"
     lost = table(3).add("cw-l2", np.inf, [0], norm="l2", distance_l2={0: np.inf})
