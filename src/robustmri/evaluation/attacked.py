@@ -10,8 +10,8 @@ from torch import Tensor
 
 from robustmri.arrays import Images, Labels, Logits
 from robustmri.attacks import PGD, Attack
+from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Predictor
-from robustmri.losses import log_odds
 from robustmri.models.classifier import Classifier
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
@@ -118,8 +118,14 @@ def verify(classifier: Classifier, points: Images, images: Images, labels: Label
 
 def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:
     """Which images have a loss gradient, of the loss that attacks climb, that is exactly zero: gradient masking."""
+    return (loss_gradient(classifier, images, labels, ThreatModel()) == 0).flatten(1).all(1)
+
+
+def loss_gradient(classifier: Classifier, images: Images, labels: Labels, threat: ThreatModel) -> Images:
+    """Gradient at the images themselves of the loss that attacks climb: away from the label or towards the target."""
     points = images.detach().requires_grad_(True)
+    rows = torch.arange(len(images), device=images.device)
     with torch.enable_grad():
-        loss = log_odds(classifier(points), labels).sum()
+        loss = loss_against("cross_entropy", labels, threat)(points, classifier(points), rows).sum()
     (gradient,) = torch.autograd.grad(loss, points)
-    return (gradient == 0).flatten(1).all(1)
+    return gradient

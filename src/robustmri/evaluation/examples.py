@@ -12,7 +12,7 @@ from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_masks
 from robustmri.data.split import Split
 from robustmri.errors import DataError
-from robustmri.evaluation.attacked import logits_of, verify
+from robustmri.evaluation.attacked import logits_of, loss_gradient, verify
 from robustmri.evaluation.evaluate import attacked_slices, threat_for
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
@@ -52,7 +52,8 @@ def write_examples(
     before, after = clean.softmax(1), attacked.logits.softmax(1)
     masks = load_masks(cohort, rows)
     picked = torch.tensor(chosen, dtype=torch.long)
-    signs = torch.sign(attacked.images - images).to(torch.int8)
+    # Of the gradient itself: of the change it would be zero wherever the bounds stop a pixel.
+    signs = loss_gradient(classifier, images, labels, threat).sign().to(torch.int8)
     with atomic_file(folder / "examples.npz") as partial, open(partial, "wb") as stream:
         np.savez_compressed(
             stream,

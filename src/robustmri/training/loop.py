@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -87,6 +88,7 @@ def fit(
     """
     from lightning_fabric import Fabric
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # Its precision is in our settings already.
     fabric = Fabric(
         accelerator="auto" if torch.cuda.is_available() else "cpu",
         devices=settings.devices,
