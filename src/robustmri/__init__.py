@@ -31,6 +31,7 @@ _HOME = {
     "parse_eps": "threat.eps",
     "PGD": "attacks",
     "CarliniWagnerL2": "attacks",
+    "FMN": "attacks",
     "fgsm": "attacks",
     "bim": "attacks",
     "cw": "attacks",
@@ -44,6 +45,7 @@ __all__ = [
     "Classifier",
     "ClassifierSpec",
     "Cohort",
+    "FMN",
     "PGD",
     "RobustMRIError",
     "Split",
@@ -66,7 +68,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from robustmri.attacks import PGD, CarliniWagnerL2, bim, cw, fgsm
+    from robustmri.attacks import FMN, PGD, CarliniWagnerL2, bim, cw, fgsm
     from robustmri.data.cohort import Cohort
     from robustmri.data.split import Split
     from robustmri.errors import RobustMRIError

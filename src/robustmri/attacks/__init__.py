@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from robustmri.attacks.carlini_wagner import CarliniWagnerL2, cw
+from robustmri.attacks.fmn import FMN
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
 from robustmri.attacks.protocol import Attack
@@ -28,6 +29,7 @@ ATTACKS: dict[str, Entry] = {
     "bim": Entry(bim),
     "pgd": Entry(PGD),
     "cw": Entry(cw),
+    "fmn": Entry(FMN, minimal=True),
     "cw-l2": Entry(CarliniWagnerL2, ("l2",), minimal=True),
 }
 """Name on the command line to attack, from the cheapest to the dearest."""
@@ -53,6 +55,7 @@ def make_attack(name: str, **settings: Any) -> Attack:
 __all__ = [
     "ALL_NORMS",
     "ATTACKS",
+    "FMN",
     "MINIMAL",
     "PGD",
     "Attack",

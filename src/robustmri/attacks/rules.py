@@ -52,6 +52,17 @@ def stride(step_size: float | Tensor, gradient: Images, threat: ThreatModel) -> 
     return spread(step_size * threat.eps, gradient) * threat.measure.steepest(gradient)
 
 
+def passable(gradient: Images, points: Images, threat: ThreatModel) -> Images:
+    """`gradient`, zero at pixels that it would only push through the bounds: an MRI's background is exactly 0.
+
+    >>> passable(torch.tensor([[[[-1.0, 1.0]]]]), torch.zeros(1, 1, 1, 2), ThreatModel())
+    tensor([[[[0., 1.]]]])
+    """
+    low, high = threat.bounds
+    stuck = ((points <= low) & (gradient < 0)) | ((points >= high) & (gradient > 0))
+    return gradient.masked_fill(stuck, 0.0)
+
+
 def steepest(step_size: float) -> Rule:
     """Steps of `step_size` times eps in the norm's steepest direction. Reference: Madry et al. 2018, Sec. 2.1."""
 

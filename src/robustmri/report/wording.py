@@ -13,6 +13,7 @@ ATTACK_NAMES = {
     "bim": "BIM",
     "pgd": "PGD",
     "cw": "CW",
+    "fmn": "FMN",
     "cw-l2": "CW-L2",
     "apgd": "APGD",
     "square": "Square",
