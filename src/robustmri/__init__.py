@@ -31,6 +31,7 @@ _HOME = {
     "parse_eps": "threat.eps",
     "PGD": "attacks",
     "CarliniWagnerL2": "attacks",
+    "Square": "attacks",
     "FMN": "attacks",
     "fgsm": "attacks",
     "bim": "attacks",
@@ -49,6 +50,7 @@ __all__ = [
     "PGD",
     "RobustMRIError",
     "Split",
+    "Square",
     "ThreatModel",
     "bim",
     "cw",
@@ -68,7 +70,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from robustmri.attacks import FMN, PGD, CarliniWagnerL2, bim, cw, fgsm
+    from robustmri.attacks import FMN, PGD, CarliniWagnerL2, Square, bim, cw, fgsm
     from robustmri.data.cohort import Cohort
     from robustmri.data.split import Split
     from robustmri.errors import RobustMRIError

@@ -47,6 +47,7 @@ ROWS = [
     Row("pgd", 9, 12, {"steps": 3, "restarts": 3}),
     Row("pgd", 9, 12, {"steps": 3, "restarts": 3, "stop_when_fooled": True}),
     Row("cw", 4, 5, {"steps": 4}),
+    Row("square", 0, 30, {"queries": 30}),
     Row("fmn", 20, 21, {"steps": 20}),
     Row("cw-l2", 30, 33, {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1}),
 ]

@@ -105,4 +105,4 @@ def test_unknown_attacks_and_settings_are_named():
         make_attack("pdg")
     with pytest.raises(SettingsError, match=r"'bim'.*stepz"):
         make_attack("bim", stepz=3)
-    assert list(ATTACKS) == ["noise", "fgsm", "bim", "pgd", "cw", "fmn", "cw-l2"]
+    assert list(ATTACKS) == ["noise", "fgsm", "bim", "pgd", "cw", "square", "fmn", "cw-l2"]

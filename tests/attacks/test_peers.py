@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustmri.attacks import PGD, Attack, CarliniWagnerL2, bim, fgsm
+from robustmri.attacks import PGD, Attack, CarliniWagnerL2, Square, bim, fgsm
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, random_points
 from robustmri.attacks.rules import momentum
 from robustmri.threat.norms import L2_
@@ -184,3 +184,20 @@ def test_carlini_wagner_is_no_worse_than_foolbox(foolbox, trained, blobs):
     assert fooled_by_peer.sum() > 4
     assert (fooled | ~fooled_by_peer).all()
     assert L2_.size(found - images)[fooled_by_peer].mean() <= L2_.size(points - images)[fooled_by_peer].mean()
+
+
+@pytest.mark.parametrize(("norm", "peer_norm"), [("linf", "Linf"), ("l2", "L2")])
+def test_square_is_no_worse_than_torchattacks(norm, peer_norm, torchattacks, trained, blobs):
+    """With the same number of queries. On a wide margin that the network does not see: the peer fails at 12 x 12."""
+    images, labels = nn.functional.pad(blobs[0][:64], (1, 2, 1, 2)), blobs[1][:64]
+    network = nn.Sequential(nn.ZeroPad2d((-1, -2, -1, -2)), copy.deepcopy(trained)).eval()
+    eps = {"linf": 0.1, "l2": 0.8}[norm]
+    found = ours(Square(queries=200), network, images, labels, ThreatModel(norm, eps))
+    with torch.random.fork_rng():
+        # Its loop makes a query for the start, and then as many as it is told.
+        peer = torchattacks.Square(network, norm=peer_norm, eps=eps, n_queries=199, n_restarts=1, loss="margin")
+        points = peer(images, labels)
+    fooled, fooled_by_peer = ((network(points).argmax(1) != labels).sum() for points in (found, points))
+    assert 8 < fooled_by_peer < 60
+    # 3 of 64: both search at random.
+    assert fooled >= fooled_by_peer - 3

@@ -10,6 +10,7 @@ from robustmri.attacks.fmn import FMN
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
 from robustmri.attacks.protocol import Attack
+from robustmri.attacks.square import Square
 from robustmri.errors import SettingsError, did_you_mean
 
 ALL_NORMS = ("linf", "l2", "l1")
@@ -29,6 +30,7 @@ ATTACKS: dict[str, Entry] = {
     "bim": Entry(bim),
     "pgd": Entry(PGD),
     "cw": Entry(cw),
+    "square": Entry(Square, ("linf", "l2")),
     "fmn": Entry(FMN, minimal=True),
     "cw-l2": Entry(CarliniWagnerL2, ("l2",), minimal=True),
 }
@@ -61,6 +63,7 @@ __all__ = [
     "Attack",
     "CarliniWagnerL2",
     "Noise",
+    "Square",
     "bim",
     "cw",
     "fgsm",
