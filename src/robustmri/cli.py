@@ -151,7 +151,7 @@ def evaluate(
     with _progress() as progress:
         result = workflows.evaluate(checkpoint, cohort, out, settings=settings, progress=progress)
     _print_table(comparison_table([result]))
-    for check in result.checks:
+    for check in (*result.split.leakage, *result.checks):
         if check.status != "pass":
             print(f"{check.status}: {check.name}: {check.detail}")
     print(f"wrote {out}; see it with: robustmri report {out} --out report.html")

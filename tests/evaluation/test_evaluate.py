@@ -14,10 +14,14 @@ import torch
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.errors import DataError, SettingsError
-from robustmri.evaluation.evaluate import evaluated_slices
+from robustmri.evaluation.evaluate import evaluated_slices, run_attacks
+from robustmri.evaluation.sanity import check_finite
+from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.summary import columns_of, with_worst_case
+from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.results import load_result
 from robustmri.workflows import evaluate
-from tiny import column, read_outcomes, rows_of
+from tiny import PLACES, column, read_outcomes, rows_of
 
 SMALL = {
     "attacks": ("noise", "fgsm", "pgd", "cw", "cw-l2"), "eps": ("0.04", "0.2@normalised", "0"),
@@ -298,3 +302,25 @@ def test_l2_is_measured_in_l2(outcomes_of, tmp_path):
     assert 0.7 < max(column(pgd, "distance_l2")) <= 0.8 + 1e-6
     assert max(column(pgd, "distance_linf")) > 0.8 / 32
     assert "Euclidean" in load_result(tmp_path / "result").threat[0]
+
+
+class Broken(torch.nn.Module):
+    """Answers with minus infinity where the first pixel is bright: the softmax of that is still made of numbers."""
+
+    def forward(self, images):
+        spots = [images[:, 0, row - 4 : row + 5, column - 4 : column + 5].mean((1, 2)) for row, column in PLACES]
+        logits = torch.stack(spots, 1)
+        return logits.where(images[:, :, 0, 0] < 0.2, -torch.inf)
+
+
+def test_logits_that_are_not_finite_are_found_before_and_under_attack(cohort, split, tmp_path):
+    classifier = Classifier(Broken(), ClassifierSpec(backbone="custom", classes=cohort.classes, size=32, mean=0, std=1))
+    settings = EvaluateSettings(attacks=("noise",), eps=("1",), precision="fp32", limit=12)
+    done = run_attacks(classifier, cohort, split, settings, tmp_path, identity="", device=torch.device("cpu"))
+    outcomes = columns_of(with_worst_case(done.outcomes))
+    check = check_finite(outcomes)
+    assert check.status == "fail"
+    broken = np.isnan(outcomes["confidence"]) & (outcomes["attack"] == "noise")
+    assert 0 < broken.sum() < 12
+    assert not outcomes["fooled"][broken].any()
+    assert f"0 untouched and {broken.sum()} attacked" in check.detail

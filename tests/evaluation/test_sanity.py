@@ -24,8 +24,7 @@ def test_sound_evaluation_passes_everything(table):
         selected_on="validation", zero_gradient_share=0.0,
     )  # fmt: skip
     assert {check.name: check.status for check in checks if check.status != "pass"} == {}
-    assert len(checks) == 12
-    assert len({check.name for check in checks}) == 12
+    assert len(checks) == len({check.name for check in checks}) == 13
 
 
 def test_questions_that_do_not_arise_are_left_out(table):
@@ -34,8 +33,8 @@ def test_questions_that_do_not_arise_are_left_out(table):
         selected_on="last",
     )  # fmt: skip
     assert [check.name for check in checks] == [
-        "every attacked image re-verified", "perturbations within eps", "same images for every attack",
-        "split by patient", "selection on validation patients",
+        "every attacked image re-verified", "every logit a finite number", "perturbations within eps",
+        "same images for every attack", "split by patient", "selection on validation patients",
     ]  # fmt: skip
 
 
@@ -45,6 +44,22 @@ def test_unverified_image_fails(table):
     assert (check.status, check.case_ids) == ("fail", ["case1"])
     assert check.detail.startswith("3 of 4")
     assert sanity.check_verified(table(4).add("pgd", 0.04, [1]).columns()).status == "pass"
+
+
+def test_an_answer_that_is_not_a_number_fails(table):
+    made = table(4).add("pgd", 0.04, [1], confidence={2: np.nan}).add("bim", 0.04, [], confidence={3: np.nan})
+    check = sanity.check_finite(with_worst(made.columns()))
+    assert (check.status, check.case_ids) == ("fail", ["case2", "case3"])
+    assert "0 untouched and 2 attacked images" in check.detail
+    assert sanity.check_finite(table(4).add("pgd", 0.04, [1]).columns()).status == "pass"
+
+
+def test_a_long_list_of_cases_is_cut_and_says_so(table):
+    check = sanity.check_distances(table(60).add("pgd", 0.04, [], distance_linf=0.1).columns())
+    short = sanity.shorten_ids(check)
+    assert short.case_ids == check.case_ids[:50]
+    assert short.detail == f"{check.detail} 10 more cases are not listed."
+    assert sanity.shorten_ids(short) == short
 
 
 @pytest.mark.parametrize("distance", [0.0401, np.nan, np.inf])

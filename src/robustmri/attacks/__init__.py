@@ -10,6 +10,7 @@ from robustmri.attacks.fmn import FMN
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
 from robustmri.attacks.protocol import Attack
+from robustmri.attacks.settings import read_settings
 from robustmri.attacks.square import Square
 from robustmri.errors import SettingsError, did_you_mean
 
@@ -44,14 +45,12 @@ def make_attack(name: str, **settings: Any) -> Attack:
     """The attack of that name, with `settings` in place of its defaults.
 
     Raises:
-        SettingsError: no such attack, or a setting that it does not have.
+        SettingsError: no such attack, a setting that it does not have, or a value of another kind.
     """
     if name not in ATTACKS:
         raise SettingsError(f"There is no attack {name!r}. {did_you_mean(name, ATTACKS)}")
-    try:
-        return ATTACKS[name].make(**settings)
-    except TypeError as error:
-        raise SettingsError(f"Attack {name!r}: {error}.") from error
+    make = ATTACKS[name].make
+    return make(**read_settings(name, make, settings))
 
 
 __all__ = [

@@ -55,6 +55,17 @@ def logits_of(classifier: Classifier, images: Images) -> Logits:
     return logits.float()
 
 
+def probabilities(logits: Logits) -> Tensor:
+    """Softmax of each image; NaN throughout where one of its logits is not finite, so that it passes for no answer.
+
+    >>> probabilities(torch.tensor([[0.0, 0.0], [0.0, -torch.inf]]))
+    tensor([[0.5000, 0.5000],
+            [   nan,    nan]])
+    """
+    finite = torch.isfinite(logits).all(1, keepdim=True)
+    return logits.softmax(1).where(finite, torch.nan)
+
+
 def attack_batch(
     attack: Attack,
     classifier: Classifier,

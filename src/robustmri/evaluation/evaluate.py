@@ -19,7 +19,7 @@ from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
 from robustmri.errors import DataError, SettingsError, did_you_mean
-from robustmri.evaluation.attacked import Attacked, Cost, attack_batch, logits_of, verify, zero_gradients
+from robustmri.evaluation.attacked import Attacked, Cost, attack_batch, logits_of, probabilities, verify, zero_gradients
 from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
@@ -205,7 +205,7 @@ class _Bench:
     ) -> dict[str, Any]:
         cases = [self.cohort.cases[row] for row in rows]
         n, classes = len(cases), self.classifier.classes
-        before, after = clean.softmax(1), attacked.logits.softmax(1)
+        before, after = probabilities(clean), probabilities(attacked.logits)
         eps = job.eps or Eps(0.0)
         return {
             "case_id": [case.case_id for case in cases],
@@ -220,9 +220,9 @@ class _Bench:
             "eps_units": [eps.units] * n,
             "eps_image": [float(threat.eps)] * n,
             "target": ["" if job == CLEAN else self.settings.target] * n,
-            "clean_prediction": [classes[k] for k in before.argmax(1).tolist()],
+            "clean_prediction": [classes[k] for k in clean.argmax(1).tolist()],
             "clean_confidence": before.amax(1).tolist(),
-            "prediction": [classes[k] for k in after.argmax(1).tolist()],
+            "prediction": [classes[k] for k in attacked.logits.argmax(1).tolist()],
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
             "distance_linf": attacked.distance_linf.tolist(),

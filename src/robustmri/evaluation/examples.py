@@ -12,7 +12,7 @@ from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_masks
 from robustmri.data.split import Split
 from robustmri.errors import DataError
-from robustmri.evaluation.attacked import logits_of, loss_gradient, verify
+from robustmri.evaluation.attacked import logits_of, loss_gradient, probabilities, verify
 from robustmri.evaluation.evaluate import attacked_slices, threat_for
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
@@ -49,7 +49,9 @@ def write_examples(
         order = sorted(range(len(rows)), key=lambda k: (not right[k], not attacked.fooled[k]))
         of_class = {name: [k for k in order if cohort.cases[rows[k]].label == name] for name in cohort.classes}
         chosen = [k for ks in of_class.values() for k in ks[: settings.examples_per_class] if right[k]]
-    before, after = clean.softmax(1), attacked.logits.softmax(1)
+    before, after = probabilities(clean), probabilities(attacked.logits)
+    # A confidence that is no number would not come back from the result file.
+    chosen = [k for k in chosen if bool(torch.isfinite(before[k] + after[k]).all())]
     masks = load_masks(cohort, rows)
     picked = torch.tensor(chosen, dtype=torch.long)
     # Of the gradient itself: of the change it would be zero wherever the bounds stop a pixel.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
 import numpy as np
 
 from robustmri.evaluation.metrics import (
@@ -30,6 +31,7 @@ SLACK = 0.01  # A point of accuracy: what chance alone may do to orders that hol
 LARGE_EPS = 0.5  # Any image can be made one flat grey: nothing of the scan is left.
 MANY_ZERO = 0.05
 ROUNDING = 1e-6  # Distances are measured on float32 pixels of the [0, 1] range.
+MOST_IDS = 50
 
 
 def run_checks(
@@ -53,6 +55,7 @@ def run_checks(
     """
     checks = [
         check_verified(outcomes),
+        check_finite(outcomes),
         check_distances(outcomes),
         check_same_images(outcomes),
         check_headline(outcomes),
@@ -68,6 +71,15 @@ def run_checks(
     return [check for check in checks if check is not None]
 
 
+def shorten_ids(check: Check) -> Check:
+    """The check with its first `MOST_IDS` cases; its detail says how many more there are."""
+    more = len(check.case_ids) - MOST_IDS
+    if more <= 0:
+        return check
+    detail = f"{check.detail} {more} more cases are not listed."
+    return msgspec.structs.replace(check, detail=detail, case_ids=check.case_ids[:MOST_IDS])
+
+
 def check_verified(outcomes: Outcomes) -> Check:
     """Every returned image was confirmed by a fresh forward pass and measured again."""
     rows = np.flatnonzero(outcomes["attack"] != CLEAN)
@@ -78,6 +90,19 @@ def check_verified(outcomes: Outcomes) -> Check:
         detail=f"{len(rows) - len(doubtful)} of {len(rows)} attacked images were confirmed by a fresh forward pass "
         "of the original classifier, their distance and range measured again.",
         case_ids=_ids(outcomes, doubtful),
+    )
+
+
+def check_finite(outcomes: Outcomes) -> Check:
+    """The classifier answers every image, untouched or attacked, with numbers; other confidences are stored as NaN."""
+    broken = np.flatnonzero(~np.isfinite(outcomes["confidence"].astype(float)) & (outcomes["attack"] != WORST))
+    clean = np.sum(outcomes["attack"][broken] == CLEAN)
+    return Check(
+        name="every logit a finite number",
+        status="fail" if len(broken) else "pass",
+        detail=f"{clean} untouched and {len(broken) - clean} attacked images got logits that are NaN or infinite"
+        + (": a broken classifier, not a robust one." if len(broken) else "."),
+        case_ids=_ids(outcomes, broken),
     )
 
 

@@ -11,7 +11,7 @@ from robustmri.data.leakage import check_leakage
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated, threat_for
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
-from robustmri.evaluation.sanity import run_checks
+from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
 from robustmri.results import Check, CohortFacts, Example, ModelFacts, RobustnessReport, SplitFacts
@@ -47,8 +47,18 @@ def summarise_evaluation(
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both."""
     outcomes = columns_of(evaluated.outcomes)
-    leakage = check_leakage(cohort, split)
-    training = model.training
+    leakage = [
+        Check(name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids))
+        for found in check_leakage(cohort, split)
+    ]
+    checks = run_checks(
+        outcomes,
+        split_kind=split.kind,
+        groups=cohort.groups,
+        training_attack="pgd" if model.objective == "adversarial" else None,
+        selected_on="validation" if model.training else "",
+        zero_gradient_share=evaluated.zero_gradient_share,
+    )
     return RobustnessReport(
         title=title,
         model=model,
@@ -73,22 +83,12 @@ def summarise_evaluation(
             evaluated_set="test",
             n_slices=len(np.unique(outcomes["index"])),
             n_patients=len(np.unique(outcomes["group"].astype(str))),
-            leakage=[
-                Check(name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids))
-                for found in leakage
-            ],
+            leakage=[shorten_ids(check) for check in leakage],
         ),
         threat=describe_threat(settings, classifier),
         attacks=evaluated.costs,
         results=summarise(outcomes, seed=settings.seed),
-        checks=run_checks(
-            outcomes,
-            split_kind=split.kind,
-            groups=cohort.groups,
-            training_attack="pgd" if model.objective == "adversarial" else None,
-            selected_on="validation" if training else "",
-            zero_gradient_share=evaluated.zero_gradient_share,
-        ),
+        checks=[shorten_ids(check) for check in checks],
         confusions=count_confusions(outcomes, cohort.classes),
         examples=examples,
         settings={"evaluate": _plain(settings)},

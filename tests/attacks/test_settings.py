@@ -1,0 +1,62 @@
+"""Settings from a recipe: a wrong name or kind is one sentence, and an attack's own errors stay what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from robustmri.attacks import ATTACKS, Entry, make_attack
+from robustmri.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("pgd", {"step": 3}, "Attack 'pgd' has no setting 'step'. Did you mean 'steps'?"),
+        ("bim", {"step": 3}, "Attack 'bim' has no setting 'step'. Did you mean 'steps'?"),
+        ("pgd", {"steps": 2.5}, "Attack 'pgd': steps cannot be 2.5. Expected `int`, got `float`."),
+        ("fgsm", {"steps": "many"}, "Attack 'fgsm': steps cannot be 'many'."),
+        ("cw-l2", {"confidence": True}, "Attack 'cw-l2': confidence cannot be True."),
+        ("pgd", {"loss": "hinge"}, "Attack 'pgd': loss cannot be 'hinge'."),
+        ("gpd", {}, "Did you mean 'pgd'?"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_sentence(name, settings, message):
+    with pytest.raises(SettingsError) as caught:
+        make_attack(name, **settings)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_number_may_stand_for_a_float():
+    assert make_attack("pgd", step_size=1).step_size == 1.0
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    steps: int = 1
+    kind: Literal["a", "b"] = "a"
+
+    def __post_init__(self):
+        if self.steps > 1:
+            raise TypeError("a mistake in the attack itself")
+
+
+def with_more(kind: Literal["a", "b"] = "b", more: float = 0.0) -> Spoilt:
+    return Spoilt(kind=kind)
+
+
+def test_a_mistake_of_the_attack_is_not_blamed_on_its_settings(monkeypatch):
+    monkeypatch.setitem(ATTACKS, "spoilt", Entry(Spoilt))
+    assert make_attack("spoilt", kind="b") == Spoilt(kind="b")
+    with pytest.raises(TypeError, match="a mistake in the attack itself"):
+        make_attack("spoilt", steps=2)
+
+
+def test_a_function_has_its_own_settings_only(monkeypatch):
+    monkeypatch.setitem(ATTACKS, "more", Entry(with_more))
+    assert make_attack("more", more=1) == Spoilt(kind="b")
+    with pytest.raises(SettingsError, match=r"no setting 'steps'\. Choices: kind, more"):
+        make_attack("more", steps=1)
