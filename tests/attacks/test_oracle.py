@@ -57,6 +57,9 @@ EXACT = {
     "bim": {},
     "pgd": {"steps": 60},
     "cw": {"steps": 60},
+    "mi-fgsm": {},
+    "ni-fgsm": {},
+    "vmi-fgsm": {"neighbours": 2},
 }
 
 

@@ -105,4 +105,7 @@ def test_unknown_attacks_and_settings_are_named():
         make_attack("pdg")
     with pytest.raises(SettingsError, match=r"'bim'.*stepz"):
         make_attack("bim", stepz=3)
-    assert list(ATTACKS) == ["noise", "fgsm", "bim", "pgd", "cw", "square", "fmn", "cw-l2"]
+    assert list(ATTACKS) == [
+        "noise", "fgsm", "bim", "pgd", "r-fgsm", "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm", "vmi-fgsm",
+        "cw", "square", "fmn", "cw-l2"
+    ]  # fmt: skip

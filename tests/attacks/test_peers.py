@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from robustmri.attacks import PGD, Attack, CarliniWagnerL2, Square, bim, fgsm
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, random_points
 from robustmri.attacks.rules import momentum
+from robustmri.attacks.transfer import Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.threat.norms import L2_
 from robustmri.threat.threat_model import ThreatModel
 
@@ -70,6 +72,11 @@ TORCHATTACKS: dict[str, tuple[Attack, str, Callable[[Any, nn.Module, float], Any
         "linf",
         lambda peer, net, eps: peer.PGD(net, eps=eps, alpha=STEP * eps, steps=STEPS, random_start=False),
     ),
+    "mi-fgsm": (
+        Transfer(steps=STEPS, step_size=STEP, decay=0.8, keep="last"),
+        "linf",
+        lambda peer, net, eps: peer.MIFGSM(net, eps=eps, alpha=STEP * eps, steps=STEPS, decay=0.8),
+    ),
     "pgd-l2": (
         BIM,
         "l2",
@@ -109,6 +116,57 @@ def test_torchattacks_momentum(torchattacks, make_network, make_images):
         objective=loss_against("cross_entropy", labels, threat),
     )  # fmt: skip
     same(found.images, expected)
+
+
+def test_torchattacks_nesterov(torchattacks, make_network, make_images):
+    """On images that no look-ahead takes out of the bounds, where the peer does not stop."""
+    network = make_network("softplus")
+    images, labels = data(network, make_images)
+    images = 0.4 * images + 0.3
+    threat = ThreatModel("linf", EPS["linf"])
+    expected = torchattacks.NIFGSM(
+        copy.deepcopy(network), eps=threat.eps, alpha=STEP * threat.eps, steps=STEPS, decay=0.8
+    )(images, labels)
+    attack = ni_fgsm(steps=STEPS, step_size=STEP, decay=0.8, keep="last")
+    same(ours(attack, network, images, labels, threat), expected)
+    without = ours(replace(attack, look_ahead=False), network, images, labels, threat)
+    assert (without - expected).abs().max() > 1e-3
+
+
+def test_torchattacks_smoothed_gradient(torchattacks, make_network, make_images):
+    """In three channels, since the peer knows no other number."""
+    network = make_network("softplus")
+    images, labels = data(network, make_images)
+    colour = images.expand(-1, 3, -1, -1).clone()
+    sees = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), network).double().requires_grad_(False)
+    sees[0].weight.copy_(torch.tensor([0.5, 0.3, 0.2]).reshape(1, 3, 1, 1))
+    threat = ThreatModel("linf", EPS["linf"])
+    peer = torchattacks.TIFGSM(
+        copy.deepcopy(sees), eps=threat.eps, alpha=STEP * threat.eps, steps=STEPS, decay=0.5, len_kernel=5,
+        diversity_prob=0.0,
+    )  # fmt: skip
+    peer.stacked_kernel = peer.stacked_kernel.double()
+    attack = ti_fgsm(steps=STEPS, step_size=STEP, decay=0.5, kernel=5, keep="last")
+    found, expected = ours(attack, sees, colour, labels, threat), peer(colour, labels)
+    same(found, expected)
+    without = ours(replace(attack, kernel=1), sees, colour, labels, threat)
+    assert (without - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("name", "build"), [("DIFGSM", di_fgsm), ("VMIFGSM", vmi_fgsm)])
+def test_random_transfer_attacks_are_no_weaker_than_torchattacks(name, build, torchattacks, trained, blobs):
+    """With the same steps, on the network that they climb on."""
+    images, labels = blobs
+    threat, settings = ThreatModel("linf", 0.08), {"steps": STEPS, "step_size": STEP}
+    if name == "VMIFGSM":
+        settings["neighbours"] = 5
+    found = ours(build(**settings), trained, images, labels, threat)
+    with torch.random.fork_rng():
+        peer = getattr(torchattacks, name)(copy.deepcopy(trained), eps=threat.eps, alpha=STEP * threat.eps, steps=STEPS)
+        points = peer(images, labels)
+    fooled, fooled_by_peer = ((trained(points).argmax(1) != labels).sum() for points in (found, points))
+    assert 20 < fooled_by_peer < 110
+    assert fooled >= fooled_by_peer - 2  # 2 of 128: both look in random places.
 
 
 FOOLBOX: dict[str, tuple[Attack, str, Callable[[Any, float], Any]]] = {

@@ -12,6 +12,7 @@ from robustmri.attacks.pgd import PGD, bim, fgsm
 from robustmri.attacks.protocol import Attack
 from robustmri.attacks.settings import read_settings
 from robustmri.attacks.square import Square
+from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.errors import SettingsError, did_you_mean
 
 ALL_NORMS = ("linf", "l2", "l1")
@@ -30,6 +31,12 @@ ATTACKS: dict[str, Entry] = {
     "fgsm": Entry(fgsm),
     "bim": Entry(bim),
     "pgd": Entry(PGD),
+    "r-fgsm": Entry(RandomStep),
+    "mi-fgsm": Entry(Transfer),
+    "ni-fgsm": Entry(ni_fgsm),
+    "di-fgsm": Entry(di_fgsm),
+    "ti-fgsm": Entry(ti_fgsm),
+    "vmi-fgsm": Entry(vmi_fgsm),
     "cw": Entry(cw),
     "square": Entry(Square, ("linf", "l2")),
     "fmn": Entry(FMN, minimal=True),
@@ -62,9 +69,15 @@ __all__ = [
     "Attack",
     "CarliniWagnerL2",
     "Noise",
+    "RandomStep",
     "Square",
+    "Transfer",
     "bim",
     "cw",
+    "di_fgsm",
     "fgsm",
     "make_attack",
+    "ni_fgsm",
+    "ti_fgsm",
+    "vmi_fgsm",
 ]

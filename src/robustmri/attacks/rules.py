@@ -63,13 +63,24 @@ def passable(gradient: Images, points: Images, threat: ThreatModel) -> Images:
     return gradient.masked_fill(stuck, 0.0)
 
 
+def evenly(step_size: float, threat: ThreatModel, like: Images) -> Tensor:
+    """What each pixel gets of a change of `step_size` times eps that is the same in all pixels that may change."""
+    whole = threat.measure.size(threat.allow(torch.ones_like(like)))
+    return per_image(torch.as_tensor(step_size * threat.eps).to(whole) / whole.clamp_min(1e-12), like)
+
+
 def steepest(step_size: float) -> Rule:
     """Steps of `step_size` times eps in the norm's steepest direction. Reference: Madry et al. 2018, Sec. 2.1."""
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
-        return seen.points + stride(step_size, seen.gradient, seen.threat), state
+        return seen.points + stride(step_size, _useful(seen.gradient, seen), seen.threat), state
 
     return Rule(lambda images: {}, update)
+
+
+def _useful(gradient: Images, seen: Seen) -> Images:
+    """`gradient`, in l1 `passable`: where all of a step goes to one pixel, that pixel must not be stuck."""
+    return passable(gradient, seen.points, seen.threat) if seen.threat.norm == "l1" else gradient
 
 
 def momentum(step_size: float, decay: float = 1.0) -> Rule:
@@ -79,7 +90,7 @@ def momentum(step_size: float, decay: float = 1.0) -> Rule:
         gradient = seen.gradient
         size = per_image(gradient.flatten(1).abs().sum(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
         total = decay * state["total"] + gradient / size
-        return seen.points + stride(step_size, total, seen.threat), {"total": total}
+        return seen.points + stride(step_size, _useful(total, seen), seen.threat), {"total": total}
 
     return Rule(lambda images: {"total": torch.zeros_like(images)}, update)
 

@@ -12,6 +12,7 @@ ATTACK_NAMES = {
     "fgsm": "FGSM",
     "bim": "BIM",
     "pgd": "PGD",
+    "r-fgsm": "R+FGSM",
     "cw": "CW",
     "fmn": "FMN",
     "cw-l2": "CW-L2",
