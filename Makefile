@@ -4,11 +4,12 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test test-slow test-peer test-gpu lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu benchmark lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
 	@echo "make test       the tests; also test-slow, test-peer, test-gpu"
+	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
 	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
 	@echo "make clean      remove .venv and the caches"
 
@@ -36,6 +37,13 @@ test-peer: $(INSTALLED)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/pytest -m gpu
+
+benchmark: $(INSTALLED)
+	@test -n "$(STANDARD)" -a -n "$(HARDENED)" -a -n "$(COHORT)" || { \
+	  echo "make benchmark STANDARD=RUN HARDENED=RUN COHORT=DIR [OUT=results/benchmarks/cpu] [ARGS='--only curve']"; \
+	  echo "RUN: an undefended and a hardened run of one cohort, as demo and train leave them; see docs/benchmarks.md"; \
+	  exit 2; }
+	$(BIN)/python -m benchmarks "$(STANDARD)" "$(HARDENED)" "$(COHORT)" --out "$(or $(OUT),results/benchmarks/cpu)" $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

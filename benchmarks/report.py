@@ -1,0 +1,135 @@
+"""The results: a JSON file that grows task by task, and a page made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.inputs import versions
+from robustmri.errors import DataError
+from robustmri.models.optimised import fast_precision
+from robustmri.provenance import atomic_file, describe_run, read_json, write_json
+
+FORMAT_VERSION = 1
+RESULTS, PAGE = "benchmarks.json", "benchmarks.md"
+HEADINGS = {
+    "contender": "contender",
+    "median_seconds": "s",
+    "range": "lowest - highest",
+    "ms_per_image_and_step": "ms per image and step",
+    "cosine_to_reference": "cosine of its gradient",
+    "accuracy": "accuracy",
+    "accuracy_within_eps": "accuracy within eps",
+    "mean_l2": "mean l2",
+    "images_of_mean_l2": "of images",
+    "stands_here_only": "stands here only",
+    "stands_in_ours_only": "stands in ours only",
+    "loaded_mib": "MiB, all loaded",
+    "peak_mib": "MiB at the peak",
+    "note": "",
+}
+RATIO_HEADINGS = {
+    "seconds_of": "seconds of",
+    "by_those_of": "divided by those of",
+    "median": "median",
+    "lowest": "lowest",
+    "highest": "highest",
+}
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the numbers depend on; no name, no folder."""
+    run = describe_run()
+    return {
+        "processor": run["processor"],
+        "cores": run["cores"],
+        "threads": torch.get_num_threads(),
+        "bf16": fast_precision(torch.device("cpu")) == "bf16",
+        "system": run["system"],
+        "python": run["python"],
+        "torch": torch.__version__,
+        "packages": run["packages"],
+        "peers": versions(),
+    }
+
+
+def open_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What is in `folder` already, from the same machine, versions and inputs; or an empty start.
+
+    Raises:
+        DataError: it holds results of others, which must not share a page.
+    """
+    head = {"format_version": FORMAT_VERSION, "machine": describe_machine(), "inputs": inputs}
+    if not (folder / RESULTS).exists():
+        return {**head, "tasks": {}}
+    found: dict[str, Any] = read_json(folder / RESULTS)
+    for name, value in head.items():
+        if found.get(name) != value:
+            raise DataError(f"{folder / RESULTS} was made with another {name}. Choose another --out.")
+    return found
+
+
+def add_task(folder: Path, results: dict[str, Any], name: str, record: dict[str, Any]) -> None:
+    """Put one task's record in place and write both files, each whole or not at all."""
+    run = describe_run()
+    results["tasks"][name] = record | {"commit": run["commit"], "created": run["created"]}
+    write_json(folder / RESULTS, results)
+    with atomic_file(folder / PAGE) as partial:
+        partial.write_text(page_of(results), encoding="utf-8")
+
+
+def page_of(results: dict[str, Any]) -> str:
+    """Markdown: the machine, then a table of contenders and one of ratios for each task."""
+    machine = results["machine"]
+    packages = {"torch": machine["torch"], **machine["peers"]}
+    listed = ", ".join(f"{name} {version}" for name, version in packages.items())
+    lines = [
+        "# Benchmarks",
+        "",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, bfloat16 in hardware: "
+        f"{'yes' if machine['bf16'] else 'no'}; {listed}.",
+        "How it was measured: docs/benchmarks.md. Seconds are medians over the rounds; ratios are taken within each",
+        "round, then their median, lowest and highest.",
+        "",
+        "Inputs: " + _facts(results["inputs"]),
+    ]
+    if results["inputs"].get("quick"):
+        lines += ["", "**A quick run, to see that everything runs: its numbers mean nothing.**"]
+    for name, record in results["tasks"].items():
+        lines += ["", f"## {name}", "", f"{record['title']}. {_facts(record['setting'])}", ""]
+        lines += _table([_shown(row) for row in record["rows"]], HEADINGS)
+        for contender, error in record.get("failed", {}).items():
+            lines += ["", f"{contender} did not run: `{error}`"]
+        if record["missing"]:
+            lines += ["", f"Not installed: {', '.join(record['missing'])}."]
+        if record["ratios"]:
+            lines += ["", *_table(record["ratios"], RATIO_HEADINGS)]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    seconds = row.get("seconds")
+    return row | {"range": f"{min(seconds):.2f} - {max(seconds):.2f}"} if seconds else row
+
+
+def _table(rows: list[dict[str, Any]], headings: dict[str, str]) -> list[str]:
+    columns = [name for name in headings if any(row.get(name) not in (None, "") for row in rows)]
+    lines = ["| " + " | ".join(headings[name] for name in columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(_text(row.get(name)) for name in columns) + " |" for row in rows]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _facts(values: dict[str, Any]) -> str:
+    return "; ".join(
+        f"{name.replace('_', ' ')}: {_facts(value) if isinstance(value, dict) else _text(value)}"
+        for name, value in values.items()
+    )
