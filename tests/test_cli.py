@@ -284,13 +284,14 @@ def test_a_loss_that_is_not_finite(robustmri, tiny_cohort, tmp_path):
 
 def test_what_cannot_be_evaluated(refuses, tiny_cohort, tiny_run, tmp_path):
     given = ("evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result")
-    refuses(*given, "--attacks", "pgd,deepfool", says="There is no attack 'deepfool'")
+    refuses(*given, "--attacks", "pgd,deepfoil", says="There is no attack 'deepfoil'")
     refuses(*given, "--eps", "0.04@pixels", says="unknown units 'pixels'")
     refuses(*given, "--eps", "-0.1", says="at least 0")
     refuses(*given, "--curve", "0.1,x", says="eps 'x' is not a number")
     refuses(*given, "--norm", "l3", says="Choices: l1, l2, linf")
     refuses(*given, "--target", "gliona", says="Did you mean 'glioma'?")
     refuses(*given, "--limit", -3, says="limits")
+    refuses(*given, "--region", "leson", says="Did you mean 'lesion'?")
     refuses(*given, "--set", "evaluate.options.pgd.step=3", says="Did you mean 'steps'?")
     refuses(*given, "--set", "evaluate.options.pgd.steps=2.5", says="steps cannot be 2.5")
     refuses(*given, "--set", "evaluate.options.pgd.steps=many", says="steps cannot be 'many'")

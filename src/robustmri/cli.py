@@ -134,6 +134,7 @@ def evaluate(
     curve: Annotated[str, typer.Option(help="Comma-separated further radii, for the curve, by PGD alone.")] = "",
     norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "",
     target: Annotated[str, typer.Option(help="Class that the attacker wants to see; any wrong one if not given.")] = "",
+    region: Annotated[str, typer.Option(help="Where pixels may change: image, brain, lesion, outside-lesion.")] = "",
     limit: Annotated[int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")] = None,
     recipe: RecipeName = "default",
@@ -145,7 +146,8 @@ def evaluate(
     from robustmri.report import comparison_table
 
     given = {
-        "attacks": attacks, "eps": eps, "curve": curve, "norm": norm, "target": target, "limit": limit, "seed": seed,
+        "attacks": attacks, "eps": eps, "curve": curve, "norm": norm, "target": target, "region": region,
+        "limit": limit, "seed": seed,
     }  # fmt: skip
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
     with _progress() as progress:

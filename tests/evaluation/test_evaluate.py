@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from robustmri.data.cohort import Cohort
+from robustmri.data.regions import REGIONS, find_region
 from robustmri.data.split import Split
 from robustmri.errors import DataError, SettingsError
 from robustmri.evaluation.evaluate import evaluated_slices, run_attacks
@@ -295,6 +297,31 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_written(outcomes_
     with pytest.raises(error, match=message):
         outcomes_of(**settings)
     assert not Path(tmp_path / "result").exists()
+
+
+@pytest.mark.parametrize("region", ["brain", "lesion", "outside-lesion"])
+def test_an_attack_stays_in_its_region(outcomes_of, tmp_path, cohort, region):
+    settings = {"region": region, "eps": ("0.3",), "attacks": ("fgsm", "noise"), "examples_per_class": 4}
+    rows = rows_of(outcomes_of(**settings).to_pylist(), "fgsm")
+    result = load_result(tmp_path / "result")
+    assert all(row["verified"] for row in rows)
+    assert any(row["fooled"] for row in rows)
+    assert REGIONS[region] in " ".join(result.threat)
+    assert result.settings["evaluate"]["region"] == region
+    arrays = np.load(tmp_path / "result" / "examples.npz")
+    index = {case.case_id: case.index for case in cohort.cases}
+    where = find_region(cohort, [index[example.case_id] for example in result.examples], region)
+    changed = np.abs(arrays["attacked"] - arrays["clean"] / 65535) > 1e-4
+    assert not changed[~where].any()
+    assert changed[where].mean() > 0.5
+
+
+def test_a_region_that_slices_lack_is_refused(outcomes_of, tmp_path, cohort, monkeypatch):
+    bare = tuple(replace(case, lesion_box=None) if case.index % 2 else case for case in cohort.cases)
+    monkeypatch.setattr("robustmri.workflows.Cohort.open", lambda root: replace(cohort, cases=bare))
+    with pytest.raises(DataError, match=r"'lesion' needs the outline of every lesion; 12 of 24 slices have none"):
+        outcomes_of(region="lesion")
+    assert not (tmp_path / "result").exists()
 
 
 def test_l2_is_measured_in_l2(outcomes_of, tmp_path):

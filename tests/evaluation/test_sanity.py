@@ -159,6 +159,14 @@ def test_better_than_chance_on_flat_grey_fails(table, standing, status):
     assert check.case_ids == ([] if status == "pass" else sorted(f"case{i}" for i in range(5)))
 
 
+def test_only_the_whole_image_can_be_made_flat_grey(table):
+    checks = sanity.run_checks(
+        table(12).add("pgd", 0.5, []).columns(), split_kind="patient", groups="patient", training_attack=None,
+        selected_on="last", region="lesion",
+    )  # fmt: skip
+    assert "at or below chance at eps 0.5" not in [check.name for check in checks]
+
+
 def test_small_eps_is_not_held_to_chance(table):
     assert sanity.check_large_eps(table(12).add("pgd", 0.3, []).add("fgsm", 0.5, []).columns()) is None
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 
+from robustmri.data.regions import REGIONS
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.summary import columns_of, describe_threat, with_worst_case
 from robustmri.models.classifier import Classifier, ClassifierSpec
@@ -38,6 +40,19 @@ def test_eps_is_said_in_three_units_once():
         "Goal of the attacker: any wrong class. Every pixel may change; grey values stay within [0, 1].",
         "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: evasion).",
     ]
+
+
+@pytest.mark.parametrize(("region", "said"), [(name, said) for name, said in REGIONS.items()])
+def test_the_region_is_said(region, said):
+    sentences = describe_threat(EvaluateSettings(attacks=("pgd",), region=region), CLASSIFIER)
+    assert sentences[1] == f"Goal of the attacker: any wrong class. {said}; grey values stay within [0, 1]."
+
+
+def test_l1_is_no_length():
+    said = describe_threat(EvaluateSettings(attacks=("pgd",), eps=("12",), norm="l1"), CLASSIFIER)
+    assert "sum to at most eps = 12 of the [0, 1] range" in said[0]
+    assert "12 pixels from black to white" in said[0]
+    assert "Euclidean" not in " ".join(said)
 
 
 def test_l2_target_and_minimal_attacks_are_said():

@@ -255,6 +255,14 @@ def test_slice_split_and_inferred_groups_are_named(build, tmp_path):
     assert "inferred groups" in inferred
 
 
+def test_a_region_stands_in_the_verdict_and_must_be_the_same_on_both_sides(pair, tmp_path):
+    for folder, region in zip(pair, ("lesion", "image"), strict=True):
+        change(folder, settings={"evaluate": {"region": region}})
+    told = words(Page(read(pair, tmp_path)))
+    assert "of 255 grey levels per pixel inside the lesion is enough" in told
+    assert "The attacks or their settings differ" in told
+
+
 def test_different_attack_settings_are_a_warning(pair, tmp_path):
     assert "Names and settings agree." in words(Page(read(pair, tmp_path)))
     attacks = load_result(pair[1]).attacks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustmri.arrays import Images, Labels
 from robustmri.data.cohort import Cohort
+from robustmri.data.regions import Region, find_region
 
 
 def load_images(cohort: Cohort, indexes: Iterable[int]) -> Images:
@@ -26,4 +27,14 @@ def load_labels(cohort: Cohort, indexes: Iterable[int]) -> Labels:
 def load_masks(cohort: Cohort, indexes: Iterable[int]) -> Tensor | None:
     """Lesions as bool, shape (k, 1, size, size), empty where a case has none; None if no case of the cohort has one."""
     masks = cohort.masks(indexes)
+    return None if masks is None else torch.from_numpy(masks).unsqueeze(1)
+
+
+def load_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> Tensor | None:
+    """Where pixels may change, as bool, shape (k, 1, size, size); None for the whole image.
+
+    Raises:
+        DataError: the lesion of a slice is not outlined.
+    """
+    masks = find_region(cohort, indexes, region)
     return None if masks is None else torch.from_numpy(masks).unsqueeze(1)

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from robustmri.arrays import Logits
 from robustmri.attacks import ATTACKS, MINIMAL, Attack, make_attack
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import load_images, load_labels
+from robustmri.data.loaders import load_images, load_labels, load_region
+from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.errors import DataError, SettingsError, did_you_mean
 from robustmri.evaluation.attacked import Attacked, Cost, attack_batch, logits_of, probabilities, verify, zero_gradients
@@ -55,18 +57,20 @@ def check_answerable(settings: EvaluateSettings, classifier: Classifier, cohort:
     """Refuse, before anything is written, what would else be refused on the way.
 
     Raises:
-        DataError: there is no slice to attack.
+        DataError: there is no slice to attack, or one without the region.
         SettingsError: a target that is no class.
     """
     for job in (CLEAN, *jobs_of(settings)):
         threat_for(job, settings, classifier)
-        if not attacked_slices(job, settings, cohort, split):
+        slices = attacked_slices(job, settings, cohort, split)
+        check_region(cohort, slices, settings.region)
+        if not slices:
             wanted = f" of another class than the target {settings.target!r}" if settings.target else ""
             raise DataError(f"the test set has no slice{wanted}. Split again: robustmri prepare, or raise --limit.")
 
 
-def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier) -> ThreatModel:
-    """The threat model of one job, in image units."""
+def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier, mask: Tensor | None = None) -> ThreatModel:
+    """The threat model of one job, in image units; `mask` says where pixels may change, see `load_region`."""
     target = None
     if settings.target and job != CLEAN:
         if settings.target not in classifier.classes:
@@ -76,9 +80,10 @@ def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier) -> 
         target = classifier.classes.index(settings.target)
     if job.attack in MINIMAL:
         norms = ATTACKS[job.attack].norms
-        return ThreatModel(norm=settings.norm if settings.norm in norms else norms[0], eps=torch.inf, target=target)
+        norm = settings.norm if settings.norm in norms else norms[0]
+        return ThreatModel(norm=norm, eps=torch.inf, target=target, mask=mask)
     eps = job.eps.in_image_units(classifier.spec.std) if job.eps else 0.0
-    return ThreatModel(norm=settings.norm, eps=eps, target=target)
+    return ThreatModel(norm=settings.norm, eps=eps, target=target, mask=mask)
 
 
 def run_attacks(
@@ -183,7 +188,9 @@ class _Bench:
 
         images = load_images(self.cohort, rows).to(self.device)
         labels = load_labels(self.cohort, rows).to(self.device)
-        threat = threat_for(job, self.settings, self.classifier)
+        region = load_region(self.cohort, rows, self.settings.region)
+        mask = None if region is None else region.to(self.device)
+        threat = threat_for(job, self.settings, self.classifier, mask)
         clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
         search = Cost(self.exact if job.attack in MINIMAL else self.fast)
         if job == CLEAN:

@@ -9,7 +9,8 @@ import torch
 
 from robustmri.attacks import make_attack
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import load_images, load_labels, load_masks
+from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
+from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.errors import DataError
 from robustmri.evaluation.attacked import logits_of, loss_gradient, probabilities, verify
@@ -37,7 +38,8 @@ def write_examples(
     )
     device = next(classifier.parameters()).device
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
-    threat = threat_for(job, settings, classifier)
+    region = load_region(cohort, rows, settings.region)
+    threat = threat_for(job, settings, classifier, None if region is None else region.to(device))
     attack = make_attack(job.attack, **settings.options.get(job.attack, {}))
     clean = logits_of(classifier, images)
     points = attack(classifier, images, labels, threat, generator=torch.Generator().manual_seed(settings.seed))
@@ -88,13 +90,15 @@ def named_slices(cohort: Cohort, settings: EvaluateSettings) -> list[int]:
     """The slices that the settings ask for.
 
     Raises:
-        DataError: the cohort has no such case.
+        DataError: the cohort has no such case, or not the region in it.
     """
     index = {case.case_id: case.index for case in cohort.cases}
     unknown = [case_id for case_id in settings.examples if case_id not in index]
     if unknown:
         raise DataError(f"the cohort has no case {unknown[0]!r}, asked for as an example.")
-    return [index[case_id] for case_id in settings.examples]
+    rows = [index[case_id] for case_id in settings.examples]
+    check_region(cohort, rows, settings.region)
+    return rows
 
 
 def _candidates(cohort: Cohort, slices: list[int], settings: EvaluateSettings) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from robustmri.attacks import ATTACKS, MINIMAL, make_attack
+from robustmri.data.regions import Region
 from robustmri.errors import SettingsError
 from robustmri.threat.eps import Eps, parse_eps
 
@@ -21,6 +22,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         curve_attack: attack of the curve.
         norm: "linf", "l2" or "l1"; attacks that look for the nearest fooling image in another norm keep their own.
         target: class that the attacker wants to see; "" for any wrong one.
+        region: where pixels may change, a key of `robustmri.data.regions.REGIONS`.
         options: settings of single attacks, by name, in place of their defaults.
         limit: slices of the test set, evenly spaced; 0: all.
         minimal_limit: the same for attacks that look for the nearest fooling image, which cost far more; 0: all.
@@ -37,6 +39,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     curve_attack: str = "pgd"
     norm: Literal["linf", "l2", "l1"] = "linf"
     target: str = ""
+    region: Region = "image"
     options: dict[str, dict[str, Any]] = {}
     limit: int = 0
     minimal_limit: int = 0

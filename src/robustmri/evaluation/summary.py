@@ -8,6 +8,7 @@ import numpy as np
 
 from robustmri.data.cohort import Cohort
 from robustmri.data.leakage import check_leakage
+from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated, threat_for
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
@@ -58,6 +59,7 @@ def summarise_evaluation(
         training_attack="pgd" if model.objective == "adversarial" else None,
         selected_on="validation" if model.training else "",
         zero_gradient_share=evaluated.zero_gradient_share,
+        region=settings.region,
     )
     return RobustnessReport(
         title=title,
@@ -115,6 +117,11 @@ def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[
                 f"No pixel changes by more than {said}: {image:.4g} of the [0, 1] range, {255 * image:.1f} of 255 grey "
                 f"levels, {image / std:.3g} after normalisation (std {std:g})."
             )
+        elif settings.norm == "l1":
+            sentences.append(
+                f"The changes of all {size} x {size} pixels together, each without its sign, sum to at most {said}: "
+                f"{image:.4g} in units of the [0, 1] range, as much as {image:.4g} pixels from black to white."
+            )
         else:
             sentences.append(
                 f"The change of all {size} x {size} pixels together has a Euclidean length of at most {said}: "
@@ -122,9 +129,12 @@ def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[
                 "every pixel."
             )
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
-    sentences.append(f"Goal of the attacker: {goal}. Every pixel may change; grey values stay within [0, 1].")
+    sentences.append(f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1].")
     sentences.append("Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: evasion).")
     for job in jobs_of(settings):
-        if threat_for(job, settings, classifier).eps == float("inf"):
-            sentences.append(f"{job.attack} has no radius: it looks for the nearest image that fools, in l2.")
+        threat = threat_for(job, settings, classifier)
+        if threat.eps == float("inf"):
+            sentences.append(
+                f"{job.attack} has no radius: it looks for the nearest image that fools, in {threat.norm}."
+            )
     return sentences

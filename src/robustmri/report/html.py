@@ -115,7 +115,8 @@ def _compare_attacks(results: Sequence[RobustnessReport]) -> list[Check]:
         return []
 
     def settings(report: RobustnessReport) -> list[tuple[Any, ...]]:
-        return [tuple(attack.get(key) for key in ("attack", "eps", "settings")) for attack in report.attacks]
+        ran = [tuple(attack.get(key) for key in ("attack", "eps", "settings")) for attack in report.attacks]
+        return [*ran, ("region", report.settings.get("evaluate", {}).get("region", "image"))]
 
     if all(settings(report) == settings(results[0]) for report in results):
         return [Check(name="Same attacks on both sides", status="pass", detail="Names and settings agree.")]

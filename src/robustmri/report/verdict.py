@@ -11,6 +11,7 @@ from robustmri.report.tables import CLEAN, Budget, headline, repairs, stage_name
 from robustmri.report.wording import NORM_NAMES, grey_levels, interval, people, percent, points
 from robustmri.results import Check, Result, RobustnessReport, Status
 
+WITHIN = {"brain": " of the head", "lesion": " inside the lesion", "outside-lesion": " outside the lesion"}
 SEVERITY: dict[Status, int] = {"fail": 0, "warn": 1, "pass": 2}
 
 
@@ -80,10 +81,11 @@ def write_verdict(results: Sequence[RobustnessReport], at: Budget | None) -> tup
     below = _say_clean(results, clean)
     if at is None or worst[0] is None or at.eps_image is None:
         return f"No attack was run on these {slices}.", below
+    where = WITHIN.get(first.settings.get("evaluate", {}).get("region", ""), "")
     shift = (
-        f"A change of at most {grey_levels(at.eps_image)} of 255 grey levels per pixel"
+        f"A change of at most {grey_levels(at.eps_image)} of 255 grey levels per pixel{where}"
         if at.norm == "linf"
-        else f"A change of at most {at.eps_image:.4g} in {NORM_NAMES.get(at.norm, at.norm)} size"
+        else f"A change{where} of at most {at.eps_image:.4g} in {NORM_NAMES.get(at.norm, at.norm)} size"
     )
     subject = "this classifier" if len(results) == 1 else f"the classifier with {_inside(first.model.name)}"
     if repairs(results):

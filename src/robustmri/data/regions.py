@@ -1,0 +1,78 @@
+"""Parts of a slice to which an attack can be confined: the head, the lesion, all but the lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.data.cohort import Cohort
+from robustmri.errors import DataError
+
+Region = Literal["image", "brain", "lesion", "outside-lesion"]
+REGIONS: dict[Region, str] = {
+    "image": "Every pixel may change",
+    "brain": "Only pixels of the head may change (above Otsu's threshold, the largest connected part, holes filled)",
+    "lesion": "Only pixels inside the outlined lesion may change",
+    "outside-lesion": "Only pixels outside the outlined lesion may change",
+}
+"""Name to what the attacker may do, as the report says it."""
+
+Masks = npt.NDArray[np.bool_]
+
+
+def find_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> Masks | None:
+    """Where pixels of these slices may change, shape (k, size, size); None for the whole image."""
+    if region == "image":
+        return None
+    if region == "brain":
+        return np.stack([find_head(cohort.images[index]) for index in indexes])
+    check_region(cohort, indexes, region)
+    lesions = cohort.masks(indexes)
+    return lesions if lesions is None or region == "lesion" else ~lesions
+
+
+def check_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> None:
+    """Refuse a region that some of these slices do not have.
+
+    Raises:
+        DataError: it is about lesions, and one is not outlined.
+    """
+    if region not in ("lesion", "outside-lesion"):
+        return
+    bare = [cohort.cases[index].case_id for index in indexes if cohort.cases[index].lesion_box is None]
+    if bare:
+        raise DataError(
+            f"the region {region!r} needs the outline of every lesion; {len(bare)} of {len(indexes)} slices have none, "
+            f"the first is {bare[0]!r}. Use --region brain, or a source that brings outlines."
+        )
+
+
+def find_head(image: npt.NDArray[Any]) -> Masks:
+    """Foreground of one slice: above Otsu's threshold, its gaps closed, the largest connected part, holes filled."""
+    from scipy import ndimage
+
+    bright = np.pad(image > find_threshold(image), reach := max(1, len(image) // 48))
+    # A scalp that is dark in places would leave the inside open to the background.
+    closed = ndimage.binary_closing(bright, iterations=reach)[reach:-reach, reach:-reach]
+    parts, count = ndimage.label(closed)
+    if not count:
+        return np.ones(image.shape, dtype=bool)
+    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    return np.asarray(ndimage.binary_fill_holes(largest), dtype=bool)
+
+
+def find_threshold(image: npt.NDArray[Any]) -> float:
+    """Grey value that divides an image into two classes as far apart as they can be. Reference: Otsu 1979, Eq. 18.
+
+    >>> find_threshold(np.array([[0, 1, 1], [8, 9, 9]])) > 1
+    True
+    """
+    counts, edges = np.histogram(image, bins=256)
+    below, middles = np.cumsum(counts)[:-1], (edges[:-1] + edges[1:]) / 2
+    above, sums = counts.sum() - below, np.cumsum(counts * middles)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
+    return float(edges[1 + np.argmax(np.nan_to_num(between))])
