@@ -28,7 +28,7 @@ def load_digits() -> tuple[Images, Labels]:
 
 
 def hardened_on_digits(*, epochs: int, limit: int = 0, seed: int = 0) -> Classifier:
-    """ResNet-18, trained on two-step attacks at `EPS`; a minute on two cores.
+    """ResNet-18, trained on two-step attacks at `EPS`; about a minute on two cores.
 
     Args:
         epochs: over the training images.

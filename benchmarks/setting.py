@@ -32,7 +32,7 @@ class Work:
     suite_steps: int = 100
     queries: int = 5000
     digits: int = 0
-    digits_epochs: int = 10
+    digits_epochs: int = 6
     networks: tuple[tuple[str, int, int], ...] = (("resnet50", 224, 16), ("resnet18", 96, 64))
     gradient_steps: int = 3
 
