@@ -31,6 +31,11 @@ _HOME = {
     "parse_eps": "threat.eps",
     "PGD": "attacks",
     "CarliniWagnerL2": "attacks",
+    "SPSA": "attacks",
+    "HopSkipJump": "attacks",
+    "Universal": "attacks",
+    "add_universal": "attacks",
+    "learn_universal": "attacks",
     "Square": "attacks",
     "Transfer": "attacks",
     "FMN": "attacks",
@@ -48,18 +53,23 @@ __all__ = [
     "ClassifierSpec",
     "Cohort",
     "FMN",
+    "HopSkipJump",
     "PGD",
     "RobustMRIError",
+    "SPSA",
     "Split",
     "Square",
     "ThreatModel",
     "Transfer",
+    "Universal",
+    "add_universal",
     "bim",
     "cw",
     "demo",
     "evaluate",
     "fgsm",
     "harden",
+    "learn_universal",
     "load_checkpoint",
     "load_recipe",
     "load_result",
@@ -73,6 +83,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from robustmri.attacks import FMN, PGD, CarliniWagnerL2, Square, bim, cw, fgsm
+    from robustmri.attacks.hop_skip_jump import HopSkipJump
+    from robustmri.attacks.spsa import SPSA
+    from robustmri.attacks.transfer import Transfer
+    from robustmri.attacks.universal import Universal, add_universal, learn_universal
     from robustmri.data.cohort import Cohort
     from robustmri.data.split import Split
     from robustmri.errors import RobustMRIError

@@ -55,7 +55,11 @@ ROWS = [
     Row("vmi-fgsm", 7, 11, {"steps": 3, "neighbours": 2, "look_ahead": True, "diversity": 0.5, "kernel": 3}),
     Row("cw", 4, 5, {"steps": 4}),
     Row("square", 0, 30, {"queries": 30}),
+    Row("spsa", 0, 28, {"steps": 3, "samples": 4}),
+    Row("spsa", 0, 28, {"steps": 3, "samples": 4, "rule": "steepest", "stop_when_fooled": True}),
+    Row("universal", 3, 3, {"epochs": 3, "batch_size": 2}),
     Row("fmn", 20, 21, {"steps": 20}),
+    Row("hop-skip-jump", 0, 8, {"steps": 3, "samples": 20, "starts": 7}),
     Row("cw-l2", 30, 33, {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1}),
 ]
 

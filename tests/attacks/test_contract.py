@@ -153,6 +153,8 @@ def test_same_generator_same_result(row, norm, make_network, make_images):
 
 
 def test_a_batch_is_its_images_one_by_one(row, norm, make_network, make_images):
+    if row.name == "universal":
+        pytest.skip("its one change for all images is what it is about")
     network, images = make_network("softplus"), make_images(6)
     labels = predict(network, images)
     threat = ThreatModel(norm, torch.linspace(0.2, 1.0, 6, dtype=torch.float64) * EPS[norm])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.attacks import CarliniWagnerL2, make_attack
+from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.threat.norms import L2_
 from robustmri.threat.threat_model import ThreatModel
 

@@ -107,5 +107,5 @@ def test_unknown_attacks_and_settings_are_named():
         make_attack("bim", stepz=3)
     assert list(ATTACKS) == [
         "noise", "fgsm", "bim", "pgd", "r-fgsm", "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm", "vmi-fgsm",
-        "cw", "square", "fmn", "cw-l2"
+        "cw", "square", "spsa", "universal", "fmn", "cw-l2", "hop-skip-jump"
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from robustmri.attacks import PGD, Attack, CarliniWagnerL2, Square, bim, fgsm
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, random_points
+from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.attacks.rules import momentum
 from robustmri.attacks.transfer import Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.threat.norms import L2_

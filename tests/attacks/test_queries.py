@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from robustmri.attacks import Square
+from robustmri.attacks import SPSA, HopSkipJump, Square, cw
 from robustmri.attacks.engine import random_points
 from robustmri.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
@@ -96,7 +96,86 @@ def test_square_in_l2_has_full_length(make_network, make_images):
     torch.testing.assert_close((attacked - images).flatten(1).norm(dim=1), torch.full((4,), 0.1).double())
 
 
+@pytest.mark.parametrize("rule", ["adam", "steepest"])
+def test_spsa_is_nearly_as_strong_as_the_gradient(rule, norm, trained, blobs):
+    images, labels = blobs[0][:32], blobs[1][:32]
+    threat = ThreatModel(norm, {"linf": 0.08, "l2": 0.6}[norm])
+    guessed, few, known = (
+        threat.fooled(trained(attack(trained, images, labels, threat, generator=seeded())), labels).sum()
+        for attack in (SPSA(samples=64, rule=rule), SPSA(samples=2, rule=rule), cw(random_start=False))
+    )
+    assert 8 < known < 28
+    # Adam moves all pixels about equally much, which in l2 is not the steepest way.
+    assert guessed >= (0.6 if (norm, rule) == ("l2", "adam") else 0.9) * known
+    assert few < guessed
+
+
+def test_spsa_needs_no_gradient_and_stays_within_the_bounds(make_network, make_images):
+    network, images = make_network("tanh").eval(), make_images(3)
+    seen = []
+
+    def steps_only(points):
+        assert not torch.is_grad_enabled()
+        seen.append((points.min(), points.max()))
+        return network(points)
+
+    labels = network(images).argmax(1)
+    mask = torch.zeros(8, 8)
+    mask[2:5] = 1
+    attacked = SPSA(steps=3)(steps_only, images, labels, ThreatModel(eps=0.05, mask=mask), generator=seeded())
+    assert min(low for low, _ in seen) >= 0
+    assert max(high for _, high in seen) <= 1
+    assert not torch.equal(attacked, images)
+
+
+def test_spsa_ends_when_queries_are_spent(trained, blobs):
+    metered = Metered(trained, limit=9)
+    SPSA()(metered, blobs[0][:4], blobs[1][:4], ThreatModel(eps=1e-3), generator=seeded())
+    assert len(metered.asked) == 10  # The last look is the one that ends it.
+
+
+@pytest.mark.parametrize("target", [None, 1])
+def test_hop_skip_jump_asks_for_decisions_only(norm, target, trained, blobs):
+    images, labels = blobs[0][:6], blobs[1][:6]
+
+    def decisions(points):
+        return torch.nn.functional.one_hot(trained(points).argmax(1), 3).to(points)
+
+    attack = HopSkipJump(steps=3, samples=30)
+    threat = ThreatModel(norm, target=target)
+    one, other = (attack(classifier, images, labels, threat, generator=seeded()) for classifier in (trained, decisions))
+    assert torch.equal(one, other)
+    wanted = labels != (-1 if target is None else target)
+    assert torch.equal(threat.fooled(trained(one), labels), wanted)
+    assert torch.equal(one[~wanted], images[~wanted])
+
+
+def test_hop_skip_jump_comes_nearer_with_more_steps(norm, trained, blobs):
+    images, labels = blobs[0][:16], blobs[1][:16]
+    threat = ThreatModel(norm)
+    far, near = (
+        HopSkipJump(steps=steps, samples=50)(trained, images, labels, threat, generator=seeded()) for steps in (1, 8)
+    )
+    far, near = (threat.measure.size(points - images) for points in (far, near))
+    assert (near <= far + 1e-6).all()  # The first steps are the same; 1e-6: float32 forwards of other batches.
+    assert near.mean() < 0.7 * far.mean()
+
+
+@pytest.mark.parametrize("limit", [1, 3, 20, 60])
+def test_hop_skip_jump_ends_when_queries_are_spent(limit, trained, blobs):
+    images, labels = blobs[0][:4], blobs[1][:4]
+    metered = Metered(trained, limit=limit)
+    attacked = HopSkipJump()(metered, images, labels, ThreatModel("l2"), generator=seeded())
+    assert len(metered.asked) == limit
+    moved = (attacked != images).flatten(1).any(1)
+    assert (trained(attacked).argmax(1) != labels)[moved].all()
+
+
 def test_settings_that_make_no_attack_are_refused():
-    for build in (lambda: Square(0), lambda: Square(share=0.0), lambda: Square(share=1.5)):
+    for build in (
+        lambda: Square(0), lambda: Square(share=0.0), lambda: Square(share=1.5), lambda: SPSA(steps=0),
+        lambda: SPSA(samples=0), lambda: SPSA(reach=0.0), lambda: SPSA(rule="none"), lambda: HopSkipJump(steps=0),
+        lambda: HopSkipJump(samples=0), lambda: HopSkipJump(starts=0),
+    ):  # fmt: skip
         with pytest.raises(ThreatModelError):
             build()

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 from robustmri.attacks.carlini_wagner import CarliniWagnerL2, cw
 from robustmri.attacks.fmn import FMN
+from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
 from robustmri.attacks.protocol import Attack
 from robustmri.attacks.settings import read_settings
+from robustmri.attacks.spsa import SPSA
 from robustmri.attacks.square import Square
 from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
+from robustmri.attacks.universal import Universal, add_universal, learn_universal
 from robustmri.errors import SettingsError, did_you_mean
 
 ALL_NORMS = ("linf", "l2", "l1")
@@ -39,8 +42,11 @@ ATTACKS: dict[str, Entry] = {
     "vmi-fgsm": Entry(vmi_fgsm),
     "cw": Entry(cw),
     "square": Entry(Square, ("linf", "l2")),
+    "spsa": Entry(SPSA),
+    "universal": Entry(Universal, ("linf", "l2")),
     "fmn": Entry(FMN, minimal=True),
     "cw-l2": Entry(CarliniWagnerL2, ("l2",), minimal=True),
+    "hop-skip-jump": Entry(HopSkipJump, ("linf", "l2"), minimal=True),
 }
 """Name on the command line to attack, from the cheapest to the dearest."""
 
@@ -66,16 +72,21 @@ __all__ = [
     "FMN",
     "MINIMAL",
     "PGD",
+    "SPSA",
     "Attack",
     "CarliniWagnerL2",
+    "HopSkipJump",
     "Noise",
     "RandomStep",
     "Square",
     "Transfer",
+    "Universal",
+    "add_universal",
     "bim",
     "cw",
     "di_fgsm",
     "fgsm",
+    "learn_universal",
     "make_attack",
     "ni_fgsm",
     "ti_fgsm",

@@ -18,6 +18,8 @@ ATTACK_NAMES = {
     "cw-l2": "CW-L2",
     "apgd": "APGD",
     "square": "Square",
+    "universal": "Universal",
+    "hop-skip-jump": "HopSkipJump",
     "worst": "Worst case",
 }
 NORM_NAMES = {"linf": "l-infinity", "l2": "l2", "l1": "l1", "l0": "l0"}
