@@ -205,6 +205,21 @@ def test_carlini_wagner_with_active_bounds():
         assert nearest * (1 - 1e-9) <= (found - image).norm() <= 1.02 * nearest  # 2 %: as above.
 
 
+@pytest.mark.parametrize("mask", [None, MASK], ids=["everywhere", "mask"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_hop_skip_jump_finds_the_closed_form_distance(norm, mask):
+    network = linear(3, far=1.0)
+    images = central(network, 4)
+    labels, nearest = radius(network, images, norm, mask)
+    attack = HopSkipJump(steps=20, samples=200)
+    attacked = attack(network, images, labels, ThreatModel(norm, mask=mask), generator=seeded())
+    assert (network(attacked).argmax(1) != labels).all()
+    distance = ThreatModel(norm).measure.size(attacked - images)
+    assert (distance >= nearest * (1 - 1e-9)).all()
+    # Directions are felt at random; in linf a pixel whose sign is felt wrongly costs a whole eps.
+    assert (distance <= {"linf": 1.3, "l2": 1.1}[norm] * nearest).all()
+
+
 @pytest.mark.parametrize("confidence", [0.5, 2.0])
 @pytest.mark.parametrize("target", [None, 1])
 def test_carlini_wagner_fools_by_its_confidence_and_no_more(confidence, target):

@@ -245,6 +245,24 @@ def test_carlini_wagner_is_no_worse_than_foolbox(foolbox, trained, blobs):
     assert L2_.size(found - images)[fooled_by_peer].mean() <= L2_.size(points - images)[fooled_by_peer].mean()
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_hop_skip_jump_is_no_worse_than_foolbox(norm, foolbox, counting, trained, blobs):
+    """With no more queries."""
+    images, labels = blobs[0][:8], blobs[1][:8]
+    counted, counted_peer = counting(trained), counting(copy.deepcopy(trained)).eval()
+    found = ours(HopSkipJump(steps=10, samples=50), counted, images, labels, ThreatModel(norm))
+    model = foolbox.PyTorchModel(counted_peer, bounds=(0, 1), device="cpu")
+    peer = foolbox.attacks.HopSkipJumpAttack(steps=10, initial_gradient_eval_steps=50, constraint=norm)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        _, points, _ = peer(model, images, foolbox.criteria.Misclassification(labels), epsilons=None)
+    right = trained(images).argmax(1) == labels
+    assert (trained(found).argmax(1) != labels).all()
+    assert counted.forwards <= counted_peer.forwards
+    sizes, sizes_of_peer = (ThreatModel(norm).measure.size(x - images)[right] for x in (found, points))
+    assert sizes.mean() <= 1.05 * sizes_of_peer.mean()  # 5 %: both feel their way at random.
+
+
 @pytest.mark.parametrize(("norm", "peer_norm"), [("linf", "Linf"), ("l2", "L2")])
 def test_square_is_no_worse_than_torchattacks(norm, peer_norm, torchattacks, trained, blobs):
     """With the same number of queries. On a wide margin that the network does not see: the peer fails at 12 x 12."""
