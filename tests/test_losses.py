@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robustmri.errors import ThreatModelError
-from robustmri.losses import cross_entropy, difference_of_logits_ratio, kl_divergence, log_odds, margin
+from robustmri.losses import (
+    cross_entropy,
+    difference_of_logits_ratio,
+    kl_divergence,
+    log_odds,
+    margin,
+    targeted_ratio,
+)
 
 LN2 = math.log(2)
 VALUES = [
@@ -28,8 +35,11 @@ VALUES = [
     (difference_of_logits_ratio, [4.0, 1.0, 2.0], 1, 1.0),
     (difference_of_logits_ratio, [4.0, 1.0, 2.0, 3.0], 0, -1 / 2),
     (difference_of_logits_ratio, [1.0, 1.0, 1.0], 0, 0.0),
+    (targeted_ratio, [4.0, 1.0, 2.0, 3.0, -9.0], 1, 3 / 2.5),
+    (targeted_ratio, [4.0, 1.0, 2.0], 1, 3 / 2.5),
+    (targeted_ratio, [4.0, 1.0, 2.0], 0, -2 / 2.5),
 ]
-PER_LABEL = [cross_entropy, log_odds, margin, difference_of_logits_ratio]
+PER_LABEL = [cross_entropy, log_odds, margin, difference_of_logits_ratio, targeted_ratio]
 
 
 @pytest.fixture
@@ -86,8 +96,21 @@ def test_log_odds_keep_their_gradient_where_the_cross_entropy_loses_it():
 
 
 def test_logit_ratio_needs_three_classes():
-    with pytest.raises(ThreatModelError, match="3 classes or more, got 2"):
-        difference_of_logits_ratio(torch.zeros(1, 2), torch.tensor([0]))
+    for loss in (difference_of_logits_ratio, targeted_ratio):
+        with pytest.raises(ThreatModelError, match="3 classes or more, got 2"):
+            loss(torch.zeros(1, 2), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("classes", [3, 4, 10])
+def test_the_targeted_ratio_has_a_slope_whatever_the_rank_of_the_target(classes):
+    """The untargeted ratio is constant where the target ranks third: -1."""
+    logits = torch.randn(1, classes, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
+    for target in logits.argsort(1, descending=True)[0, 1:]:
+        (slope,) = torch.autograd.grad(targeted_ratio(logits, target[None]).sum(), logits)
+        assert slope[0, target] < -1e-3
+    third = logits.argsort(1, descending=True)[0, 2]
+    (flat,) = torch.autograd.grad(difference_of_logits_ratio(logits, third[None]).sum(), logits)
+    assert flat.abs().max() < 1e-12
 
 
 def test_kl_divergence(logits):

@@ -30,6 +30,9 @@ _HOME = {
     "ThreatModel": "threat.threat_model",
     "parse_eps": "threat.eps",
     "PGD": "attacks",
+    "APGD": "attacks",
+    "Cascade": "attacks",
+    "standard": "attacks",
     "CarliniWagnerL2": "attacks",
     "SPSA": "attacks",
     "HopSkipJump": "attacks",
@@ -48,7 +51,9 @@ _HOME = {
 }
 
 __all__ = [
+    "APGD",
     "CarliniWagnerL2",
+    "Cascade",
     "Classifier",
     "ClassifierSpec",
     "Cohort",
@@ -77,12 +82,13 @@ __all__ = [
     "prepare",
     "reproduce",
     "save_checkpoint",
+    "standard",
     "train",
     "write_report",
 ]
 
 if TYPE_CHECKING:
-    from robustmri.attacks import FMN, PGD, CarliniWagnerL2, Square, bim, cw, fgsm
+    from robustmri.attacks import APGD, FMN, PGD, CarliniWagnerL2, Cascade, Square, bim, cw, fgsm, standard
     from robustmri.attacks.hop_skip_jump import HopSkipJump
     from robustmri.attacks.spsa import SPSA
     from robustmri.attacks.transfer import Transfer

@@ -62,6 +62,23 @@ def difference_of_logits_ratio(logits: Logits, labels: Labels) -> PerImage:
     return margin(logits, labels) / (ranked[:, 0] - ranked[:, 2]).clamp_min(1e-12)
 
 
+def targeted_ratio(logits: Logits, targets: Labels) -> PerImage:
+    """Largest other logit minus the target's, divided by how far the third and the fourth lie below the largest.
+
+    Descend it to get the target; needs at least three classes, of which the second stands in for a fourth. With the
+    third logit alone below the line, as in the untargeted ratio, it would be constant while the target ranks third.
+
+    >>> targeted_ratio(torch.tensor([[4.0, 1.0, 2.0, 3.0]]), torch.tensor([2]))
+    tensor([0.8000])
+
+    Reference: Croce & Hein 2020, Eq. 7.
+    """
+    if logits.shape[1] < 3:
+        raise ThreatModelError(f"the logit ratio needs 3 classes or more, got {logits.shape[1]}. Use the margin loss.")
+    ranked = logits.sort(1, descending=True).values[:, :4]
+    return margin(logits, targets) / (ranked[:, 0] - ranked[:, -2:].mean(1)).clamp_min(1e-12)
+
+
 def kl_divergence(logits: Logits, reference: Logits) -> PerImage:
     """KL(reference || logits) between the two softmax distributions, in nats. Reference: Zhang et al. 2019, Eq. 5."""
     return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)

@@ -20,6 +20,7 @@ class Row:
     gradients: int
     forwards: int
     settings: dict[str, Any] = field(default_factory=dict)
+    fewer_forwards: dict[str, int] = field(default_factory=dict)  # In a norm that a member of a suite does not know.
 
     @property
     def attack(self) -> Attack:
@@ -58,9 +59,15 @@ ROWS = [
     Row("spsa", 0, 28, {"steps": 3, "samples": 4}),
     Row("spsa", 0, 28, {"steps": 3, "samples": 4, "rule": "steepest", "stop_when_fooled": True}),
     Row("universal", 3, 3, {"epochs": 3, "batch_size": 2}),
+    Row("apgd", 6, 8, {"steps": 3, "restarts": 2}),
+    Row("apgd", 8, 9, {"steps": 8, "stop_when_fooled": True}),
+    Row("apgd-ce", 8, 9, {"steps": 8}),
+    Row("apgd-dlr", 8, 9, {"steps": 8}),
+    Row("apgd-t", 8, 11, {"steps": 4}),
     Row("fmn", 20, 21, {"steps": 20}),
     Row("hop-skip-jump", 0, 8, {"steps": 3, "samples": 20, "starts": 7}),
     Row("cw-l2", 30, 33, {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1}),
+    Row("standard", 20, 37, {"steps": 4, "queries": 6}, {"l1": 7}),
 ]
 
 

@@ -148,8 +148,10 @@ def test_same_generator_same_result(row, norm, make_network, make_images):
     labels, threat = predict(network, images), ThreatModel(norm, EPS[norm] / 10)
     first, second, third = (row.attack(network, images, labels, threat, generator=seeded(seed)) for seed in (5, 5, 6))
     assert torch.equal(first, second)
+    # APGD's first step spans the cube: on so smooth a network all starts end in one corner.
+    forgets = norm == "linf" and row.name.startswith(("apgd", "standard"))
     same = {"fgsm", "bim", "mi-fgsm", "ni-fgsm", "ti-fgsm", "fmn", "cw-l2"}
-    assert torch.equal(first, third) == (row.name in same)
+    assert torch.equal(first, third) == (forgets or row.name in same)
 
 
 def test_a_batch_is_its_images_one_by_one(row, norm, make_network, make_images):
@@ -195,7 +197,8 @@ def test_k_steps_cost_k_gradients_and_k_plus_one_forwards(row, norm, counting, m
     counted = counting(network)
     labels = torch.zeros(5, dtype=torch.long)
     row.attack(counted, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded())
-    assert (counted.gradients, counted.forwards) == (5 * row.gradients, 5 * row.forwards)
+    forwards = row.forwards - row.fewer_forwards.get(norm, 0)
+    assert (counted.gradients, counted.forwards) == (5 * row.gradients, 5 * forwards)
 
 
 def test_moves_pixels_that_are_exactly_black_or_white(row, norm, make_network):
@@ -219,8 +222,12 @@ def test_images_that_are_wrong_already_stay_wrong(row, norm, make_network, make_
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])
 def test_any_number_of_classes(row, norm, classes, make_network, make_images):
     network, images = make_network("tanh", classes), make_images(5)
-    labels = predict(network, images)
-    attacked = row.attack(network, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded())
+    labels, threat = predict(network, images), ThreatModel(norm, EPS[norm])
+    if row.name == "apgd-dlr" and classes == 2:  # Its ratio of logits would be constant.
+        with pytest.raises(ThreatModelError, match="3 classes or more, got 2"):
+            row.attack(network, images, labels, threat, generator=seeded())
+        return
+    attacked = row.attack(network, images, labels, threat, generator=seeded())
     assert torch.isfinite(attacked).all()
     assert not torch.equal(attacked, images)
 
@@ -286,7 +293,7 @@ def test_refuses_a_classifier_without_a_logit_per_class(row, make_network):
 
 
 @pytest.mark.parametrize("kind", ["plain", "mask-per-image", "eps-per-image", "target"])
-@pytest.mark.parametrize("name", ["bim", "pgd", "cw"])
+@pytest.mark.parametrize("name", ["bim", "pgd", "cw", "apgd", "apgd-t"])
 def test_stopping_when_fooled_fools_the_same_images_for_less(name, norm, kind, counting, trained, blobs):
     images, labels = blobs[0][:60], blobs[1][:60]
     settings = {

@@ -61,6 +61,10 @@ EXACT = {
     "mi-fgsm": {},
     "ni-fgsm": {},
     "vmi-fgsm": {"neighbours": 2},
+    "apgd": {},
+    "apgd-ce": {},
+    "apgd-t": {},
+    "standard": {"queries": 20},
 }
 
 
@@ -102,20 +106,49 @@ def test_carlini_wagner_finds_the_closed_form_distance(classes, far, slack):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "cw"])
+@pytest.mark.parametrize("name", [*EXACT, "apgd-dlr"])
 def test_targeted_flips_just_beyond_the_distance_to_the_target(name, norm):
     network = linear(5, far=100.0)
     images = central(network)
     labels, nearest = radius(network, images, norm)
     for target in (0, 1):
         threat = ThreatModel(norm, 1.001 * nearest, target=target)
-        attacked = make_attack(name, **EXACT[name])(network, images, labels, threat, generator=seeded())
+        attacked = make_attack(name, **EXACT.get(name, {}))(network, images, labels, threat, generator=seeded())
         won = network(attacked).argmax(1) == target
         assert won.all()
         assert torch.equal(threat.fooled(network(attacked), labels), labels != target)
         inside = ThreatModel(norm, 0.999 * nearest, target=target)
-        attacked = make_attack(name, **EXACT[name])(network, images, labels, inside, generator=seeded())
+        attacked = make_attack(name, **EXACT.get(name, {}))(network, images, labels, inside, generator=seeded())
         assert torch.equal(network(attacked).argmax(1), labels)
+
+
+@pytest.mark.parametrize("name", ["apgd", "apgd-ce", "apgd-t", "standard"])
+def test_l1_with_active_bounds(name):
+    """The best change takes the pixels of the largest weights, one after another, each as far as 0 or 1."""
+    network = linear(2)
+    images = torch.rand(N, 1, 8, 8, generator=seeded(3), dtype=torch.float64).round(decimals=1)
+    with torch.no_grad():
+        network[1].weight.mul_(0.1)
+        network[1].bias.add_(torch.tensor([0.7, 0.0]) - network(images).mean(0))
+    weight, logits = network[1].weight.detach(), network(images).detach()
+    labels = logits.argmax(1)
+    nearest = []
+    for image, label, own in zip(images, labels, logits, strict=True):
+        difference = (weight[label] - weight[1 - label]).reshape(1, 8, 8)
+        order = difference.abs().flatten().argsort(descending=True)
+        slope, room = difference.abs().flatten()[order], room_for(image, difference).flatten()[order]
+        before = room.cumsum(0) - room
+        reach = solve(
+            lambda eps, s=slope, r=room, b=before: (s * torch.minimum((eps - b).clamp_min(0), r)).sum(),
+            own[label] - own[1 - label],
+        )
+        assert 0.5 < reach < 9
+        assert (before < reach).sum() > 1  # The bounds do bind.
+        nearest.append(reach)
+    for factor, fools in ((0.999, False), (1.02, True)):  # 2 %: the number of pixels adapts in few checkpoints.
+        threat = ThreatModel("l1", factor * torch.tensor(nearest, dtype=torch.float64))
+        attacked = make_attack(name, **EXACT[name])(network, images, labels, threat, generator=seeded())
+        assert ((network(attacked).argmax(1) != labels) == fools).all()
 
 
 def test_targeted_carlini_wagner_finds_the_distance_to_the_target():

@@ -40,7 +40,7 @@ def test_fgsm_and_bim_are_pgd(norm, make_network, make_images):
         assert torch.equal(results[0], (images + 0.1 * points.grad.sign()).clamp(0, 1))
 
 
-@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "cw"])
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t"])
 def test_more_eps_never_raises_accuracy(name, norm, trained, blobs):
     images, labels = blobs
     curve = [accuracy(trained, make_attack(name), images, labels, ThreatModel(norm, eps)) for eps in EPS[norm]]
@@ -59,6 +59,30 @@ def test_more_steps_never_raise_accuracy(name, norm, trained, blobs):
     ]
     assert falls(curve)
     assert curve[-1] < curve[0]
+
+
+@pytest.mark.parametrize("name", ["apgd", "apgd-ce", "apgd-dlr", "apgd-t", "standard"])
+def test_more_adaptive_steps_never_raise_accuracy(name, norm, trained, blobs):
+    images, labels = blobs
+    threat = ThreatModel(norm, EPS[norm][3])
+    settings = {"queries": 20} if name == "standard" else {}
+    curve = [
+        accuracy(trained, make_attack(name, steps=steps, **settings), images, labels, threat)
+        for steps in (1, 4, 16, 64)
+    ]
+    assert falls(curve)
+    assert curve[-1] < curve[0]
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.06), ("linf", 0.1), ("l2", 0.5), ("l2", 0.8), ("l1", 2.5)])
+def test_the_suite_is_no_weaker_than_its_members_nor_than_pgd(norm, eps, trained, blobs):
+    images, labels = blobs
+    threat = ThreatModel(norm, eps)
+    suite = accuracy(trained, make_attack("standard", queries=100), images, labels, threat)
+    others = [make_attack(name, steps=100) for name in ("pgd", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t")]
+    accuracies = [accuracy(trained, attack, images, labels, threat) for attack in others]
+    assert suite <= min(accuracies)
+    assert 0.1 < suite < 0.9
 
 
 def test_more_restarts_never_raise_accuracy(norm, trained, blobs):
@@ -107,5 +131,6 @@ def test_unknown_attacks_and_settings_are_named():
         make_attack("bim", stepz=3)
     assert list(ATTACKS) == [
         "noise", "fgsm", "bim", "pgd", "r-fgsm", "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm", "vmi-fgsm",
-        "cw", "square", "spsa", "universal", "fmn", "cw-l2", "hop-skip-jump"
+        "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t", "square", "spsa", "universal", "fmn", "cw-l2", "hop-skip-jump",
+        "standard"
     ]  # fmt: skip

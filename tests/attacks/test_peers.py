@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustmri.attacks import PGD, Attack, CarliniWagnerL2, Square, bim, fgsm
+from robustmri.attacks import PGD, Attack, CarliniWagnerL2, Square, bim, fgsm, standard
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, random_points
 from robustmri.attacks.hop_skip_jump import HopSkipJump
-from robustmri.attacks.rules import momentum
+from robustmri.attacks.rules import adaptive, momentum
 from robustmri.attacks.transfer import Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
-from robustmri.threat.norms import L2_
+from robustmri.threat.norms import L2_, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 pytestmark = pytest.mark.peer
@@ -278,3 +278,61 @@ def test_square_is_no_worse_than_torchattacks(norm, peer_norm, torchattacks, tra
     assert 8 < fooled_by_peer < 60
     # 3 of 64: both search at random.
     assert fooled >= fooled_by_peer - 3
+
+
+@pytest.mark.parametrize(("norm", "peer_norm", "eps"), [("linf", "Linf", 0.06), ("l2", "L2", 0.5)])
+@pytest.mark.parametrize(("loss", "peer_loss"), [("cross_entropy", "ce"), ("dlr", "dlr")])
+def test_apgd_is_no_worse_than_torchattacks(norm, peer_norm, eps, loss, peer_loss, torchattacks, trained, blobs):
+    """From the same random start, by the same steps. At 100 steps its checkpoints are those of the paper."""
+    images, labels, threat = blobs[0].double(), blobs[1], ThreatModel(norm, eps)
+    network = copy.deepcopy(trained).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        draw = 2 * torch.rand(images.shape) - 1 if norm == "linf" else torch.randn(images.shape)
+        start = threat.project(images + eps * draw / per_image(threat.measure.size(draw), draw), images)
+        torch.manual_seed(0)
+        peer = torchattacks.APGD(copy.deepcopy(network), norm=peer_norm, eps=eps, steps=100, loss=peer_loss)
+        best_of_peer, right_of_peer, *_ = peer.attack_single_run(images, labels)
+    found = climb(
+        network, images, labels, threat, start=start, steps=100, rule=adaptive(100),
+        objective=loss_against(loss, labels, threat),
+    )  # fmt: skip
+    assert (~found.fooled).sum() <= right_of_peer.sum() < 120
+    # It compares the step after a return with the point that it returned from, and a share of 3/4 counts as too few.
+    equal = (found.images - best_of_peer).abs().flatten(1).amax(1) < 1e-6
+    assert equal.sum() > 0.6 * len(images)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_suite_runs_where_autoattack_cannot(classes, torchattacks, make_network, make_images):
+    """Its targeted attacks index the fourth logit, its logit ratio the third."""
+    network, images = make_network("tanh", classes).float().eval(), make_images(6).float()
+    labels = network(images).argmax(1)
+    with pytest.raises(IndexError), torch.random.fork_rng():
+        torchattacks.AutoAttack(copy.deepcopy(network), eps=0.01, n_classes=classes)(images, labels)
+    found = ours(standard(queries=100), network, images, labels, ThreatModel("linf", 0.01))
+    assert (found - images).abs().max() <= 0.01 + 1e-6
+    assert not torch.equal(found, images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "peer_norm", "eps"), [("linf", "Linf", 0.05), ("l2", "L2", 0.25)])
+def test_the_suite_agrees_with_autoattack_for_fewer_gradients(
+    norm, peer_norm, eps, torchattacks, counting, make_network, make_images
+):
+    """Among ten classes, gradients only, for which it takes a third. Its own AutoAttack takes 10 steps, not 100."""
+    network, images = make_network("softplus", 10).float().eval(), make_images(24).float()
+    labels = network(images).argmax(1)
+    counted, of_peer = counting(network), counting(copy.deepcopy(network))
+    found = ours(standard(queries=1), counted, images, labels, ThreatModel(norm, eps))
+    words = {"norm": peer_norm, "eps": eps, "steps": 100}
+    with torch.random.fork_rng():
+        peer = torchattacks.MultiAttack([
+            torchattacks.APGD(of_peer, **words),
+            torchattacks.APGDT(of_peer, n_classes=10, **words),
+            torchattacks.FAB(of_peer, n_classes=10, multi_targeted=True, **words),
+        ])  # fmt: skip
+        points = peer(images, labels)
+    right, right_of_peer = ((network(x).argmax(1) == labels).sum() for x in (found, points))
+    assert 4 < right <= right_of_peer
+    assert counted.gradients < of_peer.gradients / 3

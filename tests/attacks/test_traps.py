@@ -33,7 +33,7 @@ class Sure(nn.Module):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "cw"])
+@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t"])
 def test_a_saturated_network_does_not_look_robust(name, norm, trained, blobs):
     images, labels = blobs
     sure = Sure(trained, 1e3)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from robustmri.attacks.apgd import APGD, apgd_ce, apgd_dlr, apgd_t
 from robustmri.attacks.carlini_wagner import CarliniWagnerL2, cw
+from robustmri.attacks.cascade import Cascade, standard
 from robustmri.attacks.fmn import FMN
 from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.attacks.noise import Noise
@@ -41,12 +43,17 @@ ATTACKS: dict[str, Entry] = {
     "ti-fgsm": Entry(ti_fgsm),
     "vmi-fgsm": Entry(vmi_fgsm),
     "cw": Entry(cw),
+    "apgd": Entry(APGD),
+    "apgd-ce": Entry(apgd_ce),
+    "apgd-dlr": Entry(apgd_dlr),
+    "apgd-t": Entry(apgd_t),
     "square": Entry(Square, ("linf", "l2")),
     "spsa": Entry(SPSA),
     "universal": Entry(Universal, ("linf", "l2")),
     "fmn": Entry(FMN, minimal=True),
     "cw-l2": Entry(CarliniWagnerL2, ("l2",), minimal=True),
     "hop-skip-jump": Entry(HopSkipJump, ("linf", "l2"), minimal=True),
+    "standard": Entry(standard),
 }
 """Name on the command line to attack, from the cheapest to the dearest."""
 
@@ -67,6 +74,7 @@ def make_attack(name: str, **settings: Any) -> Attack:
 
 
 __all__ = [
+    "APGD",
     "ALL_NORMS",
     "ATTACKS",
     "FMN",
@@ -75,6 +83,7 @@ __all__ = [
     "SPSA",
     "Attack",
     "CarliniWagnerL2",
+    "Cascade",
     "HopSkipJump",
     "Noise",
     "RandomStep",
@@ -82,6 +91,9 @@ __all__ = [
     "Transfer",
     "Universal",
     "add_universal",
+    "apgd_ce",
+    "apgd_dlr",
+    "apgd_t",
     "bim",
     "cw",
     "di_fgsm",
@@ -91,4 +103,5 @@ __all__ = [
     "ni_fgsm",
     "ti_fgsm",
     "vmi_fgsm",
+    "standard",
 ]

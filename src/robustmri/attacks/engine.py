@@ -13,15 +13,17 @@ from robustmri.arrays import Images, Labels, Logits, PerImage
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.errors import ThreatModelError
-from robustmri.losses import log_odds, margin
+from robustmri.losses import difference_of_logits_ratio, log_odds, margin, targeted_ratio
 from robustmri.threat.norms import per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 
 Objective = Callable[[Images, Logits, Tensor], PerImage]
 Look = Callable[[Predictor, Images, Tensor, Objective, State], tuple[PerImage, Logits, Images]]
-LossName = Literal["cross_entropy", "margin"]
-LOSSES = {"cross_entropy": log_odds, "margin": margin}
+LossName = Literal["cross_entropy", "margin", "dlr"]
+LOSSES = {"cross_entropy": log_odds, "margin": margin, "dlr": difference_of_logits_ratio}
 """What each named loss climbs; for the cross-entropy its log-odds, which takes the same steps and never underflows."""
+TARGETED = {**LOSSES, "dlr": targeted_ratio}
+"""What each descends towards a target."""
 
 
 class Found(NamedTuple):
@@ -58,8 +60,13 @@ def loss_against(name: LossName, labels: Labels, threat: ThreatModel) -> Objecti
     loss = LOSSES[name]
     if threat.target is None:
         return lambda points, logits, rows: loss(logits, labels[rows])
-    target = threat.target
-    return lambda points, logits, rows: -loss(logits, torch.full_like(rows, target))
+    return loss_towards(name, torch.full_like(labels, threat.target))
+
+
+def loss_towards(name: LossName, targets: Labels) -> Objective:
+    """The same, towards a class of each image's own."""
+    loss = TARGETED[name]
+    return lambda points, logits, rows: -loss(logits, targets[rows])
 
 
 def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predictor:
@@ -78,6 +85,21 @@ def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predi
     return predict
 
 
+class Dealt(torch.Generator):
+    """A generator for one attack on a part of a batch: the number that each image takes is laid ready.
+
+    So what an image draws does not depend on which others are still there.
+    """
+
+    numbers: list[int]
+
+    def __new__(cls, numbers: list[int]) -> Dealt:
+        """With one number for each image."""
+        dealt = super().__new__(cls)
+        dealt.numbers = numbers
+        return dealt
+
+
 def draw_seeds(generator: torch.Generator, n: int, each: int) -> list[list[int]]:
     """`each` seeds for every image, so that an image's random stream does not depend on the company it is in.
 
@@ -88,8 +110,11 @@ def draw_seeds(generator: torch.Generator, n: int, each: int) -> list[list[int]]
     >>> [seeds[:1] for seeds in many] == few
     True
     """
-    own = torch.randint(2**62, (n,), generator=generator)
-    streams = [torch.Generator().manual_seed(int(seed)) for seed in own]
+    if isinstance(generator, Dealt):
+        own = generator.numbers
+    else:
+        own = torch.randint(2**62, (n,), generator=generator).tolist()
+    streams = [torch.Generator().manual_seed(seed) for seed in own]
     return [torch.randint(2**62, (each,), generator=stream).tolist() for stream in streams]
 
 

@@ -1,0 +1,124 @@
+"""A suite: attacks one after another, each on the images that all before left standing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustmri.arrays import Images, Labels
+from robustmri.attacks.apgd import APGD, apgd_ce, apgd_t
+from robustmri.attacks.engine import (
+    Dealt,
+    Found,
+    checked,
+    draw_seeds,
+    exhausted,
+    frozen,
+    loss_against,
+    worse_of,
+)
+from robustmri.attacks.fmn import FMN
+from robustmri.attacks.protocol import Attack, Predictor
+from robustmri.attacks.square import Square
+from robustmri.errors import ThreatModelError
+from robustmri.threat.norms import per_image
+from robustmri.threat.threat_model import ThreatModel
+
+ROUNDING = 1e-6
+"""Adding a perturbation to an image rounds its pixels; a point may be so much further than eps."""
+
+
+class Fallen(NamedTuple):
+    """The worst point of each image, and the place of the member that broke it: -1 where none did, shape (n,)."""
+
+    images: Images
+    broken_by: Tensor
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Attacks one after another, each on the images that all before left standing: the worst case of each image.
+
+    What an image draws at random does not depend on which others stand. A member that looks for the nearest fooling
+    image is held to eps: a point further away is projected, and tested like any other.
+
+    Args:
+        members: name to attack, cheap ones first; they should leave each image at its first success.
+        left_out: norm to the names of the members that do not know it.
+    """
+
+    members: Mapping[str, Attack]
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = {name for names in self.left_out.values() for name in names} - set(self.members)
+        if not self.members or unknown:
+            raise ThreatModelError(
+                f"expected one member or more, and only members to be left out, got {list(self.members)} and "
+                f"{dict(self.left_out)}."
+            )
+
+    def __call__(
+        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+    ) -> Images:
+        """See `Attack`."""
+        return self.run(classifier, images, labels, threat, generator=generator).images
+
+    def run(
+        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+    ) -> Fallen:
+        """The same, and which member broke each image, as its place in `members`."""
+        threat.check(images, labels)
+        threat.check_radius()
+        predict, images = checked(classifier, labels, threat), images.detach()
+        rows = torch.arange(len(images), device=images.device)
+        standing, low = torch.zeros_like(rows, dtype=torch.bool), torch.full_like(rows, -torch.inf, dtype=images.dtype)
+        worst, broken_by = Found(images.clone(), standing, low), torch.full_like(rows, -1)
+        seeds = draw_seeds(generator, len(images), each=len(self.members))
+        for place, (name, attack) in enumerate(self.members.items()):
+            if name in self.left_out.get(threat.norm, ()):
+                continue
+            if not len(rows) or (place and exhausted(classifier)):
+                break
+            here, x, y = threat.at(rows), images[rows], labels[rows]
+            dealt = Dealt([seeds[row][place] for row in rows.tolist()])
+            points = attack(classifier, x, y, here, generator=dealt)
+            inside = here.measure.size(points - x) <= torch.as_tensor(here.eps).to(x) + ROUNDING
+            points = torch.where(per_image(inside, points), points, here.project(points, x))
+            with frozen(classifier), torch.no_grad():
+                logits = predict(points)  # Tested again, not trusted.
+            merit = loss_against("margin", y, here)(points, logits, torch.arange(len(y), device=y.device)).to(low)
+            fooled = here.fooled(logits, y)
+            again = worse_of(Found(*(part[rows] for part in worst)), Found(points, fooled, merit))
+            for part, values in zip(worst, again, strict=True):
+                part[rows] = values
+            broken_by[rows[fooled]] = place
+            rows = rows[~fooled]
+        return Fallen(worst.images, broken_by)
+
+
+def standard(steps: int = 100, queries: int = 5000) -> Cascade:
+    """AutoAttack's idea for two classes and more: nothing to tune, several objectives, one attack without gradients.
+
+    A few steps on the margin break most images; those that stand get APGD on the log-odds and towards the three
+    likeliest other classes, FMN, and Square (not in l1). With K classes an image that stands costs
+    110 + 100 min(K - 1, 3) + 100 gradients: 510 where AutoAttack takes 1900.
+
+    Args:
+        steps: of each gradient attack but the first.
+        queries: of Square.
+
+    Reference: Croce & Hein 2020, Sec. 6.
+    """
+    members: dict[str, Attack] = {
+        "apgd": APGD(steps=min(10, steps), stop_when_fooled=True),
+        "apgd-ce": apgd_ce(steps=steps, stop_when_fooled=True),
+        "apgd-t": apgd_t(steps=steps, targets=3, stop_when_fooled=True),
+        "fmn": FMN(steps=steps),
+        "square": Square(queries=queries),
+    }
+    return Cascade(members, left_out={"l1": ("square",)})
