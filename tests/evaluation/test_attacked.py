@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustmri.attacks import PGD, CarliniWagnerL2, Noise
-from robustmri.evaluation.attacked import Cost, attack_batch, verify, zero_gradients
+from robustmri.evaluation.attacked import attack_batch, verify, zero_gradients
 from robustmri.threat.threat_model import ThreatModel
 
 THREAT = ThreatModel(eps=0.15)
@@ -142,13 +142,6 @@ def test_the_nearest_image_has_no_radius(trained, blobs):
     assert done.verified.all()
     assert done.fooled.float().mean() > 0.8
     assert 0 < done.distance_l2[done.fooled].median() < 2
-
-
-def test_cost_counts_images(trained, blobs):
-    images, labels = blobs
-    cost = Cost(trained)
-    PGD(steps=4)(cost, images, labels, THREAT, generator=torch.Generator())
-    assert (cost.gradients, cost.forwards) == (4 * len(images), 5 * len(images))
 
 
 def test_a_saturated_network_has_a_gradient_and_a_step_function_has_none(trained, blobs):

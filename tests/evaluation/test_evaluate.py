@@ -23,7 +23,7 @@ from robustmri.evaluation.summary import columns_of, with_worst_case
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.results import load_result
 from robustmri.workflows import evaluate
-from tiny import PLACES, column, read_outcomes, rows_of
+from tiny import PLACES, column, read_outcomes, rows_of, tiny_network
 
 SMALL = {
     "attacks": ("noise", "fgsm", "pgd", "cw", "cw-l2"), "eps": ("0.04", "0.2@normalised", "0"),
@@ -145,6 +145,19 @@ def test_costs_are_told(done):
     assert told["pgd", "0.04"]["gradients_per_image"] <= 16
     assert told["noise", "0.04"]["gradients_per_image"] == 0
     assert told["cw-l2", None]["slices"] == 6
+
+
+def test_progress_says_what_was_broken_so_far(outcomes_of):
+    told = []
+    outcomes = outcomes_of(progress=lambda *said: told.append(said), batch_size=16).to_pylist()
+    assert [(task, done, total) for task, done, total, _ in told] == [("evaluation", k + 1, 6) for k in range(6)]
+    for attack, note in (("fgsm", told[3][3]), ("pgd", told[5][3])):
+        rows = rows_of(outcomes, attack)
+        each = np.mean(column(rows, "gradients"))
+        assert (
+            note == f"{attack}-0.04-image: 24 images, {sum(column(rows, 'fooled'))} broken, {each:.1f} gradients each"
+        )
+    assert told[4][3].startswith("pgd-0.04-image: 16 images, ")
 
 
 def test_the_result_file_is_the_result(done):
@@ -329,6 +342,58 @@ def test_l2_is_measured_in_l2(outcomes_of, tmp_path):
     assert 0.7 < max(column(pgd, "distance_l2")) <= 0.8 + 1e-6
     assert max(column(pgd, "distance_linf")) > 0.8 / 32
     assert "Euclidean" in load_result(tmp_path / "result").threat[0]
+
+
+@pytest.mark.parametrize("limits", [{"max_gradients": 2}, {"max_forwards": 3}, {"max_seconds": 1e-6}], ids=str)
+def test_a_budget_that_was_spent_is_told(outcomes_of, tmp_path, limits):
+    outcomes = outcomes_of(attacks=("pgd",), eps=("0.01",), **limits).to_pylist()
+    cut = [row for row in rows_of(outcomes, "pgd") if row["cut_short"]]
+    assert cut
+    assert not any(row["fooled"] for row in cut)
+    assert max(column(outcomes, "gradients")) <= 2
+    result = load_result(tmp_path / "result")
+    (check,) = [check for check in result.checks if check.name == "no attack ended by its budget"]
+    assert check.status == "warn"
+    assert f"pgd linf 0.01: {len(cut)} of 24 images" in check.detail
+    assert "Budget of the attacker: at most " in " ".join(result.threat)
+
+
+class Cramped(torch.nn.Module):
+    """Has no memory for more than five images at once."""
+
+    def __init__(self, network, tried):
+        super().__init__()
+        self.network, self.tried = network, tried
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def forward(self, images):
+        self.tried.append(len(images))
+        if len(images) > 5:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return self.network(images)
+
+
+def test_where_memory_runs_out_the_result_is_the_same(cohort, split, tmp_path):
+    settings = EvaluateSettings(attacks=("pgd",), eps=("0.1",), precision="fp32", options={"pgd": {"steps": 3}})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = tiny_network("", 3, 32).eval()
+    spec, tried = ClassifierSpec(backbone="custom", classes=cohort.classes, size=32), []
+    whole, cramped = (
+        run_attacks(
+            Classifier(made, spec), cohort, split, settings, tmp_path / name, identity="", device=torch.device("cpu")
+        ).outcomes
+        for name, made in (("whole", network), ("cramped", Cramped(network, tried)))
+    )  # fmt: skip
+    assert {24, 12, 6, 3} <= set(tried)
+    exact = ["case_id", "attack", "prediction", "fooled", "verified"]
+    assert cramped.select(exact).equals(whole.select(exact))
+    # The random starts are the same; sums over another number of images are rounded otherwise.
+    np.testing.assert_allclose(cramped["distance_l2"], whole["distance_l2"], atol=1e-4)
+    assert len(set(cramped["distance_l2"].to_pylist())) > 3
+    assert sum(cramped["gradients"].to_pylist()) == pytest.approx(sum(whole["gradients"].to_pylist()))
 
 
 class Broken(torch.nn.Module):

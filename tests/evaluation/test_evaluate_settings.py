@@ -40,6 +40,7 @@ def test_jobs_that_differ_have_names_that_differ():
         ({"curve": ("0.1",), "curve_attack": "x"}, "no attack 'x'"),
         ({"batch_size": 0}, "batch_size"),
         ({"limit": -1}, "limits"),
+        ({"max_seconds": -1.0}, "max_seconds, max_gradients and max_forwards must be at least 0"),
         ({"examples_per_class": -1}, "examples_per_class"),
     ],
     ids=str,

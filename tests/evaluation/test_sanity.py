@@ -171,6 +171,15 @@ def test_small_eps_is_not_held_to_chance(table):
     assert sanity.check_large_eps(table(12).add("pgd", 0.3, []).add("fgsm", 0.5, []).columns()) is None
 
 
+def test_a_search_that_was_cut_short_is_a_warning(table):
+    made = table(4).add("pgd", 0.04, [1], cut_short={2: True, 3: True}).add("fgsm", 0.04, [])
+    check = sanity.check_budget(with_worst(made.columns()))
+    assert (check.status, check.case_ids) == ("warn", ["case2", "case3"])
+    assert "pgd linf 0.04: 2 of 4 images, after 10.0 gradients and 11.0 forwards an image" in check.detail
+    assert "fgsm" not in check.detail
+    assert sanity.check_budget(table(4).add("pgd", 0.04, [1]).columns()).status == "pass"
+
+
 @pytest.mark.parametrize(("share", "status"), [(0.0, "pass"), (0.03, "warn"), (0.4, "fail")])
 def test_vanished_gradients_are_told(share, status):
     check = sanity.check_gradients(share)

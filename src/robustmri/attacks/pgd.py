@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from robustmri.arrays import Images, Labels
-from robustmri.attacks.engine import LossName, climb, draw_seeds, loss_against, random_points, worse_of
+from robustmri.attacks.engine import LossName, climb, draw_seeds, exhausted, loss_against, random_points, worse_of
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import steepest
 from robustmri.errors import ThreatModelError
@@ -60,7 +60,7 @@ class PGD:
         rows = torch.arange(len(images), device=images.device)
         seeds = draw_seeds(generator, len(images), each=self.restarts)
         for restart in range(self.restarts):
-            if not len(rows):
+            if not len(rows) or (found is not None and exhausted(classifier)):
                 break
             here, x, y = threat.at(rows), images[rows], labels[rows]
             own = [seeds[row][restart] for row in rows.tolist()]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from robustmri.arrays import Images, Labels, Logits
-from robustmri.attacks import PGD, Attack
+from robustmri.attacks import Attack
 from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Predictor
+from robustmri.evaluation.cost import Cost, Metered
 from robustmri.models.classifier import Classifier
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
@@ -31,21 +32,6 @@ class Attacked(NamedTuple):
     distance_l2: Tensor
     distance_l1: Tensor
     distance_l0: Tensor
-
-
-class Cost:
-    """A predictor that counts: `forwards` and `gradients` are images that went through, each way."""
-
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
-        self.forwards = 0
-        self.gradients = 0
-
-    def __call__(self, images: Images) -> Logits:
-        """Logits of `images`."""
-        self.forwards += len(images)
-        self.gradients += len(images) if images.requires_grad else 0
-        return self.predictor(images)
 
 
 def logits_of(classifier: Classifier, images: Images) -> Logits:
@@ -75,6 +61,7 @@ def attack_batch(
     threat: ThreatModel,
     *,
     generator: torch.Generator,
+    cost: Cost | None = None,
 ) -> Attacked:
     """Attack the images that are not won already; those stay unchanged.
 
@@ -85,26 +72,31 @@ def attack_batch(
         images: originals.
         labels: true classes.
         threat: the set that must not be left.
-        generator: randomness of the attack.
+        generator: randomness of the attack; left behind the numbers of the images that were attacked.
+        cost: account of both searches, with what they may spend together.
     """
+    cost = cost or Cost(len(images))
     clean = logits_of(classifier, images)
     result = images.clone()
     rows = torch.nonzero(~threat.fooled(clean, labels))[:, 0]
-    quick = replace(attack, stop_when_fooled=True) if isinstance(attack, PGD) else attack
-    state = generator.get_state()
+    quick = replace(attack, stop_when_fooled=True) if hasattr(attack, "stop_when_fooled") else attack  # type: ignore[type-var]
+    state = after = generator.get_state()
     for predictor in (search, classifier):
         if not len(rows):
             break
         generator.set_state(state)
         x, y, here = images[rows], labels[rows], threat.at(rows)
-        found = quick(predictor, x, y, here, generator=generator)
+        found = quick(Metered(predictor, cost), x, y, here, generator=generator)
         result[rows] = found
+        if predictor is search:
+            after = generator.get_state()
         if search is classifier:
             break
         # Where low precision claims a success that float32 does not see, search again in float32.
         with torch.no_grad():
             claimed = here.fooled(predictor(found), y)
         rows = rows[claimed & ~here.fooled(logits_of(classifier, found), y)]
+    generator.set_state(after)
     return verify(classifier, result, images, labels, threat)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,9 @@ from robustmri.data.loaders import load_images, load_labels, load_region
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.errors import DataError, SettingsError, did_you_mean
-from robustmri.evaluation.attacked import Attacked, Cost, attack_batch, logits_of, probabilities, verify, zero_gradients
+from robustmri.evaluation.attacked import Attacked, attack_batch, logits_of, probabilities, verify, zero_gradients
+from robustmri.evaluation.cost import Cost
+from robustmri.evaluation.memory import in_halves
 from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
@@ -124,15 +126,19 @@ def run_attacks(
         for number, rows in enumerate(_shards(attacked_slices(job, settings, cohort, split), settings.batch_size))
     ]
     bench = _Bench(classifier, cohort, settings, device)
-    tables = []
+    tables, so_far = [], dict.fromkeys((job for job, _, _ in work), (0, 0, 0.0))
     for done, (job, number, rows) in enumerate(work):
         path = shards / f"{job.name}-{number:04d}.parquet"
         if not path.exists():
             with atomic_file(path) as partial:
                 pq.write_table(bench.attack(job, number, rows), partial)
         tables.append(pq.read_table(path))
-        fooled = pc.sum(tables[-1]["fooled"]).as_py()
-        progress("evaluation", done + 1, len(work), f"{job.name}: {fooled} of {len(rows)} fooled")
+        seen, broken, gradients = so_far[job]
+        seen, broken = seen + len(rows), broken + pc.sum(tables[-1]["fooled"]).as_py()
+        gradients += pc.sum(tables[-1]["gradients"]).as_py()
+        so_far[job] = seen, broken, gradients
+        told = f"{job.name}: {seen} images, {broken} broken, {gradients / seen:.1f} gradients each"
+        progress("evaluation", done + 1, len(work), told)
     outcomes = pa.concat_tables(tables)
     clean = outcomes.filter(pc.equal(outcomes["attack"], CLEAN.attack))
     share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
@@ -186,29 +192,40 @@ class _Bench:
         """Outcomes of one job on one shard."""
         import pyarrow as pa
 
+        seed = int(fingerprint([self.settings.seed, job.name, number]), 16) >> 1
+        generator = torch.Generator().manual_seed(seed)
+        return pa.concat_tables(in_halves(lambda part: self._attack(job, part, generator), rows, generator))
+
+    def _attack(self, job: Job, rows: Sequence[int], generator: torch.Generator) -> pa.Table:
+        import pyarrow as pa
+
         images = load_images(self.cohort, rows).to(self.device)
         labels = load_labels(self.cohort, rows).to(self.device)
         region = load_region(self.cohort, rows, self.settings.region)
         mask = None if region is None else region.to(self.device)
         threat = threat_for(job, self.settings, self.classifier, mask)
         clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
-        search = Cost(self.exact if job.attack in MINIMAL else self.fast)
+        search = self.exact if job.attack in MINIMAL else self.fast
+        cost = Cost(len(rows), self.settings.limits)
         if job == CLEAN:
             attacked = verify(self.classifier, images, images, labels, threat)
             zero = zero_gradients(self.classifier, images, labels)
         else:
             attack = make_attack(job.attack, **self.settings.options.get(job.attack, {}))
-            seed = int(fingerprint([self.settings.seed, job.name, number]), 16) >> 1
-            generator = torch.Generator().manual_seed(seed)
-            attacked = attack_batch(attack, self.classifier, search, images, labels, threat, generator=generator)
+            attacked = attack_batch(
+                attack, self.classifier, search, images, labels, threat, generator=generator, cost=cost
+            )
         columns = self._columns(job, rows, threat, clean, attacked)
         columns["zero_gradient"] = zero.tolist()
-        columns["forwards"] = [search.forwards / len(rows)] * len(rows)
-        columns["gradients"] = [search.gradients / len(rows)] * len(rows)
+        columns["forwards"] = [cost.forwards / len(rows)] * len(rows)
+        columns["gradients"] = [cost.gradients / len(rows)] * len(rows)
+        right = ~threat.fooled(clean, labels)
+        # A success within eps cannot be bettered; a nearest image can.
+        columns["cut_short"] = (right & cost.cut_short & (~attacked.fooled | (job.attack in MINIMAL))).tolist()
         return pa.table(columns)
 
     def _columns(
-        self, job: Job, rows: list[int], threat: ThreatModel, clean: Logits, attacked: Attacked
+        self, job: Job, rows: Sequence[int], threat: ThreatModel, clean: Logits, attacked: Attacked
     ) -> dict[str, Any]:
         cases = [self.cohort.cases[row] for row in rows]
         n, classes = len(cases), self.classifier.classes
@@ -216,7 +233,7 @@ class _Bench:
         eps = job.eps or Eps(0.0)
         return {
             "case_id": [case.case_id for case in cases],
-            "index": rows,
+            "index": list(rows),
             "patient_id": [case.patient_id for case in cases],
             "group": [case.group for case in cases],
             "label": [case.label for case in cases],

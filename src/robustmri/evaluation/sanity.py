@@ -43,6 +43,7 @@ def run_checks(
     selected_on: str,
     zero_gradient_share: float | None = None,
     region: str = "image",
+    limited: bool = False,
 ) -> list[Check]:
     """Every check whose question arises.
 
@@ -54,6 +55,7 @@ def run_checks(
         selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.
         zero_gradient_share: share of clean images whose loss gradient is exactly 0; None if not measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
+        limited: whether attacks had a budget of time, gradients or forwards.
     """
     checks = [
         check_verified(outcomes),
@@ -66,6 +68,7 @@ def run_checks(
         check_zero_eps(outcomes),
         check_large_eps(outcomes) if region == "image" else None,
         None if zero_gradient_share is None else check_gradients(zero_gradient_share),
+        check_budget(outcomes) if limited else None,
         check_split(split_kind, groups),
         check_training_attack(outcomes, training_attack),
         check_selection(selected_on),
@@ -241,6 +244,27 @@ def check_gradients(zero_share: float) -> Check:
         status="pass" if zero_share == 0 else "warn" if zero_share <= MANY_ZERO else "fail",
         detail=f"{zero_share:.1%} of the images have a loss gradient of exactly 0; up to {MANY_ZERO:.0%} is a warning, "
         "more a failure: such images look robust and are not.",
+    )
+
+
+def check_budget(outcomes: Outcomes) -> Check:
+    """Attacks came to their own end; one that was stopped before might have fooled more, or come nearer."""
+    short = np.flatnonzero(outcomes["cut_short"].astype(bool) & (outcomes["attack"] != WORST))
+    told = []
+    for (attack, budget), rows in find_settings(outcomes).items():
+        if cut := len(np.intersect1d(rows, short)):
+            gradients, forwards = (float(np.mean(outcomes[name][rows])) for name in ("gradients", "forwards"))
+            told.append(
+                f"{attack} {_radius(budget)}: {cut} of {len(rows)} images, after {gradients:.1f} gradients and "
+                f"{forwards:.1f} forwards an image on average"
+            )
+    return Check(
+        name="no attack ended by its budget",
+        status="warn" if told else "pass",
+        detail=f"Budget spent before the attack ended: {'; '.join(told)}. More might have fallen."
+        if told
+        else "No budget of time, gradients or forwards was spent before the attack ended.",
+        case_ids=_ids(outcomes, short),
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 from robustmri.attacks import ATTACKS, MINIMAL, make_attack
 from robustmri.data.regions import Region
 from robustmri.errors import SettingsError
+from robustmri.evaluation.cost import Limits
 from robustmri.threat.eps import Eps, parse_eps
 
 
@@ -28,6 +29,10 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         minimal_limit: the same for attacks that look for the nearest fooling image, which cost far more; 0: all.
         examples_per_class: pictures of each class in the report.
         examples: case ids of the pictures; empty: chosen by a stated rule.
+        max_seconds: time that an attack may take for an image, on average over its batch; 0: any. It then ends with
+            what it has, and the result depends on the machine.
+        max_gradients: gradients that it may take of an image; 0: any.
+        max_forwards: how often it may ask the classifier about an image, or one in its place; 0: any.
         batch_size: slices attacked together; they are also the unit that a rerun after a kill does not repeat.
         precision: arithmetic of the search; every success is confirmed in float32 whatever it says.
         seed: of the attacks and of the bootstrap.
@@ -45,6 +50,9 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     minimal_limit: int = 0
     examples_per_class: int = 2
     examples: tuple[str, ...] = ()
+    max_seconds: float = 0.0
+    max_gradients: int = 0
+    max_forwards: int = 0
     batch_size: int = 64
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = 0
@@ -54,6 +62,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError("an evaluation needs at least one attack and one eps.")
         if self.batch_size < 1 or min(self.limit, self.minimal_limit, self.examples_per_class) < 0:
             raise SettingsError("batch_size must be at least 1; limits and examples_per_class at least 0.")
+        if min(self.limits) < 0:
+            raise SettingsError("max_seconds, max_gradients and max_forwards must be at least 0; 0 is no limit.")
         for name in {*self.attacks, *self.options, *((self.curve_attack,) if self.curve else ())}:
             make_attack(name, **self.options.get(name, {}))
             if name not in MINIMAL and self.norm not in ATTACKS[name].norms:
@@ -62,6 +72,11 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             parse_eps(text)
         if self.curve and self.curve_attack in MINIMAL:
             raise SettingsError(f"{self.curve_attack!r} has no radius and cannot draw a curve. Use pgd.")
+
+    @property
+    def limits(self) -> Limits:
+        """What an attack may spend on each image."""
+        return Limits(self.max_seconds, self.max_gradients, self.max_forwards)
 
 
 class Job(msgspec.Struct, frozen=True):

@@ -60,6 +60,7 @@ def summarise_evaluation(
         selected_on="validation" if model.training else "",
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,
+        limited=any(settings.limits),
     )
     return RobustnessReport(
         title=title,
@@ -131,6 +132,11 @@ def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
     sentences.append(f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1].")
     sentences.append("Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: evasion).")
+    if any(settings.limits):
+        seconds, gradients, forwards = settings.limits
+        most = ((gradients, "gradients"), (forwards, "forwards"), (seconds, "seconds on average"))
+        said = ", ".join(f"{limit:g} {what}" for limit, what in most if limit)
+        sentences.append(f"Budget of the attacker: at most {said} for each image.")
     for job in jobs_of(settings):
         threat = threat_for(job, settings, classifier)
         if threat.eps == float("inf"):

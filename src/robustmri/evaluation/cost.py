@@ -1,0 +1,87 @@
+"""What an attack spends on a batch, and how it learns that this is all it may spend."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import torch
+
+from robustmri.arrays import Images, Logits
+from robustmri.attacks.protocol import Predictor
+
+
+class Limits(NamedTuple):
+    """What an attack may spend on each image; 0 is no limit.
+
+    Attributes:
+        seconds: time for an image on average: a batch of n has n times as much together.
+        gradients: gradients of an image.
+        forwards: images that the classifier is asked about in its place.
+    """
+
+    seconds: float = 0.0
+    gradients: int = 0
+    forwards: int = 0
+
+
+class Cost:
+    """The account of one attack on one batch, whichever predictors it searches on.
+
+    Args:
+        images: size of the batch.
+        limits: what may be spent.
+
+    Attributes:
+        forwards: images that went through forwards, in all.
+        gradients: images whose gradient came back, in all.
+        cut_short: whether the attack was told to end.
+    """
+
+    def __init__(self, images: int, limits: Limits | None = None) -> None:
+        self.images = images
+        self.limits = limits or Limits()
+        self.forwards = self.gradients = 0
+        self.cut_short = False
+        # Of any one image, at most: each may have been in every call, and more than once in one larger than the batch.
+        self._each_forward = self._each_gradient = 0.0
+        self._began = time.monotonic()
+
+    def count_forward(self, images: int) -> None:
+        """So many images went through."""
+        self.forwards += images
+        self._each_forward += max(1.0, images / self.images)
+
+    def count_gradient(self, images: int) -> None:
+        """So many gradients came back."""
+        self.gradients += images
+        self._each_gradient += max(1.0, images / self.images)
+
+    def spent(self) -> bool:
+        """Whether some image has had all it may have; one more forward, by which attacks end, is kept back."""
+        seconds, gradients, forwards = self.limits
+        over = bool(seconds) and time.monotonic() - self._began >= seconds * self.images
+        over |= bool(gradients) and self._each_gradient >= gradients
+        over |= bool(forwards) and self._each_forward + 1 >= forwards
+        self.cut_short |= over
+        return over
+
+
+class Metered:
+    """A predictor whose use is put on an account."""
+
+    def __init__(self, predictor: Predictor, cost: Cost) -> None:
+        self.predictor, self.cost = predictor, cost
+
+    def __call__(self, images: Images) -> Logits:
+        """Logits of `images`."""
+        self.cost.count_forward(len(images))
+        if images.requires_grad and torch.is_grad_enabled():
+            # At each way back: some attacks take several gradients of one forward.
+            images.register_hook(lambda gradient: self.cost.count_gradient(len(gradient)))
+        return self.predictor(images)
+
+    @property
+    def exhausted(self) -> bool:
+        """What the engine asks before each step."""
+        return self.cost.spent()
