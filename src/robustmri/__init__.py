@@ -34,6 +34,10 @@ _HOME = {
     "Cascade": "attacks",
     "standard": "attacks",
     "CarliniWagnerL2": "attacks",
+    "DDN": "attacks",
+    "DeepFool": "attacks",
+    "ElasticNet": "attacks",
+    "SparsePGD": "attacks",
     "SPSA": "attacks",
     "HopSkipJump": "attacks",
     "Universal": "attacks",
@@ -57,10 +61,14 @@ __all__ = [
     "Classifier",
     "ClassifierSpec",
     "Cohort",
+    "DDN",
+    "DeepFool",
+    "ElasticNet",
     "FMN",
     "HopSkipJump",
     "PGD",
     "RobustMRIError",
+    "SparsePGD",
     "SPSA",
     "Split",
     "Square",
@@ -88,7 +96,22 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from robustmri.attacks import APGD, FMN, PGD, CarliniWagnerL2, Cascade, Square, bim, cw, fgsm, standard
+    from robustmri.attacks import (
+        APGD,
+        DDN,
+        FMN,
+        PGD,
+        CarliniWagnerL2,
+        Cascade,
+        DeepFool,
+        ElasticNet,
+        SparsePGD,
+        Square,
+        bim,
+        cw,
+        fgsm,
+        standard,
+    )
     from robustmri.attacks.hop_skip_jump import HopSkipJump
     from robustmri.attacks.spsa import SPSA
     from robustmri.attacks.transfer import Transfer

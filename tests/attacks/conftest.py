@@ -64,7 +64,11 @@ ROWS = [
     Row("apgd-ce", 8, 9, {"steps": 8}),
     Row("apgd-dlr", 8, 9, {"steps": 8}),
     Row("apgd-t", 8, 11, {"steps": 4}),
+    Row("deepfool", 10, 6, {"steps": 5}),  # Three classes: two gradients a step.
     Row("fmn", 20, 21, {"steps": 20}),
+    Row("ddn", 20, 21, {"steps": 20}),
+    Row("pgd-l0", 20, 21, {"steps": 20}),
+    Row("ead", 60, 63, {"steps": 20, "searches": 3, "initial_c": 10.0}),
     Row("hop-skip-jump", 0, 8, {"steps": 3, "samples": 20, "starts": 7}),
     Row("cw-l2", 30, 33, {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1}),
     Row("standard", 20, 37, {"steps": 4, "queries": 6}, {"l1": 7}),

@@ -8,13 +8,18 @@ from typing import Any, NamedTuple
 from robustmri.attacks.apgd import APGD, apgd_ce, apgd_dlr, apgd_t
 from robustmri.attacks.carlini_wagner import CarliniWagnerL2, cw
 from robustmri.attacks.cascade import Cascade, standard
+from robustmri.attacks.ddn import DDN
+from robustmri.attacks.deepfool import DeepFool
+from robustmri.attacks.elastic_net import ElasticNet
 from robustmri.attacks.fmn import FMN
 from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
 from robustmri.attacks.protocol import Attack
 from robustmri.attacks.settings import read_settings
+from robustmri.attacks.sparse import SparsePGD
 from robustmri.attacks.spsa import SPSA
+from robustmri.attacks.sparse import SparsePGD
 from robustmri.attacks.square import Square
 from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.attacks.universal import Universal, add_universal, learn_universal
@@ -50,8 +55,12 @@ ATTACKS: dict[str, Entry] = {
     "square": Entry(Square, ("linf", "l2")),
     "spsa": Entry(SPSA),
     "universal": Entry(Universal, ("linf", "l2")),
+    "deepfool": Entry(DeepFool, ("linf", "l2"), minimal=True),
     "fmn": Entry(FMN, minimal=True),
+    "ddn": Entry(DDN, ("l2",), minimal=True),
+    "pgd-l0": Entry(SparsePGD, ("l0",), minimal=True),
     "cw-l2": Entry(CarliniWagnerL2, ("l2",), minimal=True),
+    "ead": Entry(ElasticNet, ("l1",), minimal=True),
     "hop-skip-jump": Entry(HopSkipJump, ("linf", "l2"), minimal=True),
     "standard": Entry(standard),
 }
@@ -77,6 +86,7 @@ __all__ = [
     "APGD",
     "ALL_NORMS",
     "ATTACKS",
+    "DDN",
     "FMN",
     "MINIMAL",
     "PGD",
@@ -84,9 +94,12 @@ __all__ = [
     "Attack",
     "CarliniWagnerL2",
     "Cascade",
+    "DeepFool",
+    "ElasticNet",
     "HopSkipJump",
     "Noise",
     "RandomStep",
+    "SparsePGD",
     "Square",
     "Transfer",
     "Universal",

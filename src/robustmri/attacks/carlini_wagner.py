@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from robustmri.arrays import Images, Labels, Logits, PerImage
-from robustmri.attacks.engine import Objective, climb, loss_against
+from robustmri.attacks.bisection import check_halvings, shorten
+from robustmri.attacks.engine import Found, Objective, climb, exhausted, loss_against, worse_of
 from robustmri.attacks.pgd import PGD
 from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.rules import adam
+from robustmri.attacks.rules import Rule, adam
 from robustmri.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
@@ -30,6 +31,7 @@ class CarliniWagnerL2:
         initial_c: first value; logits per squared image unit.
         learning_rate: Adam's, in image units.
         confidence: margin in logits by which to fool.
+        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0: none, as the paper.
 
     Reference: Carlini & Wagner 2017, Sec. V and VI.
     """
@@ -39,6 +41,7 @@ class CarliniWagnerL2:
     initial_c: float = 0.1
     learning_rate: float = 0.005
     confidence: float = 0.0
+    halvings: int = 10
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.searches < 1 or self.initial_c <= 0 or self.learning_rate <= 0:
@@ -46,6 +49,7 @@ class CarliniWagnerL2:
                 "steps and searches must be at least 1, initial_c and learning_rate positive, got "
                 f"{self.steps}, {self.searches}, {self.initial_c} and {self.learning_rate}."
             )
+        check_halvings(self.halvings)
 
     def __call__(
         self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
@@ -53,31 +57,69 @@ class CarliniWagnerL2:
         """See `Attack`."""
         threat.check(images, labels)
         threat = replace(threat, norm="l2", eps=torch.inf)
-        images = images.detach()
-        best = images.clone()
-        low = torch.zeros(len(images), dtype=images.dtype, device=images.device)
-        nearest, high = torch.full_like(low, torch.inf), torch.full_like(low, torch.inf)
-        c = torch.full_like(low, self.initial_c)
-        for _ in range(self.searches):
-            found = climb(
-                classifier, images, labels, threat, start=images, steps=self.steps, rule=adam(self.learning_rate),
-                objective=self._objective(images, labels, threat, c), minimal=True, confidence=self.confidence,
-            )  # fmt: skip
-            nearer = found.fooled & (-found.merit < nearest)
-            best[nearer], nearest[nearer] = found.images[nearer], -found.merit[nearer]
-            high = torch.where(found.fooled, torch.minimum(high, c), high)
-            low = torch.where(found.fooled, low, torch.maximum(low, c))
-            c = torch.where(torch.isinf(high), c * 10, torch.where(low == 0, c / 10, (low + high) / 2))
-        return best
+        found = search_weight(
+            classifier, images, labels, threat, rule=adam(self.learning_rate), steps=self.steps,
+            searches=self.searches, initial_c=self.initial_c, confidence=self.confidence,
+        )  # fmt: skip
+        return shorten(
+            classifier, images, labels, threat, found, halvings=self.halvings, confidence=self.confidence
+        )  # fmt: skip
 
-    def _objective(self, images: Images, labels: Labels, threat: ThreatModel, c: Tensor) -> Objective:
-        towards = loss_against("margin", labels, threat)
 
-        def value(points: Images, logits: Logits, rows: Tensor) -> PerImage:
-            distance = (points - images[rows]).flatten(1).square().sum(1)
-            return c[rows] * towards(points, logits, rows).clamp(max=self.confidence) - distance
+def search_weight(
+    classifier: Predictor,
+    images: Images,
+    labels: Labels,
+    threat: ThreatModel,
+    *,
+    rule: Rule,
+    steps: int,
+    searches: int,
+    initial_c: float,
+    confidence: float,
+) -> Found:
+    """Climb c * min(margin, confidence) - |delta|_2^2 for several c per image; the nearest fooling points of all.
 
-        return value
+    Args:
+        classifier: images to logits.
+        images: originals, shape (n, channels, ...).
+        labels: true classes, shape (n,).
+        threat: with an infinite radius; its norm says which point is nearest.
+        rule: how a gradient becomes a step.
+        steps: steps for each c.
+        searches: number of c; it grows tenfold until it fools, falls tenfold until it does not, then the bracket is
+            halved.
+        initial_c: first of them.
+        confidence: margin in logits by which to fool.
+
+    Reference: Carlini & Wagner 2017, Sec. V.
+    """
+    images = images.detach()
+    low = torch.zeros(len(images), dtype=images.dtype, device=images.device)
+    best = Found(images.clone(), low.bool(), torch.full_like(low, -torch.inf))
+    high, c = torch.full_like(low, torch.inf), torch.full_like(low, initial_c)
+    for _ in range(searches):
+        found = climb(
+            classifier, images, labels, threat, start=images, steps=steps, rule=rule,
+            objective=_penalised(images, labels, threat, c, confidence), minimal=True, confidence=confidence,
+        )  # fmt: skip
+        best = worse_of(best, found)
+        if exhausted(classifier):
+            break
+        high = torch.where(found.fooled, torch.minimum(high, c), high)
+        low = torch.where(found.fooled, low, torch.maximum(low, c))
+        c = torch.where(torch.isinf(high), c * 10, torch.where(low == 0, c / 10, (low + high) / 2))
+    return best
+
+
+def _penalised(images: Images, labels: Labels, threat: ThreatModel, c: Tensor, confidence: float) -> Objective:
+    towards = loss_against("margin", labels, threat)
+
+    def value(points: Images, logits: Logits, rows: Tensor) -> PerImage:
+        distance = (points - images[rows]).flatten(1).square().sum(1)
+        return c[rows] * towards(points, logits, rows).clamp(max=confidence) - distance
+
+    return value
 
 
 def cw(**settings: object) -> PGD:

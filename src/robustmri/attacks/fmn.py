@@ -13,7 +13,7 @@ from robustmri.attacks.engine import climb, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State, passable
 from robustmri.errors import ThreatModelError
-from robustmri.threat.norms import L2_, find_norm, per_image
+from robustmri.threat.norms import L2_, find_norm
 from robustmri.threat.threat_model import ThreatModel
 
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
@@ -63,7 +63,6 @@ class FMN:
             classifier, images, labels, threat, start=images, steps=self.steps, rule=self._rule(),
             objective=loss_against("margin", labels, threat), minimal=True,
         )  # fmt: skip
-        found = found._replace(images=torch.where(per_image(found.fooled, images), found.images, images.detach()))
         return shorten(classifier, images, labels, threat, found, halvings=self.halvings)
 
     def _rule(self) -> Rule:

@@ -201,11 +201,11 @@ class L0:
 
     def steepest(self, gradient: Images) -> Images:
         """Not there: how far a pixel goes costs nothing, so no direction is the steepest."""
-        raise ThreatModelError("the l0 norm has no steepest direction. Use an attack made for it: jsma.")
+        raise ThreatModelError("the l0 norm has no steepest direction. Use an attack made for it: pgd-l0.")
 
     def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """Not there, for the same reason."""
-        raise ThreatModelError("the l0 norm has no random start. Use an attack made for it: jsma.")
+        raise ThreatModelError("the l0 norm has no random start. Use an attack made for it: pgd-l0.")
 
 
 LINF = Linf()

@@ -1,0 +1,78 @@
+"""DDN: the nearest fooling image in l2, by steps whose direction and length are found apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from robustmri.arrays import Images, Labels
+from robustmri.attacks.bisection import check_halvings, shorten
+from robustmri.attacks.engine import LossName, climb, loss_against
+from robustmri.attacks.fmn import cosine
+from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.rules import Rule, Seen, State, passable
+from robustmri.errors import ThreatModelError
+from robustmri.threat.norms import L2_, per_image
+from robustmri.threat.threat_model import ThreatModel
+
+
+@dataclass(frozen=True)
+class DDN:
+    """Nearest image, in l2, that fools: the change is turned by gradient steps and kept at its image's own length.
+
+    The length shrinks by gamma wherever a point fools, and grows by gamma wherever one does not. The radius of the
+    threat is not used: the distances are the result. An image for which no fooling point is found comes back unchanged.
+    Beyond the paper, gradients that push a pixel through its bounds are left out.
+
+    Args:
+        steps: number of steps.
+        initial_length: first length of the change, in image units.
+        gamma: relative change of the length from step to step.
+        step_size: l2 length of the first step, in image units; the last one is a hundredth of it.
+        loss: "cross_entropy" as in the paper (its log-odds, which have the same direction), or "margin", which does not
+            look at several classes at once where a network is not sure.
+        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0: none, as the paper.
+
+    Reference: Rony et al. 2019, Algorithm 1; without its rounding to grey levels.
+    """
+
+    steps: int = 100
+    initial_length: float = 1.0
+    gamma: float = 0.05
+    step_size: float = 1.0
+    loss: LossName = "cross_entropy"
+    halvings: int = 10
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.initial_length <= 0 or self.step_size <= 0 or not 0 < self.gamma < 1:
+            raise ThreatModelError(
+                "steps must be at least 1, initial_length and step_size positive and gamma between 0 and 1, got "
+                f"{self.steps}, {self.initial_length}, {self.step_size} and {self.gamma}."
+            )
+        check_halvings(self.halvings)
+
+    def __call__(
+        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+    ) -> Images:
+        """See `Attack`."""
+        threat.check(images, labels)
+        threat = replace(threat, norm="l2", eps=torch.inf)
+        found = climb(
+            classifier, images, labels, threat, start=images, steps=self.steps, rule=self._rule(),
+            objective=loss_against(self.loss, labels, threat), minimal=True,
+        )  # fmt: skip
+        return shorten(classifier, images, labels, threat, found, halvings=self.halvings)
+
+    def _rule(self) -> Rule:
+        def init(images: Images) -> State:
+            return {"length": torch.full((len(images),), self.initial_length, dtype=images.dtype, device=images.device)}
+
+        def update(seen: Seen, state: State) -> tuple[Images, State]:
+            length = state["length"] * torch.where(seen.fooled, 1 - self.gamma, 1 + self.gamma)
+            step = cosine(self.step_size, self.step_size / 100, seen.step, self.steps)
+            direction = L2_.steepest(passable(seen.gradient, seen.points, seen.threat))
+            turned = L2_.steepest(seen.points - seen.images + step * direction)
+            return seen.images + per_image(length, turned) * turned, {"length": length}
+
+        return Rule(init, update)
