@@ -88,6 +88,16 @@ def test_targets_and_masks_are_kept(trained, blobs):
     assert torch.isinf(found.high[labels == 2]).all()  # An image of the target's own class cannot be made so.
 
 
+def test_an_image_does_not_depend_on_its_company(trained, blobs):
+    images, labels, attack = blobs[0][:12], blobs[1][:12], PGD(steps=5, stop_when_fooled=True)
+    whole = bracket_eps(attack, trained, images, labels, ThreatModel(), RADII["linf"], generator=seeded())
+    shared = seeded()
+    for k in range(12):
+        one = bracket_eps(attack, trained, images[[k]], labels[[k]], ThreatModel(), RADII["linf"], generator=shared)
+        assert (one.low.item(), one.high.item()) == (whole.low[k].item(), whole.high[k].item())
+        torch.testing.assert_close(one.images[0], whole.images[k])
+
+
 def test_no_images(trained, blobs):
     found = bracket_eps(ATTACK, trained, blobs[0][:0], blobs[1][:0], ThreatModel(), [0.1], generator=seeded())
     assert [len(part) for part in found] == [0, 0, 0]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from robustmri.arrays import Images, Labels, PerImage
-from robustmri.attacks.engine import checked, exhausted, frozen
+from robustmri.attacks.engine import Dealt, checked, draw_seeds, exhausted, frozen
 from robustmri.attacks.protocol import Attack, Predictor
 from robustmri.errors import ThreatModelError
 from robustmri.threat.norms import per_image
@@ -70,11 +70,13 @@ def bracket_eps(
         start = threat.fooled(predict(images), labels)
     high[start] = -1
     searching = ~start
+    seeds = [seed for (seed,) in draw_seeds(generator, len(images), each=1)]
     while searching.any() and not exhausted(classifier):
         rows = torch.nonzero(searching)[:, 0]
         place = high[rows] - 1
         here = replace(threat.at(rows), eps=steps[place])
-        found = attack(classifier, images[rows], labels[rows], here, generator=generator)
+        dealt = Dealt([seeds[row] for row in rows.tolist()])
+        found = attack(classifier, images[rows], labels[rows], here, generator=dealt)
         with frozen(classifier), torch.no_grad():
             won = here.fooled(predict(found), labels[rows])
             if won.any():
