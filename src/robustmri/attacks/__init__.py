@@ -19,7 +19,6 @@ from robustmri.attacks.protocol import Attack
 from robustmri.attacks.settings import read_settings
 from robustmri.attacks.sparse import SparsePGD
 from robustmri.attacks.spsa import SPSA
-from robustmri.attacks.sparse import SparsePGD
 from robustmri.attacks.square import Square
 from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.attacks.universal import Universal, add_universal, learn_universal

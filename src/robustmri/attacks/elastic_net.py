@@ -22,8 +22,8 @@ class ElasticNet:
 
     After each step every change loses `shrinkage` of its size, which keeps most pixels exactly as they were; the next
     gradient is taken a little ahead, along the way of the last step (FISTA). c is searched for as in `CarliniWagnerL2`.
-    The radius of the threat is not used: the distances are the result. An image
-    for which no fooling point is found comes back unchanged.
+    The radius of the threat is not used: the distances are the result. An image for which no fooling point is found
+    comes back unchanged.
 
     Args:
         steps: steps for each value of c.
