@@ -148,11 +148,45 @@ def test_finds_the_same_distance_however_sure_the_network(name, norm, factor, tr
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_no_image_is_lost_because_much_of_it_is_black(name, norm, trained, blobs):
-    """Steps that the bounds cut short creep up to the boundary: FMN as published lost 14 of 32 of these images."""
+    """Steps that the bounds cut short creep up to the boundary: FMN without our changes lost 14 of 32 of these."""
     images, labels = blobs[0][:32], blobs[1][:32]
     assert (images == 0).float().mean() > 0.3
     attacked = run(name, trained, images, labels, ThreatModel(norm))
     assert (trained(attacked).argmax(1) != labels).all()
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_a_black_image_is_no_harder(name, norm):
+    """Nine pixels in ten push against the bounds, each as hard as the others: linear guesses fall far short."""
+    network, _, _ = linear(2)
+    images = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        network[1].weight[0] = 0.1
+        network[1].weight[0, ::10] = -0.1
+        network[1].weight[1] = 0.0
+        network[1].bias.copy_(torch.tensor([0.45, 0.0]))
+    reach = {"learning_rate": 0.05} if name == "cw-l2" else {}  # Adam's 60 steps of 0.005 reach no further than 0.3.
+    attacked = run(name, network, images, ZERO, ThreatModel(norm), **reach)
+    assert (network(attacked).argmax(1) == 1).all()
+    distance, nearest = NORMS[norm].size(attacked), exact(network, images, ZERO, norm, ThreatModel())
+    assert distance <= 1.1 * nearest
+
+
+def test_many_pixels_are_counted_as_well_as_few():
+    """The number grows by ever larger jumps, so the first that fools is too large."""
+    network, images, labels = linear(2)
+    with torch.no_grad():
+        network[1].weight.mul_(0.1)
+        network[1].bias.zero_().sub_(network(images).mean(0))
+        ahead = torch.nn.functional.one_hot(labels, 2).mul(0.6)
+    for image, label, lead in zip(images.split(1), labels.split(1), ahead.split(1), strict=True):
+        shifted = copy.deepcopy(network)
+        with torch.no_grad():
+            shifted[1].bias.add_(lead[0])
+        attacked = run("pgd-l0", shifted, image, label, ThreatModel("l0"))
+        nearest = exact(shifted, image, label, "l0", ThreatModel("l0"))
+        assert 15 < nearest.item() < 64
+        assert NORMS["l0"].size(attacked - image) == nearest
 
 
 @pytest.mark.parametrize("limit", [1, 4, 15])

@@ -26,7 +26,8 @@ class FMN:
 
     As long as nothing fooled, the radius is where a linear classifier's boundary would be. From then on it shrinks by
     gamma wherever a point fools, and grows by gamma wherever one does not. Both gamma and the step fall along a cosine.
-    Beyond the paper, gradients that push a pixel through its bounds are left out, and the radius never stalls there.
+    Beyond the paper, gradients that push a pixel through its bounds are left out, steps are clipped before they are
+    projected, and the radius never stalls before the first success.
     The radius of the threat is not used: the distances are the result. An image for which no fooling point is found
     comes back unchanged.
 
