@@ -139,7 +139,8 @@ def test_misclassified_images_count_as_fooled_where_they_stand(done):
 def test_costs_are_told(done):
     _, result, _ = done
     told = {(cost["attack"], cost["eps"]): cost for cost in result.attacks}
-    assert len(told) == len(result.attacks) == 4 * 3 + 1 + 2
+    assert len(told) == len(result.attacks) == 4 * 3 + 1 + 1
+    assert told["pgd", "0.02, 0.1"]["slices"] == told["pgd", "0.04"]["slices"]
     assert told["fgsm", "0.04"]["gradients_per_image"] <= 1
     assert told["pgd", "0.04"]["settings"]["restarts"] == 2
     assert told["pgd", "0.04"]["gradients_per_image"] <= 16
@@ -416,3 +417,26 @@ def test_logits_that_are_not_finite_are_found_before_and_under_attack(cohort, sp
     assert 0 < broken.sum() < 12
     assert not outcomes["fooled"][broken].any()
     assert f"0 untouched and {broken.sum()} attacked" in check.detail
+
+
+def test_a_curve_is_one_search_and_agrees_with_the_attack_at_each_radius(outcomes_of):
+    radii = ("0", "0.02", "0.05", "0.1@normalised", "0.2")
+    quick = {"batch_size": 5, "precision": "fp32", "options": {"pgd": {"steps": 10}}}
+    whole = outcomes_of("curve", attacks=("fgsm",), eps=("0.01",), curve=radii, **quick).to_pylist()
+    each = outcomes_of("each", attacks=("pgd",), eps=radii, **quick).to_pylist()
+    spent = {"curve": 0.0, "each": 0.0}
+    for text in radii:
+        value, units = (float(text.removesuffix("@normalised")), "normalised" if "@" in text else "image")
+        found, alone = rows_of(whole, "pgd", value, units), rows_of(each, "pgd", value, units)
+        assert column(found, "index") == column(alone, "index")
+        assert column(found, "eps_image") == column(alone, "eps_image")
+        assert all(column(found, "verified"))
+        assert abs(sum(column(found, "fooled")) - sum(column(alone, "fooled"))) <= 1  # Another radius, other steps.
+        limit = found[0]["eps_image"] + 1e-6
+        for row in found:
+            assert row["distance_linf"] <= limit
+            assert row["fooled"] == (row["prediction"] != row["label"])
+            assert row["fooled"] or row["distance_linf"] == 0  # What held is shown as it was.
+        spent["curve"] += sum(column(found, "gradients"))
+        spent["each"] += sum(column(alone, "gradients"))
+    assert spent["curve"] < spent["each"]

@@ -14,7 +14,7 @@ def test_jobs_are_every_attack_at_every_radius_once():
     pixels, normalised = Eps(0.04), Eps(0.04, "normalised")
     assert jobs_of(settings) == [
         Job("fgsm", pixels), Job("pgd", pixels), Job("fgsm", normalised), Job("pgd", normalised), Job("cw-l2", None),
-        Job("pgd", Eps(0.02)),
+        Job("pgd", None, (Eps(0.02),)),
     ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -90,6 +90,25 @@ def bracket_eps(
     radius = torch.cat([steps.new_tensor([-torch.inf, 0.0]), steps, steps.new_tensor([torch.inf])])
     # An image that a spent budget left in the middle of its search has not held anywhere yet.
     return Bracket(torch.where(searching, radius[1], radius[high + 1]), radius[high + 2], best)
+
+
+@dataclass(frozen=True)
+class SmallestEps:
+    """The fooling image within the smallest of several radii; an image that holds at the largest comes back unchanged.
+
+    Args:
+        attack: see `bracket_eps`.
+        radii: likewise.
+    """
+
+    attack: Attack
+    radii: tuple[float, ...]
+
+    def __call__(
+        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+    ) -> Images:
+        """See `Attack`; the radius of the threat is not used."""
+        return bracket_eps(self.attack, classifier, images, labels, threat, self.radii, generator=generator).images
 
 
 def _drawn_in(

@@ -14,7 +14,7 @@ from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.evaluation.cost import Cost, Metered
 from robustmri.models.classifier import Classifier
-from robustmri.threat.norms import NORMS
+from robustmri.threat.norms import NORMS, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 TOLERANCE = 1e-6
@@ -79,14 +79,14 @@ def attack_batch(
     clean = logits_of(classifier, images)
     result = images.clone()
     rows = torch.nonzero(~threat.fooled(clean, labels))[:, 0]
-    quick = replace(attack, stop_when_fooled=True) if hasattr(attack, "stop_when_fooled") else attack  # type: ignore[type-var]
+    attack = quick(attack)
     state = after = generator.get_state()
     for predictor in (search, classifier):
         if not len(rows):
             break
         generator.set_state(state)
         x, y, here = images[rows], labels[rows], threat.at(rows)
-        found = quick(Metered(predictor, cost), x, y, here, generator=generator)
+        found = attack(Metered(predictor, cost), x, y, here, generator=generator)
         result[rows] = found
         if predictor is search:
             after = generator.get_state()
@@ -98,6 +98,19 @@ def attack_batch(
         rows = rows[claimed & ~here.fooled(logits_of(classifier, found), y)]
     generator.set_state(after)
     return verify(classifier, result, images, labels, threat)
+
+
+def quick(attack: Attack) -> Attack:
+    """The attack, leaving each image at its first success: within eps a success cannot be bettered."""
+    return replace(attack, stop_when_fooled=True) if hasattr(attack, "stop_when_fooled") else attack  # type: ignore[type-var]
+
+
+def within(eps: float, attacked: Attacked, untouched: Attacked, norm: str) -> Attacked:
+    """Images whose attack is no larger than eps as they were attacked, the others as they were before."""
+    sizes = {"linf": attacked.distance_linf, "l2": attacked.distance_l2, "l1": attacked.distance_l1}
+    inside = sizes[norm] <= eps + TOLERANCE
+    parts = zip(attacked, untouched, strict=True)
+    return Attacked(*(torch.where(per_image(inside, one), one, other) for one, other in parts))
 
 
 def verify(classifier: Classifier, points: Images, images: Images, labels: Labels, threat: ThreatModel) -> Attacked:

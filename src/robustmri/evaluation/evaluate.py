@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,12 +17,22 @@ from torch import Tensor
 
 from robustmri.arrays import Logits
 from robustmri.attacks import ATTACKS, MINIMAL, Attack, make_attack
+from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_region
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.errors import DataError, SettingsError, did_you_mean
-from robustmri.evaluation.attacked import Attacked, attack_batch, logits_of, probabilities, verify, zero_gradients
+from robustmri.evaluation.attacked import (
+    Attacked,
+    attack_batch,
+    logits_of,
+    probabilities,
+    quick,
+    verify,
+    within,
+    zero_gradients,
+)
 from robustmri.evaluation.cost import Cost
 from robustmri.evaluation.memory import in_halves
 from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
@@ -84,7 +95,7 @@ def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier, mas
         norms = ATTACKS[job.attack].norms
         norm = settings.norm if settings.norm in norms else norms[0]
         return ThreatModel(norm=norm, eps=torch.inf, target=target, mask=mask)
-    eps = job.eps.in_image_units(classifier.spec.std) if job.eps else 0.0
+    eps = max((one.in_image_units(classifier.spec.std) for one in job.radii), default=0.0)
     return ThreatModel(norm=settings.norm, eps=eps, target=target, mask=mask)
 
 
@@ -134,7 +145,7 @@ def run_attacks(
                 pq.write_table(bench.attack(job, number, rows), partial)
         tables.append(pq.read_table(path))
         seen, broken, gradients = so_far[job]
-        seen, broken = seen + len(rows), broken + pc.sum(tables[-1]["fooled"]).as_py()
+        seen, broken = seen + len(rows), broken + len(pc.unique(tables[-1].filter(tables[-1]["fooled"])["index"]))
         gradients += pc.sum(tables[-1]["gradients"]).as_py()
         so_far[job] = seen, broken, gradients
         told = f"{job.name}: {seen} images, {broken} broken, {gradients / seen:.1f} gradients each"
@@ -212,17 +223,31 @@ class _Bench:
             zero = zero_gradients(self.classifier, images, labels)
         else:
             attack = make_attack(job.attack, **self.settings.options.get(job.attack, {}))
+            if job.curve:
+                radii = sorted({one.in_image_units(self.classifier.spec.std) for one in job.curve} - {0.0})
+                attack = SmallestEps(quick(attack), tuple(radii)) if radii else attack
             attacked = attack_batch(
                 attack, self.classifier, search, images, labels, threat, generator=generator, cost=cost
             )
-        columns = self._columns(job, rows, threat, clean, attacked)
-        columns["zero_gradient"] = zero.tolist()
-        columns["forwards"] = [cost.forwards / len(rows)] * len(rows)
-        columns["gradients"] = [cost.gradients / len(rows)] * len(rows)
+        parts = [(job, threat, attacked)]
+        if job.curve:
+            untouched = verify(self.classifier, images, images, labels, threat)
+            alone = [Job(job.attack, eps) for eps in job.curve]
+            threats = [threat_for(one, self.settings, self.classifier, mask) for one in alone]
+            shown = [within(float(at.eps), attacked, untouched, at.norm) for at in threats]
+            parts = list(zip(alone, threats, shown, strict=True))
         right = ~threat.fooled(clean, labels)
-        # A success within eps cannot be bettered; a nearest image can.
-        columns["cut_short"] = (right & cost.cut_short & (~attacked.fooled | (job.attack in MINIMAL))).tolist()
-        return pa.table(columns)
+        tables = []
+        for one, at, outcome in parts:
+            columns = self._columns(one, rows, at, clean, outcome)
+            columns["zero_gradient"] = zero.tolist()
+            # One search for a whole curve: each of its radii bears an equal part.
+            columns["forwards"] = [cost.forwards / len(rows) / len(parts)] * len(rows)
+            columns["gradients"] = [cost.gradients / len(rows) / len(parts)] * len(rows)
+            # A success within eps cannot be bettered; a nearest image can.
+            columns["cut_short"] = (right & cost.cut_short & (~outcome.fooled | (job.attack in MINIMAL))).tolist()
+            tables.append(pa.table(columns))
+        return pa.concat_tables(tables)
 
     def _columns(
         self, job: Job, rows: Sequence[int], threat: ThreatModel, clean: Logits, attacked: Attacked
@@ -265,18 +290,17 @@ def _costs(outcomes: pa.Table, settings: EvaluateSettings) -> list[dict[str, Any
     costs = []
     for job in jobs_of(settings):
         rows = outcomes.filter(pc.equal(outcomes["attack"], job.attack))
-        if job.eps is not None:
-            rows = rows.filter(
-                pc.and_(pc.equal(rows["eps"], job.eps.value), pc.equal(rows["eps_units"], job.eps.units))
-            )
+        if job.radii:
+            same = [pc.and_(pc.equal(rows["eps"], e.value), pc.equal(rows["eps_units"], e.units)) for e in job.radii]
+            rows = rows.filter(functools.reduce(pc.or_, same))
         costs.append(
             {
                 "attack": job.attack,
-                "eps": None if job.eps is None else str(job.eps),
+                "eps": ", ".join(map(str, job.radii)) or None,
                 "settings": _settings_of(make_attack(job.attack, **settings.options.get(job.attack, {}))),
-                "slices": rows.num_rows,
-                "gradients_per_image": round(pc.mean(rows["gradients"]).as_py(), 2),
-                "forwards_per_image": round(pc.mean(rows["forwards"]).as_py(), 2),
+                "slices": rows.num_rows // max(len(job.radii), 1),
+                "gradients_per_image": round(pc.mean(rows["gradients"]).as_py() * max(len(job.radii), 1), 2),
+                "forwards_per_image": round(pc.mean(rows["forwards"]).as_py() * max(len(job.radii), 1), 2),
             }
         )
     return costs

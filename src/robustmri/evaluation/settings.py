@@ -19,7 +19,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         attacks: names from `robustmri.attacks.ATTACKS`.
         eps: radii for every attack, as text with units ("0.04", "8/255", "0.04@normalised"); the first is the headline.
-        curve: further radii for the curve of accuracy against eps, with the `curve_attack` alone.
+        curve: further radii for the curve of accuracy against eps, with the `curve_attack` alone: one search for the
+            smallest that fools each image (see `robustmri.attacks.minimal_eps`).
         curve_attack: attack of the curve.
         norm: "linf", "l2" or "l1"; attacks that look for the nearest fooling image in another norm keep their own.
         target: class that the attacker wants to see; "" for any wrong one.
@@ -80,14 +81,22 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One attack at one radius; `eps` is None for attacks that have none."""
+    """One attack at one radius; `eps` is None for attacks that have none, and for a `curve` of several at once."""
 
     attack: str
     eps: Eps | None
+    curve: tuple[Eps, ...] = ()
+
+    @property
+    def radii(self) -> tuple[Eps, ...]:
+        """The radii of its rows; none where it looks for the nearest fooling image."""
+        return self.curve or (() if self.eps is None else (self.eps,))
 
     @property
     def name(self) -> str:
         """Short and fit for a file name."""
+        if self.curve:
+            return f"{self.attack}-curve"
         # All digits: 8/255 and 0.0313725 are two radii.
         return self.attack if self.eps is None else f"{self.attack}-{self.eps.value}-{self.eps.units}"
 
@@ -96,5 +105,5 @@ def jobs_of(settings: EvaluateSettings) -> list[Job]:
     """Every attack at every radius, the curve's radii, no job twice."""
     jobs = [Job(name, parse_eps(eps)) for eps in settings.eps for name in settings.attacks if name not in MINIMAL]
     jobs += [Job(name, None) for name in settings.attacks if name in MINIMAL]
-    jobs += [Job(settings.curve_attack, parse_eps(eps)) for eps in settings.curve]
-    return list(dict.fromkeys(jobs))
+    radii = tuple(parse_eps(eps) for eps in settings.curve if Job(settings.curve_attack, parse_eps(eps)) not in jobs)
+    return list(dict.fromkeys([*jobs, *([Job(settings.curve_attack, None, radii)] if radii else [])]))

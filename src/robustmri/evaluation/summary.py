@@ -110,7 +110,7 @@ def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[
     std = classifier.spec.std
     size = classifier.spec.size
     sentences = []
-    for eps in dict.fromkeys(job.eps for job in jobs_of(settings) if job.eps is not None):
+    for eps in dict.fromkeys(eps for job in jobs_of(settings) for eps in job.radii):
         image = eps.in_image_units(std)
         said = f"eps = {eps.value:g} " + ("of the [0, 1] range" if eps.units == "image" else "after normalisation")
         if settings.norm == "linf":
