@@ -129,7 +129,9 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, or the run folder that holds it.")],
     cohort: Cohort,
     out: Out,
-    attacks: Annotated[str, typer.Option(help="Comma-separated: noise, fgsm, bim, pgd, cw, cw-l2.")] = "",
+    attacks: Annotated[
+        str, typer.Option(help="Comma-separated: fgsm, pgd, cw-l2, others of docs/attacks.md, foolbox:NAME.")
+    ] = "",
     eps: Annotated[str, typer.Option(help="Comma-separated radii: 0.04, 8/255, 0.04@normalised.")] = "",
     curve: Annotated[str, typer.Option(help="Comma-separated further radii, for the curve, by PGD alone.")] = "",
     norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "",

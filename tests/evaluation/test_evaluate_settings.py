@@ -38,6 +38,7 @@ def test_jobs_that_differ_have_names_that_differ():
         ({"options": {"pgd": {"steps": 0}}}, "steps"),
         ({"curve": ("0.1",), "curve_attack": "cw-l2"}, "no radius"),
         ({"curve": ("0.1",), "curve_attack": "x"}, "no attack 'x'"),
+        ({"attacks": ("nowhere:PGD",)}, "'nowhere' cannot be imported"),
         ({"batch_size": 0}, "batch_size"),
         ({"limit": -1}, "limits"),
         ({"max_seconds": -1.0}, "max_seconds, max_gradients and max_forwards must be at least 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from typing import Any, NamedTuple
 
 from robustmri.attacks.apgd import APGD, apgd_ce, apgd_dlr, apgd_t
@@ -20,6 +21,7 @@ from robustmri.attacks.settings import read_settings
 from robustmri.attacks.sparse import SparsePGD
 from robustmri.attacks.spsa import SPSA
 from robustmri.attacks.square import Square
+from robustmri.attacks.third_party import LIBRARIES, ThirdParty, find_own
 from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.attacks.universal import Universal, add_universal, learn_universal
 from robustmri.errors import SettingsError, did_you_mean
@@ -69,16 +71,41 @@ MINIMAL = {name for name, entry in ATTACKS.items() if entry.minimal}
 """Attacks that have no radius: they look for the nearest fooling image."""
 
 
+def find_entry(name: str) -> Entry:
+    """What is known of the attack of that name.
+
+    Args:
+        name: a key of `ATTACKS`; "torchattacks:NAME" or "foolbox:NAME"; or "MODULE:NAME", a class or function of one's
+            own that makes an `Attack`. It has attributes `norms` and `minimal` if they are not those of `Entry`.
+
+    Raises:
+        SettingsError: no such attack, or its library is not installed.
+    """
+    library, colon, kind = name.partition(":")
+    if library in LIBRARIES:
+        peer = ThirdParty(library, kind)
+        return Entry(lambda **settings: ThirdParty(library, kind, settings), peer.norms, peer.minimal)
+    if colon:
+        own = find_own(library, kind)
+        return Entry(own, getattr(own, "norms", ALL_NORMS), getattr(own, "minimal", False))
+    if name not in ATTACKS:
+        raise SettingsError(f"There is no attack {name!r}. {did_you_mean(name, ATTACKS)}")
+    return ATTACKS[name]
+
+
+def is_minimal(name: str) -> bool:
+    """Whether the attack of that name has no radius."""
+    return name in MINIMAL or (":" in name and find_entry(name).minimal)
+
+
 def make_attack(name: str, **settings: Any) -> Attack:
-    """The attack of that name, with `settings` in place of its defaults.
+    """The attack of that name (see `find_entry`), with `settings` in place of its defaults.
 
     Raises:
         SettingsError: no such attack, a setting that it does not have, or a value of another kind.
     """
-    if name not in ATTACKS:
-        raise SettingsError(f"There is no attack {name!r}. {did_you_mean(name, ATTACKS)}")
-    make = ATTACKS[name].make
-    return make(**read_settings(name, make, settings))
+    make = find_entry(name).make
+    return make(**read_settings(name, make, settings) if is_dataclass(make) or ":" not in name else settings)
 
 
 __all__ = [
@@ -100,6 +127,7 @@ __all__ = [
     "RandomStep",
     "SparsePGD",
     "Square",
+    "ThirdParty",
     "Transfer",
     "Universal",
     "add_universal",
@@ -110,6 +138,8 @@ __all__ = [
     "cw",
     "di_fgsm",
     "fgsm",
+    "find_entry",
+    "is_minimal",
     "learn_universal",
     "make_attack",
     "ni_fgsm",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from robustmri.arrays import Logits
-from robustmri.attacks import ATTACKS, MINIMAL, Attack, make_attack
+from robustmri.attacks import Attack, find_entry, is_minimal, make_attack
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_region
@@ -91,8 +91,8 @@ def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier, mas
                 f"target {settings.target!r} is no class. {did_you_mean(settings.target, classifier.classes)}"
             )
         target = classifier.classes.index(settings.target)
-    if job.attack in MINIMAL:
-        norms = ATTACKS[job.attack].norms
+    if is_minimal(job.attack):
+        norms = find_entry(job.attack).norms
         norm = settings.norm if settings.norm in norms else norms[0]
         return ThreatModel(norm=norm, eps=torch.inf, target=target, mask=mask)
     eps = max((one.in_image_units(classifier.spec.std) for one in job.radii), default=0.0)
@@ -166,7 +166,7 @@ def attacked_slices(job: Job, settings: EvaluateSettings, cohort: Cohort, split:
     rows = evaluated_slices(split, settings.limit)
     if settings.target and job != CLEAN:
         rows = [row for row in rows if cohort.cases[row].label != settings.target]
-    if job.attack in MINIMAL and settings.minimal_limit and settings.minimal_limit < len(rows):
+    if is_minimal(job.attack) and settings.minimal_limit and settings.minimal_limit < len(rows):
         rows = [rows[int(position)] for position in np.linspace(0, len(rows) - 1, settings.minimal_limit).round()]
     return rows
 
@@ -216,7 +216,7 @@ class _Bench:
         mask = None if region is None else region.to(self.device)
         threat = threat_for(job, self.settings, self.classifier, mask)
         clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
-        search = self.exact if job.attack in MINIMAL else self.fast
+        search = self.exact if is_minimal(job.attack) else self.fast
         cost = Cost(len(rows), self.settings.limits)
         if job == CLEAN:
             attacked = verify(self.classifier, images, images, labels, threat)
@@ -245,7 +245,7 @@ class _Bench:
             columns["forwards"] = [cost.forwards / len(rows) / len(parts)] * len(rows)
             columns["gradients"] = [cost.gradients / len(rows) / len(parts)] * len(rows)
             # A success within eps cannot be bettered; a nearest image can.
-            columns["cut_short"] = (right & cost.cut_short & (~outcome.fooled | (job.attack in MINIMAL))).tolist()
+            columns["cut_short"] = (right & cost.cut_short & (~outcome.fooled | is_minimal(job.attack))).tolist()
             tables.append(pa.table(columns))
         return pa.concat_tables(tables)
 
@@ -265,7 +265,7 @@ class _Bench:
             "plane": [case.plane for case in cases],
             "attack": [job.attack] * n,
             "norm": ["" if job == CLEAN else threat.norm] * n,
-            "eps": [float("inf") if job.attack in MINIMAL else eps.value] * n,
+            "eps": [float("inf") if is_minimal(job.attack) else eps.value] * n,
             "eps_units": [eps.units] * n,
             "eps_image": [float(threat.eps)] * n,
             "target": ["" if job == CLEAN else self.settings.target] * n,
@@ -307,4 +307,5 @@ def _costs(outcomes: pa.Table, settings: EvaluateSettings) -> list[dict[str, Any
 
 
 def _settings_of(attack: Attack) -> dict[str, Any]:
-    return {"attack": type(attack).__name__, **asdict(attack)}  # type: ignore[call-overload]
+    made: Any = attack  # One of the user's own may be any callable.
+    return {"attack": type(made).__name__, **(asdict(made) if is_dataclass(made) else {})}  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from robustmri.attacks import ATTACKS, MINIMAL, make_attack
+from robustmri.attacks import ThirdParty, find_entry, is_minimal, make_attack
 from robustmri.data.regions import Region
 from robustmri.errors import SettingsError
 from robustmri.evaluation.cost import Limits
@@ -17,7 +17,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one evaluation; the result folder keeps them.
 
     Attributes:
-        attacks: names from `robustmri.attacks.ATTACKS`.
+        attacks: names from `robustmri.attacks.ATTACKS`, or of other libraries (`robustmri.attacks.find_entry`).
         eps: radii for every attack, as text with units ("0.04", "8/255", "0.04@normalised"); the first is the headline.
         curve: further radii for the curve of accuracy against eps, with the `curve_attack` alone: one search for the
             smallest that fools each image (see `robustmri.attacks.minimal_eps`).
@@ -66,12 +66,16 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         if min(self.limits) < 0:
             raise SettingsError("max_seconds, max_gradients and max_forwards must be at least 0; 0 is no limit.")
         for name in {*self.attacks, *self.options, *((self.curve_attack,) if self.curve else ())}:
-            make_attack(name, **self.options.get(name, {}))
-            if name not in MINIMAL and self.norm not in ATTACKS[name].norms:
-                raise SettingsError(f"{name!r} knows the norms {', '.join(ATTACKS[name].norms)}, not {self.norm}.")
+            attack, entry = make_attack(name, **self.options.get(name, {})), find_entry(name)
+            if not entry.minimal and self.norm not in entry.norms:
+                raise SettingsError(f"{name!r} knows the norms {', '.join(entry.norms)}, not {self.norm}.")
+            if isinstance(attack, ThirdParty) and self.region != "image":
+                raise SettingsError(f"{name!r} cannot be confined to the region {self.region!r}. Use our own attacks.")
+            if isinstance(attack, ThirdParty) and self.curve and name == self.curve_attack and not entry.minimal:
+                raise SettingsError(f"{name!r} knows one radius for all images and cannot draw a curve. Use pgd.")
         for text in (*self.eps, *self.curve):
             parse_eps(text)
-        if self.curve and self.curve_attack in MINIMAL:
+        if self.curve and is_minimal(self.curve_attack):
             raise SettingsError(f"{self.curve_attack!r} has no radius and cannot draw a curve. Use pgd.")
 
     @property
@@ -95,15 +99,16 @@ class Job(msgspec.Struct, frozen=True):
     @property
     def name(self) -> str:
         """Short and fit for a file name."""
+        attack = self.attack.replace(":", "-")
         if self.curve:
-            return f"{self.attack}-curve"
+            return f"{attack}-curve"
         # All digits: 8/255 and 0.0313725 are two radii.
-        return self.attack if self.eps is None else f"{self.attack}-{self.eps.value}-{self.eps.units}"
+        return attack if self.eps is None else f"{attack}-{self.eps.value}-{self.eps.units}"
 
 
 def jobs_of(settings: EvaluateSettings) -> list[Job]:
     """Every attack at every radius, the curve's radii, no job twice."""
-    jobs = [Job(name, parse_eps(eps)) for eps in settings.eps for name in settings.attacks if name not in MINIMAL]
-    jobs += [Job(name, None) for name in settings.attacks if name in MINIMAL]
+    jobs = [Job(name, parse_eps(eps)) for eps in settings.eps for name in settings.attacks if not is_minimal(name)]
+    jobs += [Job(name, None) for name in settings.attacks if is_minimal(name)]
     radii = tuple(parse_eps(eps) for eps in settings.curve if Job(settings.curve_attack, parse_eps(eps)) not in jobs)
     return list(dict.fromkeys([*jobs, *([Job(settings.curve_attack, None, radii)] if radii else [])]))

@@ -76,10 +76,10 @@ def grey_levels(eps_image: float) -> str:
 def attack_name(attack: str) -> str:
     """Name as the field writes it.
 
-    >>> attack_name("cw-l2"), attack_name("deepfool")
-    ('CW-L2', 'DEEPFOOL')
+    >>> attack_name("cw-l2"), attack_name("foolbox:LinfPGD")
+    ('CW-L2', 'foolbox:LinfPGD')
     """
-    return ATTACK_NAMES.get(attack, attack.upper())
+    return ATTACK_NAMES.get(attack, attack if ":" in attack else attack.upper())
 
 
 def radius(norm: str, eps: float | None, eps_units: str, eps_image: float | None) -> str:
