@@ -62,6 +62,7 @@ def attack_batch(
     *,
     generator: torch.Generator,
     cost: Cost | None = None,
+    clean: Logits | None = None,
 ) -> Attacked:
     """Attack the images that are not won already; those stay unchanged.
 
@@ -74,11 +75,12 @@ def attack_batch(
         threat: the set that must not be left.
         generator: randomness of the attack; left behind the numbers of the images that were attacked.
         cost: account of both searches, with what they may spend together.
+        clean: the original classifier's logits of the images, if they are known already.
     """
     cost = cost or Cost(len(images))
-    clean = logits_of(classifier, images)
+    logits = logits_of(classifier, images) if clean is None else clean.clone()
     result = images.clone()
-    rows = torch.nonzero(~threat.fooled(clean, labels))[:, 0]
+    rows = torch.nonzero(~threat.fooled(logits, labels))[:, 0]
     attack = quick(attack)
     state = after = generator.get_state()
     for predictor in (search, classifier):
@@ -87,17 +89,20 @@ def attack_batch(
         generator.set_state(state)
         x, y, here = images[rows], labels[rows], threat.at(rows)
         found = attack(Metered(predictor, cost), x, y, here, generator=generator)
-        result[rows] = found
+        result[rows], logits[rows] = found, logits_of(classifier, found)
         if predictor is search:
             after = generator.get_state()
         if search is classifier:
             break
         # Where low precision claims a success that float32 does not see, search again in float32.
+        held = torch.nonzero(~here.fooled(logits[rows], y))[:, 0]
+        if not len(held):
+            break
         with torch.no_grad():
-            claimed = here.fooled(predictor(found), y)
-        rows = rows[claimed & ~here.fooled(logits_of(classifier, found), y)]
+            claimed = here.at(held).fooled(predictor(found[held]), y[held])
+        rows = rows[held[claimed]]
     generator.set_state(after)
-    return verify(classifier, result, images, labels, threat)
+    return verify(classifier, result, images, labels, threat, logits)
 
 
 def quick(attack: Attack) -> Attack:
@@ -113,8 +118,18 @@ def within(eps: float, attacked: Attacked, untouched: Attacked, norm: str) -> At
     return Attacked(*(torch.where(per_image(inside, one), one, other) for one, other in parts))
 
 
-def verify(classifier: Classifier, points: Images, images: Images, labels: Labels, threat: ThreatModel) -> Attacked:
-    """Measure again whether each point is in S(x) and what the original classifier says of it."""
+def verify(
+    classifier: Classifier,
+    points: Images,
+    images: Images,
+    labels: Labels,
+    threat: ThreatModel,
+    logits: Logits | None = None,
+) -> Attacked:
+    """Measure again whether each point is in S(x) and what the original classifier says of it.
+
+    `logits` are the original's own of these very points, where a forward in float32 has just given them.
+    """
     delta = points - images
     size = NORMS[threat.norm].size(delta)
     low, high = threat.bounds
@@ -125,8 +140,9 @@ def verify(classifier: Classifier, points: Images, images: Images, labels: Label
         & (delta == threat.allow(delta)).flatten(1).all(1)
     )
     # A point outside the threat's set is no attack: the image stands as it was.
-    points = torch.where(inside.reshape(-1, *[1] * (images.dim() - 1)), points, images)
-    logits = logits_of(classifier, points)
+    points = torch.where(per_image(inside, points), points, images)
+    if logits is None or not inside.all():
+        logits = logits_of(classifier, points)
     delta = points - images
     sizes = (NORMS[norm].size(delta) for norm in ("linf", "l2", "l1", "l0"))
     return Attacked(points, logits, threat.fooled(logits, labels), inside, *sizes)

@@ -227,7 +227,7 @@ class _Bench:
                 radii = sorted({one.in_image_units(self.classifier.spec.std) for one in job.curve} - {0.0})
                 attack = SmallestEps(quick(attack), tuple(radii)) if radii else attack
             attacked = attack_batch(
-                attack, self.classifier, search, images, labels, threat, generator=generator, cost=cost
+                attack, self.classifier, search, images, labels, threat, generator=generator, cost=cost, clean=clean
             )
         parts = [(job, threat, attacked)]
         if job.curve:

@@ -117,6 +117,11 @@ class OptimisedView:
         logits: Logits = self._network(converted).float()
         return logits
 
+    def split(self, images: Tensor) -> list[Tensor]:
+        """Equal parts of at most `MICRO_BATCH` images, as many for each lane: of 47, 24 and 23 and not 32 and 15."""
+        rounds = -(-len(images) // (MICRO_BATCH * self._lanes))
+        return list(torch.tensor_split(images, rounds * self._lanes))
+
     def each(self, work: Any, parts: list[Any]) -> list[Any]:
         """`work` applied to every part, on one-core threads; results in the order of the parts."""
         threads = torch.get_num_threads()
@@ -140,7 +145,7 @@ class _Lanes(torch.autograd.Function):
                 part = part.detach().requires_grad_(needed)
                 return part, view.forward(part)
 
-        ctx.view, ctx.parts = view, view.each(run, list(torch.split(images, MICRO_BATCH)))
+        ctx.view, ctx.parts = view, view.each(run, view.split(images))
         return torch.cat([logits.detach() for _, logits in ctx.parts])
 
     @staticmethod
@@ -151,7 +156,7 @@ class _Lanes(torch.autograd.Function):
                 return torch.zeros_like(part)
             return torch.autograd.grad(logits, part, upstream)[0]
 
-        parts = ctx.view.each(run, list(zip(ctx.parts, torch.split(gradient, MICRO_BATCH), strict=True)))
+        parts = ctx.view.each(run, list(zip(ctx.parts, ctx.view.split(gradient), strict=True)))
         ctx.parts = None
         return torch.cat(parts), None
 
