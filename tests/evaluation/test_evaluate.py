@@ -327,6 +327,7 @@ def test_an_attack_stays_in_its_region(outcomes_of, tmp_path, cohort, region):
     where = find_region(cohort, [index[example.case_id] for example in result.examples], region)
     changed = np.abs(arrays["attacked"] - arrays["clean"] / 65535) > 1e-4
     assert not changed[~where].any()
+    assert not arrays["sign"][~where].any()
     assert changed[where].mean() > 0.5
 
 

@@ -11,6 +11,7 @@ from robustmri.evaluation.metrics import (
     Setting,
     accuracy,
     accuracy_per_class,
+    count_alone,
     count_confusions,
     find_right,
     find_settings,
@@ -118,6 +119,32 @@ def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
     assert summarise(l0.columns(), draws=50)[2].median_distance == 6.0
     none = summarise(table(5).add("cw-l2", np.inf, [0], norm="l2").columns(), draws=50)[2]
     assert none.median_distance is None
+
+
+def test_images_that_only_one_attack_broke(table):
+    made = table(8, clean_wrong=[7]).add("fgsm", 0.04, [0, 1, 7]).add("pgd", 0.04, [1, 2, 3, 7]).add("bim", 0.04, [1])
+    made.add("pgd", 0.02, [5]).add("cw-l2", np.inf, range(8), norm="l2")
+    columns = made.columns()
+    worst = worst_case(columns)
+    columns = {name: np.concatenate([columns[name], worst[name]]) for name in columns}
+    alone = {(setting.attack, setting.budget.eps): count for setting, count in count_alone(columns).items()}
+    assert alone == {("fgsm", 0.04): 1, ("pgd", 0.04): 2, ("bim", 0.04): 0}
+    told = {(r.attack, r.eps, r.unit): r.only for r in summarise(columns, draws=20)}
+    assert told["pgd", 0.04, "slice"] == 2
+    assert {told[key] for key in told if key[2] == "patient" or key[0] in ("none", "worst", "cw-l2")} == {None}
+    assert told["pgd", 0.02, "slice"] is None
+
+
+def test_an_attack_on_fewer_images_is_not_compared(table):
+    columns = table(6).add("pgd", 0.04, [0]).add("fgsm", 0.04, [1]).add("bim", 0.04, [2]).columns()
+    fewer = {name: column[:-1] for name, column in columns.items()}
+    assert [setting.attack for setting in count_alone(fewer)] == ["pgd", "fgsm"]
+
+
+def test_the_target_decides_whether_an_image_was_broken(table):
+    made = table(6).add("pgd", 0.04, [0, 1], target="pituitary").add("fgsm", 0.04, [1], target="pituitary")
+    made.add("bim", 0.04, [], target="pituitary", prediction={3: "glioma"})
+    assert list(count_alone(made.columns()).values()) == [1, 0, 0]
 
 
 def test_confusion_rows_are_true_classes(table):

@@ -207,6 +207,23 @@ def test_three_folders_go_by_their_names(build, tmp_path):
     assert "Before" not in told
 
 
+def test_what_only_one_attack_broke_has_a_column_where_it_was_counted(pair, tmp_path):
+    assert "Broke alone" not in words(Page(read(pair, tmp_path)))
+    for folder, count in zip(pair, (3, 0), strict=True):
+        numbers = [
+            msgspec.structs.replace(number, only=count) if (number.attack, number.unit) == ("pgd", "slice") else number
+            for number in load_result(folder).results
+        ]
+        change(folder, results=numbers)
+    page = Page(read(pair, tmp_path))
+    assert "Broke alone" in words(page)
+    assert "3 / 0" in words(page)
+    assert page.misplaced == []
+    (one,) = {attributes["colspan"] for _, attributes in page.elements if "colspan" in attributes}
+    assert one == "6"
+    assert load_result(pair[0]).results[0].only is None
+
+
 def test_two_results_of_one_name_are_told_apart(build, tmp_path):
     told = words(Page(read([build("a", name="net"), build("b", name="net")], tmp_path)))
     assert "net (1)" in told

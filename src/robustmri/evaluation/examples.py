@@ -57,7 +57,7 @@ def write_examples(
     masks = load_masks(cohort, rows)
     picked = torch.tensor(chosen, dtype=torch.long)
     # Of the gradient itself: of the change it would be zero wherever the bounds stop a pixel.
-    signs = loss_gradient(classifier, images, labels, threat).sign().to(torch.int8)
+    signs = threat.allow(loss_gradient(classifier, images, labels, threat)).sign().to(torch.int8)
     with atomic_file(folder / "examples.npz") as partial, open(partial, "wb") as stream:
         np.savez_compressed(
             stream,

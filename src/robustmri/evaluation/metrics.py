@@ -7,6 +7,7 @@ only by a trailing letter held together.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
@@ -139,7 +140,7 @@ def summarise(outcomes: Outcomes, *, draws: int = 2000, level: float = 0.95, see
     `median_distance` (minimal-norm attacks, in their norm) is over slices that were right before; a slice that was not
     fooled counts as infinitely far, and the median is None where that is so for half of them.
     """
-    right, found = find_right(outcomes), []
+    right, alone, found = find_right(outcomes), count_alone(outcomes), []
     for (attack, budget), rows in find_settings(outcomes).items():
         correct, patients = right[rows], outcomes["group"][rows]
         limited = attack != CLEAN and bool(np.isfinite(budget.eps))
@@ -157,9 +158,34 @@ def summarise(outcomes: Outcomes, *, draws: int = 2000, level: float = 0.95, see
                 unit=cast(Literal["slice", "patient"], unit), n=n, accuracy=share,
                 ci_low=interval.low, ci_high=interval.high, interval=interval.method,
                 median_distance=None if limited or attack == CLEAN else _median_distance(outcomes, rows, budget.norm),
+                only=alone.get(Setting(attack, budget)) if unit == "slice" else None,
             )  # fmt: skip
             found.append(result)
     return found
+
+
+def count_alone(outcomes: Outcomes) -> dict[Setting, int]:
+    """For each attack the images, right untouched, that it fooled and no other attack of its budget.
+
+    Attacks that were run on fewer images than the others take no part, nor do budgets with one attack only.
+    """
+    settings = find_settings(outcomes)
+    broken = ~find_right(outcomes) & (outcomes["clean_prediction"] == outcomes["label"])
+    budgets: dict[Budget, dict[Setting, Rows]] = {}
+    for setting, rows in settings.items():
+        if setting.attack not in (CLEAN, WORST) and np.isfinite(setting.budget.eps):
+            budgets.setdefault(setting.budget, {})[setting] = rows
+    counts: dict[Setting, int] = {}
+    for attacks in budgets.values():
+        most = max(map(len, attacks.values()))
+        fooled = {
+            setting: set(outcomes["index"][rows[broken[rows]]].tolist())
+            for setting, rows in attacks.items() if len(rows) == most
+        }  # fmt: skip
+        if len(fooled) > 1:
+            times = Counter(image for images in fooled.values() for image in images)
+            counts |= {setting: sum(times[image] == 1 for image in images) for setting, images in fooled.items()}
+    return counts
 
 
 def _median_distance(outcomes: Outcomes, rows: Rows, norm: str) -> float | None:

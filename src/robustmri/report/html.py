@@ -152,6 +152,7 @@ def _describe(
         "rows": [_table_row(row, results, names, quoted, published, at) for row in shown],
         "every": [_table_row(row, results, names, quoted, published, at) for row in rows] if shown != rows else [],
         "quoted": quoted,
+        "alone": any(number.only is not None for row in rows for number in row.slices if number),
         "sources": list(dict.fromkeys(figure.source for figure in published)),
         "published": published,
         "intervals": list(dict.fromkeys(number.interval for report in results for number in report.results)),
@@ -177,6 +178,9 @@ def _table_row(
         "detail": _row_detail(row, results),
         "forest": draw_intervals(row.slices, names),
         "change": change,
+        "only": " / ".join("-" if number is None or number.only is None else str(number.only) for number in row.slices)
+        if any(number is not None and number.only is not None for number in row.slices)
+        else "",
         "published": [published_for(row, stage, published, at) for stage in quoted],
     }
 
