@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import pytest
@@ -59,6 +60,29 @@ def test_a_search_that_lies_is_caught_and_done_again(trained, blobs):
     assert asked
     assert torch.equal(lied.images, honest.images)
     assert torch.equal(lied.fooled, honest.fooled)
+
+
+def test_an_image_is_searched_in_the_same_way_in_any_company(trained, blobs):
+    """With a liar, so that some images are searched twice, and with images that are not attacked at all."""
+    images, labels = blobs[0][:40].double(), blobs[1][:40].clone()
+    labels[::7] = (labels[::7] + 1) % 3
+    network = copy.deepcopy(trained).double()
+
+    def liar(points):
+        return network(points).where(points[:, :, 6, 6] < 0.1, network(points).roll(1, dims=1))
+
+    def search(parts):
+        generator = torch.Generator().manual_seed(0)
+        attack = PGD(steps=2, step_size=0.3)
+        return torch.cat([
+            attack_batch(
+                attack, network, liar, images[rows], labels[rows],
+                THREAT, generator=generator,
+            ).images
+            for rows in torch.arange(40).split(parts)
+        ])  # fmt: skip
+
+    torch.testing.assert_close(search(40), search(9), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("turn", "times"), [(0, 1), (1, 2)], ids=["honest", "liar"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustmri.arrays import Images, Labels, Logits
 from robustmri.attacks import Attack
-from robustmri.attacks.engine import loss_against
+from robustmri.attacks.engine import Dealt, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.evaluation.cost import Cost, Metered
 from robustmri.models.classifier import Classifier
@@ -73,7 +73,7 @@ def attack_batch(
         images: originals.
         labels: true classes.
         threat: the set that must not be left.
-        generator: randomness of the attack; left behind the numbers of the images that were attacked.
+        generator: randomness of the attack; each image takes one number, whether it is attacked or not.
         cost: account of both searches, with what they may spend together.
         clean: the original classifier's logits of the images, if they are known already.
     """
@@ -82,16 +82,15 @@ def attack_batch(
     result = images.clone()
     rows = torch.nonzero(~threat.fooled(logits, labels))[:, 0]
     attack = quick(attack)
-    state = after = generator.get_state()
+    numbers = torch.randint(2**62, (len(images),), generator=generator).tolist()
     for predictor in (search, classifier):
         if not len(rows):
             break
-        generator.set_state(state)
+        dealt = Dealt([numbers[row] for row in rows.tolist()])
+        dealt.manual_seed(numbers[0])  # For attacks, not of ours, that draw from it in their own way.
         x, y, here = images[rows], labels[rows], threat.at(rows)
-        found = attack(Metered(predictor, cost), x, y, here, generator=generator)
+        found = attack(Metered(predictor, cost), x, y, here, generator=dealt)
         result[rows], logits[rows] = found, logits_of(classifier, found)
-        if predictor is search:
-            after = generator.get_state()
         if search is classifier:
             break
         # Where low precision claims a success that float32 does not see, search again in float32.
@@ -101,7 +100,6 @@ def attack_batch(
         with torch.no_grad():
             claimed = here.at(held).fooled(predictor(found[held]), y[held])
         rows = rows[held[claimed]]
-    generator.set_state(after)
     return verify(classifier, result, images, labels, threat, logits)
 
 
