@@ -16,11 +16,12 @@ from torch import nn
 
 from benchmarks.setting import Setting
 from robustmri.arrays import Images, Labels
-from robustmri.attacks import PGD, Attack, make_attack
-from robustmri.attacks.minimal_eps import bracket_eps
-from robustmri.attacks.protocol import Predictor
-from robustmri.evaluation.attacked import attack_batch, verify
+from robustmri.attacks import PGD, Attack, fgsm, make_attack
+from robustmri.attacks.cascade import Cascade
+from robustmri.attacks.minimal_eps import SmallestEps
+from robustmri.evaluation.attacked import TOLERANCE, attack_batch, verify
 from robustmri.models.optimised import OptimisedView, Precision
+from robustmri.threat.norms import LINF, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 Points = list[Images]
@@ -65,8 +66,17 @@ def _pgd(setting: Setting) -> PGD:
     return PGD(steps=setting.steps, step_size=setting.step_size)
 
 
+def _quick_pgd(setting: Setting) -> PGD:
+    return replace(_pgd(setting), stop_when_fooled=True)
+
+
 def ours_pgd(setting: Setting) -> Points:
     return _evaluated(_pgd(setting), setting)
+
+
+def ours_fgsm_then_pgd(setting: Setting) -> Points:
+    """The cheap attack first, the strong one on what it leaves standing."""
+    return _evaluated(Cascade({"fgsm": fgsm(stop_when_fooled=True), "pgd": _quick_pgd(setting)}), setting)
 
 
 def ours_pgd_in_fp32(setting: Setting) -> Points:
@@ -98,46 +108,10 @@ def ours_standard(setting: Setting) -> Points:
 
 def ours_curve(setting: Setting) -> Points:
     """One search for every image's smallest radius; the points at each radius follow from it."""
-    fast, exact = _view(setting), _view(setting, "fp32")
-    attack = _confirmed(replace(_pgd(setting), stop_when_fooled=True), fast, exact)
-    generator = torch.Generator().manual_seed(setting.seed)
-    points: list[Points] = [[] for _ in setting.radii]
-    for images, labels in setting.batches():
-        found = bracket_eps(attack, exact, images, labels, ThreatModel(), setting.radii, generator=generator)
-        sure = verify(setting.classifier, found.images, images, labels, ThreatModel(eps=found.high))
-        lost = torch.nonzero(torch.isfinite(found.high) & ~sure.fooled)[:, 0]
-        best, high = sure.images, found.high.clone()
-        if len(lost):  # Folding rounds: where the original does not see the success, search on the original.
-            quick = replace(_pgd(setting), stop_when_fooled=True)
-            again = bracket_eps(
-                quick, setting.classifier, images[lost], labels[lost], ThreatModel(), setting.radii,
-                generator=generator,
-            )  # fmt: skip
-            best[lost], high[lost] = again.images, again.high
-        for place, radius in enumerate(setting.radii):
-            reached = (high <= torch.tensor(radius)).reshape(-1, *[1] * (images.dim() - 1))
-            points[place].append(torch.where(reached, best, images))
-    return [torch.cat(parts) for parts in points]
-
-
-def _confirmed(attack: Attack, fast: Predictor, exact: Predictor) -> Attack:
-    """`attack` on the fast view, and again on the exact one where the fast one claims what that does not see."""
-
-    def run(
-        classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
-    ) -> Images:
-        found = attack(fast, images, labels, threat, generator=generator)
-        with torch.no_grad():
-            held = torch.nonzero(~threat.fooled(exact(found), labels))[:, 0]
-            if not len(held):
-                return found
-            claimed = held[threat.at(held).fooled(fast(found[held]), labels[held])]
-        if len(claimed):
-            here = threat.at(claimed)
-            found[claimed] = attack(exact, images[claimed], labels[claimed], here, generator=generator)
-        return found
-
-    return run
+    attack = SmallestEps(_quick_pgd(setting), tuple(setting.radii))
+    (found,) = _evaluated(attack, setting.at(max(setting.radii)))
+    sizes = LINF.size(found - setting.images)
+    return [torch.where(per_image(sizes <= radius + TOLERANCE, found), found, setting.images) for radius in setting.radii]
 
 
 # --- torchattacks ---

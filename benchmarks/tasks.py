@@ -27,6 +27,7 @@ Judge = Callable[[Setting, dict[str, Points]], dict[str, dict[str, Any]]]
 
 PGD = (
     Contender(OURS, by.ours_pgd, note="as an evaluation runs it"),
+    Contender(f"{OURS}, FGSM first", by.ours_fgsm_then_pgd, note="PGD on what FGSM leaves standing"),
     Contender(f"{OURS}, search in float32", by.ours_pgd_in_fp32, note="without bf16"),
     Contender(f"{OURS}, no image leaves", by.ours_pgd_to_the_end, note="without survivors only"),
     Contender("torchattacks", by.torchattacks_pgd, "torchattacks"),

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import timing
 from benchmarks.__main__ import main
-from benchmarks.contenders import OURS, _confirmed, ours_curve, ours_pgd, ours_pgd_to_the_end
+from benchmarks.contenders import OURS, ours_curve, ours_pgd, ours_pgd_to_the_end
 from benchmarks.gradient_step import REFERENCE, variants
 from benchmarks.memory import STATUS, peak_mib
 from benchmarks.report import HEADINGS, add_task, open_results, page_of
@@ -26,7 +26,6 @@ from robustmri.errors import DataError
 from robustmri.models.backbones import build_classifier
 from robustmri.models.checkpoint import save_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec
-from robustmri.threat.threat_model import ThreatModel
 from tiny import CLASSES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,22 +112,6 @@ def test_one_search_gives_the_curve_of_a_loop(setting):
     for at, alone, radius in zip(points, looped, radii, strict=True):
         held, expected = standing(setting, at, radius), standing(setting, alone, radius)
         assert held.sum() <= expected.sum() + 1
-
-
-def test_what_only_the_fast_view_sees_is_searched_again(setting):
-    """The fast view calls everything fooled."""
-    images, labels = setting.images[:4], setting.labels[:4]
-    searched = []
-
-    def attack(classifier, images, labels, threat, *, generator):
-        searched.append(len(images))
-        return images.clone()
-
-    wrong = torch.nn.functional.one_hot((labels + 1) % 3, 3).float()
-    right = torch.nn.functional.one_hot(labels, 3).float()
-    run = _confirmed(attack, lambda points: wrong[: len(points)], lambda points: right[: len(points)])
-    run(None, images, labels, ThreatModel(), generator=torch.Generator())
-    assert searched == [4, 4]
 
 
 def test_points_outside_the_ball_count_for_nothing(setting):
