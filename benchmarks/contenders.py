@@ -111,7 +111,9 @@ def ours_curve(setting: Setting) -> Points:
     attack = SmallestEps(_quick_pgd(setting), tuple(setting.radii))
     (found,) = _evaluated(attack, setting.at(max(setting.radii)))
     sizes = LINF.size(found - setting.images)
-    return [torch.where(per_image(sizes <= radius + TOLERANCE, found), found, setting.images) for radius in setting.radii]
+    return [
+        torch.where(per_image(sizes <= radius + TOLERANCE, found), found, setting.images) for radius in setting.radii
+    ]
 
 
 # --- torchattacks ---

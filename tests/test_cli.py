@@ -11,12 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from robustmri import cli
+from robustmri import cli, workflows
 from robustmri.models.checkpoint import read_checkpoint
+from robustmri.results import Check
 from robustmri.workflows import prepare
 from tiny import read_outcomes, write_scans
 
@@ -297,6 +299,21 @@ def test_what_cannot_be_evaluated(refuses, tiny_cohort, tiny_run, tmp_path):
     refuses(*given, "--set", "evaluate.options.pgd.steps=many", says="steps cannot be 'many'")
     refuses("evaluate", tmp_path / "nowhere", tiny_cohort, "--out", tmp_path / "result", says="does not exist")
     refuses("evaluate", tiny_cohort, tiny_cohort, "--out", tmp_path / "result", says="holds no checkpoint")
+
+
+def test_what_the_split_lets_through_is_printed_too(robustmri, tiny_run, tiny_cohort, tmp_path, monkeypatch):
+    measure = workflows.evaluate
+
+    def leaky(*words, **settings):
+        result = measure(*words, **settings)
+        found = Check(name="near-duplicates in one set only", status="warn", detail="3 pairs.")
+        return msgspec.structs.replace(result, split=msgspec.structs.replace(result.split, leakage=[found]))
+
+    monkeypatch.setattr(workflows, "evaluate", leaky)
+    words = ("--attacks", "fgsm", "--limit", 3, "--set", "evaluate.precision=fp32")
+    status, out, _ = robustmri("evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result", *words)
+    assert status == 0
+    assert "warn: near-duplicates in one set only: 3 pairs." in out
 
 
 def test_a_cohort_and_a_checkpoint_that_disagree(refuses, tiny_run, tiny_scans, tmp_path):

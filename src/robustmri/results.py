@@ -19,8 +19,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One number with its interval.
 
     `eps` is as the user gave it, in `eps_units`; `eps_image` is the same in units of the [0, 1] range. Both are None
-    where the attack has no radius (the clean row, minimal-norm attacks). `only` counts the slices, right untouched, that
-    no other attack of the same budget fooled; None where there was no other on the same slices.
+    where the attack has no radius (the clean row, minimal-norm attacks). `only` counts the slices, right untouched,
+    that no other attack of the same budget fooled; None where there was no other on the same slices.
     """
 
     attack: str
