@@ -37,12 +37,14 @@ def test_the_threshold_is_the_one_that_a_search_finds() -> None:
 
 
 def test_the_head_is_whole() -> None:
-    """A scalp with a gap around dark bone and a grey brain, in noise; a bright speck outside is no part of it."""
+    """A scalp with a gap around dark bone, a grey brain with a dark middle, noise, and a bright speck outside."""
     image = np.where(disc(96, 40), 0.03, 0.0) + 0.3 * disc(96, 33) + 0.7 * (disc(96, 40) & ~disc(96, 36))
-    image[:12, 46:48] = 0.0
+    image[:12, 46:48] = image[disc(96, 12)] = 0.0
     image[2:4, 2:4] = 1.0
     image += np.random.default_rng(0).uniform(0, 0.03, image.shape)
-    assert overlap(find_head((65535 * image / image.max()).astype(np.uint16)), disc(96, 40)) > 0.98
+    found = find_head((65535 * image / image.max()).astype(np.uint16))
+    assert overlap(found, disc(96, 40)) > 0.98
+    assert not found[:6, :6].any()
 
 
 def test_a_slice_without_contrast_is_all_head() -> None:
