@@ -67,7 +67,7 @@ def open_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = read_json(folder / RESULTS)
     for name, value in head.items():
         if found.get(name) != value:
-            raise DataError(f"{folder / RESULTS} was made with another {name}. Choose another --out.")
+            raise DataError(f"{folder / RESULTS}: {name} differ from this run's. Choose another --out.")
     return found
 
 

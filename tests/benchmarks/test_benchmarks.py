@@ -168,7 +168,7 @@ def test_results_of_another_machine_are_not_joined(tmp_path):
     assert "| robustmri | 1.5 | 1.00 - 2.00 | 0.5, 0.25 |" in page
     assert "Not installed: foolbox." in page
     assert "x did not run: `E`" in page
-    with pytest.raises(DataError, match="another inputs"):
+    with pytest.raises(DataError, match="inputs differ"):
         open_results(tmp_path, {"eps": 0.1})
 
 
