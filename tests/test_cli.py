@@ -25,13 +25,15 @@ from tiny import read_outcomes, write_scans
 # The command line with the small network in place of all others, for a process of its own. On demand it gets a signal
 # when its so-manieth file is written and does not have its name yet: the worst moment, and always the same.
 TINY = f"""
-import os, sys
+import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from tiny import tiny_network
 import robustmri.models.backbones, robustmri.models.checkpoint
 robustmri.models.backbones.build_network = robustmri.models.checkpoint.build_network = tiny_network
 from robustmri.cli import main
 if "STOP_BY" in os.environ:
+    # A shell that runs the tests in the background has told its children to ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     left, replace = [int(os.environ["STOP_AT"])], os.replace
     def stop(*paths):
         left[0] -= 1
