@@ -8,7 +8,6 @@ do to be fast is done for the others, and nothing is done to slow them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from robustmri.arrays import Images, Labels
 from robustmri.attacks import PGD, Attack, fgsm, make_attack
 from robustmri.attacks.cascade import Cascade
 from robustmri.attacks.minimal_eps import SmallestEps
-from robustmri.evaluation.attacked import TOLERANCE, attack_batch, verify
+from robustmri.evaluation.attacked import TOLERANCE, attack_batch, quick, verify
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.norms import LINF, per_image
 from robustmri.threat.threat_model import ThreatModel
@@ -66,17 +65,13 @@ def _pgd(setting: Setting) -> PGD:
     return PGD(steps=setting.steps, step_size=setting.step_size)
 
 
-def _quick_pgd(setting: Setting) -> PGD:
-    return replace(_pgd(setting), stop_when_fooled=True)
-
-
 def ours_pgd(setting: Setting) -> Points:
     return _evaluated(_pgd(setting), setting)
 
 
 def ours_fgsm_then_pgd(setting: Setting) -> Points:
     """The cheap attack first, the strong one on what it leaves standing."""
-    return _evaluated(Cascade({"fgsm": fgsm(stop_when_fooled=True), "pgd": _quick_pgd(setting)}), setting)
+    return _evaluated(Cascade({"fgsm": quick(fgsm()), "pgd": quick(_pgd(setting))}), setting)
 
 
 def ours_pgd_in_fp32(setting: Setting) -> Points:
@@ -108,7 +103,7 @@ def ours_standard(setting: Setting) -> Points:
 
 def ours_curve(setting: Setting) -> Points:
     """One search for every image's smallest radius; the points at each radius follow from it."""
-    attack = SmallestEps(_quick_pgd(setting), tuple(setting.radii))
+    attack = SmallestEps(quick(_pgd(setting)), tuple(setting.radii))
     (found,) = _evaluated(attack, setting.at(max(setting.radii)))
     sizes = LINF.size(found - setting.images)
     return [

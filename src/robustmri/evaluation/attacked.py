@@ -110,8 +110,7 @@ def quick(attack: Attack) -> Attack:
 
 def within(eps: float, attacked: Attacked, untouched: Attacked, norm: str) -> Attacked:
     """Images whose attack is no larger than eps as they were attacked, the others as they were before."""
-    sizes = {"linf": attacked.distance_linf, "l2": attacked.distance_l2, "l1": attacked.distance_l1}
-    inside = sizes[norm] <= eps + TOLERANCE
+    inside = getattr(attacked, f"distance_{norm}") <= eps + TOLERANCE
     parts = zip(attacked, untouched, strict=True)
     return Attacked(*(torch.where(per_image(inside, one), one, other) for one, other in parts))
 

@@ -219,7 +219,7 @@ class _Bench:
         search = self.exact if is_minimal(job.attack) else self.fast
         cost = Cost(len(rows), self.settings.limits)
         if job == CLEAN:
-            attacked = verify(self.classifier, images, images, labels, threat)
+            attacked = verify(self.classifier, images, images, labels, threat, clean)
             zero = zero_gradients(self.classifier, images, labels)
         else:
             attack = make_attack(job.attack, **self.settings.options.get(job.attack, {}))
@@ -231,7 +231,7 @@ class _Bench:
             )
         parts = [(job, threat, attacked)]
         if job.curve:
-            untouched = verify(self.classifier, images, images, labels, threat)
+            untouched = verify(self.classifier, images, images, labels, threat, clean)
             alone = [Job(job.attack, eps) for eps in job.curve]
             threats = [threat_for(one, self.settings, self.classifier, mask) for one in alone]
             shown = [within(float(at.eps), attacked, untouched, at.norm) for at in threats]
