@@ -63,6 +63,11 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     devices: int = 1
     nodes: int = 1
 
+    @property
+    def attacked(self) -> bool:
+        """Whether training meets attacked images; robust accuracy is then measured after each epoch."""
+        return self.objective != "standard"
+
     def __post_init__(self) -> None:
         parse_eps(self.eps)
         for name in ("epochs", "batch_size", "attack_steps", "guard_steps", "devices", "nodes"):
