@@ -1,4 +1,4 @@
-"""The way back: a fooling point is brought nearer to its image until it only just fools."""
+"""Nearest fooling points: a climb that meets some, and the way back from one to where it only just fools."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 
 from robustmri.arrays import Images, Labels
-from robustmri.attacks.engine import Found, checked, exhausted, frozen
+from robustmri.attacks.engine import Found, LossName, checked, climb, exhausted, frozen, loss_against
 from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.rules import Rule
 from robustmri.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
@@ -53,6 +54,30 @@ def shorten(
             points[rows[won]] = tried[won]
             low, high = torch.where(won, low, middle), torch.where(won, middle, high)
     return points
+
+
+def find_nearest(
+    classifier: Predictor,
+    images: Images,
+    labels: Labels,
+    threat: ThreatModel,
+    *,
+    steps: int,
+    rule: Rule,
+    loss: LossName,
+    halvings: int,
+) -> Images:
+    """For each image the nearest fooling point that `rule` meets on its way uphill from it, after `shorten`.
+
+    An image for which it meets none comes back unchanged. The radius of the threat is not used; for the other arguments
+    see `climb` and `shorten`.
+    """
+    threat = replace(threat, eps=torch.inf)
+    found = climb(
+        classifier, images, labels, threat, start=images, steps=steps, rule=rule,
+        objective=loss_against(loss, labels, threat), minimal=True,
+    )  # fmt: skip
+    return shorten(classifier, images, labels, threat, found, halvings=halvings)
 
 
 def check_halvings(halvings: int) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from robustmri.arrays import Images, Labels
-from robustmri.attacks.bisection import check_halvings, shorten
-from robustmri.attacks.engine import LossName, climb, loss_against
+from robustmri.attacks.bisection import check_halvings, find_nearest
+from robustmri.attacks.engine import LossName
 from robustmri.attacks.fmn import cosine
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State, passable
@@ -57,12 +57,10 @@ class DDN:
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
-        threat = replace(threat, norm="l2", eps=torch.inf)
-        found = climb(
-            classifier, images, labels, threat, start=images, steps=self.steps, rule=self._rule(),
-            objective=loss_against(self.loss, labels, threat), minimal=True,
+        return find_nearest(
+            classifier, images, labels, replace(threat, norm="l2"), steps=self.steps, rule=self._rule(), loss=self.loss,
+            halvings=self.halvings,
         )  # fmt: skip
-        return shorten(classifier, images, labels, threat, found, halvings=self.halvings)
 
     def _rule(self) -> Rule:
         def init(images: Images) -> State:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from robustmri.arrays import Images, Labels
-from robustmri.attacks.bisection import check_halvings, shorten
-from robustmri.attacks.engine import climb, loss_against
+from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State, passable
 from robustmri.errors import ThreatModelError
@@ -59,12 +58,10 @@ class FMN:
         """See `Attack`."""
         threat.check(images, labels)
         threat.check_norm(*DUAL)
-        threat = replace(threat, eps=torch.inf)
-        found = climb(
-            classifier, images, labels, threat, start=images, steps=self.steps, rule=self._rule(),
-            objective=loss_against("margin", labels, threat), minimal=True,
+        return find_nearest(
+            classifier, images, labels, threat, steps=self.steps, rule=self._rule(), loss="margin",
+            halvings=self.halvings,
         )  # fmt: skip
-        return shorten(classifier, images, labels, threat, found, halvings=self.halvings)
 
     def _rule(self) -> Rule:
         def init(images: Images) -> State:

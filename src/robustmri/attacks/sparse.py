@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from robustmri.arrays import Images, Labels
-from robustmri.attacks.bisection import check_halvings, shorten
-from robustmri.attacks.engine import climb, loss_against
+from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.fmn import cosine
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State
@@ -54,12 +53,10 @@ class SparsePGD:
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
-        threat = replace(threat, norm="l0", eps=torch.inf)
-        found = climb(
-            classifier, images, labels, threat, start=images, steps=self.steps, rule=self._rule(),
-            objective=loss_against("margin", labels, threat), minimal=True,
+        return find_nearest(
+            classifier, images, labels, replace(threat, norm="l0"), steps=self.steps, rule=self._rule(), loss="margin",
+            halvings=self.halvings,
         )  # fmt: skip
-        return shorten(classifier, images, labels, threat, found, halvings=self.halvings)
 
     def _rule(self) -> Rule:
         def init(images: Images) -> State:
