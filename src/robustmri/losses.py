@@ -79,6 +79,19 @@ def targeted_ratio(logits: Logits, targets: Labels) -> PerImage:
     return margin(logits, targets) / (ranked[:, 0] - ranked[:, -2:].mean(1)).clamp_min(1e-12)
 
 
+def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerImage:
+    """-log p_y - log(1 - p_k) with k the likeliest wrong class: cross-entropy that also asks for a margin.
+
+    >>> boosted_cross_entropy(torch.zeros(1, 2), torch.tensor([0]))
+    tensor([1.3863])
+
+    Reference: Wang et al. 2020, the first term of Eq. 11.
+    """
+    rival = _others(logits, labels).argmax(1)
+    # 1 - p_k by the log-odds against k: it never rounds to zero.
+    return cross_entropy(logits, labels) + F.softplus(-log_odds(logits, rival))
+
+
 def kl_divergence(logits: Logits, reference: Logits) -> PerImage:
     """KL(reference || logits) between the two softmax distributions, in nats. Reference: Zhang et al. 2019, Eq. 5."""
     return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)

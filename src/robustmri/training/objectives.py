@@ -1,43 +1,35 @@
-"""What training descends: functions from a classifier and a batch to one number."""
+"""What training descends: a loss of the logits on clean images, on the worst images near them, or on both."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from robustmri.arrays import Images, Labels
-from robustmri.attacks.protocol import Attack
-from robustmri.models.optimised import OptimisedView, Precision
+from robustmri.arrays import Images, Labels, Logits
+from robustmri.attacks import PGD
+from robustmri.attacks.engine import climb, draw_seeds, frozen, random_points
+from robustmri.attacks.protocol import Attack, Predictor
+from robustmri.attacks.rules import steepest, stride
+from robustmri.attacks.streams import like, normals, open_streams
+from robustmri.losses import boosted_cross_entropy, kl_divergence
+from robustmri.models.classifier import Classifier
+from robustmri.models.dual_norm import using
+from robustmri.models.optimised import Precision
+from robustmri.threat.eps import parse_eps
 from robustmri.threat.threat_model import ThreatModel
-
-
-class Batch(NamedTuple):
-    """Images and labels of one step; `epoch` is the time in epochs, with its fraction."""
-
-    images: Images
-    labels: Labels
-    epoch: float
-    generator: torch.Generator
-
-
-class Objective(Protocol):
-    """Something to descend."""
-
-    def __call__(self, classifier: nn.Module, batch: Batch) -> Tensor:
-        """The loss of one batch, a scalar with a gradient in the classifier's parameters."""
+from robustmri.training.minimax import Batch as Batch
+from robustmri.training.minimax import Objective as Objective
+from robustmri.training.minimax import attacked_by, ramped, searched
+from robustmri.training.settings import TrainSettings
 
 
 def standard(label_smoothing: float = 0.0) -> Objective:
     """Cross-entropy on the images as they are."""
-
-    def loss(classifier: nn.Module, batch: Batch) -> Tensor:
-        return F.cross_entropy(classifier(batch.images), batch.labels, label_smoothing=label_smoothing)
-
-    return loss
+    return Objective(lambda clean, attacked, labels: F.cross_entropy(clean, labels, label_smoothing=label_smoothing))
 
 
 def adversarial(
@@ -46,6 +38,7 @@ def adversarial(
     *,
     ramp_epochs: float = 0.0,
     label_smoothing: float = 0.0,
+    clean_share: float = 0.0,
     precision: Precision | None = None,
 ) -> Objective:
     """Cross-entropy on the worst images that `attack` finds in the threat's set.
@@ -58,18 +51,178 @@ def adversarial(
         threat: its set; eps grows linearly from zero over the first `ramp_epochs` epochs.
         ramp_epochs: length of the ramp.
         label_smoothing: share of the label spread over all classes.
+        clean_share: share of the loss that is on the clean images.
         precision: arithmetic of the inner loop; None: the faster one on this hardware.
 
-    Reference: Madry et al. 2018, Eq. 2.1.
+    Reference: Madry et al. 2018, Eq. 2.1; with a share of clean images, Goodfellow et al. 2015, Sec. 6.
     """
-    outer = standard(label_smoothing)
 
-    def loss(classifier: nn.Module, batch: Batch) -> Tensor:
-        here = replace(threat, eps=threat.eps * min(1.0, batch.epoch / ramp_epochs) if ramp_epochs else threat.eps)
-        attacked = batch.images
-        if here.eps > 0:
-            view = OptimisedView(getattr(classifier, "module", classifier), batch.images, precision=precision)
-            attacked = attack(view, batch.images, batch.labels, here, generator=batch.generator)
-        return outer(classifier, batch._replace(images=attacked))
+    def loss(clean: Logits, attacked: Logits, labels: Labels) -> Tensor:
+        worst = F.cross_entropy(attacked, labels, label_smoothing=label_smoothing)
+        if not clean_share:
+            return worst
+        return clean_share * F.cross_entropy(clean, labels, label_smoothing=label_smoothing) + (1 - clean_share) * worst
 
-    return loss
+    return Objective(loss, attacked_by(attack, threat, ramp_epochs, precision), clean=clean_share > 0)
+
+
+def one_step(
+    threat: ThreatModel,
+    *,
+    ramp_epochs: float = 0.0,
+    label_smoothing: float = 0.0,
+    clean_share: float = 0.0,
+    precision: Precision | None = None,
+) -> Objective:
+    """`adversarial` with a single step of 1.25 eps from a random point, projected back.
+
+    For one gradient an image it comes close to many steps, but it can collapse: within an epoch the network learns to
+    answer this one step and nothing else. The robust validation is by another attack, so that this is seen.
+
+    Reference: Wong, Rice & Kolter 2020, Algorithm 3.
+    """
+    return adversarial(
+        PGD(steps=1, step_size=1.25, keep="last"), threat,
+        ramp_epochs=ramp_epochs, label_smoothing=label_smoothing, clean_share=clean_share, precision=precision,
+    )  # fmt: skip
+
+
+def free(threat: ThreatModel, *, replays: int = 4, ramp_epochs: float = 0.0, label_smoothing: float = 0.0) -> Objective:
+    """Cross-entropy on attacked images whose next step comes from the gradient that trained the weights.
+
+    Each batch is stepped on `replays` times; the perturbation, a step of eps further each time, is carried from one
+    replay to the next. So an attacked image costs no gradient of its own.
+
+    In the paper the perturbation is also carried on to the next batch, that is, to other images. Here each batch begins
+    at a random point of the set: it serves as well (Wong et al. 2020, Sec. 4.1), and a run that is resumed at the end
+    of an epoch needs nothing but its weights to go on the same.
+
+    Reference: Shafahi et al. 2019, Algorithm 1.
+    """
+    # By batch, so that batches whose gradients are summed before a step do not mix; an entry leaves with its images.
+    carried = WeakTensorKeyDictionary()
+
+    def search(classifier: nn.Module, batch: Batch) -> Images:
+        if batch.replay == 0:
+            seeds = [seed for (seed,) in draw_seeds(batch.generator, len(batch.images), each=1)]
+            carried[batch.images] = random_points(batch.images, ramped(threat, batch.epoch, ramp_epochs), seeds)
+        points: Images = carried[batch.images]
+        return points
+
+    def listen(batch: Batch, gradient: Images) -> None:
+        here, points = ramped(threat, batch.epoch, ramp_epochs), carried[batch.images]
+        climbed = points + stride(1.0, here.allow(torch.nan_to_num(gradient)), here)
+        carried[batch.images] = here.project(climbed, batch.images)
+
+    def loss(clean: None, attacked: Logits, labels: Labels) -> Tensor:
+        return F.cross_entropy(attacked, labels, label_smoothing=label_smoothing)
+
+    return Objective(loss, search, clean=False, listen=listen, replays=replays)
+
+
+def trades(
+    threat: ThreatModel,
+    *,
+    beta: float = 6.0,
+    steps: int = 10,
+    step_size: float = 0.25,
+    ramp_epochs: float = 0.0,
+    label_smoothing: float = 0.0,
+    precision: Precision | None = None,
+) -> Objective:
+    """Cross-entropy on the clean images, plus `beta` times how far an attack can drive the prediction from theirs.
+
+    The attack climbs that divergence itself, KL(clean || attacked), from a small Gaussian step (0.001) off each image,
+    where it is not flat; labels play no part in it.
+
+    Reference: Zhang et al. 2019, Eq. 5 and Algorithm 1.
+    """
+
+    def loss(clean: Logits, attacked: Logits, labels: Labels) -> Tensor:
+        natural = F.cross_entropy(clean, labels, label_smoothing=label_smoothing)
+        return natural + beta * kl_divergence(attacked, clean).mean()
+
+    def find(network: nn.Module, view: Predictor, batch: Batch, here: ThreatModel) -> Images:
+        images = batch.images
+        # In float32, and not by the view: in bfloat16 so small a step often leaves the logits as they are, and where
+        # both are equal the divergence has no gradient to climb.
+        with frozen(network), using(network, "clean"), torch.no_grad():
+            reference = network(images)
+        noise = normals(open_streams(batch.generator, len(images), images.device), images[0].numel())
+        return climb(
+            view, images, batch.labels, here,
+            start=here.project(images + 0.001 * like(noise, images), images), steps=steps, rule=steepest(step_size),
+            objective=lambda points, logits, rows: kl_divergence(logits, reference[rows]), keep="last",
+        ).images  # fmt: skip
+
+    return Objective(loss, searched(find, threat, ramp_epochs, precision))
+
+
+def mart(
+    attack: Attack,
+    threat: ThreatModel,
+    *,
+    weight: float = 5.0,
+    ramp_epochs: float = 0.0,
+    precision: Precision | None = None,
+) -> Objective:
+    """Boosted cross-entropy on the worst images, plus `weight` times KL(clean || attacked) where the clean is unsure.
+
+    The divergence of each image counts by 1 - p_y(x): an image that is misclassified untouched has no prediction worth
+    keeping apart from its label's.
+
+    Reference: Wang et al. 2020, Eq. 11.
+    """
+
+    def loss(clean: Logits, attacked: Logits, labels: Labels) -> Tensor:
+        unsure = 1 - clean.softmax(1).gather(1, labels[:, None])[:, 0]
+        return (boosted_cross_entropy(attacked, labels) + weight * kl_divergence(attacked, clean) * unsure).mean()
+
+    return Objective(loss, attacked_by(attack, threat, ramp_epochs, precision))
+
+
+def with_logit_pairing(objective: Objective, weight: float) -> Objective:
+    """`objective` plus `weight` times the mean square between clean and attacked logits.
+
+    Reference: Kannan, Kurakin & Goodfellow 2018, Sec. 4 (adversarial logit pairing).
+    """
+
+    def loss(clean: Logits, attacked: Logits, labels: Labels) -> Tensor:
+        return objective.loss(clean, attacked, labels) + weight * F.mse_loss(attacked, clean)
+
+    return replace(objective, loss=loss, clean=True)
+
+
+def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
+    """The threat model that the settings train against."""
+    return ThreatModel(norm=settings.norm, eps=parse_eps(settings.eps).in_image_units(classifier.spec.std))
+
+
+def objective_of(settings: TrainSettings, classifier: Classifier) -> Objective:
+    """The objective that the settings name, with its helper terms."""
+    smoothing, ramp, share = settings.label_smoothing, settings.eps_ramp_epochs, settings.clean_share
+    if not settings.attacked:
+        return standard(smoothing)
+    threat = threat_of(settings, classifier)
+    steps, step_size = settings.attack_steps, settings.attack_step_size
+    precision: Precision | None = None if settings.precision == "auto" else settings.precision
+    # The last iterate, as the method has it: the best of all would be the same point most of the time.
+    pgd = PGD(steps=steps, step_size=step_size, keep="last")
+    if settings.objective == "one-step":
+        objective = one_step(
+            threat, ramp_epochs=ramp, label_smoothing=smoothing, clean_share=share, precision=precision
+        )
+    elif settings.objective == "free":
+        objective = free(threat, replays=settings.replays, ramp_epochs=ramp, label_smoothing=smoothing)
+    elif settings.objective == "trades":
+        objective = trades(
+            threat, beta=settings.beta, steps=steps, step_size=step_size,
+            ramp_epochs=ramp, label_smoothing=smoothing, precision=precision,
+        )  # fmt: skip
+    elif settings.objective == "mart":
+        objective = mart(pgd, threat, weight=settings.beta, ramp_epochs=ramp, precision=precision)
+    else:
+        objective = adversarial(
+            pgd, threat, ramp_epochs=ramp, label_smoothing=smoothing, clean_share=share, precision=precision
+        )
+    return with_logit_pairing(objective, settings.logit_pairing) if settings.logit_pairing else objective

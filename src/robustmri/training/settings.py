@@ -14,7 +14,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one training run; the run folder keeps them, and a recipe holds one set for each stage.
 
     Attributes:
-        objective: "standard" (clean images) or "adversarial" (PGD examples made on the fly).
+        objective: "standard" (clean images), "adversarial" (PGD examples made on the fly), "one-step", "free",
+            "trades" or "mart" (see `robustmri.training.objectives`).
         backbone: network, as `robustmri.models.backbones` names it.
         weights: "none", "imagenet", or a path to a .pth or .safetensors file.
         epochs: passes over the training set.
@@ -24,13 +25,25 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         momentum: of stochastic gradient descent (Nesterov's).
         weight_decay: on all weights with two axes or more; biases and batch-norms are left alone.
         label_smoothing: share of the label spread over all classes.
-        ema_decay: weights are averaged over steps with this decay, and the average is what is kept; 0: no average.
+        average: what is kept: "ema" (average of the weights over steps, with `ema_decay`), "swa" (equal average over
+            the ends of epochs, batch-norm re-estimated), or "none" (the weights themselves).
+        ema_decay: decay of "ema"; 0: no average.
+        swa_from_epoch: epochs before the first that enters "swa".
         augment: "none", "light" or "standard" (see `robustmri.training.augment`).
         eps: radius of the training attack, as text with its units ("0.04", "8/255", "0.04@normalised").
         norm: "linf" or "l2".
         attack_steps: steps of the training attack.
         attack_step_size: length of a step, as a fraction of eps.
         eps_ramp_epochs: eps grows linearly from zero over so many epochs.
+        beta: weight of the divergence in "trades" (6 in its paper) and "mart" (5).
+        replays: of "free": optimiser steps on each batch; the epochs are divided by it.
+        clean_share: of "adversarial" and "one-step": share of the loss that is on clean images.
+        logit_pairing: weight of the distance between clean and attacked logits, on top of any attacked objective.
+        weight_perturbation: "awp" or "sam": each step's gradient is taken at weights moved uphill; "none": where they
+            are.
+        weight_perturbation_size: how far: for "awp" a share of each weight's norm (0.005 in its paper), for "sam" a
+            length over all weights (0.05).
+        dual_batch_norm: separate batch-norms for clean and attacked images; the one for attacked images is kept.
         guard_steps: PGD steps of the robust validation.
         guard_slices: validation slices it looks at; 0: all.
         precision: "auto", "fp32" or "bf16".
@@ -39,7 +52,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         nodes: machines.
     """
 
-    objective: Literal["standard", "adversarial"] = "standard"
+    objective: Literal["standard", "adversarial", "one-step", "free", "trades", "mart"] = "standard"
     backbone: str = "resnet18"
     weights: str = "none"
     epochs: int = 30
@@ -49,13 +62,22 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
+    average: Literal["none", "ema", "swa"] = "ema"
     ema_decay: float = 0.0
+    swa_from_epoch: int = 0
     augment: Literal["none", "light", "standard"] = "standard"
     eps: str = "0.04"
     norm: Literal["linf", "l2"] = "linf"
     attack_steps: int = 7
     attack_step_size: float = 0.25
     eps_ramp_epochs: float = 0.0
+    beta: float = 6.0
+    replays: int = 4
+    clean_share: float = 0.0
+    logit_pairing: float = 0.0
+    weight_perturbation: Literal["none", "awp", "sam"] = "none"
+    weight_perturbation_size: float = 0.005
+    dual_batch_norm: bool = False
     guard_steps: int = 10
     guard_slices: int = 128
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -70,15 +92,39 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         parse_eps(self.eps)
-        for name in ("epochs", "batch_size", "attack_steps", "guard_steps", "devices", "nodes"):
+        for name in ("epochs", "batch_size", "attack_steps", "replays", "guard_steps", "devices", "nodes"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "attack_step_size"):
+        for name in ("learning_rate", "attack_step_size", "weight_perturbation_size"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} must be positive, got {getattr(self, name)}.")
-        for name in ("momentum", "ema_decay", "label_smoothing"):
+        for name in ("momentum", "ema_decay", "label_smoothing", "clean_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
-        for name in ("warmup_epochs", "weight_decay", "eps_ramp_epochs", "guard_slices"):
+        at_least_0 = "warmup_epochs weight_decay eps_ramp_epochs guard_slices swa_from_epoch beta logit_pairing"
+        for name in at_least_0.split():
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse settings that leave another one without effect."""
+        if self.average == "swa" and self.swa_from_epoch >= self.epochs:
+            raise SettingsError(
+                f"swa_from_epoch must be below epochs, got {self.swa_from_epoch} and {self.epochs}: nothing would be "
+                "averaged."
+            )
+        if self.clean_share and self.objective not in ("adversarial", "one-step"):
+            raise SettingsError(
+                f'clean_share belongs to "adversarial" and "one-step", and not to "{self.objective}". Set it to 0.'
+            )
+        if self.logit_pairing and not self.attacked:
+            raise SettingsError("logit_pairing needs attacked images. Set it to 0, or choose another objective.")
+        if self.label_smoothing and self.objective == "mart":
+            raise SettingsError('label_smoothing has no meaning in "mart". Set it to 0.')
+        sees_both = self.objective in ("trades", "mart") or self.clean_share or self.logit_pairing
+        if self.dual_batch_norm and not sees_both:
+            raise SettingsError(
+                "dual_batch_norm needs an objective that looks at clean and at attacked images. Set clean_share, or "
+                'choose "trades" or "mart".'
+            )
