@@ -9,6 +9,7 @@ import torch
 
 from robustmri.attacks import ATTACKS, PGD, bim, cw, fgsm, make_attack
 from robustmri.errors import SettingsError
+from robustmri.evaluation.sanity import ITERATIVE
 from robustmri.threat.threat_model import ThreatModel
 
 EPS = {"linf": [0.0, 0.02, 0.05, 0.08, 0.12, 0.2], "l2": [0.0, 0.2, 0.4, 0.6, 0.9, 1.5]}
@@ -40,7 +41,7 @@ def test_fgsm_and_bim_are_pgd(norm, make_network, make_images):
         assert torch.equal(results[0], (images + 0.1 * points.grad.sign()).clamp(0, 1))
 
 
-@pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t"])
+@pytest.mark.parametrize("name", ["fgsm", *(name for name in ITERATIVE if name != "standard")])
 def test_more_eps_never_raises_accuracy(name, norm, trained, blobs):
     images, labels = blobs
     curve = [accuracy(trained, make_attack(name), images, labels, ThreatModel(norm, eps)) for eps in EPS[norm]]
@@ -49,7 +50,7 @@ def test_more_eps_never_raises_accuracy(name, norm, trained, blobs):
     assert curve[-1] < 0.1
 
 
-@pytest.mark.parametrize("name", ["bim", "pgd", "cw"])
+@pytest.mark.parametrize("name", ["bim", "pgd", "mi-fgsm", "ni-fgsm", "cw"])
 def test_more_steps_never_raise_accuracy(name, norm, trained, blobs):
     images, labels = blobs
     threat = ThreatModel(norm, EPS[norm][3])
@@ -100,6 +101,16 @@ def test_noise_is_weaker_than_one_step_and_one_step_than_many(norm, trained, blo
     )
     assert noise > one >= several >= more
     assert noise > 0.9
+
+
+@pytest.mark.parametrize("name", [name for name in ITERATIVE if name.endswith("i-fgsm")])
+def test_momentum_is_no_weaker_than_one_step(name, norm, trained, blobs):
+    """So that the check on an evaluation may ask for it."""
+    images, labels = blobs
+    for eps in EPS[norm][2:5]:
+        threat = ThreatModel(norm, eps)
+        one, many = (accuracy(trained, attack, images, labels, threat) for attack in (fgsm(), make_attack(name)))
+        assert one >= many
 
 
 def test_minimal_distances_agree_with_the_accuracy_at_each_radius(trained, blobs):

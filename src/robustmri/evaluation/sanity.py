@@ -26,7 +26,10 @@ from robustmri.evaluation.study import check_selection, check_split, check_train
 from robustmri.results import Check
 
 SINGLE_STEP = ("fgsm",)
-ITERATIVE = ("bim", "pgd", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t", "standard")
+ITERATIVE = (
+    "bim", "pgd", "mi-fgsm", "ni-fgsm", "vmi-fgsm", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t", "standard",
+)  # fmt: skip
+"""Without di-fgsm and ti-fgsm: they give up strength here to transfer, and may well be weaker than one plain step."""
 SLACK = 0.01  # A point of accuracy: what chance alone may do to orders that hold on average, not for each image.
 LARGE_EPS = 0.5  # Any image can be made one flat grey: nothing of the scan is left.
 MANY_ZERO = 0.05
