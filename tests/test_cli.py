@@ -186,7 +186,9 @@ def test_version_and_recipes(robustmri):
     assert robustmri("--version")[1].startswith("robustmri 0.")
     status, out, _ = robustmri("recipes")
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["default", "demo", "poster-cpu", "poster-gpu"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "demo", "poster-cpu", "poster-gpu", "quick", "standard", "strong",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [("train",), ("trian", "x"), ("train", "x", "--out", "y", "--epochs", "many"), ()])

@@ -144,7 +144,7 @@ def accept(command: Any, verb: str, words: list[str]) -> None:
     overrides = list(given.get("set_") or ())
     stage = {name: given.get(name) for name in ("attacks", "eps", "curve", "norm", "limit") if given.get(name)}
     overrides += [f"{verb}.{name}={value}" for name, value in stage.items() if verb in ("evaluate", "harden")]
-    recipe = given.get("recipe", "default")
+    recipe = given.get("recipe", "standard")
     if recipe in list_recipes():
         load_recipe(recipe, overrides)
     if verb == "prepare":

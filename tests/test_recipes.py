@@ -13,7 +13,7 @@ from robustmri.training.settings import TrainSettings
 def test_a_packaged_recipe_is_whole(name):
     recipe = load_recipe(name)
     assert len(recipe.about) > 20
-    assert (recipe.train.objective, recipe.harden.objective) == ("standard", "adversarial")
+    assert (recipe.train.attacked, recipe.harden.attacked) == (False, True)
     assert recipe.train.backbone in BACKBONES
     assert recipe.harden.eps == recipe.evaluate.eps[0], "repaired against the eps it is tested at"
     assert recipe.train.epochs > recipe.train.warmup_epochs
@@ -25,7 +25,7 @@ def test_a_packaged_recipe_is_whole(name):
 
 
 def test_the_packaged_recipes():
-    assert list_recipes() == ["default", "demo", "poster-cpu", "poster-gpu"]
+    assert list_recipes() == ["demo", "poster-cpu", "poster-gpu", "quick", "standard", "strong"]
 
 
 def test_published_figures_are_no_recipe():
@@ -34,9 +34,9 @@ def test_published_figures_are_no_recipe():
 
 
 def test_overrides_replace_one_setting_each():
-    plain = load_recipe("default")
+    plain = load_recipe("standard")
     changed = load_recipe(
-        "default",
+        "standard",
         [
             "train.epochs=3", "harden.learning_rate=1e-3", "evaluate.eps=0.04, 8/255", "evaluate.attacks=pgd",
             "evaluate.options.pgd.restarts=7", "evaluate.options.pgd.loss=margin", "evaluate.limit=12",
@@ -51,13 +51,13 @@ def test_overrides_replace_one_setting_each():
     assert changed.evaluate.options == {"pgd": {**plain.evaluate.options["pgd"], "restarts": 7, "loss": "margin"}}
     assert changed.evaluate.limit == 12
     assert changed.train.batch_size == plain.train.batch_size
-    assert load_recipe("default") == plain, "the next one starts anew"
+    assert load_recipe("standard") == plain, "the next one starts anew"
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epoch=3", r"recipe default: train: there is no setting 'epoch'\. Did you mean 'epochs'\?"),
+        ("train.epoch=3", r"recipe standard: train: there is no setting 'epoch'\. Did you mean 'epochs'\?"),
         ("trian.epochs=3", r"there is no setting 'trian'\. Did you mean 'train'\?"),
         ("train.epochs=many", r"Expected `int`, got `str` - at `\$\.train\.epochs`"),
         ("train.epochs=2.5", r"Expected `int`, got `.*` - at `\$\.train\.epochs`"),
@@ -79,13 +79,13 @@ def test_overrides_replace_one_setting_each():
 )
 def test_a_wrong_override_is_explained(override, message):
     with pytest.raises(SettingsError, match=message):
-        load_recipe("default", [override])
+        load_recipe("standard", [override])
 
 
 @pytest.mark.parametrize("override", ["train.eps=large", "harden.eps=-1", "evaluate.eps=0.04,8/", "evaluate.curve=1/0"])
 def test_a_wrong_eps_is_explained(override):
     with pytest.raises(ThreatModelError, match="eps"):
-        load_recipe("default", [override])
+        load_recipe("standard", [override])
 
 
 def test_a_recipe_of_ones_own(tmp_path):
@@ -117,7 +117,7 @@ def test_a_broken_recipe_is_named(tmp_path, content, message):
 
 @pytest.mark.parametrize("name", ["demi", "/nowhere/mine.toml", ""])
 def test_a_missing_recipe_is_named(name):
-    with pytest.raises(SettingsError, match=r"There is no recipe .* Choices: default, demo, poster-cpu, poster-gpu"):
+    with pytest.raises(SettingsError, match=r"There is no recipe .* Choices: demo, poster-cpu, poster-gpu, quick"):
         load_recipe(name)
 
 

@@ -185,8 +185,8 @@ def test_hardening_from_scratch_at_eps_zero_is_training(tiny_cohort, tmp_path):
     """Identity 2, from file to file."""
     settings = {**FAST, "eps": "0", "seed": 2}
     trained = train(tiny_cohort, tmp_path / "trained", **settings)
-    hardened = harden("scratch", tiny_cohort, tmp_path / "hardened", settings=load_recipe("default").train, **settings)
-    train_too = train(tiny_cohort, tmp_path / "too", settings=load_recipe("default").train, **settings)
+    hardened = harden("scratch", tiny_cohort, tmp_path / "hardened", settings=load_recipe("standard").train, **settings)
+    train_too = train(tiny_cohort, tmp_path / "too", settings=load_recipe("standard").train, **settings)
     assert read_checkpoint(trained).weights_sha256 == read_checkpoint(train_too).weights_sha256
     assert read_checkpoint(hardened).weights_sha256 == read_checkpoint(trained).weights_sha256
     assert read_checkpoint(hardened).training["objective"] == "adversarial"
@@ -203,8 +203,8 @@ def test_hardening_starts_from_the_checkpoint(tiny_cohort, tiny_run, tmp_path):
     assert checkpoint.provenance["start"] == before.weights_sha256
 
 
-def test_hardening_by_default_is_the_default_recipe(tiny_cohort, tiny_run, tmp_path):
-    settings = load_recipe("default").harden
+def test_hardening_by_default_is_the_standard_recipe(tiny_cohort, tiny_run, tmp_path):
+    settings = load_recipe("standard").harden
     run = harden(tiny_run, tiny_cohort, tmp_path / "run", epochs=1, attack_steps=1)
     made = read_checkpoint(run).training
     assert (made["objective"], made["ema_decay"]) == ("adversarial", settings.ema_decay)

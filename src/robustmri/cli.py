@@ -88,7 +88,7 @@ def train(
     weights: Annotated[str, typer.Option(help="none, imagenet, or a .pth or .safetensors file.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
-    recipe: RecipeName = "default",
+    recipe: RecipeName = "standard",
     set_: Set = None,
 ) -> None:
     """Train a classifier on clean slices."""
@@ -110,7 +110,7 @@ def harden(
     eps: Annotated[str, typer.Option(help="Radius to train against: 0.04, 8/255 or 0.04@normalised.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of order, augmentation and random starts.")] = None,
-    recipe: RecipeName = "default",
+    recipe: RecipeName = "standard",
     set_: Set = None,
 ) -> None:
     """Repair a classifier by adversarial training."""
@@ -139,7 +139,7 @@ def evaluate(
     region: Annotated[str, typer.Option(help="Where pixels may change: image, brain, lesion, outside-lesion.")] = "",
     limit: Annotated[int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")] = None,
-    recipe: RecipeName = "default",
+    recipe: RecipeName = "standard",
     set_: Set = None,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""

@@ -96,7 +96,7 @@ def harden(
     It starts from `checkpoint` or, given "scratch", from a fresh network; the rest is as in `train`.
     """
     if settings is None:
-        settings = load_recipe("default").harden
+        settings = load_recipe("standard").harden
     chosen = change_settings(settings, {"objective": "adversarial", **changes})
     return _fit(None if str(checkpoint) == SCRATCH else Path(checkpoint), cohort, out, chosen, progress)
 

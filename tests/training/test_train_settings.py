@@ -12,7 +12,7 @@ from robustmri.training.settings import TrainSettings
         {"epochs": 0}, {"batch_size": 0}, {"attack_steps": 0}, {"guard_steps": 0}, {"learning_rate": 0.0},
         {"learning_rate": float("nan")}, {"attack_step_size": -1.0}, {"momentum": 1.0}, {"ema_decay": 1.0},
         {"label_smoothing": -0.1}, {"warmup_epochs": -1.0}, {"weight_decay": -1e-4}, {"eps_ramp_epochs": -1.0},
-        {"guard_slices": -1}, {"devices": 0}, {"nodes": 0},
+        {"guard_slices": -1}, {"clean_cost": -1.0}, {"clean_cost": float("nan")}, {"devices": 0}, {"nodes": 0},
     ],
     ids=str,
 )  # fmt: skip

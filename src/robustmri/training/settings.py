@@ -50,6 +50,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         seed: of weights, order, augmentation and random starts.
         devices: processes or GPUs on each node.
         nodes: machines.
+        clean_cost: which epoch is kept: the most robust one that loses at most so many percentage points of clean
+            accuracy; None: the one with the best mean of clean and robust accuracy.
     """
 
     objective: Literal["standard", "adversarial", "one-step", "free", "trades", "mart"] = "standard"
@@ -85,6 +87,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     devices: int = 1
     nodes: int = 1
 
+    clean_cost: float | None = None
     @property
     def attacked(self) -> bool:
         """Whether training meets attacked images; robust accuracy is then measured after each epoch."""
@@ -110,6 +113,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     def _check_together(self) -> None:
         """Refuse settings that leave another one without effect."""
         if self.average == "swa" and self.swa_from_epoch >= self.epochs:
+        if self.clean_cost is not None and not self.clean_cost >= 0:
+            raise SettingsError(f"clean_cost must be at least 0, got {self.clean_cost}.")
             raise SettingsError(
                 f"swa_from_epoch must be below epochs, got {self.swa_from_epoch} and {self.epochs}: nothing would be "
                 "averaged."
