@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from robustmri.errors import ThreatModelError
 from robustmri.losses import (
+    boosted_cross_entropy,
     cross_entropy,
     difference_of_logits_ratio,
     kl_divergence,
@@ -23,6 +24,9 @@ VALUES = [
     (cross_entropy, [0.0, 0.0], 0, LN2),
     (cross_entropy, [LN2, 0.0, 0.0], 0, LN2),
     (cross_entropy, [0.0, 1000.0], 0, 1000.0),
+    (boosted_cross_entropy, [LN2, 0.0, 0.0], 0, LN2 - math.log(3 / 4)),
+    (boosted_cross_entropy, [0.0, LN2, 0.0], 0, math.log(4) + LN2),
+    (boosted_cross_entropy, [0.0, 1000.0], 0, 2000.0),
     (log_odds, [0.0, 0.0], 1, 0.0),
     (log_odds, [0.0, 0.0, 0.0], 2, LN2),
     (log_odds, [1000.0, 0.0], 0, -1000.0),
@@ -39,7 +43,7 @@ VALUES = [
     (targeted_ratio, [4.0, 1.0, 2.0], 1, 3 / 2.5),
     (targeted_ratio, [4.0, 1.0, 2.0], 0, -2 / 2.5),
 ]
-PER_LABEL = [cross_entropy, log_odds, margin, difference_of_logits_ratio, targeted_ratio]
+PER_LABEL = [boosted_cross_entropy, cross_entropy, log_odds, margin, difference_of_logits_ratio, targeted_ratio]
 
 
 @pytest.fixture

@@ -26,3 +26,40 @@ def test_a_number_out_of_range_is_named(wrong):
 def test_an_eps_that_is_none_is_refused_before_training(eps):
     with pytest.raises(ThreatModelError, match="eps"):
         TrainSettings(eps=eps)
+
+
+@pytest.mark.parametrize(
+    ("together", "message"),
+    [
+        ({"average": "swa", "swa_from_epoch": 30}, "swa_from_epoch must be below epochs, got 30 and 30"),
+        ({"objective": "trades", "clean_share": 0.5}, 'clean_share belongs to .* not to "trades"'),
+        ({"logit_pairing": 1.0}, "logit_pairing needs attacked images"),
+        ({"objective": "mart", "label_smoothing": 0.1}, 'label_smoothing has no meaning in "mart"'),
+        ({"objective": "adversarial", "dual_batch_norm": True}, "dual_batch_norm needs .* clean and at attacked"),
+        ({"dual_batch_norm": True}, "dual_batch_norm needs"),
+    ],
+    ids=str,
+)
+def test_a_setting_that_another_leaves_without_effect_is_refused(together, message):
+    with pytest.raises(SettingsError, match=message):
+        TrainSettings(**together)
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        {"objective": "adversarial", "dual_batch_norm": True, "clean_share": 0.5},
+        {"objective": "adversarial", "dual_batch_norm": True, "logit_pairing": 0.5},
+        {"objective": "trades", "dual_batch_norm": True, "label_smoothing": 0.1},
+        {"objective": "mart", "dual_batch_norm": True},
+        {"average": "swa", "swa_from_epoch": 29},
+    ],
+    ids=str,
+)
+def test_settings_that_go_together(together):
+    TrainSettings(**together)
+
+
+def test_all_but_standard_training_meets_attacked_images():
+    names = ["standard", "adversarial", "one-step", "free", "trades", "mart"]
+    assert [TrainSettings(objective=name).attacked for name in names] == [False, True, True, True, True, True]
