@@ -51,11 +51,14 @@ def _evaluated(
 ) -> list[Images]:
     view, generator = _view(setting, precision), torch.Generator().manual_seed(setting.seed)
     threat = ThreatModel(norm, setting.eps if norm == "linf" else torch.inf)
+    clean = [None] * len(setting.images) if setting.clean is None else setting.clean.split(setting.batch)
     return [
         torch.cat(
             [
-                attack_batch(attack, setting.classifier, view, images, labels, threat, generator=generator).images
-                for images, labels in setting.batches()
+                attack_batch(
+                    attack, setting.classifier, view, images, labels, threat, generator=generator, clean=known
+                ).images
+                for (images, labels), known in zip(setting.batches(), clean, strict=False)
             ]
         )
     ]

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from robustmri.arrays import Images, Labels
+from robustmri.arrays import Images, Labels, Logits
 from robustmri.models.classifier import Classifier
 
 
@@ -57,6 +57,7 @@ class Setting:
         step_size: of PGD, as a fraction of eps.
         batch: images attacked together, by everyone.
         radii: of a curve, ascending, in image units.
+        clean: logits of the original at the images, float32: whoever asks for robust accuracy has had the clean one.
         seed: of ours; the peers draw from the global generators, which are seeded before each run.
         work: everything else that costs time.
     """
@@ -68,6 +69,7 @@ class Setting:
     step_size: float = 0.125
     batch: int = 64
     radii: tuple[float, ...] = ()
+    clean: Logits | None = None
     seed: int = 0
     work: Work = field(default=FULL)
 
@@ -100,4 +102,5 @@ class Setting:
 
     def warm_up(self) -> Setting:
         """A few images and little work: whatever happens once only, such as imports, happens there."""
-        return replace(self, images=self.images[:4], labels=self.labels[:4], work=QUICK)
+        clean = None if self.clean is None else self.clean[:4]
+        return replace(self, images=self.images[:4], labels=self.labels[:4], clean=clean, work=QUICK)

@@ -20,6 +20,7 @@ from benchmarks.setting import Setting
 from benchmarks.timing import Entry, race, ratios_of, row_of
 from robustmri.arrays import Images
 from robustmri.evaluation.attacked import verify
+from robustmri.evaluation.exact import logits_of
 from robustmri.threat.threat_model import ThreatModel
 
 Record = dict[str, Any]
@@ -141,6 +142,8 @@ class Comparison:
         """Run everyone that is installed."""
         setting = self.setting(inputs)
         setting = replace(setting, images=setting.images[: self.most], labels=setting.labels[: self.most])
+        clean = [logits_of(setting.classifier, images) for images, _ in setting.batches()]
+        setting = replace(setting, clean=torch.cat(clean))
         present = [contender for contender in self.contenders if is_there(contender.library)]
         entries = [
             Entry(one.name, partial(_prepare, one, setting), one.rounds, may_fail=bool(one.library))

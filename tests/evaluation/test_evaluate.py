@@ -234,7 +234,7 @@ def test_the_shards_of_other_settings_are_not_taken(outcomes_of, tmp_path):
 
 
 def test_the_number_of_threads_changes_nothing_that_counts(outcomes_of):
-    """One thread takes a batch whole, two cut it into micro-batches: sums are rounded otherwise, in the last digits."""
+    """Two threads round their sums otherwise than one does, in the last digits."""
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -15,6 +15,7 @@ from robustmri.attacks.engine import (
     Dealt,
     Found,
     checked,
+    deciding,
     draw_seeds,
     exhausted,
     frozen,
@@ -74,7 +75,7 @@ class Cascade:
         """The same, and which member broke each image, as its place in `members`."""
         threat.check(images, labels)
         threat.check_radius()
-        predict, images = checked(classifier, labels, threat), images.detach()
+        decide, images = checked(deciding(classifier), labels, threat), images.detach()
         rows = torch.arange(len(images), device=images.device)
         standing, low = torch.zeros_like(rows, dtype=torch.bool), torch.full_like(rows, -torch.inf, dtype=images.dtype)
         worst, broken_by = Found(images.clone(), standing, low), torch.full_like(rows, -1)
@@ -90,7 +91,7 @@ class Cascade:
             inside = here.measure.size(points - x) <= torch.as_tensor(here.eps).to(x) + ROUNDING
             points = torch.where(per_image(inside, points), points, here.project(points, x))
             with frozen(classifier), torch.no_grad():
-                logits = predict(points)  # Tested again, not trusted.
+                logits = decide(points)  # Tested again, not trusted.
             merit = loss_against("margin", y, here)(points, logits, torch.arange(len(y), device=y.device)).to(low)
             fooled = here.fooled(logits, y)
             again = worse_of(Found(*(part[rows] for part in worst)), Found(points, fooled, merit))

@@ -167,7 +167,7 @@ def climb(
         look: how the objective, the logits and the gradient at a point are found; the default is by backpropagation.
     """
     look = look or by_backpropagation
-    predict = checked(classifier, labels, threat)
+    predict, decide = checked(classifier, labels, threat), checked(deciding(classifier), labels, threat)
     images, start = images.detach(), start.detach()
     best = start.clone()
     fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
@@ -178,7 +178,8 @@ def climb(
         for step in range(steps + 1):
             here = threat.at(rows)
             last = step == steps or exhausted(classifier)
-            values, logits, gradient = (by_forward if last else look)(predict, points, rows, objective, state)
+            ask, way = (decide, by_forward) if last else (predict, look)
+            values, logits, gradient = way(ask, points, rows, objective, state)
             won = here.fooled(logits, labels[rows], confidence)
             value = -here.measure.size(points - images[rows]) if minimal else values.to(merit)
             better = (won & ~fooled[rows]) | ((won == fooled[rows]) & (value > merit[rows]))
@@ -201,6 +202,16 @@ def climb(
             proposed, state = rule.update(seen, state)
             points = here.project(proposed, originals)
     return Found(best, fooled, merit)
+
+
+def deciding(classifier: Predictor) -> Predictor:
+    """Whom to ask about a point that an attack ends on: the original, where `classifier` is a faster view of it.
+
+    Such a view has the original as its `exact`. No gradient is wanted there, and what the original has said need not
+    be verified once more.
+    """
+    exact: Predictor = getattr(classifier, "exact", classifier)
+    return exact
 
 
 def exhausted(classifier: Predictor) -> bool:

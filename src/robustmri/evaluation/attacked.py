@@ -13,6 +13,7 @@ from robustmri.attacks import Attack
 from robustmri.attacks.engine import Dealt, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.evaluation.cost import Cost, Metered
+from robustmri.evaluation.exact import Exact, logits_of
 from robustmri.models.classifier import Classifier
 from robustmri.threat.norms import NORMS, per_image
 from robustmri.threat.threat_model import ThreatModel
@@ -32,13 +33,6 @@ class Attacked(NamedTuple):
     distance_l2: Tensor
     distance_l1: Tensor
     distance_l0: Tensor
-
-
-def logits_of(classifier: Classifier, images: Images) -> Logits:
-    """Logits of the original classifier in float32."""
-    with torch.no_grad():
-        logits: Logits = classifier(images)
-    return logits.float()
 
 
 def probabilities(logits: Logits) -> Tensor:
@@ -77,7 +71,7 @@ def attack_batch(
         cost: account of both searches, with what they may spend together.
         clean: the original classifier's logits of the images, if they are known already.
     """
-    cost = cost or Cost(len(images))
+    cost, exact = cost or Cost(len(images)), Exact(classifier)
     logits = logits_of(classifier, images) if clean is None else clean.clone()
     result = images.clone()
     rows = torch.nonzero(~threat.fooled(logits, labels))[:, 0]
@@ -89,12 +83,14 @@ def attack_batch(
         dealt = Dealt([numbers[row] for row in rows.tolist()])
         dealt.manual_seed(numbers[0])  # For attacks, not of ours, that draw from it in their own way.
         x, y, here = images[rows], labels[rows], threat.at(rows)
-        found = attack(Metered(predictor, cost), x, y, here, generator=dealt)
-        result[rows], logits[rows] = found, logits_of(classifier, found)
+        found = attack(Metered(predictor, cost, exact), x, y, here, generator=dealt)
+        unknown = ~torch.tensor(exact.knows(found), device=rows.device)
+        result[rows], logits[rows] = found, exact(found)
         if search is classifier:
             break
-        # Where low precision claims a success that float32 does not see, search again in float32.
-        held = torch.nonzero(~here.fooled(logits[rows], y))[:, 0]
+        # Where low precision claims a success that float32 does not see, search again in float32. What the attack
+        # asked the original about itself is no such claim.
+        held = torch.nonzero(unknown & ~here.fooled(logits[rows], y))[:, 0]
         if not len(held):
             break
         with torch.no_grad():

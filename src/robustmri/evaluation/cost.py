@@ -68,10 +68,16 @@ class Cost:
 
 
 class Metered:
-    """A predictor whose use is put on an account."""
+    """A predictor whose use is put on an account.
 
-    def __init__(self, predictor: Predictor, cost: Cost) -> None:
-        self.predictor, self.cost = predictor, cost
+    Args:
+        predictor: what the attack searches on.
+        cost: the account.
+        decides: what the attack asks about the point that it ends on; none: `predictor`.
+    """
+
+    def __init__(self, predictor: Predictor, cost: Cost, decides: Predictor | None = None) -> None:
+        self.predictor, self.cost, self._decides = predictor, cost, decides or predictor
 
     def __call__(self, images: Images) -> Logits:
         """Logits of `images`."""
@@ -80,6 +86,11 @@ class Metered:
             # At each way back: some attacks take several gradients of one forward.
             images.register_hook(lambda gradient: self.cost.count_gradient(len(gradient)))
         return self.predictor(images)
+
+    def exact(self, images: Images) -> Logits:
+        """Logits of `images` by the one that decides, see `attacks.engine.deciding`."""
+        self.cost.count_forward(len(images))
+        return self._decides(images)
 
     @property
     def exhausted(self) -> bool:

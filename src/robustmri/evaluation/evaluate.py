@@ -26,7 +26,6 @@ from robustmri.errors import DataError, SettingsError, did_you_mean
 from robustmri.evaluation.attacked import (
     Attacked,
     attack_batch,
-    logits_of,
     probabilities,
     quick,
     verify,
@@ -34,6 +33,7 @@ from robustmri.evaluation.attacked import (
     zero_gradients,
 )
 from robustmri.evaluation.cost import Cost
+from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.memory import in_halves
 from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
 from robustmri.models.classifier import Classifier

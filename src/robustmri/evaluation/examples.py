@@ -13,7 +13,8 @@ from robustmri.data.loaders import load_images, load_labels, load_masks, load_re
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.errors import DataError
-from robustmri.evaluation.attacked import logits_of, loss_gradient, probabilities, verify
+from robustmri.evaluation.attacked import loss_gradient, probabilities, verify
+from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.evaluate import attacked_slices, threat_for
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
