@@ -1,0 +1,76 @@
+"""What a run will cost, measured before it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+MEASURED = 3
+"""Batches that are timed."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Expected time of a run on this machine.
+
+    Attributes:
+        seconds: of all steps and validations that are left.
+        batches: how many batches were timed.
+    """
+
+    seconds: float
+    batches: int
+
+    def __str__(self) -> str:
+        """In words.
+
+        >>> print(Cost(seconds=2040, batches=3))
+        about 34 min on this machine, measured on 3 batches
+        """
+        return f"about {_duration(self.seconds)} on this machine, measured on {self.batches} batches"
+
+
+def expected_cost(
+    learn: Callable[[], object],
+    judge: Callable[[], object],
+    *,
+    batches: int,
+    validations: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Cost:
+    """Time a few batches and one validation, and extrapolate to the run.
+
+    The first batch is not timed: memory is laid out and kernels are chosen in it. Of the others the median counts, so
+    that another process's moment on the machine does not.
+
+    Args:
+        learn: everything that is done with one batch, at full eps; to a copy, where the run is to stay untouched.
+        judge: a validation, or a part of one.
+        batches: batches of the run.
+        validations: how often `judge` fits into the run's validations.
+        clock: seconds, from any beginning.
+    """
+
+    def timed(work: Callable[[], object]) -> float:
+        started = clock()
+        work()
+        return clock() - started
+
+    learn()
+    each = median([timed(learn) for _ in range(MEASURED)])
+    return Cost(seconds=each * batches + timed(judge) * validations, batches=MEASURED)
+
+
+def _duration(seconds: float) -> str:
+    """In the unit that suits it.
+
+    >>> [_duration(seconds) for seconds in (4, 89, 100, 5400, 6000, 90000, 200000)]
+    ['4 s', '89 s', '2 min', '90 min', '1.7 h', '25.0 h', '56 h']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds <= 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 3600:.0f} h"
