@@ -85,7 +85,9 @@ def train(
     cohort: Cohort,
     out: Out,
     model: Annotated[str, typer.Option(help="resnet18, resnet50, densenet121, vit, or timm:NAME, hf:NAME.")] = "",
-    weights: Annotated[str, typer.Option(help="none, imagenet, or a .pth or .safetensors file.")] = "",
+    weights: Annotated[
+        str, typer.Option(help="none, imagenet, radimagenet, robust-imagenet, others of docs/repair.md, or a file.")
+    ] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     recipe: RecipeName = "standard",

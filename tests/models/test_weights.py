@@ -1,76 +1,17 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import os
-import threading
-from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from robustmri.errors import CheckpointError, DownloadError, SettingsError
-from robustmri.models import weights as room
+from published import fill, torchvision_densenet, torchvision_resnet, value_of
+from robustmri.errors import CheckpointError, SettingsError
 from robustmri.models.backbones import build_classifier, build_network
 from robustmri.models.weights import load_weights
-
-
-def value_of(name):
-    """A constant of its own for each name, so that a tensor that lands in the wrong place is seen."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big") / 65536 - 0.5
-
-
-def fill(shapes):
-    """Tensors of the shapes that take no room: each one is a single number, expanded."""
-    return {name: torch.full((1,) * len(shape), value_of(name)).expand(shape) for name, shape in shapes.items()}
-
-
-def batch_norm(name, channels, counts=True):
-    shapes = {f"{name}.{kind}": (channels,) for kind in ("weight", "bias", "running_mean", "running_var")}
-    return shapes | ({f"{name}.num_batches_tracked": ()} if counts else {})
-
-
-def torchvision_resnet(name, classes=1000, planes=3):
-    """Names and shapes of torchvision's resnet18 and resnet50."""
-    shapes = {"conv1.weight": (64, planes, 7, 7)} | batch_norm("bn1", 64)
-    bottleneck, depths = {"resnet18": (False, (2, 2, 2, 2)), "resnet50": (True, (3, 4, 6, 3))}[name]
-    expansion, before = (4 if bottleneck else 1), 64
-    for stage, depth in enumerate(depths):
-        width = 64 * 2**stage
-        for index in range(depth):
-            block, after = f"layer{stage + 1}.{index}", width * expansion
-            kernels = [(width, before, 1), (width, width, 3), (after, width, 1)]
-            for number, (out, into, side) in enumerate(
-                kernels if bottleneck else [(width, before, 3), (width, width, 3)], 1
-            ):
-                shapes |= {f"{block}.conv{number}.weight": (out, into, side, side)}
-                shapes |= batch_norm(f"{block}.bn{number}", out)
-            if index == 0 and (stage > 0 or before != after):
-                shapes |= {f"{block}.downsample.0.weight": (after, before, 1, 1)}
-                shapes |= batch_norm(f"{block}.downsample.1", after)
-            before = after
-    return shapes | {"fc.weight": (classes, before), "fc.bias": (classes,)}
-
-
-def torchvision_densenet(classes=1000, dot=""):
-    """Names and shapes of torchvision's densenet121; its published file says norm.1 for norm1 and has no counts."""
-    norm = partial(batch_norm, counts=not dot)
-    shapes, channels = {"features.conv0.weight": (64, 3, 7, 7)} | norm("features.norm0", 64), 64
-    for block, layers in enumerate((6, 12, 24, 16), 1):
-        for number in range(1, layers + 1):
-            layer = f"features.denseblock{block}.denselayer{number}"
-            shapes |= norm(f"{layer}.norm{dot}1", channels) | norm(f"{layer}.norm{dot}2", 128)
-            shapes |= {f"{layer}.conv{dot}1.weight": (128, channels, 1, 1)}
-            shapes |= {f"{layer}.conv{dot}2.weight": (32, 128, 3, 3)}
-            channels += 32
-        if block < 4:
-            shapes |= norm(f"features.transition{block}.norm", channels)
-            shapes |= {f"features.transition{block}.conv.weight": (channels // 2, channels, 1, 1)}
-            channels //= 2
-    shapes |= norm("features.norm5", channels)
-    return shapes | {"classifier.weight": (classes, channels), "classifier.bias": (classes,)}
 
 
 def torchvision_vit(classes=1000, size=224, linear=("linear_1", "linear_2")):
@@ -111,7 +52,7 @@ def test_resnet_file_is_loaded(tmp_path):
     torch.save(fill(torchvision_resnet("resnet18")), tmp_path / "resnet18.pth")
     network = build_network("resnet18", 3, 32)
     fresh = network.fc.weight.clone()
-    said = load_weights(network, "resnet18", str(tmp_path / "resnet18.pth"))
+    said = load_weights(network, "resnet18", str(tmp_path / "resnet18.pth")).words
     assert_holds(network, {name: name for name in ("layer1.0.conv1.weight", "layer4.0.downsample.1.running_var")})
     assert torch.equal(network.fc.weight, fresh)
     digest = hashlib.sha256((tmp_path / "resnet18.pth").read_bytes()).hexdigest()
@@ -123,7 +64,7 @@ def test_head_is_kept_where_the_classes_are_as_many(tmp_path):
         {k: v.contiguous() for k, v in fill(torchvision_resnet("resnet18", 3, 1)).items()}, tmp_path / "a.safetensors"
     )
     network = build_network("resnet18", 3, 32)
-    said = load_weights(network, "resnet18", str(tmp_path / "a.safetensors"))
+    said = load_weights(network, "resnet18", str(tmp_path / "a.safetensors")).words
     assert_holds(network, {"fc.weight": "fc.weight", "conv1.weight": "conv1.weight"})
     assert ";" not in said
 
@@ -169,7 +110,7 @@ def test_densenet_file_is_loaded(tmp_path, dot):
 def test_vit_file_is_loaded(tmp_path, linear):
     torch.save(fill(torchvision_vit(3, linear=linear)), tmp_path / "vit.pth")
     network = build_network("vit", 3, 32)
-    said = load_weights(network, "vit", str(tmp_path / "vit.pth"))
+    said = load_weights(network, "vit", str(tmp_path / "vit.pth")).words
     theirs = "encoder.layers.encoder_layer_11"
     assert_holds(
         network,
@@ -217,9 +158,8 @@ def test_nesting_and_prefixes_are_seen_through(tmp_path, nest, prefix):
 def test_a_file_without_head_leaves_it_fresh(tmp_path):
     shapes = {k: v for k, v in torchvision_resnet("resnet18").items() if not k.startswith("fc.")}
     torch.save(fill(shapes), tmp_path / "w.pth")
-    assert "last layer drawn anew" in load_weights(
-        build_network("resnet18", 3, 32), "resnet18", str(tmp_path / "w.pth")
-    )
+    said = load_weights(build_network("resnet18", 3, 32), "resnet18", str(tmp_path / "w.pth")).words
+    assert "last layer drawn anew" in said
 
 
 def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path):
@@ -276,53 +216,11 @@ def test_a_file_without_tensors_is_refused(tmp_path):
 
 
 def test_missing_file_and_unknown_words():
-    with pytest.raises(CheckpointError, match="imagnet is not a file"):
+    with pytest.raises(CheckpointError, match=r"imagnet is not a file\. Did you mean 'imagenet'"):
         load_weights(nn.Linear(1, 1), "resnet18", "imagnet")
+    with pytest.raises(CheckpointError, match="Choices: none, pretrained"):
+        load_weights(nn.Linear(1, 1), "timm:convnext_tiny", "mine.pth")
     with pytest.raises(SettingsError, match="Use none, imagenet, or"):
         load_weights(nn.Linear(1, 1), "resnet18", "pretrained")
     with pytest.raises(SettingsError, match="Use none, pretrained, or"):
         load_weights(nn.Linear(1, 1), "timm:convnext_tiny", "imagenet")
-
-
-@pytest.fixture
-def mirror(tmp_path, monkeypatch):
-    """A local server with a tiny resnet18 file, whose name carries its own hash."""
-    asked = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            asked.append(self.path)
-
-    (tmp_path / "site").mkdir()
-    torch.save(fill(torchvision_resnet("resnet18")), tmp_path / "site" / "file")
-    content = (tmp_path / "site" / "file").read_bytes()
-    name = f"resnet18-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    (tmp_path / "site" / "file").rename(tmp_path / "site" / name)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "site")))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("ROBUSTMRI_WEIGHTS_URL", f"http://127.0.0.1:{server.server_address[1]}/")
-    monkeypatch.setenv("ROBUSTMRI_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(room.IMAGENET_FILES, "resnet18", name)
-    yield asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_imagenet_weights_are_fetched_once(mirror, tmp_path):
-    classifier = build_classifier("resnet18", ("a", "b", "c"), 32, weights="imagenet")
-    assert classifier.spec.weights.startswith(f"imagenet, {room.IMAGENET_FILES['resnet18']} (sha256 ")
-    assert_holds(classifier.network, {"layer1.0.conv1.weight": "layer1.0.conv1.weight"})
-    build_classifier("resnet18", ("a", "b", "c"), 32, weights="imagenet")
-    assert len(mirror) == 1
-    assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [room.IMAGENET_FILES["resnet18"]]
-
-
-def test_a_file_with_another_hash_is_refused(mirror, tmp_path, monkeypatch):
-    served = room.IMAGENET_FILES["resnet18"]
-    (tmp_path / "site" / served).rename(tmp_path / "site" / "resnet18-00000000.pth")
-    monkeypatch.setitem(room.IMAGENET_FILES, "resnet18", "resnet18-00000000.pth")
-    with pytest.raises(DownloadError, match="sha256"):
-        build_classifier("resnet18", ("a", "b"), 32, weights="imagenet")
-    assert not list((tmp_path / "cache" / "weights").iterdir())

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from robustmri.arrays import Images, Logits
+from robustmri.download import Progress
 from robustmri.errors import SettingsError, did_you_mean
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.hub import PACKAGES, build_hub_network, is_hub
@@ -55,7 +56,13 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
 
 
 def build_classifier(
-    backbone: str, classes: Sequence[str], size: int, *, weights: str = "none", seed: int = 0
+    backbone: str,
+    classes: Sequence[str],
+    size: int,
+    *,
+    weights: str = "none",
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Classifier:
     """Build a classifier that is ready to be trained.
 
@@ -65,17 +72,21 @@ def build_classifier(
         size: height and width of the images in pixels.
         weights: where to start from, see `weights.load_weights`.
         seed: draws what `weights` leaves open; torch's global generator is left as it was.
+        progress: follows a download of the weights, in bytes.
 
     Returns:
-        In training mode, on the CPU; `spec.weights` says what it started from.
+        In training mode, on the CPU; `spec` says what it started from, and normalises as that expects.
     """
     if len(set(classes)) != len(classes):
         raise SettingsError(f"The class names must differ from each other, got {', '.join(classes)}.")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = build_network(backbone, len(classes), size)
-    start = load_weights(network, backbone, weights, size=size)
-    return Classifier(network, ClassifierSpec(backbone=backbone, classes=tuple(classes), size=size, weights=start))
+    start = load_weights(network, backbone, weights, size=size, progress=progress)
+    spec = ClassifierSpec(
+        backbone=backbone, classes=tuple(classes), size=size, mean=start.mean, std=start.std, weights=start.words
+    )
+    return Classifier(network, spec)
 
 
 class VisionTransformer(nn.Module):

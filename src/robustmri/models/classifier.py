@@ -14,7 +14,8 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
     backbone: str
     classes: tuple[str, ...]
     size: int
-    mean: float = 0.449  # ImageNet's channel means and standard deviations, averaged: the slices are grey.
+    # ImageNet's channel means and standard deviations, averaged: the slices are grey. Some weights ask for others.
+    mean: float = 0.449
     std: float = 0.226
     weights: str = "none"
 

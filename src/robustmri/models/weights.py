@@ -1,32 +1,23 @@
-"""Where a network starts from: torchvision's ImageNet files, or a file of one's own, without unpickling code."""
+"""Where a network starts from: published weights by name, or a file of one's own, fitted to grey slices."""
 
 from __future__ import annotations
 
-import os
-import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustmri.download import Progress, fetch
-from robustmri.errors import CheckpointError, SettingsError
+from robustmri.download import Progress
+from robustmri.errors import CheckpointError, SettingsError, did_you_mean
 from robustmri.models.hub import is_hub, pretrained_state
-from robustmri.models.stem import fold_planes
+from robustmri.models.layouts import Published, read_published
+from robustmri.models.starts import STARTS, fetch_address, fetch_start, find_start, is_address, is_start
+from robustmri.models.stem import GREY_MEAN, GREY_STD, fold_planes, grey_constants, plane_constants
 from robustmri.provenance import sha256_of
 
-IMAGENET_URL = "https://download.pytorch.org/models"
-IMAGENET_FILES = {  # The digits in a name are the first of the file's sha256.
-    "resnet18": "resnet18-f37072fd.pth",
-    "resnet50": "resnet50-11ad3fa6.pth",
-    "densenet121": "densenet121-a639ec97.pth",
-    "vit": "vit_b_16-c867db91.pth",
-}
-NESTS = ("state_dict", "model_state_dict", "model", "network")
-PREFIXES = ("module.", "_orig_mod.", "network.", "model.")  # Of DataParallel, torch.compile, Classifier, Lightning.
 STEMS = {  # The first convolution, and what absorbs the constant that folding its three planes leaves.
     "resnet18": ("conv1.weight", "bn1.running_mean"),
     "resnet50": ("conv1.weight", "bn1.running_mean"),
@@ -56,26 +47,39 @@ RENAMES = {  # From torchvision's names to MONAI's, in this order.
 }
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What a network starts from.
+
+    Attributes:
+        words: its source, its sha256 and what had to be changed; "none" for fresh weights.
+        mean: what `Classifier` has to subtract for these weights, in units of the [0, 1] range.
+        std: what it has to divide by.
+    """
+
+    words: str
+    mean: float = GREY_MEAN
+    std: float = GREY_STD
+
+
 def load_weights(
     network: nn.Module, backbone: str, weights: str, *, size: int = 224, progress: Progress | None = None
-) -> str:
+) -> Loaded:
     """Load a start into `network`, in place.
 
     Names of torchvision are translated to MONAI's. A first convolution over three planes is folded into one, see
-    `stem.fold_planes`; such a file is taken to expect ImageNet's normalisation. The last layer keeps its fresh weights
-    where the file has another number of classes, or none. Position embeddings of another image size are interpolated.
+    `stem.fold_planes`; what its planes were normalised with is known from the file's layout (see `layouts`), and is
+    taken to be ImageNet's otherwise. The last layer keeps its fresh weights where the file has another number of
+    classes, or none. Position embeddings of another image size are interpolated.
 
     Args:
         network: made by `build_network(backbone, ...)`.
         backbone: its name.
-        weights: "none", "imagenet" (torchvision's file, fetched once into $ROBUSTMRI_CACHE or ~/.cache/robustmri and
-            checked; `ROBUSTMRI_WEIGHTS_URL` names a mirror), "pretrained" (for timm:, torchvision: and hf: networks),
-            or the path of a .pth, .pt or .safetensors file.
+        weights: "none"; a name in `starts.STARTS` (fetched once into $ROBUSTMRI_CACHE or ~/.cache/robustmri and
+            checked; `ROBUSTMRI_WEIGHTS_URL` names a mirror); "pretrained" (for timm:, torchvision: and hf: networks);
+            `https://HOST/FILE#sha256=DIGITS`; or the path of a .pth, .pt, .ckpt or .safetensors file.
         size: height and width of the images in pixels; only "pretrained" asks for it.
         progress: follows the download.
-
-    Returns:
-        What was loaded, in words, with the file's sha256.
 
     Raises:
         CheckpointError: the file is missing, damaged, holds code, or belongs to another network.
@@ -83,69 +87,39 @@ def load_weights(
         DownloadError: the file could not be fetched.
     """
     if weights == "none":
-        return "none"
-    if weights == "pretrained" and is_hub(backbone):
-        notes = _fit(network, backbone, pretrained_state(backbone, size), backbone)
-        return "; ".join([f"pretrained ({backbone})", *notes])
-    if weights in ("imagenet", "pretrained"):
-        if backbone not in IMAGENET_FILES or weights == "pretrained":
-            word = "pretrained" if is_hub(backbone) else "imagenet"
-            raise SettingsError(f"{backbone} has no weights {weights!r}. Use none, {word}, or the path of a file.")
-        path = _fetch_imagenet(backbone, progress)
+        return Loaded("none")
+    if weights == "pretrained":
+        if not is_hub(backbone):
+            raise SettingsError(f"{backbone} has no weights 'pretrained'. Use none, imagenet, or the path of a file.")
+        state = Published(pretrained_state(backbone, size))
+        return Loaded("; ".join([f"pretrained ({backbone})", *_fit(network, backbone, state, backbone)]))
+    if is_start(weights):
+        start = find_start(weights, backbone)
+        source, path = f"{start.name}, ", fetch_start(start, progress)
+    elif is_address(weights):
+        source, path = f"{weights.partition('#')[0]}, ", fetch_address(weights, progress)
     else:
-        path = Path(weights).expanduser()
-    notes = _fit(network, backbone, _read(path), path.name)
-    source = "imagenet, " if weights == "imagenet" else ""
-    return "; ".join([f"{source}{path.name} (sha256 {sha256_of(path)[:16]})", *notes])
+        source, path = "", Path(weights).expanduser()
+        if not path.is_file():
+            named = ["pretrained"] if is_hub(backbone) else [name for name, fits in STARTS if fits == backbone]
+            raise CheckpointError(
+                f"--weights {path} is not a file. {did_you_mean(weights, ['none', *named])} "
+                "Or the path of a .pth, .pt, .ckpt or .safetensors file."
+            )
+    state = read_published(path)
+    notes = _fit(network, backbone, state, path.name)
+    mean, std = (GREY_MEAN, GREY_STD) if is_hub(backbone) else grey_constants(state.mean, state.std)
+    return Loaded("; ".join([f"{source}{path.name} (sha256 {sha256_of(path)[:16]})", *notes]), mean, std)
 
 
-def _fetch_imagenet(backbone: str, progress: Progress | None) -> Path:
-    file = IMAGENET_FILES[backbone]
-    base = os.environ.get("ROBUSTMRI_WEIGHTS_URL", IMAGENET_URL).rstrip("/")
-    cache = Path(os.environ.get("ROBUSTMRI_CACHE", "~/.cache/robustmri")).expanduser() / "weights"
-    digits = file.rpartition("-")[2].removesuffix(".pth")
-    return fetch(f"{base}/{file}", cache / file, sha256=digits, progress=progress)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a file, out of any nesting and without prefixes that all of them share."""
-    if not path.is_file():
-        raise CheckpointError(f"--weights {path} is not a file. Give none, imagenet, or a .pth, .pt or .safetensors.")
-    content: object
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} was not opened: it is damaged, or holds Python objects besides tensors, which could run code. "
-            "Where you trust it, save it again with torch.save(model.state_dict(), FILE), or as .safetensors."
-        ) from error
-    except Exception as error:  # The two readers raise a dozen kinds for damaged bytes, none of them common to all.
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged or not such a file."
-        ) from error
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
-        content = next((content[nest] for nest in NESTS if nest in content), None)
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds no named tensors. Save a network's state_dict() there.")
-    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    while shared := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None):
-        state = {name.removeprefix(shared): value for name, value in state.items()}
-    return state
-
-
-def _fit(network: nn.Module, backbone: str, state: dict[str, Tensor], file: str) -> list[str]:
-    """Load `state`, translated, and say what had to be changed."""
+def _fit(network: nn.Module, backbone: str, published: Published, file: str) -> list[str]:
+    """Load the tensors, translated, and say what had to be changed."""
     own = network.state_dict()
-    notes: list[str] = []
-    state = _translate(backbone, state, own)
+    notes = [f"laid out and normalised as {published.layout}'s"] if published.layout else []
+    state = _translate(backbone, published, own)
     stem, absorber = STEMS.get(backbone, ("", ""))
     if stem in state and absorber in state and state[stem].dim() == 4 and state[stem].shape[1] == 3:
-        state[stem], constant = fold_planes(state[stem])
+        state[stem], constant = fold_planes(state[stem], published.mean, published.std)
         sign = -1 if absorber.endswith("running_mean") else 1  # A batch norm subtracts its mean.
         state[absorber] = state[absorber] + sign * constant
         notes.append("three colour planes folded into one")
@@ -176,12 +150,16 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
-def _translate(backbone: str, state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _translate(backbone: str, published: Published, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if is_hub(backbone):
-        kept = {name: own[name] for name in ("scale", "shift")}
-        return kept | {name if name in own else f"model.{name}": value for name, value in state.items()}
+        planes = {name: own[name] for name in ("scale", "shift")}
+        if published.layout:
+            scale, shift = plane_constants(published.mean, published.std)
+            planes = {"scale": scale.float().view(1, 3, 1, 1), "shift": shift.float().view(1, 3, 1, 1)}
+        named = {name if name in own else f"model.{name}": value for name, value in published.tensors.items()}
+        return planes | named
     translated = {}
-    for name, value in state.items():
+    for name, value in published.tensors.items():
         for pattern, replacement in RENAMES.get(backbone, ()):
             name = re.sub(pattern, replacement, name, count=1)
         translated[name] = value
