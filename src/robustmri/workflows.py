@@ -120,8 +120,9 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
     elif not (run / "checkpoint").is_dir():
         # Before the folder is claimed: a name that does not exist must leave nothing behind.
         classifier = build_classifier(
-            settings.backbone, scans.classes, scans.size, weights=settings.weights, seed=settings.seed
-        )
+            settings.backbone, scans.classes, scans.size, weights=settings.weights, seed=settings.seed,
+            progress=lambda done, total: progress("fetching the weights", done, total or 0),
+        )  # fmt: skip
     _claim(
         run / "settings.json",
         {

@@ -17,7 +17,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         objective: "standard" (clean images), "adversarial" (PGD examples made on the fly), "one-step", "free",
             "trades" or "mart" (see `robustmri.training.objectives`).
         backbone: network, as `robustmri.models.backbones` names it.
-        weights: "none", "imagenet", or a path to a .pth or .safetensors file.
+        weights: "none"; published ones by name ("imagenet", "radimagenet", "robust-imagenet:linf-4" and others in
+            `robustmri.models.starts`); "pretrained" for networks of other libraries; "https://...#sha256=..."; or the
+            path of a .pth, .pt, .ckpt or .safetensors file.
         epochs: passes over the training set.
         batch_size: images of a step, over all devices.
         learning_rate: peak of the schedule: linear warm-up, then half a cosine down to zero.
