@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from robustmri.evaluation.memory import in_halves, is_out_of_memory
+from robustmri.evaluation.memory import Room, in_halves, is_out_of_memory
 
 
 def too_large(limit, said="CUDA out of memory. Tried to allocate 2.00 GiB."):
@@ -34,6 +34,14 @@ def test_every_row_is_done_once_with_its_own_number(limit):
     assert [pair for part in parts for pair in part] == expected
     assert max(len(part) for part in parts) <= limit
     assert Counter(tried)[10] == 1
+
+
+def test_what_did_not_fit_is_not_tried_again():
+    work, generator, tried = too_large(3)
+    room = Room()
+    for _ in range(2):
+        assert sum(map(len, in_halves(work, range(10), generator, room))) == 10
+    assert tried == [10, 5, 3, 2, 3, 2, 3, 2, 3, 2]
 
 
 def test_a_single_row_that_does_not_fit_is_an_error():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from robustmri.evaluation.attacked import (
 )
 from robustmri.evaluation.cost import Cost
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.memory import in_halves
+from robustmri.evaluation.memory import Room, in_halves
 from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
@@ -184,6 +184,7 @@ class _Bench:
     cohort: Cohort
     settings: EvaluateSettings
     device: torch.device
+    room: Room = field(default_factory=Room)
 
     @cached_property
     def fast(self) -> OptimisedView:
@@ -205,7 +206,7 @@ class _Bench:
 
         seed = int(fingerprint([self.settings.seed, job.name, number]), 16) >> 1
         generator = torch.Generator().manual_seed(seed)
-        return pa.concat_tables(in_halves(lambda part: self._attack(job, part, generator), rows, generator))
+        return pa.concat_tables(in_halves(lambda part: self._attack(job, part, generator), rows, generator, self.room))
 
     def _attack(self, job: Job, rows: Sequence[int], generator: torch.Generator) -> pa.Table:
         import pyarrow as pa
