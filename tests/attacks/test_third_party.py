@@ -15,6 +15,7 @@ from robustmri.attacks import PGD, ThirdParty, find_entry, is_minimal, make_atta
 from robustmri.attacks.third_party import Opaque
 from robustmri.errors import SettingsError, ThreatModelError
 from robustmri.evaluation.attacked import attack_batch
+from robustmri.evaluation.cost import Cost, Limits
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.threat.threat_model import ThreatModel
 from robustmri.workflows import evaluate
@@ -33,11 +34,11 @@ def with_peers(test):
     return pytest.mark.peer(pytest.mark.usefixtures("installed")(test))
 
 
-def run(name, trained, blobs, threat, n=24, seed=0, **settings):
+def run(name, trained, blobs, threat, n=24, seed=0, cost=None, **settings):
     """Verified outcome of an attack on the first images."""
     images, labels = (part[:n] for part in blobs)
-    generator = torch.Generator().manual_seed(seed)
-    return attack_batch(make_attack(name, **settings), trained, trained, images, labels, threat, generator=generator)
+    generator, attack = torch.Generator().manual_seed(seed), make_attack(name, **settings)
+    return attack_batch(attack, trained, trained, images, labels, threat, generator=generator, cost=cost)
 
 
 BUDGET = [
@@ -95,6 +96,31 @@ def test_the_generator_decides_and_nothing_global_moves(name, trained, blobs):
     assert not torch.equal(one.images, other.images)
     assert torch.equal(torch.get_rng_state(), before[0])
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+
+
+@with_peers
+@pytest.mark.parametrize(
+    ("name", "threat", "settings", "limits"),
+    [
+        ("torchattacks:PGD", ThreatModel("linf", 0.15), {"steps": 10}, Limits(gradients=9)),
+        ("foolbox:LinfPGD", ThreatModel("linf", 0.15), {"steps": 10}, Limits(forwards=10)),
+        ("torchattacks:Square", ThreatModel("linf", 0.15), {"n_queries": 50}, Limits(forwards=30)),
+        ("torchattacks:DeepFool", ThreatModel("l2", torch.inf), {}, Limits(seconds=1e-9)),
+    ],
+    ids=str,
+)
+def test_a_spent_budget_breaks_it_off_and_leaves_the_images(name, threat, settings, limits, trained, blobs):
+    cost = Cost(24, limits)
+    done = run(name, trained, blobs, threat, cost=cost, **settings)
+    assert cost.cut_short
+    assert torch.equal(done.images, blobs[0][:24])
+    assert cost.gradients <= 24 * (limits.gradients or torch.inf)
+    assert cost.forwards <= 24 * (limits.forwards or torch.inf)
+    ample = Cost(24, Limits(seconds=60, gradients=10**6, forwards=10**6))
+    whole, free = (run(name, trained, blobs, threat, cost=cost, **settings) for cost in (ample, None))
+    assert not ample.cut_short
+    assert torch.equal(whole.images, free.images)
+    assert not torch.equal(whole.images, done.images)
 
 
 @with_peers

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.arrays import Images, Labels, Logits
-from robustmri.attacks.engine import draw_seeds, frozen
+from robustmri.attacks.engine import draw_seeds, exhausted, frozen
 from robustmri.attacks.protocol import Predictor
 from robustmri.errors import SettingsError, ThreatModelError, did_you_mean
 from robustmri.threat.norms import per_image
@@ -35,7 +35,8 @@ class ThirdParty:
 
     Its random numbers are torch's and numpy's global ones, seeded from the generator for the call and put back after
     it; so a batch need not give what its images give one by one. What it returns is passed on as it is: whether it
-    stayed in S(x) is for an evaluation to verify.
+    stayed in S(x) is for an evaluation to verify. Its loop cannot be asked for what it has so far: where a budget of
+    time or of queries is spent before it ends, it is broken off, and all images of the batch stay as they were.
 
     Args:
         library: "torchattacks" or "foolbox".
@@ -108,6 +109,8 @@ class ThirdParty:
             warnings.simplefilter("ignore")
             try:
                 found = run(Opaque(classifier, images).eval(), images.clone(), aims, threat, seeds[0][0])
+            except SpentError:
+                return images.clone()
             except KNOWN_FAILURES as error:
                 raise ThreatModelError(f"{self.title} failed: {type(error).__name__}: {error}.") from error
         points = found.detach().to(images)
@@ -161,6 +164,10 @@ class ThirdParty:
         return points
 
 
+class SpentError(Exception):
+    """The budget was spent within a library's loop."""
+
+
 class Opaque(nn.Module):
     """A predictor as the module that libraries ask for; what they do to a module's flags does not reach it."""
 
@@ -172,8 +179,15 @@ class Opaque(nn.Module):
         self.place = nn.Parameter(like.new_zeros(1), requires_grad=False)
 
     def forward(self, images: Images) -> Logits:
-        """Logits of `images`."""
-        return self._predictor[0](images)
+        """Logits of `images`.
+
+        Raises:
+            SpentError: a budget that the predictor keeps is spent.
+        """
+        (predictor,) = self._predictor
+        if exhausted(predictor):
+            raise SpentError
+        return predictor(images)
 
 
 def find_own(module: str, name: str) -> Any:
