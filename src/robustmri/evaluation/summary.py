@@ -56,7 +56,8 @@ def summarise_evaluation(
         outcomes,
         split_kind=split.kind,
         groups=cohort.groups,
-        training_attack="pgd" if model.objective == "adversarial" else None,
+        # All other objectives train on projected steps along a gradient.
+        training_attack=None if model.objective in ("standard", "unknown") else "pgd",
         selected_on="validation" if model.training else "",
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,

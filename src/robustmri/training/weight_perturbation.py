@@ -4,60 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from robustmri.training.minimax import Batch, Objective
-
 Kind = Literal["none", "awp", "sam"]
 
 
 @contextmanager
-def perturbed(
-    kind: Kind,
-    model: nn.Module,
-    objective: Objective,
-    batch: Batch,
-    *,
-    size: float,
-    backward: Callable[[Tensor], object] = Tensor.backward,
-) -> Iterator[Batch]:
-    """Inside, the weights are moved uphill on the batch's loss; on leaving they are what they were, bit for bit.
+def moved(kind: Kind, model: nn.Module, climb: Callable[[], object], *, size: float) -> Iterator[None]:
+    """Inside, the weights are moved uphill on a step's loss; on leaving they are what they were, bit for bit.
 
-        with perturbed("awp", model, objective, batch, size=0.005) as found:
+        found = objective.attack(model, batch)
+        with moved("awp", model, lambda: objective(model, found).backward(), size=0.005):
             objective(model, found).backward()
         optimiser.step()
 
-    The attacked images are found once, before the weights move, and given back with the batch, so that the loss inside
-    looks at the same ones. One forward and backward is added for each step; batch-norm's running statistics do not see
-    it, and gradients that were there stay.
+    Find the attacked images first, as above: the loss inside is then on the same ones. `climb` costs one forward and
+    backward more for each step; batch-norm's running statistics do not see it, and gradients that were there stay.
 
     Args:
         kind: "awp": each weight with two axes or more by `size` times its own norm, along its gradient (Wu, Xia & Wang
             2020). "sam": all weights together by `size`, along the whole gradient (Foret et al. 2021, Eq. 2). "none":
             nothing moves.
         model: network, wrapped or not.
-        objective: whose loss is climbed.
-        batch: what it is climbed on.
+        climb: leaves the gradients of the step's whole loss in the weights, in one part or several.
         size: how far; 0: nothing moves.
-        backward: how a loss sends its gradients back, where that is not its own method.
     """
-    if kind == "none" or not size:
-        yield batch
-        return
-    found = objective.attack(model, batch)
-    # Deaf: `free` must take its perturbation a step further once for each step of the weights, not twice.
-    deaf = replace(objective, listen=None)
-    with moved(kind, model, lambda: backward(deaf(model, found)), size=size):
-        yield found
-
-
-@contextmanager
-def moved(kind: Kind, model: nn.Module, climb: Callable[[], object], *, size: float) -> Iterator[None]:
-    """The same for a loss in several parts: `climb` leaves the gradients of all of them in the weights."""
     if kind == "none" or not size:
         yield
         return
