@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from robustmri.errors import DownloadError
@@ -29,6 +31,8 @@ def fetch(
 ) -> Path:
     """Bring `url` to `path`; what has arrived stays in `path`.part, and a later call goes on from there.
 
+    Where several processes ask for the same file, as those of one training run do, one fetches it.
+
     Args:
         url: http or https address.
         path: where the whole file will lie; a file that is there already and fits the checksum is kept.
@@ -45,8 +49,9 @@ def fetch(
     if path.exists() and not _mismatch(path, sha256, md5, size):
         return path
     part = path.with_name(path.name + ".part")
-    with explain_full_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(path), _alone(path):
+        if path.exists() and not _mismatch(path, sha256, md5, size):
+            return path
         _transfer(url, part, size, progress, timeout)
         wrong = _mismatch(part, sha256, md5, size)
         if wrong:
@@ -54,6 +59,25 @@ def fetch(
             raise DownloadError(f"{url} is not the expected file: {wrong}. It was removed; try again, or tell us.")
         os.replace(part, path)
     return path
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process fetches the same file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":  # There, training is one process.
+        yield
+        return
+    import fcntl
+
+    lock = path.with_name(path.name + ".lock")
+    with open(lock, "w") as held:
+        with suppress(OSError):  # Some network disks cannot lock.
+            fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _transfer(url: str, part: Path, size: int | None, progress: Progress | None, timeout: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,8 +56,9 @@ def test_a_start_that_does_not_exist_is_named_with_those_that_do(weights, backbo
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A local server; `cut` breaks the next answer off after so many bytes."""
-    state = SimpleNamespace(files={}, asked=[], cut=[], url="")
+    """A local server; `cut` breaks the next answer off after so many bytes, and `gate` holds all of them back."""
+    state = SimpleNamespace(files={}, asked=[], cut=[], url="", gate=threading.Event())
+    state.gate.set()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *arguments):
@@ -69,6 +71,7 @@ def site(tmp_path, monkeypatch):
                 self.send_error(404)
                 return
             begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            state.gate.wait(10)
             self.send_response(206 if begin else 200)
             self.send_header("Content-Length", str(len(body) - begin))
             self.end_headers()
@@ -133,6 +136,22 @@ def test_a_transfer_that_broke_off_goes_on(site, monkeypatch):
         fetch_start(start)
     assert fetch_start(start).read_bytes() == b"0123456789" * 100
     assert site.asked == [(f"/{file}", None), (f"/{file}", "bytes=300-")]
+
+
+def test_processes_that_ask_together_fetch_once(site, tmp_path, monkeypatch):
+    offer(site, monkeypatch, "robust-imagenet:linf-4", "resnet50", b"0123456789" * 100)
+    start, came = find_start("robust-imagenet", "resnet50"), []
+    site.gate.clear()
+    asking = [threading.Thread(target=lambda: came.append(fetch_start(start).read_bytes())) for _ in range(2)]
+    for one in asking:
+        one.start()
+    time.sleep(0.3)  # Long enough for both to have asked, if both did.
+    site.gate.set()
+    for one in asking:
+        one.join()
+    assert came == [b"0123456789" * 100] * 2
+    assert len(site.asked) == 1
+    assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [start.file]
 
 
 @pytest.mark.parametrize(("name", "backbone"), [("imagenet", "vit"), ("radimagenet", "densenet121")])
