@@ -110,6 +110,10 @@ def harden(
     cohort: Cohort,
     out: Out,
     eps: Annotated[str, typer.Option(help="Radius to train against: 0.04, 8/255 or 0.04@normalised.")] = "",
+    objective: Annotated[str, typer.Option(help="adversarial, one-step, free, trades or mart (docs/repair.md).")] = "",
+    clean_cost: Annotated[
+        float | None, typer.Option(help="Keep the most robust epoch that loses at most so many points of accuracy.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of order, augmentation and random starts.")] = None,
     recipe: RecipeName = "standard",
@@ -119,7 +123,7 @@ def harden(
     from robustmri import workflows
     from robustmri.recipes import load_recipe
 
-    given = {"eps": eps, "epochs": epochs, "seed": seed}
+    given = {"eps": eps, "objective": objective, "clean_cost": clean_cost, "epochs": epochs, "seed": seed}
     settings = load_recipe(recipe, [*_overrides("harden", given), *(set_ or [])]).harden
     with _progress() as progress:
         run = workflows.harden(checkpoint, cohort, out, settings=settings, progress=progress)

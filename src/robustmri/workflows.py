@@ -91,13 +91,18 @@ def harden(
     progress: Progress = silent,
     **changes: Any,
 ) -> Path:
-    """The same as `train` with the adversarial objective.
+    """The same as `train` with an objective that meets attacked images; "adversarial", if `settings` name no other.
 
     It starts from `checkpoint` or, given "scratch", from a fresh network; the rest is as in `train`.
     """
     if settings is None:
         settings = load_recipe("standard").harden
-    chosen = change_settings(settings, {"objective": "adversarial", **changes})
+    chosen = change_settings(settings, changes if settings.attacked else {"objective": "adversarial", **changes})
+    if not chosen.attacked:
+        raise SettingsError('A repair needs attacked images, got the objective "standard": choose another, or `train`.')
+
+    Raises:
+        SettingsError: the objective asked for is "standard".
     return _fit(None if str(checkpoint) == SCRATCH else Path(checkpoint), cohort, out, chosen, progress)
 
 

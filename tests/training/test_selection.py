@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import random
 
 import msgspec
@@ -12,6 +13,7 @@ from robustmri.training.selection import (
     choose,
     explain_choice,
     pareto_front,
+    read_epochs,
     watch,
     worth_keeping,
 )
@@ -50,12 +52,12 @@ RISING = run((96, 40), (95, 60), (94, 70), (90, 80))
 @pytest.mark.parametrize(
     ("rows", "cost", "reference", "expected", "says"),
     [
-        (RISING, 1.0, 0.95, 3, "Epoch 3 is the most robust within 1 points: it loses 1.0 points"),
+        (RISING, 1.0, 0.95, 3, "Epoch 3 is the most robust within 1 point: it loses 1.0 points"),
         (RISING, 0.99, 0.95, 2, "it loses no clean accuracy against the start"),
         (RISING, 5.0, 0.95, 4, "loses 5.0 points"),
         (RISING, 1.0, None, 2, "loses 1.0 points of clean accuracy against the best epoch of this run"),
         (RISING, 0.0, None, 1, "loses no clean accuracy"),
-        (RISING, 1.0, 0.99, 1, "No epoch loses at most 1 points of clean accuracy against the start; epoch 1 loses "
+        (RISING, 1.0, 0.99, 1, "No epoch loses at most 1 point of clean accuracy against the start; epoch 1 loses "
                                "least, 3.0 points"),
         (RISING, None, None, 4, "Epoch 4 has the highest mean of clean and robust accuracy"),
         (run((95, 60), (95, 60)), 1.0, 0.95, 2, "Epoch 2"),
@@ -239,3 +241,12 @@ def test_rows_of_older_runs_can_be_read():
     old = {"epoch": 1, "learning_rate": 0.1, "eps": 0.0, "train_loss": 1.0, "validation_accuracy": 0.5,
            "validation_robust_accuracy": None, "seconds": 1.0}  # fmt: skip
     assert msgspec.convert(old, Epoch) == row(1, 0.5)
+
+
+def test_the_log_of_a_run_is_read_back(tmp_path):
+    rows = [row(1, 0.5, 0.25, 0.02, fgsm=0.5), row(2, 0.5, None, 0.04, zero=0.0)]
+    with open(tmp_path / "epochs.csv", "w", newline="") as stream:
+        table = csv.DictWriter(stream, Epoch.__struct_fields__)
+        table.writeheader()
+        table.writerows(msgspec.to_builtins(row) for row in rows)
+    assert read_epochs(tmp_path) == rows

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Literal
 
@@ -69,6 +71,13 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     def merit(self) -> float:
         """Clean accuracy; where robust accuracy was measured, the mean of the two."""
         return (self.validation_accuracy + self.robust_accuracy) / 2
+
+
+def read_epochs(run: str | Path) -> list[Epoch]:
+    """The rows of a run folder's epochs.csv."""
+    with open(Path(run) / "epochs.csv", newline="", encoding="utf-8") as stream:
+        rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(stream)]
+    return msgspec.convert(rows, list[Epoch], strict=False)
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,11 +162,11 @@ def explain_choice(history: Sequence[Epoch], *, clean_cost: float | None = None,
     lost = _cost(row, history, reference)
     if lost > clean_cost + 1e-9:
         return (
-            f"No epoch loses at most {clean_cost:g} points of clean accuracy against {than}; epoch {row.epoch} loses "
+            f"No epoch loses at most {_points(clean_cost)} of clean accuracy against {than}; epoch {row.epoch} loses "
             f"least, {lost:.1f} points."
         )
     change = f"loses {lost:.1f} points of clean accuracy" if lost > 0 else "loses no clean accuracy"
-    return f"Epoch {row.epoch} is the most robust within {clean_cost:g} points: it {change} against {than}."
+    return f"Epoch {row.epoch} is the most robust within {_points(clean_cost)}: it {change} against {than}."
 
 
 def watch(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> Alarm | None:
@@ -201,6 +210,10 @@ def _cost(row: Epoch, history: Sequence[Epoch], reference: float | None) -> floa
     if reference is None:
         reference = max(other.validation_accuracy for other in history)
     return 100 * (reference - row.validation_accuracy)
+
+
+def _points(number: float) -> str:
+    return f"{number:g} point" + ("" if number == 1 else "s")
 
 
 def _eligible(history: Sequence[Epoch]) -> list[Epoch]:
