@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from robustmri import processes
 from robustmri.data.cohort import Cohort, write_cohort
 from robustmri.data.readers import open_source
 from robustmri.data.split import Split, make_split
@@ -110,7 +111,9 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
     from robustmri.data.loaders import load_images, load_labels
     from robustmri.models.backbones import build_classifier
     from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
-    from robustmri.training.loop import STATE, Examples, fit, on_one_process
+    from robustmri.training.batches import Examples
+    from robustmri.training.loop import fit
+    from robustmri.training.state import STATE
 
     scans, run = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
@@ -143,19 +146,21 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
     learn, choose = (
         Examples(load_images(scans, rows), load_labels(scans, rows)) for rows in (split.train, split.validation)
     )
-    classifier, kept = fit(classifier, learn, choose, settings, run, progress=progress)
+    classifier, choice = fit(classifier, learn, choose, settings, run, repair=start is not None, progress=progress)
     provenance = describe_run(settings.seed) | {
         "cohort": scans.fingerprint,
         "split": split.fingerprint,
         "start": origin,
-        "kept_epoch": msgspec.to_builtins(kept),
+        "kept_epoch": msgspec.to_builtins(choice.row),
+        "kept_because": choice.reason,
+        "alarms": [alarm.sentence for alarm in choice.alarms],
     }
 
     def finish() -> None:
         save_checkpoint(classifier, run / "checkpoint", training=msgspec.to_builtins(settings), provenance=provenance)
         (run / STATE).unlink(missing_ok=True)
 
-    on_one_process(finish)
+    processes.on_one_process(finish)
     return run
 
 
@@ -165,10 +170,11 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         # A kill in the middle of this very write may have left a partial file, or a process beside this one come first.
         known = (there == path or there.suffix == ".partial" for there in path.parent.glob("*"))
-        if not all(known):
+        if all(known):
+            write_json(path, settings)
+            return
+        if not path.exists():  # Still: what else is there may be of a process beside this one.
             raise DataError(f"{path.parent} is not empty and holds no run. Choose another --out.")
-        write_json(path, settings)
-        return
     before = read_json(path)
     if before != settings:
         names = [name for name in settings if before.get(name) != settings[name]]

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from robustmri.models.classifier import Classifier, ClassifierSpec
-from robustmri.training.loop import Examples, fit
-from robustmri.training.selection import Epoch
+from robustmri.training.batches import Examples
+from robustmri.training.course import Choice
+from robustmri.training.loop import fit
 from robustmri.training.settings import TrainSettings
 from tiny import CLASSES, SIZE, draw_slice, tiny_network
 
@@ -37,24 +39,28 @@ def choose() -> Examples:
 def fresh() -> Callable[..., Classifier]:
     """Seed to a classifier nobody has trained."""
 
-    def make(seed: int = 0) -> Classifier:
+    def make(seed: int = 0, *, batch_norm: bool = True) -> Classifier:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = tiny_network("custom", 3, SIZE)
+        if not batch_norm:
+            network[1] = nn.Identity()
         return Classifier(network, ClassifierSpec(backbone="custom", classes=CLASSES, size=SIZE))
 
     return make
 
 
-Fit = Callable[..., tuple[Classifier, Epoch]]
+Fit = Callable[..., tuple[Classifier, Choice]]
 
 
 @pytest.fixture
 def train_for(learn: Examples, choose: Examples, fresh: Callable[..., Classifier]) -> Fit:
-    """Run folder and settings to a trained classifier and its epoch."""
+    """Run folder and settings to a trained classifier and the choice of its epoch."""
 
-    def train(run: Path, *, progress: Any = lambda *said: None, **settings: Any) -> tuple[Classifier, Epoch]:
+    def train(
+        run: Path, *, start: Classifier | None = None, progress: Any = lambda *said: None, **settings: Any
+    ) -> tuple[Classifier, Choice]:
         chosen = TrainSettings(**{"epochs": 3, "batch_size": 16, "warmup_epochs": 1.0, **settings})
-        return fit(fresh(), learn, choose, chosen, run, progress=progress)
+        return fit(start or fresh(), learn, choose, chosen, run, repair=start is not None, progress=progress)
 
     return train

@@ -22,6 +22,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             path of a .pth, .pt, .ckpt or .safetensors file.
         epochs: passes over the training set.
         batch_size: images of a step, over all devices.
+        accumulate: parts that each device takes its share of a step in, one after another: less memory, the same
+            gradient, but batch-norm sees a part at a time.
         learning_rate: peak of the schedule: linear warm-up, then half a cosine down to zero.
         warmup_epochs: length of the warm-up.
         momentum: of stochastic gradient descent (Nesterov's).
@@ -48,12 +50,12 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         dual_batch_norm: separate batch-norms for clean and attacked images; the one for attacked images is kept.
         guard_steps: PGD steps of the robust validation.
         guard_slices: validation slices it looks at; 0: all.
+        clean_cost: which epoch is kept: the most robust one that loses at most so many percentage points of clean
+            accuracy; None: the one with the best mean of clean and robust accuracy.
         precision: "auto", "fp32" or "bf16".
         seed: of weights, order, augmentation and random starts.
         devices: processes or GPUs on each node.
         nodes: machines.
-        clean_cost: which epoch is kept: the most robust one that loses at most so many percentage points of clean
-            accuracy; None: the one with the best mean of clean and robust accuracy.
     """
 
     objective: Literal["standard", "adversarial", "one-step", "free", "trades", "mart"] = "standard"
@@ -61,6 +63,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     weights: str = "none"
     epochs: int = 30
     batch_size: int = 64
+    accumulate: int = 1
     learning_rate: float = 0.05
     warmup_epochs: float = 2.0
     momentum: float = 0.9
@@ -84,12 +87,12 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     dual_batch_norm: bool = False
     guard_steps: int = 10
     guard_slices: int = 128
+    clean_cost: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = 0
     devices: int = 1
     nodes: int = 1
 
-    clean_cost: float | None = None
     @property
     def attacked(self) -> bool:
         """Whether training meets attacked images; robust accuracy is then measured after each epoch."""
@@ -97,7 +100,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         parse_eps(self.eps)
-        for name in ("epochs", "batch_size", "attack_steps", "replays", "guard_steps", "devices", "nodes"):
+        at_least_1 = "epochs batch_size accumulate attack_steps replays guard_steps devices nodes"
+        for name in at_least_1.split():
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("learning_rate", "attack_step_size", "weight_perturbation_size"):
@@ -110,13 +114,13 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in at_least_0.split():
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        if self.clean_cost is not None and not self.clean_cost >= 0:
+            raise SettingsError(f"clean_cost must be at least 0, got {self.clean_cost}.")
         self._check_together()
 
     def _check_together(self) -> None:
         """Refuse settings that leave another one without effect."""
         if self.average == "swa" and self.swa_from_epoch >= self.epochs:
-        if self.clean_cost is not None and not self.clean_cost >= 0:
-            raise SettingsError(f"clean_cost must be at least 0, got {self.clean_cost}.")
             raise SettingsError(
                 f"swa_from_epoch must be below epochs, got {self.swa_from_epoch} and {self.epochs}: nothing would be "
                 "averaged."

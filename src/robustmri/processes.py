@@ -1,0 +1,73 @@
+"""Several processes that do one job together: which one this is, and waiting for the others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from robustmri.errors import RobustMRIError
+
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+"""Where a launcher says which process this is: torchrun, SLURM's srun, Fabric."""
+
+
+def _group() -> Any:
+    """torch.distributed, once processes have met; torch is not loaded to find that out."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
+
+
+def rank() -> int:
+    """Number of this process among those that have met; 0 if it is alone."""
+    group = _group()
+    return group.get_rank() if group else 0
+
+
+def size() -> int:
+    """How many processes have met."""
+    group = _group()
+    return group.get_world_size() if group else 1
+
+
+def speaks() -> bool:
+    """Whether this process is the one to talk to the user, also before the processes have met."""
+    if _group():
+        return rank() == 0
+    said = [int(os.environ[name]) for name in (*RANKS, "NODE_RANK") if os.environ.get(name, "").isdigit()]
+    return not any(said)
+
+
+def wait_for_all() -> None:
+    """Come back when every process has come here."""
+    group = _group()
+    if group:
+        with explain_lost_process():
+            group.barrier()
+
+
+def on_one_process(work: Callable[[], None]) -> None:
+    """Do `work` on the first process; the others wait until it is done."""
+    if rank() == 0:
+        work()
+    wait_for_all()
+
+
+@contextmanager
+def explain_lost_process() -> Iterator[None]:
+    """Where one process has ended, the others fail in the library that connects them: say so in a sentence.
+
+    Raises:
+        RobustMRIError: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if _group() and any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
+            raise RobustMRIError(
+                f"process {rank()} of {size()} has lost another one. Look for what that one said; the same command "
+                "goes on from what was stored."
+            ) from error
+        raise

@@ -1,0 +1,101 @@
+"""Which images a step takes, and its random numbers: all from (seed, epoch, step), whoever shares the work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from robustmri.arrays import Images, Labels
+from robustmri.attacks.engine import Dealt
+from robustmri.training.augment import augmentation
+from robustmri.training.minimax import Batch
+from robustmri.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images in [0, 1], shape (n, 1, size, size), and their labels."""
+
+    images: Images
+    labels: Labels
+
+
+class Part(NamedTuple):
+    """Images that one process takes at once, and the weight of their mean loss in the step's.
+
+    Gradients are summed over the parts of a process and averaged over the processes; so weighted, that gives the
+    gradient of the mean over the whole batch, also where the parts are not equal.
+    """
+
+    batch: Batch
+    weight: float
+
+
+def steps_of(n: int, settings: TrainSettings) -> int:
+    """Steps of one pass over `n` images."""
+    return math.ceil(n / settings.batch_size)
+
+
+def batches(
+    examples: Examples, settings: TrainSettings, turn: int, *, pace: float = 1.0, rank: int = 0, ranks: int = 1
+) -> Iterator[list[Part]]:
+    """What process `rank` of `ranks` does in each step of one pass over the examples.
+
+    An image is changed, and gets the number that its random start is drawn from, by its place in the batch. So one
+    process and many see the same images, and so do one part and several.
+
+    Args:
+        examples: all of them.
+        settings: batch size, parts, augmentation and seed.
+        turn: which pass, from 0.
+        pace: epochs that a pass counts for.
+        rank: number of this process.
+        ranks: how many there are.
+    """
+    n, change = len(examples.labels), augmentation(settings.augment)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(settings.seed, turn)))
+    steps = steps_of(n, settings)
+    for step, chosen in enumerate(order.split(settings.batch_size)):
+        rows = chosen.to(examples.images.device)
+        seed = seed_of(settings.seed, turn, step, 0)
+        images, labels = change(examples.images[rows], seed), examples.labels[rows]
+        numbers = torch.randint(2**62, (len(rows),), generator=torch.Generator().manual_seed(seed)).tolist()
+        parts = []
+        for places, weight in shares(len(rows), settings.accumulate, rank, ranks):
+            generator = Dealt(numbers[places])
+            # Whoever draws from it more than an attack does must not draw the same in every step.
+            generator.manual_seed(seed)
+            own = images[places].contiguous(memory_format=torch.channels_last)
+            parts.append(Part(Batch(own, labels[places], (turn + step / steps) * pace, generator), weight))
+        yield parts
+
+
+def shares(n: int, accumulate: int, rank: int = 0, ranks: int = 1) -> list[tuple[slice, float]]:
+    """Places of a batch of `n` images that a process takes in each of its parts, and the parts' weights.
+
+    Every process has the same number of parts, since they meet in each of them. Where there are fewer images than
+    processes, each process takes all of them.
+
+    >>> shares(5, accumulate=1, rank=0, ranks=2), shares(5, accumulate=1, rank=1, ranks=2)
+    ([(slice(0, 5, 2), 1.2)], [(slice(1, 5, 2), 0.8)])
+    >>> shares(4, accumulate=2)
+    [(slice(0, 2, 1), 0.5), (slice(2, 4, 1), 0.5)]
+    """
+    all_take_all = n < ranks
+    own = range(n) if all_take_all else range(n)[rank::ranks]
+    total = n if all_take_all else n / ranks
+    count = min(accumulate, n if all_take_all else n // ranks)
+    parts = [own[len(own) * k // count : len(own) * (k + 1) // count] for k in range(count)]
+    return [(slice(part.start, part.stop, part.step), len(part) / total) for part in parts]
+
+
+def seed_of(*parts: int) -> int:
+    """One seed from several numbers, without collisions between neighbours."""
+    seed = 0
+    for part in parts:
+        seed = (seed * 6364136223846793005 + part + 1442695040888963407) % 2**63
+    return seed

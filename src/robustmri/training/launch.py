@@ -1,0 +1,67 @@
+"""Start the processes that work together, or meet those that a launcher has started; on Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from robustmri import processes
+from robustmri.errors import SettingsError
+
+PATIENCE = timedelta(days=1)
+"""How long processes wait for a slower one; one that has ended is noticed at once."""
+
+
+def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None, loggers: Sequence[Any] = ()) -> Any:
+    """The processes that work on one job, as a `Fabric`: those of torchrun or of SLURM's srun, or new ones.
+
+    New processes run this command from its beginning, with the same arguments, until they come here too.
+
+    Args:
+        devices: processes or GPUs on each node; 1 on 1 node: as many as a launcher, or an earlier stage, has started.
+        nodes: machines.
+        precision: Fabric's word for the arithmetic.
+        loggers: see `robustmri.training.ledger`.
+
+    Raises:
+        SettingsError: so many cannot be had.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # Its precision is in our settings already.
+    if processes.size() > 1 or devices * nodes == 1:
+        devices, nodes = _started()
+    try:
+        fabric = Fabric(
+            accelerator="auto" if torch.cuda.is_available() else "cpu",
+            devices=devices,
+            num_nodes=nodes,
+            precision=precision,
+            loggers=list(loggers),
+            # Statistics are averaged by the loop: Fabric would write them in the middle of a step, before its backward.
+            strategy=DDPStrategy(broadcast_buffers=False, timeout=PATIENCE) if devices * nodes > 1 else "auto",
+        )
+        fabric.launch()
+    except (ValueError, MisconfigurationException) as error:
+        raise SettingsError(f"{devices} devices on {nodes} nodes cannot be had: {error}") from error
+    os.environ["LOCAL_WORLD_SIZE"] = str(devices)
+    return fabric
+
+
+def _started() -> tuple[int, int]:
+    """How many processes a launcher, or an earlier `launch`, has started on each node, and on how many nodes."""
+    said = os.environ
+    if processes.size() > 1 or torch.distributed.is_torchelastic_launched():
+        each = int(said["LOCAL_WORLD_SIZE"])
+        return each, (processes.size() if processes.size() > 1 else int(said["WORLD_SIZE"])) // each
+    if int(said.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        nodes = int(said.get("SLURM_STEP_NUM_NODES", "1"))
+        return int(said["SLURM_STEP_NUM_TASKS"]) // nodes, nodes
+    return 1, 1

@@ -1,0 +1,73 @@
+"""The files of a run in progress: resume.pt, from which a killed run goes on, and epochs.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import torch
+
+from robustmri.errors import CheckpointError
+from robustmri.provenance import atomic_file
+from robustmri.training.course import Course
+from robustmri.training.selection import Epoch
+
+STATE = "resume.pt"
+
+
+class Stateful(Protocol):
+    """What gives its state away and takes it back: networks, optimisers, averages."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that it needs to go on."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Be as it was."""
+
+
+def save(run: Path, parts: Mapping[str, Stateful], course: Course) -> None:
+    """Write resume.pt, whole or not at all, and epochs.csv.
+
+    Args:
+        run: run folder.
+        parts: what is trained, by name.
+        course: what lies behind it.
+    """
+    state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+    state |= {"history": [msgspec.to_builtins(row) for row in course.history], "kept": course.kept}
+    # Bytes first: on a full disk torch's own writer raises an error that does not say so.
+    content = io.BytesIO()
+    torch.save(state, content)
+    with atomic_file(run / STATE) as partial:
+        partial.write_bytes(content.getbuffer())
+    kinds = {alarm.epoch: alarm.kind for alarm in course.alarms}
+    with atomic_file(run / "epochs.csv") as partial, open(partial, "w", newline="") as stream:
+        table = csv.DictWriter(stream, [*Epoch.__struct_fields__, "alarm"])
+        table.writeheader()
+        table.writerows({**msgspec.to_builtins(row), "alarm": kinds.get(row.epoch, "")} for row in course.history)
+
+
+def resume(
+    run: Path, parts: Mapping[str, Stateful], device: torch.device, *, clean_cost: float | None, reference: float | None
+) -> Course:
+    """Put a stored state back, if there is one; returns what lies behind the run.
+
+    Raises:
+        CheckpointError: the file is damaged, or of another run.
+    """
+    path = run / STATE
+    if not path.exists():
+        return Course(clean_cost, reference)
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return Course(clean_cost, reference, msgspec.convert(state["history"], list[Epoch]), state["kept"])
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be used to go on ({error}). Remove it to start this run from its beginning."
+        ) from error
