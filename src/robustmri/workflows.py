@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 SCRATCH = "scratch"
 """In place of a checkpoint: harden a fresh network."""
+TRAINED = {
+    "standard": "Standard training", "adversarial": "Adversarial training", "free": "Free adversarial training",
+    "one-step": "One-step adversarial training", "trades": "TRADES", "mart": "MART",
+}  # fmt: skip
+"""How a report names a classifier, by the objective of its training."""
 
 
 def prepare(
@@ -95,15 +100,15 @@ def harden(
     """The same as `train` with an objective that meets attacked images; "adversarial", if `settings` name no other.
 
     It starts from `checkpoint` or, given "scratch", from a fresh network; the rest is as in `train`.
+
+    Raises:
+        SettingsError: the objective asked for is "standard".
     """
     if settings is None:
         settings = load_recipe("standard").harden
     chosen = change_settings(settings, changes if settings.attacked else {"objective": "adversarial", **changes})
     if not chosen.attacked:
         raise SettingsError('A repair needs attacked images, got the objective "standard": choose another, or `train`.')
-
-    Raises:
-        SettingsError: the objective asked for is "standard".
     return _fit(None if str(checkpoint) == SCRATCH else Path(checkpoint), cohort, out, chosen, progress)
 
 
@@ -249,7 +254,7 @@ def evaluate(
     with atomic_file(folder / "outcomes.parquet") as partial:
         pq.write_table(evaluated.outcomes, partial)
     objective = str(stored.training.get("objective", "unknown"))
-    name = {"standard": "Standard training", "adversarial": "Adversarial training"}.get(objective, "Given checkpoint")
+    name = TRAINED.get(objective, "Given checkpoint")
     result = summarise_evaluation(
         evaluated, classifier, scans, split, settings,
         title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
