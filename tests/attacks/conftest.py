@@ -44,7 +44,7 @@ ROWS = [
     Row("fgsm", 1, 2),
     Row("bim", 4, 5, {"steps": 4}),
     Row("pgd", 4, 5, {"steps": 4}),
-    Row("pgd", 4, 5, {"steps": 4, "keep": "last"}),
+    Row("pgd", 4, 4, {"steps": 4, "keep": "last"}),
     Row("pgd", 9, 12, {"steps": 3, "restarts": 3}),
     Row("pgd", 9, 12, {"steps": 3, "restarts": 3, "stop_when_fooled": True}),
     Row("r-fgsm", 1, 2),

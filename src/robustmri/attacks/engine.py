@@ -144,9 +144,10 @@ def climb(
     minimal: bool = False,
     confidence: float = 0.0,
     keep: Literal["best", "last"] = "best",
+    judged: bool = True,
     look: Look | None = None,
 ) -> Found:
-    """Take `steps` uphill steps from `start`; K steps cost K gradients and K + 1 forwards.
+    """Take `steps` uphill steps from `start`; K steps cost K gradients and, if `judged`, K + 1 forwards.
 
     If the classifier has an attribute `exhausted` and it is true (a budget of time or of queries is spent), the search
     ends with what it has.
@@ -164,6 +165,7 @@ def climb(
         minimal: among fooling points prefer the nearest one instead of the one with the highest objective.
         confidence: margin in logits by which a point must fool to count.
         keep: "best" point of each image (one that fools before one that does not), or the "last", as older papers do.
+        judged: whether the last point is looked at; whoever trains on it, and keeps the last, looks at it anyway.
         look: how the objective, the logits and the gradient at a point are found; the default is by backpropagation.
     """
     look = look or by_backpropagation
@@ -178,6 +180,9 @@ def climb(
         for step in range(steps + 1):
             here = threat.at(rows)
             last = step == steps or exhausted(classifier)
+            if last and not judged:
+                best = points
+                break
             ask, way = (decide, by_forward) if last else (predict, look)
             values, logits, gradient = way(ask, points, rows, objective, state)
             won = here.fooled(logits, labels[rows], confidence)

@@ -26,7 +26,8 @@ class PGD:
         random_start: begin at a random point of the ball, or at the image itself.
         loss: "cross_entropy", or "margin" (Carlini & Wagner's, which does not saturate).
         stop_when_fooled: leave each image at its first success; the accuracy is the same, the cost is not.
-        keep: the "best" point visited, or the "last" one, as in the paper's own code.
+        keep: the "best" point visited, or the "last" one, as in the paper's own code; a single search for the last one
+            does without the forward there.
 
     Reference: Madry et al. 2018, Sec. 2.1.
     """
@@ -69,6 +70,7 @@ class PGD:
                 start=random_points(x, here, own) if self.random_start else x,
                 steps=self.steps, rule=steepest(self.step_size), objective=loss_against(self.loss, y, here),
                 stop_when_fooled=self.stop_when_fooled, keep=self.keep,
+                judged=self.keep == "best" or self.restarts > 1 or self.stop_when_fooled,
             )  # fmt: skip
             if found is None:
                 found = again

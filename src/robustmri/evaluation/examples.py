@@ -14,8 +14,8 @@ from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.errors import DataError
 from robustmri.evaluation.attacked import loss_gradient, probabilities, verify
-from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.evaluate import attacked_slices, threat_for
+from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
 from robustmri.provenance import atomic_file

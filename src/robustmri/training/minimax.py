@@ -91,14 +91,28 @@ def searched(
     ramp_epochs: float,
     precision: Precision | None,
 ) -> Callable[[nn.Module, Batch], Images]:
-    """A search on an optimised view of the network, which is made anew for each batch: the weights have changed."""
+    """A search on an optimised view of the network, with the weights of the moment.
+
+    The view is made anew in each epoch, and takes over the weights in between: whether batch-norms may be folded has
+    been tried on the weights that it was made with.
+    """
+    latest: dict[tuple[nn.Module, int], OptimisedView] = {}
+
+    def view_of(network: nn.Module, batch: Batch) -> OptimisedView:
+        plain, key = collapsed(network), (network, int(batch.epoch))
+        if key in latest:
+            latest[key].refresh(plain)
+        else:
+            latest.clear()
+            latest[key] = OptimisedView(plain, batch.images, precision=precision)
+        return latest[key]
 
     def search(classifier: nn.Module, batch: Batch) -> Images:
         here = ramped(threat, batch.epoch, ramp_epochs)
         if not here.eps > 0:
             return batch.images
         network = getattr(classifier, "module", classifier)
-        return find(network, OptimisedView(collapsed(network), batch.images, precision=precision), batch, here)
+        return find(network, view_of(network, batch), batch, here)
 
     return search
 

@@ -144,8 +144,8 @@ def trades(
 
     def find(network: nn.Module, view: Predictor, batch: Batch, here: ThreatModel) -> Images:
         images = batch.images
-        # In float32, and not by the view: in bfloat16 so small a step often leaves the logits as they are, and where
-        # both are equal the divergence has no gradient to climb.
+        # In float32, and not by the view: in bfloat16 so small a step can leave the logits as they are, and where both
+        # are equal the divergence has no gradient to climb.
         with frozen(network), using(network, "clean"), torch.no_grad():
             reference = network(images)
         noise = normals(open_streams(batch.generator, len(images), images.device), images[0].numel())
@@ -153,6 +153,7 @@ def trades(
             view, images, batch.labels, here,
             start=here.project(images + 0.001 * like(noise, images), images), steps=steps, rule=steepest(step_size),
             objective=lambda points, logits, rows: kl_divergence(logits, reference[rows]), keep="last",
+            judged=False,
         ).images  # fmt: skip
 
     return Objective(loss, searched(find, threat, ramp_epochs, precision))
@@ -184,7 +185,7 @@ def mart(
 def with_logit_pairing(objective: Objective, weight: float) -> Objective:
     """`objective` plus `weight` times the mean square between clean and attacked logits.
 
-    Reference: Kannan, Kurakin & Goodfellow 2018, Sec. 4 (adversarial logit pairing).
+    Reference: Kannan, Kurakin & Goodfellow 2018.
     """
 
     def loss(clean: Logits, attacked: Logits, labels: Labels) -> Tensor:
