@@ -246,12 +246,13 @@ def test_trades_climbs_the_divergence_and_asks_for_no_label(half_trained, batch)
     assert apart(found) > 3 * apart((batch.images + 0.1 * noise).clamp(0, 1))
 
 
-def test_trades_starts_in_bfloat16_too(half_trained, batch):
-    """So small a step is below the resolution of bfloat16 logits: climbing from where both are equal leads nowhere."""
+def test_trades_starts_in_bfloat16_too(sloped):
+    """Logits near 8 are 1/16 apart there, and the first step moves these by 1/1000: it must not begin on a plateau."""
+    network, batch = sloped
     with torch.no_grad():
-        half_trained.network[-1].weight *= 20
-    found = trades(THREAT, precision="bf16").attack(half_trained, batch).attacked
-    assert ((found - batch.images).abs().flatten(1).mean(1) > 0.03).all()
+        network[1].bias += 8
+    found = trades(THREAT, precision="bf16").attack(network, batch).attacked
+    assert ((found - batch.images).abs().flatten(1).mean(1) > 0.09).all()
 
 
 def test_one_step_goes_further_than_the_radius_and_comes_back(sloped):

@@ -1,8 +1,8 @@
 """Two batch-norms in place of one: attacked images differ from clean ones in their statistics.
 
 Training with both kinds of images normalises each with its own pair of statistics, scale and shift; all other weights
-are shared. What is kept afterwards is one branch, as an ordinary network. Reference: Xie et al. 2020, Sec. 3.2
-(AdvProp); Han et al. 2021, for radiographs, CT and MRI.
+are shared. What is kept afterwards is one branch, as an ordinary network. Reference: Xie et al. 2020 (AdvProp); Han et
+al. 2021, on medical images.
 """
 
 from __future__ import annotations

@@ -80,6 +80,6 @@ def re_estimate_batch_norm(network: nn.Module, batches: Iterable[Images]) -> Non
     """Replace batch-norm's running statistics by those of one pass over `batches`, each batch counting the same.
 
     Averaged weights give other activations than the weights they are averaged from, so statistics that were gathered
-    along the run do not fit them. Reference: Izmailov et al. 2018, Sec. 3.2.
+    along the run do not fit them. Reference: Izmailov et al. 2018, Algorithm 1.
     """
     update_bn(batches, network)
