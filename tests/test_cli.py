@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -259,11 +260,33 @@ def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
     refuses("prepare", "phantom:people=3", *out, says="no setting 'people'")
 
 
+def test_a_repair_says_what_it_kept_and_why(robustmri, tiny_run, tiny_cohort, tmp_path):
+    words = ("harden", tiny_run, tiny_cohort, "--out", tmp_path / "run", "--recipe", "quick", "--epochs", 12)
+    fast = ("--set", "harden.batch_size=16", "--set", "harden.precision=fp32", "--set", "harden.guard_steps=2")
+    status, out, err = robustmri(*words, *fast, "--eps", "0.02", "--clean-cost", 100)
+    assert status == 0, err
+    assert re.search(r"^training: 0/48 - about \d+ s on this machine, measured on 3 batches$", err, re.MULTILINE), err
+    made = read_checkpoint(tmp_path / "run")
+    assert (made.training["objective"], made.training["clean_cost"]) == ("one-step", 100.0)
+    kept = made.provenance["kept_epoch"]
+    assert f"Epoch {kept['epoch']} is the most robust within 100 points: it loses" in out
+    lines = out.splitlines()
+    rows = [line.split() for line in lines[lines.index("  epoch   clean  robust") + 1 :] if line.startswith("  ")]
+    assert [row[0] for row in rows if row[-1] == "kept"] == [str(kept["epoch"])]
+    clean, robust = ([float(row[place].rstrip("%")) for row in rows] for place in (1, 2))
+    assert clean == sorted(clean, reverse=True)
+    assert robust == sorted(robust)
+    assert rows[-1][-1] == "kept", "at any cost it is the most robust one"
+
+
 def test_what_cannot_be_trained(refuses, tiny_cohort, tmp_path, monkeypatch):
     out = ("--out", tmp_path / "run")
     refuses("train", tmp_path / "nowhere", *out, says="is not a cohort")
     refuses("train", tiny_cohort, *out, "--weights", tmp_path / "none.pth", says="none.pth")
     refuses("train", tiny_cohort, *out, "--recipe", "demi", says="Did you mean 'demo'?")
+    refuses("harden", "scratch", tiny_cohort, *out, "--objective", "standard", says="A repair needs attacked images")
+    refuses("harden", "scratch", tiny_cohort, *out, "--objective", "trade", says="Did you mean 'trades'?")
+    refuses("harden", "scratch", tiny_cohort, *out, "--clean-cost", -1, says="clean_cost must be at least 0")
     refuses("train", tiny_cohort, *out, "--recipe", tmp_path / "none.toml", says="There is no recipe")
     refuses("train", tiny_cohort, *out, "--set", "train.epoch=3", says="Did you mean 'epochs'?")
     refuses("train", tiny_cohort, *out, "--set", "train.epochs", says="is not an override")

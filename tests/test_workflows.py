@@ -11,6 +11,7 @@ from robustmri.data.split import Split
 from robustmri.errors import CheckpointError, DataError, RobustMRIError, SettingsError
 from robustmri.models.checkpoint import load_checkpoint, read_checkpoint
 from robustmri.recipes import load_recipe
+from robustmri.training.selection import choose, explain_choice, read_epochs
 from robustmri.workflows import evaluate, harden, prepare, train
 from tiny import CLASSES, same_weights, write_scans
 
@@ -208,6 +209,26 @@ def test_hardening_by_default_is_the_standard_recipe(tiny_cohort, tiny_run, tmp_
     run = harden(tiny_run, tiny_cohort, tmp_path / "run", epochs=1, attack_steps=1)
     made = read_checkpoint(run).training
     assert (made["objective"], made["ema_decay"]) == ("adversarial", settings.ema_decay)
+
+
+@pytest.mark.parametrize("name", ["quick", "standard", "strong"])
+@pytest.mark.parametrize("start", ["scratch", "checkpoint"])
+def test_every_recipe_repairs(name, start, tiny_cohort, tiny_run, tmp_path):
+    """From the first epoch to the last, which is at full eps."""
+    settings = load_recipe(name, ["harden.epochs=3", "harden.batch_size=32", "harden.eps_ramp_epochs=2"]).harden
+    run = harden(tiny_run if start == "checkpoint" else start, tiny_cohort, tmp_path / "run", settings=settings)
+    made, rows = read_checkpoint(run), read_epochs(run)
+    assert made.training["objective"] == settings.objective
+    assert [row.eps for row in rows] == pytest.approx([0.02, 0.04, 0.04])
+    assert made.provenance["kept_epoch"]["epoch"] == choose(rows).epoch
+    assert made.provenance["kept_because"] == explain_choice(rows)
+    assert all(0 <= row.validation_fgsm_accuracy <= 1 for row in rows)
+
+
+def test_a_repair_without_attack_is_refused(tiny_cohort, tiny_run, tmp_path):
+    with pytest.raises(SettingsError, match="needs attacked images"):
+        harden(tiny_run, tiny_cohort, tmp_path / "run", objective="standard")
+    assert not (tmp_path / "run").exists()
 
 
 def test_test_slices_that_were_seen_are_refused(tiny_run, other_split, tmp_path):

@@ -123,10 +123,11 @@ def harden(
     from robustmri import workflows
     from robustmri.recipes import load_recipe
 
-    given = {"eps": eps, "objective": objective, "clean_cost": clean_cost, "epochs": epochs, "seed": seed}
+    given = {"eps": eps, "clean_cost": clean_cost, "epochs": epochs, "seed": seed}
     settings = load_recipe(recipe, [*_overrides("harden", given), *(set_ or [])]).harden
     with _progress() as progress:
-        run = workflows.harden(checkpoint, cohort, out, settings=settings, progress=progress)
+        changes = {"objective": objective} if objective else {}
+        run = workflows.harden(checkpoint, cohort, out, settings=settings, progress=progress, **changes)
     _print_run(run)
 
 
@@ -237,13 +238,23 @@ def _overrides(stage: str, given: dict[str, Any]) -> list[str]:
 
 def _print_run(run: Path) -> None:
     from robustmri.models.checkpoint import read_checkpoint
+    from robustmri.training.selection import pareto_front, read_epochs
 
-    kept = read_checkpoint(run).provenance["kept_epoch"]
+    made = read_checkpoint(run).provenance
+    kept = made["kept_epoch"]
     robust = kept["validation_robust_accuracy"]
     print(
         f"{run}: kept epoch {kept['epoch']}, validation accuracy {kept['validation_accuracy']:.1%}"
         + ("" if robust is None else f", robust {robust:.1%}")
     )
+    if robust is None:
+        return
+    print(f"{made['kept_because']} Epochs that none beats in both:\n  epoch   clean  robust")
+    for row in pareto_front(read_epochs(run)):
+        mark = "  kept" if row.epoch == kept["epoch"] else ""
+        print(f"{row.epoch:>7} {row.validation_accuracy:>7.1%} {row.robust_accuracy:>7.1%}{mark}")
+    for sentence in made["alarms"]:
+        print(f"warn: {sentence}")
 
 
 def _print_table(table: Table) -> None:

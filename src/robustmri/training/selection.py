@@ -135,11 +135,6 @@ def choose(history: Sequence[Epoch], *, clean_cost: float | None = None, referen
     return max(affordable, key=lambda row: (row.robust_accuracy, row.validation_accuracy, row.epoch))
 
 
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """`choose` without a clean cost."""
-    return choose(history)
-
-
 def worth_keeping(
     history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None
 ) -> list[Epoch]:
