@@ -150,9 +150,10 @@ def worth_keeping(
 def explain_choice(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> str:
     """Why `choose` chose, in a sentence."""
     row = choose(history, clean_cost=clean_cost, reference=reference)
+    if row.validation_robust_accuracy is None:
+        return f"Epoch {row.epoch} has the highest clean accuracy."
     if clean_cost is None:
-        measured = "clean accuracy" if row.validation_robust_accuracy is None else "mean of clean and robust accuracy"
-        return f"Epoch {row.epoch} has the highest {measured}."
+        return f"Epoch {row.epoch} has the highest mean of clean and robust accuracy."
     than = "the start" if reference is not None else "the best epoch of this run"
     lost = _cost(row, history, reference)
     if lost > clean_cost + 1e-9:
