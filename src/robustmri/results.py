@@ -20,7 +20,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     `eps` is as the user gave it, in `eps_units`; `eps_image` is the same in units of the [0, 1] range. Both are None
     where the attack has no radius (the clean row, minimal-norm attacks). `only` counts the slices, right untouched,
-    that no other attack of the same budget fooled; None where there was no other on the same slices.
+    that no other attack of the same budget fooled; None where there was no other on the same slices. `broken_by` counts
+    for a suite the slices that each of its members broke, in their order: a member met what those before it left.
     """
 
     attack: str
@@ -37,6 +38,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     median_distance: float | None = None
     only: int | None = None
+    broken_by: dict[str, int] = {}
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ class Table:
                 "label_confidence": 0.1 if i in fooled else 0.9, "distance_linf": distance, "distance_l2": distance,
                 "distance_l1": distance, "distance_l0": distance,
                 "fooled": i in fooled, "verified": True, "gradients": 10, "forwards": 11,
-                "cut_short": False,
+                "cut_short": False, "broken_by": "",
             }  # fmt: skip
             for name, value in others.items():
                 row[name] = value.get(i, row[name]) if isinstance(value, dict) else value

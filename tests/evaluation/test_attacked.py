@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from robustmri.attacks import PGD, CarliniWagnerL2, Noise
+from robustmri.attacks import PGD, CarliniWagnerL2, Cascade, Noise, fgsm
 from robustmri.evaluation.attacked import attack_batch, verify, zero_gradients
 from robustmri.threat.threat_model import ThreatModel
 
@@ -113,7 +113,7 @@ def test_a_point_outside_the_set_is_refused(trained, blobs, spoil):
     done = verify(trained, points, images, labels, THREAT)
     assert torch.nonzero(~done.verified).flatten().tolist() == [3]
     assert torch.equal(done.images[3], images[3])
-    assert {distance[3].item() for distance in done[4:]} == {0.0}
+    assert {distance[3].item() for distance in done[4:8]} == {0.0}
     assert not torch.equal(done.images[4], images[4])
     with torch.no_grad():
         assert torch.equal(done.logits[3], trained(done.images)[3])
@@ -166,6 +166,38 @@ def test_the_nearest_image_has_no_radius(trained, blobs):
     assert done.verified.all()
     assert done.fooled.float().mean() > 0.8
     assert 0 < done.distance_l2[done.fooled].median() < 2
+
+
+def test_who_broke_an_image_is_told_of_a_suite_alone(trained, blobs):
+    images, labels = blobs
+    suite = Cascade({"noise": Noise(), "fgsm": fgsm(), "pgd": STRONG})
+    done = run(suite, trained, trained, blobs)
+    untouched = trained(images).argmax(1) != labels
+    assert torch.equal(done.broken_by >= 0, done.fooled & ~untouched)
+    alone = run(fgsm(), trained, trained, blobs)
+    assert {-1, 1, 2} <= set(done.broken_by.tolist())
+    assert alone.fooled[done.broken_by == 1].all()
+    assert not alone.fooled[done.broken_by == 2].any()
+    assert set(alone.broken_by.tolist()) == {-1}
+
+
+def test_a_claim_that_does_not_hold_has_broken_nothing(trained, blobs):
+    """The first image is claimed and stands, the second is claimed from outside the set, the third is fooled."""
+    images, labels = (part[:3] for part in blobs)
+    fooling = run(STRONG, trained, trained, (images, labels), replace(THREAT, eps=0.3)).images
+    points = torch.stack([images[0], fooling[1], fooling[2]])
+    threat = replace(THREAT, eps=torch.tensor([0.3, 1e-4, 0.3]))
+    done = verify(trained, points, images, labels, threat, broken_by=torch.tensor([4, 4, 4]))
+    assert done.broken_by.tolist() == [-1, -1, 4]
+
+
+def test_a_suite_is_run_again_where_low_precision_lied(trained, blobs):
+    """Each member stops where it believes the view; the suite asks the original, and must not leave it at that."""
+    suite = Cascade({"fgsm": fgsm(), "pgd": STRONG})
+    honest = run(suite, trained, trained, blobs)
+    lied = run(suite, trained, lambda points: trained(points).roll(1, dims=1), blobs)
+    assert torch.equal(lied.fooled, honest.fooled)
+    assert torch.equal(lied.broken_by, honest.broken_by)
 
 
 def test_a_saturated_network_has_a_gradient_and_a_step_function_has_none(trained, blobs):

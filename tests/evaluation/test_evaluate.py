@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -19,7 +20,7 @@ from robustmri.errors import DataError, SettingsError
 from robustmri.evaluation.evaluate import evaluated_slices, run_attacks
 from robustmri.evaluation.sanity import check_finite
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.evaluation.summary import columns_of, with_worst_case
+from robustmri.evaluation.summary import columns_of, suites_of, with_worst_case
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.results import load_result
 from robustmri.workflows import evaluate
@@ -368,7 +369,7 @@ class Cramped(torch.nn.Module):
         self.network, self.tried = network, tried
 
     def __deepcopy__(self, memo):
-        return self
+        return Cramped(copy.deepcopy(self.network), self.tried)
 
     def forward(self, images):
         self.tried.append(len(images))
@@ -418,6 +419,31 @@ def test_logits_that_are_not_finite_are_found_before_and_under_attack(cohort, sp
     assert 0 < broken.sum() < 12
     assert not outcomes["fooled"][broken].any()
     assert f"0 untouched and {broken.sum()} attacked" in check.detail
+
+
+def test_a_suite_says_who_broke_what(outcomes_of, tmp_path):
+    settings = {"attacks": ("standard", "fgsm"), "eps": ("0.04",), "curve": ("0.08",), "curve_attack": "standard"}
+    options = {"standard": {"steps": 4, "queries": 10}}
+    outcomes = outcomes_of(**settings, options=options, batch_size=10).to_pylist()
+    suite = rows_of(outcomes, "standard", 0.04)
+    broken = [row["fooled"] and row["clean_prediction"] == row["label"] for row in suite]
+    assert [bool(row["broken_by"]) for row in suite] == broken
+    assert 0 < sum(broken) < 24
+    elsewhere = [row for row in outcomes if (row["attack"], row["eps"]) != ("standard", 0.04)]
+    assert {row["broken_by"] for row in elsewhere} == {""}
+    result = load_result(tmp_path / "result")
+    (told,) = [number for number in result.results if number.broken_by]
+    assert (told.attack, told.eps, told.unit) == ("standard", 0.04, "slice")
+    assert list(told.broken_by) == ["apgd", "apgd-ce", "apgd-t", "fmn", "square"]
+    assert told.broken_by == {name: column(suite, "broken_by").count(name) for name in told.broken_by}
+    assert sum(told.broken_by.values()) == sum(broken)
+
+
+def test_members_that_do_not_know_the_norm_are_not_named():
+    assert suites_of(EvaluateSettings(attacks=("pgd",))) == {}
+    assert suites_of(EvaluateSettings(attacks=("pgd", "standard"), norm="l1")) == {
+        "standard": ["apgd", "apgd-ce", "apgd-t", "fmn"]
+    }
 
 
 def test_a_curve_is_one_search_and_agrees_with_the_attack_at_each_radius(outcomes_of):

@@ -141,6 +141,20 @@ def test_an_attack_on_fewer_images_is_not_compared(table):
     assert [setting.attack for setting in count_alone(fewer)] == ["pgd", "fgsm"]
 
 
+def test_members_of_a_suite_are_counted_in_their_order(table):
+    """Image 7 was wrong untouched, and nobody broke it."""
+    made = table(8, clean_wrong=[7]).add("pgd", 0.04, [1]).add("suite", 0.1, [1, 7])
+    made.add("suite", 0.04, [0, 1, 2, 7], broken_by={0: "fast", 1: "slow", 2: "fast"}).add("suite", 0.01, [7])
+    columns = made.columns()
+    worst = worst_case(columns)
+    assert set(worst["broken_by"]) == {""}
+    columns = {name: np.concatenate([columns[name], worst[name]]) for name in columns}
+    results = summarise(columns, suites={"suite": ["other", "slow", "fast"]}, draws=20)
+    told = {(r.attack, r.eps, r.unit): list(r.broken_by.items()) for r in results if r.broken_by}
+    assert told == {("suite", 0.04, "slice"): [("other", 0), ("slow", 1), ("fast", 2)]}
+    assert not any(r.broken_by for r in summarise(columns, draws=20))
+
+
 def test_the_target_decides_whether_an_image_was_broken(table):
     made = table(6).add("pgd", 0.04, [0, 1], target="pituitary").add("fgsm", 0.04, [1], target="pituitary")
     made.add("bim", 0.04, [], target="pituitary", prediction={3: "glioma"})

@@ -224,6 +224,22 @@ def test_what_only_one_attack_broke_has_a_column_where_it_was_counted(pair, tmp_
     assert load_result(pair[0]).results[0].only is None
 
 
+def test_a_suite_says_which_of_its_attacks_broke_how_many(pair, tmp_path):
+    assert "broken by" not in words(Page(read(pair, tmp_path)))
+    for folder, counts in zip(pair, ({"apgd": 120, "apgd-ce": 3, "square": 0}, {"apgd": 7}), strict=True):
+        numbers = [
+            msgspec.structs.replace(number, attack="standard", broken_by=counts if number.unit == "slice" else {})
+            if number.attack == "cw" and number.eps == 0.04 else number
+            for number in load_result(folder).results
+        ]  # fmt: skip
+        change(folder, results=numbers)
+    told = words(Page(read(pair, tmp_path)))
+    assert (
+        "Standard suite, eps 0.04 (10.2/255), Before: broken by APGD 120, APGD-CE 3, Square 0. "
+        "Standard suite, eps 0.04 (10.2/255), After: broken by APGD 7. Each attack of a suite met only"
+    ) in told
+
+
 def test_two_results_of_one_name_are_told_apart(build, tmp_path):
     told = words(Page(read([build("a", name="net"), build("b", name="net")], tmp_path)))
     assert "net (1)" in told

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustmri.arrays import Images, Labels, Logits
-from robustmri.attacks import Attack
+from robustmri.attacks import Attack, Cascade
 from robustmri.attacks.engine import Dealt, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.evaluation.cost import Cost, Metered
@@ -23,7 +23,10 @@ TOLERANCE = 1e-6
 
 
 class Attacked(NamedTuple):
-    """What is left of a batch; every field has one row per image."""
+    """What is left of a batch; every field has one row per image.
+
+    `broken_by` is the place of the suite's member that fooled an image; -1 where none did, or the attack is no suite.
+    """
 
     images: Images
     logits: Logits
@@ -33,6 +36,7 @@ class Attacked(NamedTuple):
     distance_l2: Tensor
     distance_l1: Tensor
     distance_l0: Tensor
+    broken_by: Tensor
 
 
 def probabilities(logits: Logits) -> Tensor:
@@ -73,7 +77,7 @@ def attack_batch(
     """
     cost, exact = cost or Cost(len(images)), Exact(classifier)
     logits = logits_of(classifier, images) if clean is None else clean.clone()
-    result = images.clone()
+    result, broken_by = images.clone(), torch.full_like(labels, -1)
     rows = torch.nonzero(~threat.fooled(logits, labels))[:, 0]
     attack = quick(attack)
     numbers = torch.randint(2**62, (len(images),), generator=generator).tolist()
@@ -83,20 +87,24 @@ def attack_batch(
         dealt = Dealt([numbers[row] for row in rows.tolist()])
         dealt.manual_seed(numbers[0])  # For attacks, not of ours, that draw from it in their own way.
         x, y, here = images[rows], labels[rows], threat.at(rows)
-        found = attack(Metered(predictor, cost, exact), x, y, here, generator=dealt)
+        metered = Metered(predictor, cost, exact)
+        if isinstance(attack, Cascade):
+            found, broken_by[rows] = attack.run(metered, x, y, here, generator=dealt)
+        else:
+            found = attack(metered, x, y, here, generator=dealt)
         unknown = ~torch.tensor(exact.knows(found), device=rows.device)
         result[rows], logits[rows] = found, exact(found)
         if search is classifier:
             break
         # Where low precision claims a success that float32 does not see, search again in float32. What the attack
-        # asked the original about itself is no such claim.
-        held = torch.nonzero(unknown & ~here.fooled(logits[rows], y))[:, 0]
+        # asked the original about itself is no such claim; a suite asks it about the claims of its members.
+        held = torch.nonzero((unknown | isinstance(attack, Cascade)) & ~here.fooled(logits[rows], y))[:, 0]
         if not len(held):
             break
         with torch.no_grad():
             claimed = here.at(held).fooled(predictor(found[held]), y[held])
         rows = rows[held[claimed]]
-    return verify(classifier, result, images, labels, threat, logits)
+    return verify(classifier, result, images, labels, threat, logits, broken_by)
 
 
 def quick(attack: Attack) -> Attack:
@@ -118,10 +126,12 @@ def verify(
     labels: Labels,
     threat: ThreatModel,
     logits: Logits | None = None,
+    broken_by: Tensor | None = None,
 ) -> Attacked:
     """Measure again whether each point is in S(x) and what the original classifier says of it.
 
-    `logits` are the original's own of these very points, where a forward in float32 has just given them.
+    `logits` are the original's own of these very points, where a forward in float32 has just given them. `broken_by`
+    says which member of a suite claims each image; a claim that does not hold is struck out.
     """
     delta = points - images
     size = NORMS[threat.norm].size(delta)
@@ -137,8 +147,11 @@ def verify(
     if logits is None or not inside.all():
         logits = logits_of(classifier, points)
     delta = points - images
-    sizes = (NORMS[norm].size(delta) for norm in ("linf", "l2", "l1", "l0"))
-    return Attacked(points, logits, threat.fooled(logits, labels), inside, *sizes)
+    linf, l2, l1, l0 = (NORMS[norm].size(delta) for norm in ("linf", "l2", "l1", "l0"))
+    fooled = threat.fooled(logits, labels)
+    nobody = torch.full_like(labels, -1)
+    member = nobody if broken_by is None else broken_by.where(fooled, nobody)
+    return Attacked(points, logits, fooled, inside, linf, l2, l1, l0, member)
 
 
 def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from robustmri.arrays import Logits
-from robustmri.attacks import Attack, find_entry, is_minimal, make_attack
+from robustmri.attacks import Attack, Cascade, find_entry, is_minimal, make_attack
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_region
@@ -218,12 +218,13 @@ class _Bench:
         threat = threat_for(job, self.settings, self.classifier, mask)
         clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
         search = self.exact if is_minimal(job.attack) else self.fast
-        cost = Cost(len(rows), self.settings.limits)
+        cost, members = Cost(len(rows), self.settings.limits), [""]
         if job == CLEAN:
             attacked = verify(self.classifier, images, images, labels, threat, clean)
             zero = zero_gradients(self.classifier, images, labels)
         else:
             attack = make_attack(job.attack, **self.settings.options.get(job.attack, {}))
+            members = [*attack.members, ""] if isinstance(attack, Cascade) else members
             if job.curve:
                 radii = sorted({one.in_image_units(self.classifier.spec.std) for one in job.curve} - {0.0})
                 attack = SmallestEps(quick(attack), tuple(radii)) if radii else attack
@@ -241,6 +242,7 @@ class _Bench:
         tables = []
         for one, at, outcome in parts:
             columns = self._columns(one, rows, at, clean, outcome)
+            columns["broken_by"] = [members[place] for place in outcome.broken_by.tolist()]
             columns["zero_gradient"] = zero.tolist()
             # One search for a whole curve: each of its radii bears an equal part.
             columns["forwards"] = [cost.forwards / len(rows) / len(parts)] * len(rows)

@@ -118,7 +118,8 @@ def _worst_within(outcomes: Outcomes, budget: Budget, attacked: Rows, clean: Row
     chosen = order[first]
     worst = {name: column[chosen] for name, column in columns.items()}
     n = len(chosen)
-    for name, value in (("attack", WORST), ("norm", budget.norm), ("eps_units", budget.eps_units)):
+    told = {"attack": WORST, "norm": budget.norm, "eps_units": budget.eps_units, "broken_by": ""}
+    for name, value in told.items():
         worst[name] = np.full(n, value, dtype=object)
     worst["eps"] = np.full(n, budget.eps)
     worst["eps_image"] = np.full(n, outcomes["eps_image"][attacked[0]], dtype=np.float64)
@@ -134,8 +135,17 @@ def _no_rows() -> Rows:
     return np.array([], dtype=np.intp)
 
 
-def summarise(outcomes: Outcomes, *, draws: int = 2000, level: float = 0.95, seed: int = 0) -> list[Result]:
+def summarise(
+    outcomes: Outcomes,
+    *,
+    suites: Mapping[str, Sequence[str]] | None = None,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Result]:
     """Accuracy of each attack and budget by slice and by patient, with intervals by patient.
+
+    `suites` names the members of each attack that is made of several, in their order.
 
     `median_distance` (minimal-norm attacks, in their norm) is over slices that were right before; a slice that was not
     fooled counts as infinitely far, and the median is None where that is so for half of them.
@@ -159,6 +169,7 @@ def summarise(outcomes: Outcomes, *, draws: int = 2000, level: float = 0.95, see
                 ci_low=interval.low, ci_high=interval.high, interval=interval.method,
                 median_distance=None if limited or attack == CLEAN else _median_distance(outcomes, rows, budget.norm),
                 only=alone.get(Setting(attack, budget)) if unit == "slice" else None,
+                broken_by=count_broken_by(outcomes, rows, (suites or {}).get(attack, ())) if unit == "slice" else {},
             )  # fmt: skip
             found.append(result)
     return found
@@ -186,6 +197,15 @@ def count_alone(outcomes: Outcomes) -> dict[Setting, int]:
             times = Counter(image for images in fooled.values() for image in images)
             counts |= {setting: sum(times[image] == 1 for image in images) for setting, images in fooled.items()}
     return counts
+
+
+def count_broken_by(outcomes: Outcomes, rows: Rows, members: Sequence[str]) -> dict[str, int]:
+    """How many of the rows each member of a suite broke, in their order; nothing where none of them broke any.
+
+    So a suite's curve has none: that is one search over all radii, and no member's own.
+    """
+    counts = Counter(outcomes["broken_by"][rows].tolist()) if members else Counter()
+    return {name: counts[name] for name in members} if any(counts[name] for name in members) else {}
 
 
 def _median_distance(outcomes: Outcomes, rows: Rows, norm: str) -> float | None:

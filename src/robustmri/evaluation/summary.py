@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from robustmri.attacks import Cascade, make_attack
 from robustmri.data.cohort import Cohort
 from robustmri.data.leakage import check_leakage
 from robustmri.data.regions import REGIONS
@@ -91,13 +92,22 @@ def summarise_evaluation(
         ),
         threat=describe_threat(settings, classifier),
         attacks=evaluated.costs,
-        results=summarise(outcomes, seed=settings.seed),
+        results=summarise(outcomes, suites=suites_of(settings), seed=settings.seed),
         checks=[shorten_ids(check) for check in checks],
         confusions=count_confusions(outcomes, cohort.classes),
         examples=examples,
         settings={"evaluate": _plain(settings)},
         provenance=provenance,
     )
+
+
+def suites_of(settings: EvaluateSettings) -> dict[str, list[str]]:
+    """Members of each suite among the attacks, in their order, without those that do not know the norm."""
+    made = {name: make_attack(name, **settings.options.get(name, {})) for name in settings.attacks}
+    return {
+        name: [member for member in suite.members if member not in suite.left_out.get(settings.norm, ())]
+        for name, suite in made.items() if isinstance(suite, Cascade)
+    }  # fmt: skip
 
 
 def _plain(settings: EvaluateSettings) -> dict[str, Any]:

@@ -153,6 +153,7 @@ def _describe(
         "every": [_table_row(row, results, names, quoted, published, at) for row in rows] if shown != rows else [],
         "quoted": quoted,
         "alone": any(number.only is not None for row in rows for number in row.slices if number),
+        "suites": _say_who_broke(shown, names),
         "sources": list(dict.fromkeys(figure.source for figure in published)),
         "published": published,
         "intervals": list(dict.fromkeys(number.interval for report in results for number in report.results)),
@@ -200,6 +201,18 @@ def _row_detail(row: Row, results: Sequence[RobustnessReport]) -> str:
         words = [f"{n} {key[:-1] if n == 1 else key}" for key, n in effort.items() if isinstance(n, int)]
     fewer = {number.n for number in row.slices if number} - {results[0].split.n_slices}
     return ", ".join(words + [f"on {n} slices" for n in sorted(fewer)])
+
+
+def _say_who_broke(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """For each suite and classifier how many slices each member broke, in the order in which they ran."""
+    said = []
+    for row in rows:
+        for number, name in zip(row.slices, names, strict=True):
+            if number and number.broken_by:
+                members = [f"{attack_name(member)} {count}" for member, count in number.broken_by.items()]
+                where = ", ".join(part for part in (row.budget.words, name if len(names) > 1 else "") if part)
+                said.append(f"{row.name}, {where}: broken by {', '.join(members)}")
+    return said
 
 
 def _strata(report: RobustnessReport, outcomes: Outcomes, at: Budget | None) -> dict[str, Any]:
