@@ -18,6 +18,7 @@ HEADINGS = {
     "contender": "contender",
     "median_seconds": "s",
     "range": "lowest - highest",
+    "images_per_second": "images a second",
     "ms_per_image_and_step": "ms per image and step",
     "cosine_to_reference": "cosine of its gradient",
     "accuracy": "accuracy",

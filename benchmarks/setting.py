@@ -24,6 +24,7 @@ class Work:
         digits_epochs: epochs of its training.
         networks: backbone, image size and batch of the tasks that time a single gradient step.
         gradient_steps: of them.
+        training: backbone, image size, batch and number of batches of the task that times training.
     """
 
     pgd_steps: int = 20
@@ -35,12 +36,13 @@ class Work:
     digits_epochs: int = 6
     networks: tuple[tuple[str, int, int], ...] = (("resnet50", 224, 16), ("resnet18", 96, 64))
     gradient_steps: int = 3
+    training: tuple[str, int, int, int] = ("resnet18", 96, 64, 12)
 
 
 FULL = Work()
 QUICK = Work(
     pgd_steps=2, cw_steps=2, cw_searches=2, suite_steps=2, queries=5, digits=64, digits_epochs=1,
-    networks=(("resnet18", 32, 2),), gradient_steps=1,
+    networks=(("resnet18", 32, 2),), gradient_steps=1, training=("resnet18", 32, 2, 1),
 )  # fmt: skip
 """Enough to see that everything runs, and to warm up; its numbers mean nothing."""
 

@@ -18,6 +18,7 @@ from benchmarks.inputs import Inputs, is_there
 from benchmarks.memory import peaks
 from benchmarks.setting import Setting
 from benchmarks.timing import Entry, race, ratios_of, row_of
+from benchmarks.training import training_steps
 from robustmri.arrays import Images
 from robustmri.evaluation.attacked import verify
 from robustmri.evaluation.exact import logits_of
@@ -209,5 +210,6 @@ TASKS: dict[str, Callable[[Inputs], Record]] = {
     "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 64),
     "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
     "gradient-step": gradient_steps,
+    "training": training_steps,
     "memory": partial(peaks, contenders=PGD),
 }

@@ -71,7 +71,7 @@ ROWS = [
     Row("ead", 60, 63, {"steps": 20, "searches": 3, "initial_c": 10.0}),
     Row("hop-skip-jump", 0, 8, {"steps": 3, "samples": 20, "starts": 7}),
     Row("cw-l2", 30, 33, {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1}),
-    Row("standard", 20, 37, {"steps": 4, "queries": 6}, {"l1": 7}),
+    Row("standard", 20, 33, {"steps": 4, "queries": 6}, {"l1": 3}),
 ]
 
 

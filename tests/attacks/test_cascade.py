@@ -149,10 +149,49 @@ def test_a_spent_budget_ends_the_search(trained, blobs):
         assert budget.calls <= 12
 
 
+def test_square_goes_on_where_gradients_are_hidden(counting, trained, blobs):
+    """Stairs have no slope: there the gradients find nothing, and a fifth of the queries is not all that is asked."""
+    images, labels = blobs
+    threat, queries = ThreatModel("linf", 0.1), 200
+
+    def stairs(points: Tensor) -> Tensor:
+        return trained((points * 8).round() / 8)
+
+    suite = standard(steps=5, queries=queries)
+    names = list(suite.members)
+    for classifier, hides in ((stairs, True), (trained, False)):
+        counted = counting(classifier)
+        _, broken_by = suite.run(counted, images, labels, threat, generator=seeded())
+        assert (broken_by == names.index("square-long")).any() == hides
+        assert (counted.forwards > 200 * (broken_by < 0).sum()) == hides
+
+
+def test_a_member_may_wait_for_another_to_come_nearest(trained, blobs):
+    images, labels = blobs
+    threat, seen = ThreatModel("linf", 0.03), []
+
+    class Watching(Noise):
+        def __call__(self, classifier, images, labels, threat, *, generator):
+            seen.append(len(images))
+            return super().__call__(classifier, images, labels, threat, generator=generator)
+
+    def suite(after: str) -> Cascade:
+        return Cascade(
+            {"noise": Noise(), "strong": STRONG, "then": Watching(), "last": Watching()}, after={"then": after}
+        )
+
+    for after in ("strong", "noise"):
+        _, broken_by = suite(after).run(trained, images, labels, threat, generator=seeded())
+        assert seen.pop() == ((broken_by < 0) | (broken_by == 3)).sum()  # The last one meets all that stand.
+    assert seen[0] == ((broken_by < 0) | (broken_by >= 2)).sum()  # Noise is never nearest where PGD was.
+    assert len(seen) == 1
+
+
 def test_suites_that_make_no_sense_are_refused():
     for build in (
         lambda: Cascade({}), lambda: Cascade({"pgd": PGD()}, {"l1": ("square",)}), lambda: APGD(steps=0),
-        lambda: APGD(restarts=0), lambda: APGD(targets=-1),
+        lambda: APGD(restarts=0), lambda: APGD(targets=-1), lambda: Cascade({"pgd": PGD()}, after={"pgd": "fgsm"}),
+        lambda: Cascade({"pgd": PGD()}, after={"fgsm": "pgd"}),
     ):  # fmt: skip
         with pytest.raises(ThreatModelError):
             build()
