@@ -36,7 +36,7 @@ class Work:
     digits_epochs: int = 6
     networks: tuple[tuple[str, int, int], ...] = (("resnet50", 224, 16), ("resnet18", 96, 64))
     gradient_steps: int = 3
-    training: tuple[str, int, int, int] = ("resnet18", 96, 64, 12)
+    training: tuple[str, int, int, int] = ("resnet18", 96, 64, 8)
 
 
 FULL = Work()

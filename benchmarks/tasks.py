@@ -59,7 +59,7 @@ STANDARD_3 = (
     Contender("torchattacks, whole", by.torchattacks_autoattack, "torchattacks", 1, note="AutoAttack, n_classes=3"),
     Contender("torchattacks", by.torchattacks_safe_parts, "torchattacks", note="the parts that run, its 10 steps"),
     Contender(
-        "torchattacks, 100 steps", by.torchattacks_safe_parts_paper, "torchattacks",
+        "torchattacks, 100 steps", by.torchattacks_safe_parts_paper, "torchattacks", 1,
         note="the parts that run, the paper's 100 steps",
     ),
 )  # fmt: skip
@@ -203,12 +203,12 @@ def on_digits(inputs: Inputs) -> Setting:
 TASKS: dict[str, Callable[[Inputs], Record]] = {
     "pgd-undefended": Comparison("PGD-20 on an undefended network", on_standard, PGD, 256),
     "cw-undefended": Comparison(
-        "CW on an undefended network", on_standard, CW, 32, judge_distance, (OURS, f"{OURS} cw-l2")
+        "CW on an undefended network", on_standard, CW, 16, judge_distance, (OURS, f"{OURS} cw-l2")
     ),
     "pgd-hardened": Comparison("PGD-20 on a hardened network", on_hardened, PGD, 256),
     "standard-10": Comparison("AutoAttack on ten classes", on_digits, STANDARD_10, 64),
-    "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 64),
-    "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
+    "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 16),
+    "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 32),
     "gradient-step": gradient_steps,
     "training": training_steps,
     "memory": partial(peaks, contenders=PGD),

@@ -26,6 +26,7 @@ ATTACK_NAMES = {
     "apgd-t": "APGD-T",
     "standard": "Standard suite",
     "square": "Square",
+    "square-long": "Square (long)",
     "universal": "Universal",
     "hop-skip-jump": "HopSkipJump",
     "worst": "Worst case",
