@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from robustmri import __version__
+from robustmri import __version__, processes
+from robustmri.console import one_voice, print_table, shown_progress
 from robustmri.errors import RobustMRIError, SettingsError
-
-if TYPE_CHECKING:
-    from robustmri.progress import Progress
-    from robustmri.report.tables import Table
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
@@ -37,6 +31,8 @@ Set = Annotated[
     typer.Option("--set", help="Replace one setting of the recipe, e.g. train.epochs=10.", metavar="STAGE.NAME=VALUE"),
 ]
 RecipeName = Annotated[str, typer.Option("--recipe", help="Named settings (see `recipes`), or a .toml file.")]
+Devices = Annotated[int | None, typer.Option(help="Processes or GPUs on each machine that share the work.", min=1)]
+Nodes = Annotated[int | None, typer.Option(help="Machines that share the work; see docs/repair.md.", min=1)]
 Images = Annotated[
     bool, typer.Option("--images/--no-images", help="Show slices; without them the page may leave the hospital.")
 ]
@@ -64,7 +60,7 @@ def prepare(
     """Read scans into a cohort folder, and split it into train, validation and test."""
     from robustmri import workflows
 
-    with _progress() as progress:
+    with shown_progress() as progress:
         cohort = workflows.prepare(
             source, out, size=size, split=split, fold=fold, intensity=intensity, seed=seed, progress=progress
         )
@@ -90,6 +86,8 @@ def train(
     ] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
 ) -> None:
@@ -97,9 +95,11 @@ def train(
     from robustmri import workflows
     from robustmri.recipes import load_recipe
 
-    given = {"backbone": model, "weights": weights, "epochs": epochs, "seed": seed}
+    given = {
+        "backbone": model, "weights": weights, "epochs": epochs, "seed": seed, "devices": devices, "nodes": nodes,
+    }  # fmt: skip
     settings = load_recipe(recipe, [*_overrides("train", given), *(set_ or [])]).train
-    with _progress() as progress:
+    with shown_progress() as progress:
         run = workflows.train(cohort, out, settings=settings, progress=progress)
     _print_run(run)
 
@@ -116,6 +116,8 @@ def harden(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of order, augmentation and random starts.")] = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
 ) -> None:
@@ -123,9 +125,11 @@ def harden(
     from robustmri import workflows
     from robustmri.recipes import load_recipe
 
-    given = {"eps": eps, "clean_cost": clean_cost, "epochs": epochs, "seed": seed}
+    given = {
+        "eps": eps, "clean_cost": clean_cost, "epochs": epochs, "seed": seed, "devices": devices, "nodes": nodes,
+    }  # fmt: skip
     settings = load_recipe(recipe, [*_overrides("harden", given), *(set_ or [])]).harden
-    with _progress() as progress:
+    with shown_progress() as progress:
         changes = {"objective": objective} if objective else {}
         run = workflows.harden(checkpoint, cohort, out, settings=settings, progress=progress, **changes)
     _print_run(run)
@@ -146,6 +150,8 @@ def evaluate(
     region: Annotated[str, typer.Option(help="Where pixels may change: image, brain, lesion, outside-lesion.")] = "",
     limit: Annotated[int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")] = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
 ) -> None:
@@ -159,9 +165,11 @@ def evaluate(
         "limit": limit, "seed": seed,
     }  # fmt: skip
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
-    with _progress() as progress:
-        result = workflows.evaluate(checkpoint, cohort, out, settings=settings, progress=progress)
-    _print_table(comparison_table([result]))
+    with shown_progress() as progress:
+        result = workflows.evaluate(
+            checkpoint, cohort, out, settings=settings, devices=devices or 1, nodes=nodes or 1, progress=progress
+        )
+    print_table(comparison_table([result]))
     for check in (*result.split.leakage, *result.checks):
         if check.status != "pass":
             print(f"{check.status}: {check.name}: {check.detail}")
@@ -186,7 +194,7 @@ def download(out: Out) -> None:
     """Fetch the figshare brain tumour release (3064 slices, about 880 MB, CC BY 4.0)."""
     from robustmri import workflows
 
-    with _progress() as progress:
+    with shown_progress() as progress:
         folder = workflows.download(out, progress=progress)
     print(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
 
@@ -196,9 +204,9 @@ def demo(out: Out, set_: Set = None) -> None:
     """The whole story on synthetic slices: train, attack, harden, attack again, report. Minutes."""
     from robustmri import protocols
 
-    with _progress() as progress:
+    with shown_progress() as progress:
         table = protocols.demo(out, overrides=set_ or [], progress=progress)
-    _print_table(table)
+    print_table(table)
     print(f"wrote {out / 'report.html'}")
 
 
@@ -214,11 +222,11 @@ def reproduce(
     """A published protocol from beginning to end, published figures beside measured ones."""
     from robustmri import protocols
 
-    with _progress() as progress:
+    with shown_progress() as progress:
         table = protocols.reproduce(
             name, data, out, preset=preset, images=images, overrides=set_ or [], progress=progress
         )
-    _print_table(table)
+    print_table(table)
     print(f"wrote {out / 'report.html'} and {out / 'table.md'}")
 
 
@@ -257,83 +265,18 @@ def _print_run(run: Path) -> None:
         print(f"warn: {sentence}")
 
 
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-    from rich.table import Table as Drawing
-
-    drawing = Drawing(box=None, header_style="bold", pad_edge=False)
-    for place, header in enumerate(table.headers):
-        drawing.add_column(header, justify="left" if place < 2 else "right")
-    for row in table.rows:
-        drawing.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(drawing)
-    for note in table.notes:
-        console.print(note, style="dim", markup=False)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar for each task on a terminal; elsewhere a line now and then."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def draw(task: str, done: int, total: int, note: str = "") -> None:
-            if task not in tasks:
-                tasks[task] = bars.add_task(task, total=total or None, note=note)
-            bars.update(tasks[task], completed=done, total=total or None, note=note)
-
-        yield draw
-
-
-class _Lines:
-    """Progress for log files: a line at the first and last part of a task, and every half minute between."""
-
-    EVERY_SECONDS = 30.0
-
-    def __init__(self) -> None:
-        self.started: dict[str, tuple[float, int]] = {}
-        self.said = 0.0
-
-    def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        first = task not in self.started
-        started, before = self.started.setdefault(task, (now, done))
-        if not (first or done == total or now - self.said > self.EVERY_SECONDS):
-            return
-        self.said = now
-        left = (now - started) / (done - before) * (total - done) if done > before else None
-        eta = "" if left is None or done == total else f", about {left / 60:.0f} min left"
-        print(f"{task}: {done}/{total}{eta}{' - ' + note if note else ''}", file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Entry point: known failures are one line and a non-zero exit."""
+    here = "robustmri" if processes.speaks() else f"robustmri (process {processes.number()})"
     try:
-        app()
+        with one_voice():
+            app()
     except (RobustMRIError, OSError) as error:
         # What a library said, in a cause that is quoted, may be many lines.
-        print(f"robustmri: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{here}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
     except SystemExit as end:
-        if end.code == INTERRUPTED:
+        if end.code == INTERRUPTED and processes.speaks():
             print("robustmri: stopped. The same command goes on where it was.", file=sys.stderr)
         raise
 

@@ -10,9 +10,6 @@ from typing import Any
 
 from robustmri.errors import RobustMRIError
 
-RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-"""Where a launcher says which process this is: torchrun, SLURM's srun, Fabric."""
-
 
 def _group() -> Any:
     """torch.distributed, once processes have met; torch is not loaded to find that out."""
@@ -34,10 +31,18 @@ def size() -> int:
 
 def speaks() -> bool:
     """Whether this process is the one to talk to the user, also before the processes have met."""
+    return number() == "0"
+
+
+def number() -> str:
+    """How this process is called, also before the processes have met; "0" is the first one, or one that is alone."""
     if _group():
-        return rank() == 0
-    said = [int(os.environ[name]) for name in (*RANKS, "NODE_RANK") if os.environ.get(name, "").isdigit()]
-    return not any(said)
+        return str(rank())
+    for name in ("RANK", "SLURM_PROCID"):  # torchrun, srun
+        if name in os.environ:
+            return os.environ[name]
+    node, local = (os.environ.get(name, "0") for name in ("NODE_RANK", "LOCAL_RANK"))  # Fabric
+    return local if node == "0" else f"{local} of machine {node}"
 
 
 def wait_for_all() -> None:

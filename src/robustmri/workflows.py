@@ -203,6 +203,8 @@ def evaluate(
     *,
     settings: EvaluateSettings | None = None,
     title: str = "",
+    devices: int = 1,
+    nodes: int = 1,
     progress: Progress = silent,
     **changes: Any,
 ) -> RobustnessReport:
@@ -214,17 +216,19 @@ def evaluate(
         out: result folder; a killed evaluation goes on with the shards that are missing.
         settings: see `EvaluateSettings`.
         title: heading of the result.
+        devices: processes or GPUs on each machine that share the work; the outcomes do not depend on how many.
+        nodes: machines.
         progress: told about the shards.
         changes: single settings, such as `eps=("0.04", "8/255")`.
     """
     import pyarrow.parquet as pq
-    import torch
 
     from robustmri.evaluation.evaluate import check_answerable, clear_shards, run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
+    from robustmri.training.launch import launch
 
     settings = change_settings(settings or EvaluateSettings(), changes)
     scans, folder = Cohort.open(cohort), Path(out)
@@ -246,27 +250,32 @@ def evaluate(
     )
     if (folder / "robustness.json").exists():
         return load_result(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = launch(devices, nodes).device
     evaluated = run_attacks(
         classifier, scans, split, settings, folder, identity=stored.weights_sha256, device=device, progress=progress
     )
     evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
-    with atomic_file(folder / "outcomes.parquet") as partial:
-        pq.write_table(evaluated.outcomes, partial)
-    objective = str(stored.training.get("objective", "unknown"))
-    name = TRAINED.get(objective, "Given checkpoint")
-    result = summarise_evaluation(
-        evaluated, classifier, scans, split, settings,
-        title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
-        model=ModelFacts(
-            name=name, backbone=stored.spec.backbone, objective=objective, weights=stored.spec.weights,
-            checkpoint_sha256=stored.weights_sha256, training=dict(stored.training),
-        ),
-        examples=write_examples(classifier, scans, split, settings, folder),
-        provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
-    )  # fmt: skip
-    save_result(result, folder)
-    clear_shards(folder)
+
+    def write() -> None:
+        with atomic_file(folder / "outcomes.parquet") as partial:
+            pq.write_table(evaluated.outcomes, partial)
+        objective = str(stored.training.get("objective", "unknown"))
+        name = TRAINED.get(objective, "Given checkpoint")
+        result = summarise_evaluation(
+            evaluated, classifier, scans, split, settings,
+            title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
+            model=ModelFacts(
+                name=name, backbone=stored.spec.backbone, objective=objective, weights=stored.spec.weights,
+                checkpoint_sha256=stored.weights_sha256, training=dict(stored.training),
+            ),
+            examples=write_examples(classifier, scans, split, settings, folder),
+            provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
+        )  # fmt: skip
+        save_result(result, folder)
+        clear_shards(folder)
+
+    processes.wait_for_all()  # Until nobody reads shards any more.
+    processes.on_one_process(write)
     return load_result(folder)
 
 

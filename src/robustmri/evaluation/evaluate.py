@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustmri import processes
 from robustmri.arrays import Logits
 from robustmri.attacks import Attack, Cascade, find_entry, is_minimal, make_attack
 from robustmri.attacks.minimal_eps import SmallestEps
@@ -110,10 +111,10 @@ def run_attacks(
     device: torch.device,
     progress: Progress = silent,
 ) -> Evaluated:
-    """Every job on every shard of the test set.
+    """Every job on every shard of the test set, divided between the processes that work together.
 
     Each finished shard is a file below `folder`/.shards, so that a rerun after a kill does only what is missing; the
-    randomness of a shard depends on the seed, the job and the shard's number alone.
+    randomness of a shard depends on the seed, the job and the shard's number alone. All processes get all outcomes.
 
     Args:
         classifier: what is attacked.
@@ -123,7 +124,7 @@ def run_attacks(
         folder: result folder.
         identity: hash of the classifier's weights.
         device: where the computing is done.
-        progress: told after each shard.
+        progress: told after each shard of this process.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -137,20 +138,23 @@ def run_attacks(
         for number, rows in enumerate(_shards(attacked_slices(job, settings, cohort, split), settings.batch_size))
     ]
     bench = _Bench(classifier, cohort, settings, device)
-    tables, so_far = [], dict.fromkeys((job for job, _, _ in work), (0, 0, 0.0))
-    for done, (job, number, rows) in enumerate(work):
-        path = shards / f"{job.name}-{number:04d}.parquet"
+    paths = [shards / f"{job.name}-{number:04d}.parquet" for job, number, _ in work]
+    so_far = dict.fromkeys((job for job, _, _ in work), (0, 0, 0.0))
+    own = range(len(work))[processes.rank() :: processes.size()]
+    for done, place in enumerate(own):
+        (job, number, rows), path = work[place], paths[place]
         if not path.exists():
             with atomic_file(path) as partial:
                 pq.write_table(bench.attack(job, number, rows), partial)
-        tables.append(pq.read_table(path))
+        table = pq.read_table(path)
         seen, broken, gradients = so_far[job]
-        seen, broken = seen + len(rows), broken + len(pc.unique(tables[-1].filter(tables[-1]["fooled"])["index"]))
-        gradients += pc.sum(tables[-1]["gradients"]).as_py()
+        seen, broken = seen + len(rows), broken + len(pc.unique(table.filter(table["fooled"])["index"]))
+        gradients += pc.sum(table["gradients"]).as_py()
         so_far[job] = seen, broken, gradients
         told = f"{job.name}: {seen} images, {broken} broken, {gradients / seen:.1f} gradients each"
-        progress("evaluation", done + 1, len(work), told)
-    outcomes = pa.concat_tables(tables)
+        progress("evaluation", done + 1, len(own), told)
+    processes.wait_for_all()
+    outcomes = pa.concat_tables([pq.read_table(path) for path in paths])
     clean = outcomes.filter(pc.equal(outcomes["attack"], CLEAN.attack))
     share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
     return Evaluated(outcomes.drop_columns(["zero_gradient"]), _costs(outcomes, settings), share)

@@ -6,9 +6,11 @@ import logging
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from inspect import signature
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from robustmri import processes
 from robustmri.errors import SettingsError
@@ -36,6 +38,11 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None, loggers: 
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # Its precision is in our settings already.
+    # Statistics are averaged by the loop: Fabric would write them in the middle of a step, before its backward.
+    known = signature(DistributedDataParallel).parameters
+    buffers: dict[str, Any] = {
+        "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+    }
     if processes.size() > 1 or devices * nodes == 1:
         devices, nodes = _started()
     try:
@@ -45,8 +52,7 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None, loggers: 
             num_nodes=nodes,
             precision=precision,
             loggers=list(loggers),
-            # Statistics are averaged by the loop: Fabric would write them in the middle of a step, before its backward.
-            strategy=DDPStrategy(broadcast_buffers=False, timeout=PATIENCE) if devices * nodes > 1 else "auto",
+            strategy=DDPStrategy(timeout=PATIENCE, **buffers) if devices * nodes > 1 else "auto",
         )
         fabric.launch()
     except (ValueError, MisconfigurationException) as error:
