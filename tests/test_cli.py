@@ -459,22 +459,6 @@ def test_a_stopped_training_goes_on(robustmri, tiny_cohort, tmp_path, one_thread
     assert sorted(path.name for path in cut.iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
 
 
-@pytest.mark.slow
-def test_two_processes_train_one_run(tiny_cohort, tmp_path):
-    """Both work through half of each batch; one of them writes."""
-    script = tmp_path / "start.py"
-    script.write_text(TINY)
-    words = ("train", tiny_cohort, "--out", tmp_path / "run", *FAST, "--set", "train.devices=2")
-    done = subprocess.run(
-        [sys.executable, script, *map(str, words)], capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("kept epoch") == 2
-    assert read_checkpoint(tmp_path / "run").training["devices"] == 2
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
-
-
 def test_a_stopped_evaluation_goes_on(robustmri, tiny_run, tiny_cohort, tmp_path, one_thread):
     cut, whole = tmp_path / "cut", tmp_path / "whole"
     words = ("evaluate", tiny_run, tiny_cohort, "--attacks", "fgsm,bim,pgd,cw", "--set", "evaluate.batch_size=4")

@@ -15,6 +15,7 @@ import torch
 
 from robustmri import processes
 from robustmri.errors import SettingsError
+from robustmri.models.checkpoint import read_checkpoint
 from robustmri.training.launch import launch
 from robustmri.training.state import STATE
 from robustmri.workflows import evaluate
@@ -42,7 +43,7 @@ def together(tiny_run, tiny_cohort, tmp_path_factory):
     common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", TESTS / "two_processes.py", folder, tiny_run, tiny_cohort],
+            [sys.executable, TESTS / "two_processes.py", folder, tiny_run, tiny_cohort],
             env={**common, **environment(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
@@ -160,3 +161,4 @@ def test_devices_on_the_command_line_and_one_that_is_killed(tiny_cohort, tmp_pat
     assert done.stderr.count("training: 4/4") == 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
     assert len((tmp_path / "run" / "epochs.csv").read_text().splitlines()) == 3
+    assert read_checkpoint(tmp_path / "run").training["devices"] == 2

@@ -117,9 +117,11 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
     from robustmri.models.backbones import build_classifier
     from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
     from robustmri.training.batches import Examples
+    from robustmri.training.ledger import check_installed
     from robustmri.training.loop import fit
     from robustmri.training.state import STATE
 
+    check_installed(settings.logger)
     scans, run = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
     split.check(scans)

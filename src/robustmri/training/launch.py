@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from datetime import timedelta
 from inspect import signature
 from typing import Any
@@ -19,7 +18,7 @@ PATIENCE = timedelta(days=1)
 """How long processes wait for a slower one; one that has ended is noticed at once."""
 
 
-def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None, loggers: Sequence[Any] = ()) -> Any:
+def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None) -> Any:
     """The processes that work on one job, as a `Fabric`: those of torchrun or of SLURM's srun, or new ones.
 
     New processes run this command from its beginning, with the same arguments, until they come here too.
@@ -28,7 +27,6 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None, loggers: 
         devices: processes or GPUs on each node; 1 on 1 node: as many as a launcher, or an earlier stage, has started.
         nodes: machines.
         precision: Fabric's word for the arithmetic.
-        loggers: see `robustmri.training.ledger`.
 
     Raises:
         SettingsError: so many cannot be had.
@@ -51,7 +49,6 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None, loggers: 
             devices=devices,
             num_nodes=nodes,
             precision=precision,
-            loggers=list(loggers),
             strategy=DDPStrategy(timeout=PATIENCE, **buffers) if devices * nodes > 1 else "auto",
         )
         fabric.launch()

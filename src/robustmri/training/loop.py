@@ -26,6 +26,7 @@ from robustmri.training.batches import Examples, Part, batches, steps_of
 from robustmri.training.cost import MEASURED, Cost, expected_cost
 from robustmri.training.course import Choice, safer
 from robustmri.training.launch import launch
+from robustmri.training.ledger import open_ledger, take_down
 from robustmri.training.minimax import Objective
 from robustmri.training.objectives import objective_of
 from robustmri.training.schedule import eps_at, learning_rate
@@ -94,6 +95,8 @@ def fit(
         def passed(turn: int) -> Iterator[list[Part]]:
             return batches(train, settings, turn, pace=pace, rank=fabric.global_rank, ranks=fabric.world_size)
 
+        ledger = open_ledger(settings, run, course.history) if first else None
+
         left = 0 if course.over else turns - len(course.history)
         if left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
             cost = _expected_cost(fabric, classifier, objective, settings, validation, passed, turns, left, steps)
@@ -137,8 +140,11 @@ def fit(
                 objective = objective_of(safer(settings, course.alarms), classifier)
             if first:
                 save(run, _stored(classifier, optimiser, average), course)
+            take_down(ledger, row)
             fabric.barrier()
 
+    if ledger:
+        ledger.finalize("success")
     choice = course.choice()
     classifier.load_state_dict(course.kept[choice.row.epoch])
     classifier = collapsed(classifier)

@@ -54,6 +54,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             accuracy; None: the one with the best mean of clean and robust accuracy.
         precision: "auto", "fp32" or "bf16".
         seed: of weights, order, augmentation and random starts.
+        logger: "tensorboard" or "mlflow": where the rows of epochs.csv are shown too; "none": nowhere.
         devices: processes or GPUs on each node.
         nodes: machines.
     """
@@ -90,6 +91,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     clean_cost: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = 0
+    logger: Literal["none", "tensorboard", "mlflow"] = "none"
     devices: int = 1
     nodes: int = 1
 

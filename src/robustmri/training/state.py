@@ -46,7 +46,8 @@ def save(run: Path, parts: Mapping[str, Stateful], course: Course) -> None:
         partial.write_bytes(content.getbuffer())
     kinds = {alarm.epoch: alarm.kind for alarm in course.alarms}
     with atomic_file(run / "epochs.csv") as partial, open(partial, "w", newline="") as stream:
-        table = csv.DictWriter(stream, [*Epoch.__struct_fields__, "alarm"])
+        *columns, seconds = Epoch.__struct_fields__
+        table = csv.DictWriter(stream, [*columns, "alarm", seconds])
         table.writeheader()
         table.writerows({**msgspec.to_builtins(row), "alarm": kinds.get(row.epoch, "")} for row in course.history)
 
