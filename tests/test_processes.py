@@ -16,7 +16,7 @@ import torch
 from robustmri import processes
 from robustmri.errors import SettingsError
 from robustmri.models.checkpoint import read_checkpoint
-from robustmri.training.launch import launch
+from robustmri.training.launch import _started, launch
 from robustmri.training.state import STATE
 from robustmri.workflows import evaluate
 from two_processes import ATTACKS, TRAININGS, fresh, train
@@ -108,6 +108,22 @@ def test_launchers_say_who_speaks(monkeypatch, said, number):
         monkeypatch.setenv(name, value)
     assert processes.number() == number
     assert processes.speaks() == (number == "0")
+
+
+@pytest.mark.parametrize(
+    ("said", "started"),
+    [
+        ({}, (1, 1)),
+        ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}, (4, 2)),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2", "SLURM_NTASKS": "8"}, (4, 2)),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (1, 1)),
+    ],
+    ids=["alone", "torchrun", "srun", "in a batch script, without srun"],
+)
+def test_launchers_say_how_many_there_are(monkeypatch, said, started):
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert _started() == started
 
 
 def test_a_number_that_a_launcher_does_not_have_is_refused(monkeypatch):
