@@ -129,6 +129,25 @@ def test_targets_are_tried_on_what_stands(counting, trained, blobs):
     assert torch.equal(*results)
 
 
+def test_a_probe_finds_the_targets_that_are_worth_all_steps(counting):
+    """On a network whose likeliest other class is out of reach: some steps towards each show which one is not."""
+    images = torch.full((4, 1, 8, 8), 0.5, dtype=torch.float64)
+    weight = torch.zeros(6, 64, dtype=torch.float64)
+    weight[4] = 0.2  # Class 1 is always next; only class 4 can be reached.
+
+    def network(points: Tensor) -> Tensor:
+        return (points - 0.5).flatten(1) @ weight.T - torch.tensor([0.0, 0.5, 1.0, 2.0, 5.0, 3.0], dtype=torch.float64)
+
+    labels, threat = torch.zeros(4, dtype=torch.long), ThreatModel("linf", 0.5)
+    for probe, gradients, fooled in ((0, 20, False), (3, 5 * 3 + 20, True)):
+        counted = counting(network)
+        attack = apgd_t(steps=20, targets=1, probe=probe)
+        attacked = attack(counted, images, labels, replace(threat, eps=0.1), generator=seeded())
+        assert counted.gradients == 4 * gradients
+        attacked = attack(network, images, labels, threat, generator=seeded())
+        assert (network(attacked).argmax(1) == 4).all() == fooled
+
+
 def test_a_spent_budget_ends_the_search(trained, blobs):
     class Budget:
         """Ten calls."""

@@ -39,6 +39,8 @@ class APGD:
         loss: "margin", "cross_entropy", or "dlr", the margin over the spread of the logits, for 3 classes or more.
         targets: 0: away from the label. Otherwise towards so many of the other classes, one after another, the
             likeliest first; an image that becomes any wrong class counts. A target of the threat is tried alone.
+        probe: steps towards each of the other classes, where there are more than `targets`, that find out which of them
+            are worth all steps: those that come nearest. 0: take the likeliest.
         stop_when_fooled: leave each image at its first success; the accuracy is the same, the cost is not.
 
     Reference: Croce & Hein 2020, Sec. 3; for l1 Croce & Hein 2021, Sec. 3.
@@ -48,13 +50,14 @@ class APGD:
     restarts: int = 1
     loss: LossName = "margin"
     targets: int = 0
+    probe: int = 0
     stop_when_fooled: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1 or self.targets < 0:
+        if self.steps < 1 or self.restarts < 1 or self.targets < 0 or self.probe < 0:
             raise ThreatModelError(
-                f"steps and restarts must be at least 1 and targets at least 0, got {self.steps}, {self.restarts} and "
-                f"{self.targets}."
+                f"steps and restarts must be at least 1, targets and probe at least 0, got {self.steps}, "
+                f"{self.restarts}, {self.targets} and {self.probe}."
             )
 
     def __call__(
@@ -67,41 +70,56 @@ class APGD:
         images = images.detach()
         if not len(images):
             return images.clone()
-        seeds = draw_seeds(generator, len(images), each=self.restarts * max(self.targets, 1))
-        aims = self._aims(classifier, images, labels, threat) * self.restarts
-        found: Found | None = None
-        rows = torch.arange(len(images), device=images.device)
-        for attempt, aim in enumerate(aims):
-            if not len(rows) or (found is not None and exhausted(classifier)):
-                break
+        ranked = self._ranked(classifier, images, labels, threat)
+        probed = len(ranked) if self.probe and len(ranked) > self.targets else 0
+        attempts = self.restarts * (min(self.targets, len(ranked)) or 1)
+        seeds = iter(zip(*draw_seeds(generator, len(images), each=attempts + probed), strict=True))
+        low = torch.full((len(images),), -torch.inf, dtype=images.dtype, device=images.device)
+        found = Found(images.clone(), torch.zeros_like(low, dtype=torch.bool), low)
+        begun = False
+
+        def attempt(aim: Tensor | None, steps: int) -> tuple[Tensor, Found] | None:
+            """Rows that were tried, and what came of them; none where nothing is left to do."""
+            nonlocal begun
+            own = next(seeds)
+            rows = torch.nonzero(~found.fooled | (not self.stop_when_fooled))[:, 0]
+            if not len(rows) or (begun and exhausted(classifier)):
+                return None
+            begun = True
             here, x, y = threat.at(rows), images[rows], labels[rows]
             again = climb(
                 classifier, x, y, here,
-                start=random_points(x, here, [seeds[row][attempt] for row in rows.tolist()]),
-                steps=self.steps, rule=(adaptive_sparse if threat.norm == "l1" else adaptive)(self.steps),
+                start=random_points(x, here, [own[row] for row in rows.tolist()]),
+                steps=steps, rule=(adaptive_sparse if threat.norm == "l1" else adaptive)(steps),
                 objective=loss_against(self.loss, y, here) if aim is None else loss_towards(self.loss, aim[rows]),
                 stop_when_fooled=self.stop_when_fooled,
             )  # fmt: skip
-            if found is None:
-                found = again
-            else:
-                worse = worse_of(Found(*(part[rows] for part in found)), again)
-                for part, values in zip(found, worse, strict=True):
-                    part[rows] = values
-            if self.stop_when_fooled:
-                rows = torch.nonzero(~found.fooled)[:, 0]
-        return images.clone() if found is None else found.images
+            worse = worse_of(Found(*(part[rows] for part in found)), again)
+            for part, values in zip(found, worse, strict=True):
+                part[rows] = values
+            return rows, again
 
-    def _aims(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel
-    ) -> list[Tensor] | list[None]:
-        """Classes to go to, one for each image and try; None: where the threat says."""
+        if probed:
+            near = torch.full_like(low[:, None].expand(-1, probed), -torch.inf)
+            for place, other in enumerate(ranked):
+                tried = attempt(other, self.probe)
+                if tried:
+                    near[tried[0], place] = tried[1].merit
+            best = near.sort(dim=1, descending=True, stable=True).indices
+            ranked = list(torch.stack(ranked, 1).gather(1, best).unbind(1))
+        aims: list[Tensor | None] = [*ranked[: self.targets]] or [None]
+        for aim in aims * self.restarts:
+            attempt(aim, self.steps)
+        return found.images
+
+    def _ranked(self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel) -> list[Tensor]:
+        """The other classes of each image, the likeliest first; none where only the label, or the threat, says."""
         if not self.targets or threat.target is not None:
-            return [None]
+            return []
         with frozen(classifier), torch.no_grad():
             logits = checked(classifier, labels, threat)(images)
         ranked = logits.scatter(1, labels[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
-        return list(ranked[:, : min(self.targets, logits.shape[1] - 1)].unbind(1))
+        return list(ranked[:, :-1].unbind(1))
 
 
 def apgd_ce(**settings: object) -> APGD:
