@@ -18,7 +18,7 @@ from robustmri.attacks.engine import by_backpropagation, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.models.backbones import build_classifier
 from robustmri.models.classifier import Classifier
-from robustmri.models.optimised import OptimisedView, fast_precision, fold_batch_norm, foldable
+from robustmri.models.optimised import OptimisedView, fast_precision, simplified
 from robustmri.threat.threat_model import ThreatModel
 
 Gradient = Callable[[Images], Images]
@@ -127,7 +127,7 @@ def variants(classifier: Classifier, images: Images, labels: Labels) -> dict[str
         REFERENCE: _peers_way(copy.deepcopy(classifier), labels),
         "frozen": _peers_way(frozen(), labels),
         "frozen, grey in three planes": _peers_way(planes, labels),
-        "frozen, batch-norm folded": _peers_way(fold_batch_norm(classifier, foldable(classifier, images[:2])), labels),
+        "frozen, batch-norm folded": _peers_way(simplified(classifier, images[:2], swap=False)[0], labels),
         "frozen, channels-last": lambda points: in_last(points.contiguous(memory_format=torch.channels_last)),
         "frozen, bf16": _peers_way(_in_bf16(frozen()), labels),
         OURS: _ours(OptimisedView(classifier, images[:2]), labels),

@@ -208,7 +208,7 @@ TASKS: dict[str, Callable[[Inputs], Record]] = {
     "pgd-hardened": Comparison("PGD-20 on a hardened network", on_hardened, PGD, 256),
     "standard-10": Comparison("AutoAttack on ten classes", on_digits, STANDARD_10, 64),
     "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 16),
-    "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 32),
+    "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
     "gradient-step": gradient_steps,
     "training": training_steps,
     "memory": partial(peaks, contenders=PGD),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustmri.attacks import bim
 from robustmri.errors import ThreatModelError
 from robustmri.models.classifier import Classifier, ClassifierSpec
-from robustmri.models.optimised import OptimisedView, fold_batch_norm, foldable, pool_before_relu
+from robustmri.models.optimised import OptimisedView, simplified
 from robustmri.threat.threat_model import ThreatModel
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -68,7 +68,7 @@ def test_fp32_is_the_same_function(classifier, images):
 
 
 def test_every_batch_norm_of_a_resnet_is_folded(classifier, images):
-    folded = fold_batch_norm(classifier, foldable(classifier, images[:2]))
+    folded, _ = simplified(classifier, images[:2])
     assert not any(isinstance(module, NORMS) for module in folded.modules())
     assert any(isinstance(module, NORMS) for module in classifier.modules())
 
@@ -190,8 +190,7 @@ def test_folding_never_changes_the_function(kind, example, scale):
     network.head.weight.data.mul_(scale)
     network.head.bias.data.zero_()
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    pairs = foldable(network, torch.zeros_like(images) if example == "black" else images)
-    folded = fold_batch_norm(network, pairs)
+    folded, _ = simplified(network, torch.zeros_like(images) if example == "black" else images)
     expected = network.eval()(images)
     torch.testing.assert_close(folded(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     left = sum(isinstance(module, NORMS) for module in folded.modules())
@@ -254,7 +253,7 @@ def test_pooling_moves_before_the_relu_only_where_nothing_changes(kind, moved):
         torch.manual_seed(0)
         network = Pooled(kind).eval()
     images = torch.rand(4, 1, 9, 9, generator=torch.Generator().manual_seed(1))
-    swapped = pool_before_relu(network, images)
+    swapped, _ = simplified(network, images)
     assert isinstance(swapped.relu, nn.Identity) == moved
     for found, expected in zip(value_and_gradient(swapped, images), value_and_gradient(network, images), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

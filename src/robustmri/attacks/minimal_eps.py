@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from robustmri.arrays import Images, Labels, PerImage
 from robustmri.attacks.bisection import shorten
-from robustmri.attacks.engine import Dealt, Found, checked, draw_seeds, exhausted, frozen
+from robustmri.attacks.engine import Dealt, Found, checked, deciding, draw_seeds, exhausted, frozen
 from robustmri.attacks.protocol import Attack, Predictor
 from robustmri.errors import ThreatModelError
+from robustmri.threat.norms import per_image
 from robustmri.threat.threat_model import ThreatModel
 
 
@@ -63,7 +65,8 @@ def bracket_eps(
     steps = torch.tensor(list(radii), dtype=images.dtype, device=images.device)
     if not len(steps) or not bool((steps.diff() > 0).all()) or not 0 < float(steps[0]) <= float(steps[-1]) < torch.inf:
         raise ThreatModelError(f"radii must be positive, finite and ascending, got {list(radii)}.")
-    predict, images = checked(classifier, labels, threat), images.detach()
+    predict, decide = (checked(each, labels, threat) for each in (classifier, deciding(classifier)))
+    images = images.detach()
     high = torch.full((len(images),), len(steps), device=images.device)  # Place in `steps`: the smallest that fooled.
     best = images.clone()
     with frozen(classifier), torch.no_grad():
@@ -81,6 +84,11 @@ def bracket_eps(
             won = here.fooled(predict(found), labels[rows])
         points = Found(found, won, torch.zeros_like(steps[place]))
         nearer = shorten(classifier, images[rows], labels[rows], here, points, halvings=halvings)
+        # On the boundary a faster view and the original disagree: back to the point that was not brought nearer.
+        won = _wins(decide, nearer, won, here, labels[rows])
+        back = ~won & (nearer != found).flatten(1).any(1)
+        back = _wins(decide, found, back, here, labels[rows])
+        nearer, won = torch.where(per_image(back, found), found, nearer), won | back
         best[rows[won]] = nearer[won]
         reached = torch.searchsorted(steps, threat.measure.size(best[rows] - images[rows]))
         high[rows[won]] = torch.minimum(reached, place)[won]
@@ -88,6 +96,15 @@ def bracket_eps(
     radius = torch.cat([steps.new_tensor([-torch.inf, 0.0]), steps, steps.new_tensor([torch.inf])])
     # An image that a spent budget left in the middle of its search has not held anywhere yet.
     return Bracket(torch.where(searching, radius[1], radius[high + 1]), radius[high + 2], best)
+
+
+def _wins(decide: Predictor, points: Images, among: Tensor, threat: ThreatModel, labels: Labels) -> Tensor:
+    """Which of the points that `among` marks do fool; the others are not asked about."""
+    wins, rows = among.clone(), torch.nonzero(among)[:, 0]
+    if len(rows):
+        with torch.no_grad():
+            wins[rows] = threat.at(rows).fooled(decide(points[rows]), labels[rows])
+    return wins
 
 
 @dataclass(frozen=True)

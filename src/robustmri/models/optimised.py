@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from robustmri.errors import ThreatModelError
 Precision = Literal["fp32", "bf16"]
 Pair = tuple[str, str]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
@@ -40,42 +39,53 @@ def fast_precision(device: torch.device) -> Precision:
     return "bf16" if device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags) else "fp32"
 
 
-def foldable(network: nn.Module, example: Tensor) -> list[Pair]:
-    """Names of the convolutions and the batch-norms that can be folded into them.
+def simplified(
+    network: nn.Module, example: Tensor, *, fold: bool = True, swap: bool = True
+) -> tuple[nn.Module, list[Pair]]:
+    """A copy of `network` in evaluation mode that computes the same with less work.
 
-    Pairs are found by running `example` through the network: a batch-norm whose input is the very output of a
-    convolution. There are none if folding them changes the function, on `example` or on noise (a black example could
-    not tell), as where a convolution's output has a second reader.
+    A batch-norm is folded into the convolution that feeds it. Max-pooling comes before the ReLU that feeds it: both are
+    monotone, so they may change places, and a quarter of the ReLU's work is left. Either is done only if it leaves the
+    function as it is, on `example` and on noise (a black example could not tell): where a convolution's output has a
+    second reader, it would not.
+
+    Args:
+        network: left as it is.
+        example: one image or more; running it shows which module reads whose output.
+        fold: whether to fold batch-norms.
+        swap: whether to move ReLUs.
+
+    Returns:
+        The copy, and the names of the convolutions and batch-norms that were folded.
     """
     plain = copy.deepcopy(network).eval().requires_grad_(False)
-    pairs = [
+    folds = [
         (convolution, batch_norm)
-        for convolution, batch_norm in _neighbours(plain, example, _CONVOLUTIONS, _BATCH_NORMS)
+        for convolution, batch_norm in (_neighbours(plain, example, _CONVOLUTIONS, _BATCH_NORMS) if fold else ())
         if plain.get_submodule(batch_norm).track_running_stats
     ]
-    return pairs if _same(fold_batch_norm(plain, pairs), plain, example) else []
+    swaps = _neighbours(plain, example, (nn.ReLU,), _MAX_POOLS) if swap else []
+    images = torch.cat([example, torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)])
+    with torch.no_grad():
+        expected = plain(images)
+        for these, those in ((folds, swaps), (folds, []), ([], swaps)):
+            made = _with(plain, these, those)
+            # Relative to the largest logit: an absolute tolerance accepts anything where all logits are small.
+            if (made(images) - expected).abs().max() <= 1e-3 * expected.abs().max():
+                return made, these
+    return plain, []
 
 
-def fold_batch_norm(network: nn.Module, pairs: Sequence[Pair]) -> nn.Module:
-    """A copy of `network` in evaluation mode with each batch-norm of `pairs` folded into its convolution."""
-    folded = copy.deepcopy(network).eval().requires_grad_(False)
-    for convolution, batch_norm in pairs:
-        pair = folded.get_submodule(convolution), folded.get_submodule(batch_norm)
-        _replace(folded, convolution, fuse_conv_bn_eval(*pair))  # type: ignore[type-var, arg-type]
-        _replace(folded, batch_norm, nn.Identity())
-    return folded
-
-
-def pool_before_relu(network: nn.Module, example: Tensor) -> nn.Module:
-    """A copy of `network` in which max-pooling comes before the ReLU that fed it: the same numbers, a quarter the work.
-
-    Both are monotone, so they may change places; not done where the function changes, see `foldable`.
-    """
-    swapped = copy.deepcopy(network)
-    for relu, pool in _neighbours(swapped, example, (nn.ReLU,), _MAX_POOLS):
-        _replace(swapped, pool, nn.Sequential(swapped.get_submodule(pool), nn.ReLU(inplace=True)))
-        _replace(swapped, relu, nn.Identity())
-    return swapped if _same(swapped, network, example) else network
+def _with(network: nn.Module, folds: list[Pair], swaps: list[Pair]) -> nn.Module:
+    changed = copy.deepcopy(network)
+    for convolution, batch_norm in folds:
+        pair = changed.get_submodule(convolution), changed.get_submodule(batch_norm)
+        _replace(changed, convolution, fuse_conv_bn_eval(*pair))  # type: ignore[type-var, arg-type]
+        _replace(changed, batch_norm, nn.Identity())
+    for relu, pool in swaps:
+        _replace(changed, pool, nn.Sequential(changed.get_submodule(pool), nn.ReLU(inplace=True)))
+        _replace(changed, relu, nn.Identity())
+    return changed
 
 
 def _neighbours(
@@ -103,15 +113,6 @@ def _neighbours(
     return [(one, other) for one, other in pairs if calls[one] == calls[other] == 1]
 
 
-def _same(network: nn.Module, other: nn.Module, example: Tensor) -> bool:
-    noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
-    example = torch.cat([example, noise])
-    with torch.no_grad():
-        found, expected = network(example), other(example)
-    # Relative to the largest logit: an absolute tolerance accepts anything where all logits are small.
-    return bool((found - expected).abs().max() <= 1e-3 * expected.abs().max())
-
-
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)
@@ -132,9 +133,7 @@ class OptimisedView:
         if not len(example):
             raise ThreatModelError("an optimised view needs at least one example image, got none.")
         with _no_autocast(example.device):
-            example = example[:2].float()
-            self._pairs = foldable(classifier, example)
-            network = pool_before_relu(fold_batch_norm(classifier, self._pairs), example)
+            network, self._pairs = simplified(classifier, example[:1].float())
         layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(example.dim(), torch.contiguous_format)
         self._layout = layout
         self._network = network.to(self.dtype).to(memory_format=layout)  # type: ignore[call-overload]
