@@ -52,12 +52,15 @@ STANDARD_10 = (
         "torchattacks, 100 steps", by.torchattacks_autoattack_paper, "torchattacks", 1,
         note="the same attacks with the paper's 100 steps",
     ),
-    Contender("ART", by.art_autoattack, "art", 1, note="AutoAttack: two APGD, DeepFool, Square, 5 restarts each"),
 )  # fmt: skip
+STANDARD_10_ART = (
+    Contender(OURS, by.ours_standard, note="standard"),
+    Contender("ART", by.art_autoattack, "art", 1, note="AutoAttack: two APGD, DeepFool, Square, 5 restarts each"),
+)
 STANDARD_3 = (
     Contender(OURS, by.ours_standard, note="standard"),
     Contender("torchattacks, whole", by.torchattacks_autoattack, "torchattacks", 1, note="AutoAttack, n_classes=3"),
-    Contender("torchattacks", by.torchattacks_safe_parts, "torchattacks", note="the parts that run, its 10 steps"),
+    Contender("torchattacks", by.torchattacks_safe_parts, "torchattacks", 1, note="the parts that run, its 10 steps"),
     Contender(
         "torchattacks, 100 steps", by.torchattacks_safe_parts_paper, "torchattacks", 1,
         note="the parts that run, the paper's 100 steps",
@@ -203,10 +206,11 @@ def on_digits(inputs: Inputs) -> Setting:
 TASKS: dict[str, Callable[[Inputs], Record]] = {
     "pgd-undefended": Comparison("PGD-20 on an undefended network", on_standard, PGD, 256),
     "cw-undefended": Comparison(
-        "CW on an undefended network", on_standard, CW, 16, judge_distance, (OURS, f"{OURS} cw-l2")
+        "CW on an undefended network", on_standard, CW, 8, judge_distance, (OURS, f"{OURS} cw-l2")
     ),
     "pgd-hardened": Comparison("PGD-20 on a hardened network", on_hardened, PGD, 256),
     "standard-10": Comparison("AutoAttack on ten classes", on_digits, STANDARD_10, 64),
+    "standard-10-art": Comparison("ART's AutoAttack on ten classes", on_digits, STANDARD_10_ART, 16),
     "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 16),
     "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
     "gradient-step": gradient_steps,

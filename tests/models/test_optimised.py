@@ -273,3 +273,32 @@ def test_a_refreshed_view_is_a_new_view(classifier, images, precision):
     view.refresh(source)
     assert torch.equal(view(images), OptimisedView(source, images, precision=precision)(images))
     assert not torch.allclose(view(images), before, atol=1e-2)
+
+
+def test_a_compiled_network_meets_few_sizes(classifier, images, monkeypatch):
+    """The compiler is left out here: what counts is what it would be given, and what comes back."""
+    sizes = []
+
+    def compiled(network, **_):
+        def run(batch: Tensor) -> Tensor:
+            sizes.append(len(batch))
+            return network(batch)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    view = OptimisedView(classifier, images, precision="fp32", compiled=True)
+    plain = OptimisedView(classifier, images, precision="fp32")
+    for n in (1, 3, 8, 9, 11):
+        for found, expected in zip(
+            value_and_gradient(view, images[:n]), value_and_gradient(plain, images[:n]), strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert sizes == [8, 8, 8, 16, 16]
+
+
+@pytest.mark.slow
+def test_a_really_compiled_network_is_the_same(classifier, images):
+    view = OptimisedView(classifier, images, precision="fp32", compiled=True)
+    for found, expected in zip(value_and_gradient(view, images), value_and_gradient(classifier, images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * max(1, expected.abs().max().item()))

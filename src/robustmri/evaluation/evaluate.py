@@ -202,7 +202,8 @@ class _Bench:
 
     def _view(self, precision: Precision | None) -> OptimisedView:
         size = self.classifier.spec.size
-        return OptimisedView(self.classifier, torch.zeros(2, 1, size, size, device=self.device), precision=precision)
+        example = torch.zeros(2, 1, size, size, device=self.device)
+        return OptimisedView(self.classifier, example, precision=precision, compiled=self.settings.compile)
 
     def attack(self, job: Job, number: int, rows: list[int]) -> pa.Table:
         """Outcomes of one job on one shard."""

@@ -36,6 +36,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         max_forwards: how often it may ask the classifier about an image, or one in its place; 0: any.
         batch_size: slices attacked together; they are also the unit that a rerun after a kill does not repeat.
         precision: arithmetic of the search; every success is confirmed in float32 whatever it says.
+        compile: whether `torch.compile` makes the search's view; pays, if at all, in long runs on a GPU.
         seed: of the attacks and of the bootstrap.
     """
 
@@ -56,6 +57,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_forwards: int = 0
     batch_size: int = 64
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
