@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from robustmri.attacks import PGD, CarliniWagnerL2, Cascade, Noise, fgsm
+from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.evaluation.attacked import attack_batch, verify, zero_gradients
 from robustmri.threat.threat_model import ThreatModel
 
@@ -204,3 +205,17 @@ def test_a_saturated_network_has_a_gradient_and_a_step_function_has_none(trained
     images, labels = blobs
     assert not zero_gradients(lambda x: 1000 * trained(x), images, labels).any(), "attacks climb what never underflows"
     assert zero_gradients(lambda x: trained(x).sign() + 0 * x.sum(), images, labels).all()
+
+
+@pytest.mark.parametrize("turn", [0, 1], ids=["honest", "liar"])
+def test_the_smallest_radius_is_searched_again_where_the_view_lies(trained, blobs, turn):
+    """A view that calls every image by a wrong name would end each search with its first point."""
+
+    def view(points):
+        return trained(points).roll(turn, dims=1)
+
+    attack = SmallestEps(PGD(steps=10, random_start=False, stop_when_fooled=True), (0.02, 0.05, 0.1, 0.15))
+    honest, found = run(attack, trained, trained, blobs), run(attack, trained, view, blobs)
+    assert torch.equal(found.fooled, honest.fooled)
+    assert 0.3 < found.fooled.float().mean() < 1
+    torch.testing.assert_close(found.distance_linf, honest.distance_linf, rtol=0, atol=1e-5)

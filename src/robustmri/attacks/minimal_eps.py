@@ -24,7 +24,8 @@ class Bracket(NamedTuple):
     Attributes:
         low: largest radius at which the attack failed; 0 where it did not, -inf where the image itself fools.
         high: smallest radius at which it won; infinite where it never did.
-        images: a fooling image of size at most `high`; the original where there is none.
+        images: a fooling image of size at most `high`; the original where there is none; where a faster view claims a
+            success that the original denies, that point, though `low` and `high` count it as a failure.
     """
 
     low: PerImage
@@ -90,6 +91,9 @@ def bracket_eps(
         back = _wins(decide, found, back, here, labels[rows])
         nearer, won = torch.where(per_image(back, found), found, nearer), won | back
         best[rows[won]] = nearer[won]
+        # What the view claims and the original denies is handed on, so that it can be searched for on the original.
+        denied = points.fooled & ~won
+        best[rows[denied]] = found[denied]
         reached = torch.searchsorted(steps, threat.measure.size(best[rows] - images[rows]))
         high[rows[won]] = torch.minimum(reached, place)[won]
         searching[rows] = won & (high[rows] > 0)

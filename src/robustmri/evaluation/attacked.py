@@ -11,6 +11,7 @@ from torch import Tensor
 from robustmri.arrays import Images, Labels, Logits
 from robustmri.attacks import Attack, Cascade
 from robustmri.attacks.engine import Dealt, loss_against
+from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.attacks.protocol import Predictor
 from robustmri.evaluation.cost import Cost, Metered
 from robustmri.evaluation.exact import Exact, logits_of
@@ -97,8 +98,9 @@ def attack_batch(
         if search is classifier:
             break
         # Where low precision claims a success that float32 does not see, search again in float32. What the attack
-        # asked the original about itself is no such claim; a suite asks it about the claims of its members.
-        held = torch.nonzero((unknown | isinstance(attack, Cascade)) & ~here.fooled(logits[rows], y))[:, 0]
+        # asked the original about itself is no such claim; these two ask it about the claims of others.
+        for_others = isinstance(attack, (Cascade, SmallestEps))
+        held = torch.nonzero((unknown | for_others) & ~here.fooled(logits[rows], y))[:, 0]
         if not len(held):
             break
         with torch.no_grad():
