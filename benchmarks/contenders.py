@@ -104,6 +104,12 @@ def ours_standard(setting: Setting) -> Points:
     return _evaluated(make_attack("standard", steps=setting.work.suite_steps, queries=setting.work.queries), setting)
 
 
+def ours_standard_in_10_steps(setting: Setting) -> Points:
+    """With as many steps as torchattacks' AutoAttack takes by itself."""
+    steps = min(10, setting.work.suite_steps)
+    return _evaluated(make_attack("standard", steps=steps, queries=setting.work.queries), setting)
+
+
 def ours_curve(setting: Setting) -> Points:
     """One search for every image's smallest radius; the points at each radius follow from it."""
     attack = SmallestEps(quick(_pgd(setting)), tuple(setting.radii))

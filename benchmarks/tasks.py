@@ -47,6 +47,7 @@ CW = (
 )
 STANDARD_10 = (
     Contender(OURS, by.ours_standard, note="standard"),
+    Contender(f"{OURS}, 10 steps", by.ours_standard_in_10_steps, note="standard(steps=10)"),
     Contender("torchattacks", by.torchattacks_autoattack, "torchattacks", note="AutoAttack, its own 10 steps"),
     Contender(
         "torchattacks, 100 steps", by.torchattacks_autoattack_paper, "torchattacks", 1,
@@ -209,7 +210,9 @@ TASKS: dict[str, Callable[[Inputs], Record]] = {
         "CW on an undefended network", on_standard, CW, 8, judge_distance, (OURS, f"{OURS} cw-l2")
     ),
     "pgd-hardened": Comparison("PGD-20 on a hardened network", on_hardened, PGD, 256),
-    "standard-10": Comparison("AutoAttack on ten classes", on_digits, STANDARD_10, 64),
+    "standard-10": Comparison(
+        "AutoAttack on ten classes", on_digits, STANDARD_10, 64, against=(OURS, f"{OURS}, 10 steps")
+    ),
     "standard-10-art": Comparison("ART's AutoAttack on ten classes", on_digits, STANDARD_10_ART, 16),
     "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 16),
     "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
