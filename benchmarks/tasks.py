@@ -214,7 +214,7 @@ TASKS: dict[str, Callable[[Inputs], Record]] = {
         "AutoAttack on ten classes", on_digits, STANDARD_10, 64, against=(OURS, f"{OURS}, 10 steps")
     ),
     "standard-10-art": Comparison("ART's AutoAttack on ten classes", on_digits, STANDARD_10_ART, 16),
-    "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 16),
+    "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 8),
     "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
     "gradient-step": gradient_steps,
     "training": training_steps,
