@@ -81,7 +81,7 @@ def shares(n: int, accumulate: int, rank: int = 0, ranks: int = 1) -> list[tuple
     processes, each process takes all of them.
 
     >>> shares(5, accumulate=1, rank=0, ranks=2), shares(5, accumulate=1, rank=1, ranks=2)
-    ([(slice(0, 5, 2), 1.2)], [(slice(1, 5, 2), 0.8)])
+    ([(slice(0, 6, 2), 1.2)], [(slice(1, 5, 2), 0.8)])
     >>> shares(4, accumulate=2)
     [(slice(0, 2, 1), 0.5), (slice(2, 4, 1), 0.5)]
     """
