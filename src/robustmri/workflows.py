@@ -230,7 +230,7 @@ def evaluate(
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
-    from robustmri.training.launch import launch
+    from robustmri.training.launch import meet
 
     settings = change_settings(settings or EvaluateSettings(), changes)
     scans, folder = Cohort.open(cohort), Path(out)
@@ -252,7 +252,7 @@ def evaluate(
     )
     if (folder / "robustness.json").exists():
         return load_result(folder)
-    device = launch(devices, nodes).device
+    device = meet(devices, nodes)
     evaluated = run_attacks(
         classifier, scans, split, settings, folder, identity=stored.weights_sha256, device=device, progress=progress
     )

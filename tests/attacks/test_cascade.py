@@ -21,6 +21,16 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def watched(attack, seen: list[int]):
+    """The attack, which takes down how many images it is given."""
+
+    def run(classifier, images, labels, threat, *, generator):
+        seen.append(len(images))
+        return attack(classifier, images, labels, threat, generator=generator)
+
+    return run
+
+
 def test_dealt_numbers_are_the_ones_that_are_used():
     whole = draw_seeds(seeded(), n=3, each=2)
     own = torch.randint(2**62, (3,), generator=seeded()).tolist()
@@ -31,12 +41,9 @@ def test_each_member_sees_only_what_stands(trained, blobs):
     images, labels = blobs
     threat, seen = ThreatModel("l2", 0.5), []
 
-    class Watching(PGD):
-        def __call__(self, classifier, images, labels, threat, *, generator):
-            seen.append(len(images))
-            return super().__call__(classifier, images, labels, threat, generator=generator)
-
-    suite = Cascade({"one": fgsm(), "two": Watching(loss="margin"), "three": Watching(steps=40, restarts=3)})
+    suite = Cascade(
+        {"one": fgsm(), "two": watched(PGD(loss="margin"), seen), "three": watched(PGD(steps=40, restarts=3), seen)}
+    )
     found, broken_by = suite.run(trained, images, labels, threat, generator=seeded())
     fooled = threat.fooled(trained(found), labels)
     assert torch.equal(broken_by >= 0, fooled)
@@ -189,14 +196,10 @@ def test_a_member_may_wait_for_another_to_come_nearest(trained, blobs):
     images, labels = blobs
     threat, seen = ThreatModel("linf", 0.03), []
 
-    class Watching(Noise):
-        def __call__(self, classifier, images, labels, threat, *, generator):
-            seen.append(len(images))
-            return super().__call__(classifier, images, labels, threat, generator=generator)
-
     def suite(after: str) -> Cascade:
         return Cascade(
-            {"noise": Noise(), "strong": STRONG, "then": Watching(), "last": Watching()}, after={"then": after}
+            {"noise": Noise(), "strong": STRONG, "then": watched(Noise(), seen), "last": watched(Noise(), seen)},
+            after={"then": after},
         )
 
     for after in ("strong", "noise"):

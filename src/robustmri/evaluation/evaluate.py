@@ -140,13 +140,13 @@ def run_attacks(
     bench = _Bench(classifier, cohort, settings, device)
     paths = [shards / f"{job.name}-{number:04d}.parquet" for job, number, _ in work]
     so_far = dict.fromkeys((job for job, _, _ in work), (0, 0, 0.0))
-    own = range(len(work))[processes.rank() :: processes.size()]
+    own, tables = range(len(work))[processes.rank() :: processes.size()], {}
     for done, place in enumerate(own):
         (job, number, rows), path = work[place], paths[place]
         if not path.exists():
             with atomic_file(path) as partial:
                 pq.write_table(bench.attack(job, number, rows), partial)
-        table = pq.read_table(path)
+        table = tables[place] = pq.read_table(path)
         seen, broken, gradients = so_far[job]
         seen, broken = seen + len(rows), broken + len(pc.unique(table.filter(table["fooled"])["index"]))
         gradients += pc.sum(table["gradients"]).as_py()
@@ -154,7 +154,9 @@ def run_attacks(
         told = f"{job.name}: {seen} images, {broken} broken, {gradients / seen:.1f} gradients each"
         progress("evaluation", done + 1, len(own), told)
     processes.wait_for_all()
-    outcomes = pa.concat_tables([pq.read_table(path) for path in paths])
+    outcomes = pa.concat_tables(
+        [tables[place] if place in tables else pq.read_table(path) for place, path in enumerate(paths)]
+    )
     clean = outcomes.filter(pc.equal(outcomes["attack"], CLEAN.attack))
     share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
     return Evaluated(outcomes.drop_columns(["zero_gradient"]), _costs(outcomes, settings), share)

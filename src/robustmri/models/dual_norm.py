@@ -14,9 +14,10 @@ from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 
+from robustmri.models.optimised import BATCH_NORMS
+
 Branch = Literal["clean", "attacked"]
 Network = TypeVar("Network", bound=nn.Module)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class DualNorm(nn.Module):
@@ -48,7 +49,7 @@ def make_dual(network: nn.Module) -> int:
         for parent in network.modules()
         if not isinstance(parent, DualNorm)
         for name, child in parent.named_children()
-        if isinstance(child, _BATCH_NORMS)
+        if isinstance(child, BATCH_NORMS)
     ]
     for parent, name, child in places:
         setattr(parent, name, DualNorm(child))

@@ -25,7 +25,7 @@ Pair = tuple[str, str]
 SMALLEST_BUCKET = 8
 """Smaller batches are padded to so many images before a compiled network."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
@@ -63,7 +63,7 @@ def simplified(
     plain = copy.deepcopy(network).eval().requires_grad_(False)
     folds = [
         (convolution, batch_norm)
-        for convolution, batch_norm in (_neighbours(plain, example, _CONVOLUTIONS, _BATCH_NORMS) if fold else ())
+        for convolution, batch_norm in (_neighbours(plain, example, _CONVOLUTIONS, BATCH_NORMS) if fold else ())
         if plain.get_submodule(batch_norm).track_running_stats
     ]
     swaps = _neighbours(plain, example, (nn.ReLU,), _MAX_POOLS) if swap else []

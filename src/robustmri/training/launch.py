@@ -58,6 +58,17 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None) -> Any:
     return fabric
 
 
+def meet(devices: int = 1, nodes: int = 1) -> torch.device:
+    """Where this process computes, once all that share the work are there; for the arguments see `launch`.
+
+    Fabric, which takes seconds to load, is left out where there is one process alone.
+    """
+    if devices * nodes == 1 and _started() == (1, 1):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device: torch.device = launch(devices, nodes).device
+    return device
+
+
 def _started() -> tuple[int, int]:
     """How many processes a launcher, or an earlier `launch`, has started on each node, and on how many nodes."""
     said = os.environ

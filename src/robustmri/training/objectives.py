@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,25 +67,15 @@ def adversarial(
     return Objective(loss, attacked_by(attack, threat, ramp_epochs, precision), clean=clean_share > 0)
 
 
-def one_step(
-    threat: ThreatModel,
-    *,
-    ramp_epochs: float = 0.0,
-    label_smoothing: float = 0.0,
-    clean_share: float = 0.0,
-    precision: Precision | None = None,
-) -> Objective:
-    """`adversarial` with a single step of 1.25 eps from a random point, projected back.
+def one_step(threat: ThreatModel, **settings: Any) -> Objective:
+    """`adversarial`, and its settings, with a single step of 1.25 eps from a random point, projected back.
 
     For one gradient an image it comes close to many steps, but it can collapse: within an epoch the network learns to
     answer this one step and nothing else. The robust validation is by another attack, so that this is seen.
 
     Reference: Wong, Rice & Kolter 2020, Algorithm 3.
     """
-    return adversarial(
-        PGD(steps=1, step_size=1.25, keep="last"), threat,
-        ramp_epochs=ramp_epochs, label_smoothing=label_smoothing, clean_share=clean_share, precision=precision,
-    )  # fmt: skip
+    return adversarial(PGD(steps=1, step_size=1.25, keep="last"), threat, **settings)
 
 
 def free(threat: ThreatModel, *, replays: int = 4, ramp_epochs: float = 0.0, label_smoothing: float = 0.0) -> Objective:

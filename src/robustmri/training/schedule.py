@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from robustmri.models.classifier import Classifier
+from robustmri.training.minimax import ramped
 from robustmri.training.objectives import threat_of
 from robustmri.training.settings import TrainSettings
 
@@ -28,5 +29,4 @@ def eps_at(now: float, settings: TrainSettings, classifier: Classifier) -> float
     """Radius of the training attack in image units, grown linearly over the ramp; 0 where nothing is attacked."""
     if not settings.attacked:
         return 0.0
-    eps = float(threat_of(settings, classifier).eps)
-    return eps * min(1.0, now / settings.eps_ramp_epochs) if settings.eps_ramp_epochs else eps
+    return float(ramped(threat_of(settings, classifier), now, settings.eps_ramp_epochs).eps)
