@@ -18,7 +18,10 @@ _HOME = {
     "train": "workflows",
     "harden": "workflows",
     "evaluate": "workflows",
+    "pool": "workflows",
     "demo": "protocols",
+    "cross_validate": "studies",
+    "ablate": "studies",
     "reproduce": "protocols",
     "write_report": "report",
     "Cohort": "data.cohort",
@@ -75,8 +78,10 @@ __all__ = [
     "ThreatModel",
     "Transfer",
     "Universal",
+    "ablate",
     "add_universal",
     "bim",
+    "cross_validate",
     "cw",
     "demo",
     "evaluate",
@@ -87,6 +92,7 @@ __all__ = [
     "load_recipe",
     "load_result",
     "parse_eps",
+    "pool",
     "prepare",
     "reproduce",
     "save_checkpoint",
@@ -125,9 +131,10 @@ if TYPE_CHECKING:
     from robustmri.recipes import load_recipe
     from robustmri.report import write_report
     from robustmri.results import load_result
+    from robustmri.studies import ablate, cross_validate
     from robustmri.threat.eps import parse_eps
     from robustmri.threat.threat_model import ThreatModel
-    from robustmri.workflows import evaluate, harden, prepare, train
+    from robustmri.workflows import evaluate, harden, pool, prepare, train
 
 
 def __getattr__(name: str) -> Any:

@@ -230,6 +230,44 @@ def reproduce(
     print(f"wrote {out / 'report.html'} and {out / 'table.md'}")
 
 
+@app.command("cross-validate")
+def cross_validate(
+    source: Annotated[str, typer.Argument(help="Scans with patient ids, as for `prepare`.", show_default=False)],
+    out: Out,
+    recipe: RecipeName = "standard",
+    only: Annotated[str, typer.Option(help="Comma-separated folds to run now; the last one pools all five.")] = "",
+    images: Images = True,
+    set_: Set = None,
+) -> None:
+    """Train, attack, harden and attack again on five patient-wise folds, and pool their test patients."""
+    from robustmri import studies
+    from robustmri.recipes import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    folds = [int(fold) if fold.isdigit() else 0 for fold in _listed(only)] or range(1, 6)
+    with shown_progress() as progress:
+        table = studies.cross_validate(source, out, settings, folds=folds, images=images, progress=progress)
+    _print_study(table, out, "folds", f"and {out / 'report.html'}")
+
+
+@app.command()
+def ablate(
+    cohort: Cohort,
+    out: Out,
+    recipe: RecipeName = "ablation",
+    only: Annotated[str, typer.Option(help="Comma-separated variants to run now.")] = "",
+    set_: Set = None,
+) -> None:
+    """Harden by each variant of a recipe, and compare them on the validation patients."""
+    from robustmri import studies
+    from robustmri.recipes import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    with shown_progress() as progress:
+        table = studies.ablate(cohort, out, settings, only=_listed(only), progress=progress)
+    _print_study(table, out, "variants")
+
+
 @app.command()
 def recipes() -> None:
     """List the recipes that come with the package."""
@@ -237,6 +275,18 @@ def recipes() -> None:
 
     for name in list_recipes():
         print(f"{name:12} {load_recipe(name).about}")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:
+    if table is None:
+        print(f"{out}: done so far; the table comes with the last of the {parts}.")
+        return
+    print_table(table)
+    print(f"wrote {out / 'table.md'} {also}".rstrip())
 
 
 def _overrides(stage: str, given: dict[str, Any]) -> list[str]:

@@ -12,5 +12,14 @@ class Progress(Protocol):
         """`done` of `total` parts of `task` are finished; `note` is a short remark, such as the accuracy so far."""
 
 
+def part_of(name: str, progress: Progress) -> Progress:
+    """For a part of the work: each of its tasks is told with the part's name before it."""
+
+    def told(task: str, done: int, total: int, note: str = "") -> None:
+        progress(f"{name}, {task}", done, total, note)
+
+    return told
+
+
 def silent(task: str, done: int, total: int, note: str = "") -> None:
     """Say nothing."""

@@ -290,6 +290,25 @@ def _refuse_seen(provenance: dict[str, Any], split: Split) -> None:
         )
 
 
+def pool(folders: Sequence[str | Path], out: str | Path, *, title: str) -> RobustnessReport:
+    """Several evaluations of disjoint test sets as one, such as those of five folds; written anew each time.
+
+    Args:
+        folders: result folders of one cohort, evaluated alike.
+        out: result folder for robustness.json and outcomes.parquet; there are no pictures.
+        title: heading of the result.
+    """
+    import pyarrow.parquet as pq
+
+    from robustmri.evaluation.pool import pool_results
+
+    result, outcomes = pool_results(folders, title=title)
+    with atomic_file(Path(out) / "outcomes.parquet") as partial:
+        pq.write_table(outcomes, partial)
+    save_result(result, out)
+    return result
+
+
 def report(folders: Sequence[str | Path], out: str | Path, *, images: bool = True, title: str | None = None) -> Path:
     """Write one self-contained HTML page about one or several evaluations of the same test slices."""
     from robustmri.report import write_report

@@ -265,15 +265,25 @@ def test_the_seed_is_of_the_attacks(outcomes_of):
 
 def test_a_limit_is_spread_over_the_test_set(split, cohort):
     test = sorted(split.test)
-    assert evaluated_slices(split, 0) == evaluated_slices(split, 99) == test
-    few = evaluated_slices(split, 6)
+
+    def attacked(limit):
+        return evaluated_slices(split, EvaluateSettings(limit=limit))
+
+    assert attacked(0) == attacked(99) == test
+    few = attacked(6)
     assert len(set(few)) == 6
     assert {few[0], few[-1]} == {test[0], test[-1]}
     gaps = np.diff([test.index(row) for row in few])
     assert gaps.max() - gaps.min() <= 1
     assert len({cohort.cases[row].group for row in few}) == 6, "as many patients as there can be"
     for limit in range(1, 24):
-        assert len(set(evaluated_slices(split, limit))) == limit
+        assert len(set(attacked(limit))) == limit
+
+
+def test_validation_slices_can_be_attacked_in_place_of_the_test(split, outcomes_of):
+    outcomes = outcomes_of(evaluated_set="validation", attacks=("fgsm",))
+    assert set(outcomes["index"].to_pylist()) == set(split.validation)
+    assert not set(outcomes["index"].to_pylist()) & set(split.test)
 
 
 def test_limits_reach_the_outcomes(outcomes_of):

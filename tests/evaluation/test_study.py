@@ -33,3 +33,10 @@ def test_training_attack_must_not_be_the_only_one(table):
 )
 def test_selection_on_test_images_fails(chosen, status):
     assert study.check_selection(chosen).status == status
+
+
+def test_what_was_chosen_on_validation_is_not_reported_by_it():
+    check = study.check_selection("validation", "validation")
+    assert check.status == "fail"
+    assert "report the test set" in check.detail
+    assert study.check_selection("", "validation").status == "warn"

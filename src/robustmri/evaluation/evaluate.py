@@ -59,12 +59,12 @@ class Evaluated:
     zero_gradient_share: float
 
 
-def evaluated_slices(split: Split, limit: int) -> list[int]:
-    """Test slices in the cohort's order: all, or `limit` of them evenly spaced, so that many patients take part."""
-    test = sorted(split.test)
-    if not limit or limit >= len(test):
-        return test
-    return [test[int(position)] for position in np.linspace(0, len(test) - 1, limit).round()]
+def evaluated_slices(split: Split, settings: EvaluateSettings) -> list[int]:
+    """Slices to attack in the cohort's order: all, or `limit` evenly spaced, so that many patients take part."""
+    rows, limit = sorted(split.validation if settings.evaluated_set == "validation" else split.test), settings.limit
+    if not limit or limit >= len(rows):
+        return rows
+    return [rows[int(position)] for position in np.linspace(0, len(rows) - 1, limit).round()]
 
 
 def check_answerable(settings: EvaluateSettings, classifier: Classifier, cohort: Cohort, split: Split) -> None:
@@ -80,7 +80,10 @@ def check_answerable(settings: EvaluateSettings, classifier: Classifier, cohort:
         check_region(cohort, slices, settings.region)
         if not slices:
             wanted = f" of another class than the target {settings.target!r}" if settings.target else ""
-            raise DataError(f"the test set has no slice{wanted}. Split again: robustmri prepare, or raise --limit.")
+            raise DataError(
+                f"the {settings.evaluated_set} set has no slice{wanted}. Split again: robustmri prepare, or raise "
+                "--limit."
+            )
 
 
 def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier, mask: Tensor | None = None) -> ThreatModel:
@@ -111,7 +114,7 @@ def run_attacks(
     device: torch.device,
     progress: Progress = silent,
 ) -> Evaluated:
-    """Every job on every shard of the test set, divided between the processes that work together.
+    """Every job on every shard of the evaluated set, divided between the processes that work together.
 
     Each finished shard is a file below `folder`/.shards, so that a rerun after a kill does only what is missing; the
     randomness of a shard depends on the seed, the job and the shard's number alone. All processes get all outcomes.
@@ -119,7 +122,7 @@ def run_attacks(
     Args:
         classifier: what is attacked.
         cohort: where the slices are.
-        split: says which slices are the test set.
+        split: says which slices are in the evaluated set.
         settings: see `EvaluateSettings`.
         folder: result folder.
         identity: hash of the classifier's weights.
@@ -159,7 +162,7 @@ def run_attacks(
     )
     clean = outcomes.filter(pc.equal(outcomes["attack"], CLEAN.attack))
     share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
-    return Evaluated(outcomes.drop_columns(["zero_gradient"]), _costs(outcomes, settings), share)
+    return Evaluated(outcomes.drop_columns(["zero_gradient"]), costs_of(outcomes, settings), share)
 
 
 def clear_shards(folder: Path) -> None:
@@ -169,7 +172,7 @@ def clear_shards(folder: Path) -> None:
 
 def attacked_slices(job: Job, settings: EvaluateSettings, cohort: Cohort, split: Split) -> list[int]:
     """Slices of one job; one that is of the target class already cannot be made so."""
-    rows = evaluated_slices(split, settings.limit)
+    rows = evaluated_slices(split, settings)
     if settings.target and job != CLEAN:
         rows = [row for row in rows if cohort.cases[row].label != settings.target]
     if is_minimal(job.attack) and settings.minimal_limit and settings.minimal_limit < len(rows):
@@ -293,7 +296,7 @@ class _Bench:
         }
 
 
-def _costs(outcomes: pa.Table, settings: EvaluateSettings) -> list[dict[str, Any]]:
+def costs_of(outcomes: pa.Table, settings: EvaluateSettings) -> list[dict[str, Any]]:
     """Settings of each attack, and what it spent per image."""
     import pyarrow.compute as pc
 

@@ -44,6 +44,7 @@ def run_checks(
     groups: str,
     training_attack: str | None,
     selected_on: str,
+    evaluated_set: str = "test",
     zero_gradient_share: float | None = None,
     region: str = "image",
     limited: bool = False,
@@ -56,6 +57,7 @@ def run_checks(
         groups: "patient", or "inferred" where the source has no patient ids.
         training_attack: attack that made the training examples; None for standard training.
         selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.
+        evaluated_set: which set of the split the outcomes are of, "test" or "validation".
         zero_gradient_share: share of clean images whose loss gradient is exactly 0; None if not measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
         limited: whether attacks had a budget of time, gradients or forwards.
@@ -74,7 +76,7 @@ def run_checks(
         check_budget(outcomes) if limited else None,
         check_split(split_kind, groups),
         check_training_attack(outcomes, training_attack),
-        check_selection(selected_on),
+        check_selection(selected_on, evaluated_set),
     ]
     return [check for check in checks if check is not None]
 

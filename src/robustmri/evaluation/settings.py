@@ -26,7 +26,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         target: class that the attacker wants to see; "" for any wrong one.
         region: where pixels may change, a key of `robustmri.data.regions.REGIONS`.
         options: settings of single attacks, by name, in place of their defaults.
-        limit: slices of the test set, evenly spaced; 0: all.
+        evaluated_set: "test", or "validation" to compare settings without a look at the test patients.
+        limit: slices of that set, evenly spaced; 0: all.
         minimal_limit: the same for attacks that look for the nearest fooling image, which cost far more; 0: all.
         examples_per_class: pictures of each class in the report.
         examples: case ids of the pictures; empty: chosen by a stated rule.
@@ -48,6 +49,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     region: Region = "image"
     options: dict[str, dict[str, Any]] = {}
+    evaluated_set: Literal["test", "validation"] = "test"
     limit: int = 0
     minimal_limit: int = 0
     examples_per_class: int = 2

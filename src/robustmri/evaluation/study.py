@@ -40,12 +40,17 @@ def check_training_attack(outcomes: Outcomes, training_attack: str | None) -> Ch
     )
 
 
-def check_selection(selected_on: str) -> Check:
-    """The kept epoch was not chosen on the images of the test."""
+def check_selection(selected_on: str, evaluated_set: str = "test") -> Check:
+    """The kept epoch was not chosen on the images that it is judged by."""
     said: dict[str, tuple[Status, str]] = {
         "validation": ("pass", "The kept epoch was chosen on the validation set."),
         "last": ("pass", "The last epoch was kept; nothing was chosen."),
         "test": ("fail", "The kept epoch was chosen on the test images: the accuracy is too high."),
     }
+    if selected_on == evaluated_set == "validation":
+        said["validation"] = (
+            "fail",
+            "The kept epoch was chosen on these very slices: compare settings by them, and report the test set.",
+        )
     status, detail = said.get(selected_on, ("warn", f"How the epoch was chosen is not known ({selected_on!r})."))
     return Check(name="selection on validation patients", status=status, detail=detail)

@@ -60,6 +60,7 @@ def summarise_evaluation(
         # All other objectives train on projected steps along a gradient.
         training_attack=None if model.objective in ("standard", "unknown") else "pgd",
         selected_on="validation" if model.training else "",
+        evaluated_set=settings.evaluated_set,
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,
         limited=any(settings.limits),
@@ -85,7 +86,7 @@ def summarise_evaluation(
             fold=split.fold,
             note=split.note,
             fingerprint=split.fingerprint,
-            evaluated_set="test",
+            evaluated_set=settings.evaluated_set,
             n_slices=len(np.unique(outcomes["index"])),
             n_patients=len(np.unique(outcomes["group"].astype(str))),
             leakage=[shorten_ids(check) for check in leakage],

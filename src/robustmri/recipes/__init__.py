@@ -34,12 +34,28 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
 
 
+class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way to harden that `ablate` compares with the recipe's own.
+
+    Attributes:
+        about: what is different, in a few words.
+        start: the standard run, or "scratch".
+        harden: settings in place of the recipe's.
+    """
+
+    about: str
+    start: Literal["standard", "scratch"] = "standard"
+    harden: dict[str, Any] = {}
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of every stage.
 
     Attributes:
         about: what the recipe is for, and what it costs.
         source: where the slices come from, if the recipe brings its own ("phantom:...").
+        variants: what `ablate` compares, by name; the first is what the others are compared with.
+        seeds: of its trainings.
     """
 
     about: str
@@ -48,6 +64,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     train: TrainSettings = TrainSettings()
     harden: TrainSettings = TrainSettings(objective="adversarial")
     evaluate: EvaluateSettings = EvaluateSettings()
+    variants: dict[str, Variant] = {}
+    seeds: tuple[int, ...] = (0,)
 
 
 def list_recipes() -> list[str]:

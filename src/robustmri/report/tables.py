@@ -146,16 +146,18 @@ def comparison_table(
     published: Sequence[Published] = (),
     *,
     unit: Literal["slice", "patient"] = "slice",
+    every: bool = False,
 ) -> Table:
     """Accuracy under each attack, a column per result, published figures beside measured ones.
 
-    Only the main eps is shown, where most attacks were run; a report's curve and its full table hold the others.
+    Only the main eps is shown, where most attacks were run, unless `every` is asked for; a report's curve and its full
+    table hold the others.
     Cells read `98.3 % [96.9 to 99.2]`, the brackets holding the 95 % interval by patient; `-` means not measured.
     """
     at = main_budget(results)
     quoted = [stage for stage in ("before", "after") if any(figure.stage == stage for figure in published)]
     rows = []
-    for row in at_main_eps(align(results), at):
+    for row in align(results) if every else at_main_eps(align(results), at):
         numbers = row.patients if unit == "patient" else row.slices
         if not any(numbers):
             continue

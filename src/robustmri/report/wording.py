@@ -60,6 +60,11 @@ def points(difference: float) -> str:
     return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}") if value else "0.0"
 
 
+def change(difference: tuple[float, float, float]) -> str:
+    """Difference of two fractions with its interval, in percentage points."""
+    return f"{points(difference[0])} [{points(difference[1])} to {points(difference[2])}]"
+
+
 def interval(result: Result) -> str:
     """Bounds of the interval in percent, as in `97.1 to 99.2`."""
     return f"{100 * result.ci_low:.1f} to {100 * result.ci_high:.1f}"

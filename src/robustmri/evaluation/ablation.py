@@ -1,0 +1,112 @@
+"""What each ingredient is worth: variants of a repair on the same slices, over their seeds, by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from robustmri.errors import ResultError
+from robustmri.evaluation.intervals import Difference, Interval, cluster_bootstrap, paired_difference
+from robustmri.evaluation.metrics import CLEAN, WORST, Column, find_right, find_settings
+from robustmri.evaluation.summary import columns_of
+
+
+class Share(msgspec.Struct, frozen=True):
+    """An accuracy over all slices and seeds.
+
+    Attributes:
+        accuracy: as a fraction.
+        interval: by patient.
+        change: against the first variant, slice by slice; None for that one itself.
+    """
+
+    accuracy: float
+    interval: Interval
+    change: Difference | None
+
+
+class Worth(msgspec.Struct, frozen=True, kw_only=True):
+    """One variant.
+
+    Attributes:
+        name: of the variant.
+        runs: trainings it was measured on.
+        clean: on untouched slices.
+        robust: the worst case at each radius, by the radius as the user wrote it.
+        by_seed: clean accuracy of each training, and its worst cases in the order of `robust`.
+        seconds: that a training took, on average.
+    """
+
+    name: str
+    runs: int
+    clean: Share
+    robust: dict[str, Share]
+    by_seed: list[list[float]]
+    seconds: float
+
+
+class _Right(NamedTuple):
+    """Whether each slice is right, untouched and at worst at each radius, and whose it is."""
+
+    kept: dict[str, Column]
+    groups: Column
+
+
+def compare(results: Mapping[str, Sequence[str | Path]], seconds: Mapping[str, Sequence[float]]) -> list[Worth]:
+    """How the variants did, the first of them being what the others are compared with.
+
+    Args:
+        results: name of a variant to its result folders, a seed after another; the same seeds and radii for all.
+        seconds: name to the seconds of each training.
+
+    Raises:
+        ResultError: the folders are not of the same slices and radii, or not as many for each variant.
+    """
+    found = {name: [_read(folder) for folder in folders] for name, folders in results.items()}
+    base, worth = _joined(next(iter(found.values()))), []
+    for place, (name, runs) in enumerate(found.items()):
+        own = _joined(runs)
+        if own.kept.keys() != base.kept.keys() or not np.array_equal(own.groups, base.groups):
+            raise ResultError(
+                f"variant {name!r} was not measured on the same slices, radii and seeds as the first one."
+            )
+        shares = {
+            what: Share(
+                float(right.mean()),
+                cluster_bootstrap(right, own.groups),
+                paired_difference(base.kept[what], right, own.groups) if place else None,
+            )
+            for what, right in own.kept.items()
+        }
+        by_seed = [[float(right.mean()) for right in run.kept.values()] for run in runs]
+        mean = float(np.mean(seconds[name]))
+        clean = shares.pop(CLEAN)
+        worth.append(Worth(name=name, runs=len(runs), clean=clean, robust=shares, by_seed=by_seed, seconds=mean))
+    return worth
+
+
+def _read(folder: str | Path) -> _Right:
+    """The slices of one evaluation in the cohort's order."""
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = columns_of(pq.read_table(Path(folder) / "outcomes.parquet"))
+    right, kept, groups = find_right(columns), {}, None
+    for (attack, budget), rows in find_settings(columns).items():
+        if attack in (CLEAN, WORST):
+            ordered = rows[np.argsort(columns["index"][rows])]
+            groups = columns["group"][ordered].astype(str)
+            kept[CLEAN if attack == CLEAN else f"{budget.eps:.4g} {budget.eps_units}"] = right[ordered]
+    if groups is None or len(kept) < 2:
+        raise ResultError(f"{folder} has no worst case to compare. Evaluate with an attack that has a radius.")
+    return _Right(kept, groups)
+
+
+def _joined(runs: Sequence[_Right]) -> _Right:
+    if any(run.kept.keys() != runs[0].kept.keys() for run in runs):
+        raise ResultError("The seeds of a variant were measured at different radii.")
+    kept = {what: np.concatenate([run.kept[what] for run in runs]) for what in runs[0].kept}
+    return _Right(kept, np.concatenate([run.groups for run in runs]))

@@ -1,0 +1,153 @@
+"""Studies of many trainings: five folds, and what each ingredient of a repair is worth. They resume run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from robustmri.data.split import FOLDS
+from robustmri.errors import SettingsError, did_you_mean
+from robustmri.progress import Progress, part_of, silent
+from robustmri.protocols import protocol
+from robustmri.provenance import atomic_file, write_json
+from robustmri.recipes import Recipe, change_settings
+from robustmri.workflows import SCRATCH, evaluate, harden, pool, train
+
+if TYPE_CHECKING:
+    from robustmri.evaluation.ablation import Share, Worth
+    from robustmri.report.tables import Table
+
+
+def cross_validate(
+    source: str | Path,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    folds: Collection[int] = range(1, FOLDS + 1),
+    title: str = "Five patient-wise folds",
+    images: bool = True,
+    progress: Progress = silent,
+) -> Table | None:
+    """The whole story on each of five patient-wise folds, then all test patients together, each tested once.
+
+    Args:
+        source: scans.
+        out: folder for fold-1/ to fold-5/, each as `protocol` leaves it, and before/, after/ and report.html of all.
+        recipe: settings of every stage; its split is replaced.
+        folds: those to run now, so that several machines can share the work.
+        title: heading of the pooled report.
+        images: whether the folds' reports show slices; the pooled one shows none.
+        progress: told about every stage.
+
+    Returns:
+        The pooled table of before and after at all radii; None while folds are missing.
+    """
+    from robustmri.report import as_markdown, comparison_table, write_report
+
+    unknown = sorted(set(folds) - set(range(1, FOLDS + 1)))
+    if unknown:
+        raise SettingsError(f"There is no fold {unknown[0]}. Choices: 1 to {FOLDS}.")
+    root = Path(out)
+    for fold in sorted(folds):
+        protocol(
+            source, root / f"fold-{fold}", images=images, title=f"{title}: fold {fold}",
+            recipe=msgspec.structs.replace(
+                recipe, prepare=msgspec.structs.replace(recipe.prepare, split="folds", fold=fold)
+            ),
+            progress=part_of(f"fold {fold}", progress),
+        )  # fmt: skip
+    every = [root / f"fold-{fold}" for fold in range(1, FOLDS + 1)]
+    if not all((fold / "after" / "robustness.json").is_file() for fold in every):
+        return None
+    results = [pool([fold / stage for fold in every], root / stage, title=title) for stage in ("before", "after")]
+    write_report([root / "before", root / "after"], root / "report.html", images=False, title=title)
+    table = comparison_table(results, every=True)
+    with atomic_file(root / "table.md") as partial:
+        partial.write_text(as_markdown(table), encoding="utf-8")
+    return table
+
+
+def ablate(
+    cohort: str | Path,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    only: Collection[str] = (),
+    progress: Progress = silent,
+) -> Table | None:
+    """Harden by each variant of a recipe with each of its seeds, and compare them on the validation patients.
+
+    The test patients are not looked at: what is chosen here can be reported on them.
+
+    Args:
+        cohort: folder made by `prepare`.
+        out: folder for standard/, a folder for each variant and seed, ablation.json and table.md.
+        recipe: with `variants`; the first is what the others are compared with.
+        only: variants to run now, so that several machines can share the work; none: all.
+        progress: told about every run.
+
+    Returns:
+        The table; None while runs are missing.
+
+    Raises:
+        SettingsError: a recipe without variants, an unknown variant, or one whose settings do not fit.
+    """
+    from robustmri.evaluation.ablation import compare
+    from robustmri.report import as_markdown
+    from robustmri.training.selection import read_epochs
+
+    if not recipe.variants:
+        raise SettingsError("This recipe has no variants to compare. Write [variants.NAME] tables, as ablation does.")
+    unknown = sorted(set(only) - set(recipe.variants))
+    if unknown:
+        raise SettingsError(f"There is no variant {unknown[0]!r}. {did_you_mean(unknown[0], recipe.variants)}")
+    settings = {name: change_settings(recipe.harden, one.harden) for name, one in recipe.variants.items()}
+    looked_at = msgspec.structs.replace(recipe.evaluate, evaluated_set="validation", examples_per_class=0)
+    root = Path(out)
+    runs = {name: [root / name / f"seed-{seed}" for seed in recipe.seeds] for name in recipe.variants}
+    for place, seed in enumerate(recipe.seeds):
+        for name, variant in recipe.variants.items():
+            if only and name not in only:
+                continue
+            told, run, start = part_of(f"{name}, seed {seed}", progress), runs[name][place], SCRATCH
+            if variant.start != SCRATCH:
+                start = str(root / "standard" / f"seed-{seed}")
+                train(cohort, start, settings=msgspec.structs.replace(recipe.train, seed=seed), progress=told)
+            harden(start, cohort, run, settings=msgspec.structs.replace(settings[name], seed=seed), progress=told)
+            evaluate(run, cohort, run / "validation", settings=looked_at, title=variant.about, progress=told)
+    results = {name: [run / "validation" for run in own] for name, own in runs.items()}
+    if not all((folder / "robustness.json").is_file() for own in results.values() for folder in own):
+        return None
+    seconds = {name: [sum(row.seconds for row in read_epochs(run)) for run in own] for name, own in runs.items()}
+    worth = compare(results, seconds)
+    write_json(root / "ablation.json", [msgspec.to_builtins(one) for one in worth])
+    table = _worth_table(worth, recipe)
+    with atomic_file(root / "table.md") as partial:
+        partial.write_text(as_markdown(table), encoding="utf-8")
+    return table
+
+
+def _worth_table(worth: Sequence[Worth], recipe: Recipe) -> Table:
+    from robustmri.report.tables import Table
+    from robustmri.report.wording import change, percent
+
+    def cell(share: Share) -> str:
+        return percent(share.accuracy) + ("" if share.change is None else f" ({change(share.change[:3])})")
+
+    radii = recipe.evaluate.eps
+    rows = [
+        [one.name, recipe.variants[one.name].about, *map(cell, (one.clean, *one.robust.values())),
+         f"{one.seconds / 60:.1f}"]
+        for one in worth
+    ]  # fmt: skip
+    heads = ["Variant", "What differs", "Clean", *(f"Worst case, {eps}" for eps in radii), "Minutes"]
+    seeds = f"{worth[0].runs} seeds" if worth[0].runs > 1 else f"seed {recipe.seeds[0]}"
+    notes = [
+        f"Validation patients, {seeds}; worst case over {', '.join(recipe.evaluate.attacks)}. In parentheses: points "
+        f"against {worth[0].name}, slice by slice, with the 95 % interval by patient. The kept epoch was chosen on the "
+        "same slices, so the figures compare variants and are no result."
+    ]
+    return Table(heads, rows, notes)
