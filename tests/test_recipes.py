@@ -19,13 +19,33 @@ def test_a_packaged_recipe_is_whole(name):
     assert recipe.train.epochs > recipe.train.warmup_epochs
     assert recipe.harden.epochs > recipe.harden.eps_ramp_epochs
     attacks = {job.attack for job in jobs_of(recipe.evaluate)}
-    assert {"bim", "pgd", "cw"} <= attacks
+    assert {"pgd", "cw", "standard"} & attacks - {recipe.harden.objective}, "not by single steps alone"
     # The table of the file says everything that the recipe differs in, and nothing it does not know.
     assert set(load_toml(name)) <= set(Recipe.__struct_fields__)
 
 
 def test_the_packaged_recipes():
-    assert list_recipes() == ["demo", "poster-cpu", "poster-gpu", "quick", "standard", "strong"]
+    assert list_recipes() == [
+        "ablation",
+        "demo",
+        "folds-cpu",
+        "folds-gpu",
+        "poster-cpu",
+        "poster-gpu",
+        "quick",
+        "standard",
+        "strong",
+    ]
+
+
+def test_variants_of_a_packaged_recipe_fit():
+    recipe = load_recipe("ablation")
+    changed = [change_settings(recipe.harden, variant.harden) for variant in recipe.variants.values()]
+    assert changed[0] == recipe.harden, "the first is the recipe's own"
+    starts = {variant.start for variant in recipe.variants.values()}
+    assert starts == {"standard", "scratch"}
+    for one, other in zip(changed, recipe.variants.values(), strict=True):
+        assert (one != recipe.harden) == bool(other.harden), "each differs in something"
 
 
 def test_published_figures_are_no_recipe():
@@ -117,7 +137,7 @@ def test_a_broken_recipe_is_named(tmp_path, content, message):
 
 @pytest.mark.parametrize("name", ["demi", "/nowhere/mine.toml", ""])
 def test_a_missing_recipe_is_named(name):
-    with pytest.raises(SettingsError, match=r"There is no recipe .* Choices: demo, poster-cpu, poster-gpu, quick"):
+    with pytest.raises(SettingsError, match=r"There is no recipe .* Choices: ablation, demo, folds-cpu, folds-gpu"):
         load_recipe(name)
 
 

@@ -80,7 +80,9 @@ def prepare(
 def train(
     cohort: Cohort,
     out: Out,
-    model: Annotated[str, typer.Option(help="resnet18, resnet50, densenet121, vit, or timm:NAME, hf:NAME.")] = "",
+    model: Annotated[
+        str, typer.Option(help="resnet18, resnet18-half, resnet50, densenet121, vit, or timm:NAME, hf:NAME.")
+    ] = "",
     weights: Annotated[
         str, typer.Option(help="none, imagenet, radimagenet, robust-imagenet, others of docs/repair.md, or a file.")
     ] = "",
