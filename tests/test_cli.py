@@ -165,6 +165,47 @@ def test_a_published_protocol_stands_beside_its_figures(robustmri, tiny_scans, t
     assert "99.86" in table
 
 
+def test_folds_may_be_run_one_after_another(robustmri, tiny_scans, tmp_path):
+    words = ("cross-validate", tiny_scans, "--out", tmp_path / "folds", *short("prepare.size=32"))
+    status, out, err = robustmri(*words, "--only", "2")
+    assert (status, "comes with the last of the folds" in out) == (0, True), err
+    assert "fold 2, 6/6 report" in err
+    status, out, err = robustmri(*words)
+    assert status == 0, err
+    assert "Accuracy over 30 test slices of" in out, "six of each fold"
+    assert "fold 2, 2/6 train" not in err
+    assert "fold 5, 2/6 train" in err
+    page = (tmp_path / "folds" / "report.html").read_text(encoding="utf-8")
+    assert "5 evaluations pooled" in page
+
+
+def test_variants_of_a_recipe_are_compared(robustmri, tiny_cohort, tmp_path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        """about = "two ways"
+        [variants.base]
+        about = "plain"
+        [variants.fresh]
+        about = "no start"
+        start = "scratch"
+        """
+    )
+    words = ("ablate", tiny_cohort, "--out", tmp_path / "out", "--recipe", recipe, *short())
+    status, out, err = robustmri(*words, "--only", "base")
+    assert (status, "comes with the last of the variants" in out) == (0, True), err
+    status, out, err = robustmri(*words)
+    assert status == 0, err
+    assert ("fresh" in out, "no start" in out, "are no result" in out) == (True, True, True)
+    assert "| fresh | no start |" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_studies_refuse_what_does_not_fit(refuses, tiny_scans, tiny_cohort, tmp_path):
+    out = ("--out", tmp_path / "out")
+    refuses("cross-validate", tiny_scans, *out, "--only", "1,six", says="no fold 'six'. Choices: 1 to 5")
+    refuses("ablate", tiny_cohort, *out, "--recipe", "standard", says="has no variants")
+    refuses("ablate", tiny_cohort, *out, "--only", "trade", says="Did you mean 'trades'")
+
+
 def test_the_networks_of_the_package_run_too(robustmri, monkeypatch, tmp_path):
     """Everything else here is done with a network of three layers."""
     monkeypatch.undo()
@@ -188,7 +229,7 @@ def test_version_and_recipes(robustmri):
     status, out, _ = robustmri("recipes")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [
-        "demo", "poster-cpu", "poster-gpu", "quick", "standard", "strong",
+        "ablation", "demo", "folds-cpu", "folds-gpu", "poster-cpu", "poster-gpu", "quick", "standard", "strong",
     ]  # fmt: skip
 
 

@@ -246,9 +246,9 @@ def cross_validate(
     from robustmri.recipes import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
-    folds = [int(fold) if fold.isdigit() else 0 for fold in _listed(only)] or range(1, 6)
+    given: dict[str, Any] = {"folds": _listed(only)} if only else {}
     with shown_progress() as progress:
-        table = studies.cross_validate(source, out, settings, folds=folds, images=images, progress=progress)
+        table = studies.cross_validate(source, out, settings, images=images, progress=progress, **given)
     _print_study(table, out, "folds", f"and {out / 'report.html'}")
 
 

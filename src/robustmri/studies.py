@@ -26,7 +26,7 @@ def cross_validate(
     out: str | Path,
     recipe: Recipe,
     *,
-    folds: Collection[int] = range(1, FOLDS + 1),
+    folds: Collection[int | str] = range(1, FOLDS + 1),
     title: str = "Five patient-wise folds",
     images: bool = True,
     progress: Progress = silent,
@@ -47,11 +47,12 @@ def cross_validate(
     """
     from robustmri.report import as_markdown, comparison_table, write_report
 
-    unknown = sorted(set(folds) - set(range(1, FOLDS + 1)))
+    every = range(1, FOLDS + 1)
+    unknown = [fold for fold in folds if str(fold) not in map(str, every)]
     if unknown:
-        raise SettingsError(f"There is no fold {unknown[0]}. Choices: 1 to {FOLDS}.")
+        raise SettingsError(f"There is no fold {unknown[0]!r}. Choices: 1 to {FOLDS}.")
     root = Path(out)
-    for fold in sorted(folds):
+    for fold in sorted(map(int, folds)):
         protocol(
             source, root / f"fold-{fold}", images=images, title=f"{title}: fold {fold}",
             recipe=msgspec.structs.replace(
@@ -59,10 +60,10 @@ def cross_validate(
             ),
             progress=part_of(f"fold {fold}", progress),
         )  # fmt: skip
-    every = [root / f"fold-{fold}" for fold in range(1, FOLDS + 1)]
-    if not all((fold / "after" / "robustness.json").is_file() for fold in every):
+    done = [root / f"fold-{fold}" for fold in every]
+    if not all((fold / "after" / "robustness.json").is_file() for fold in done):
         return None
-    results = [pool([fold / stage for fold in every], root / stage, title=title) for stage in ("before", "after")]
+    results = [pool([fold / stage for fold in done], root / stage, title=title) for stage in ("before", "after")]
     write_report([root / "before", root / "after"], root / "report.html", images=False, title=title)
     table = comparison_table(results, every=True)
     with atomic_file(root / "table.md") as partial:
