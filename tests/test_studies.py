@@ -130,14 +130,16 @@ def test_variants_are_compared_on_validation_patients(tiny_cohort, tmp_path):
     assert ablate(tiny_cohort, out, RECIPE, only=["again"]) is None, "two variants are missing"
     table = ablate(tiny_cohort, out, RECIPE)
     assert [row[0] for row in table.rows] == ["base", "again", "fresh"]
+    assert table.headers[2:] == ["Clean", "Worst case, 0.04", "Worst case, 2/255", "Minutes"]
+    assert {len(row) for row in table.rows} == {len(table.headers)}
     split = Split.load(tiny_cohort)
     seen = pq.read_table(out / "fresh" / "seed-1" / "validation" / "outcomes.parquet")["index"].to_pylist()
     assert set(seen) == set(split.validation)
     worth = json.loads((out / "ablation.json").read_text())
     base, again, _ = worth
-    assert list(base["robust"]) == ["0.04 image", "0.007843 image"]
+    assert list(base["robust"]) == ["0.04", "0.00784314"]
     assert base["clean"]["change"] is None
-    assert again["robust"]["0.04 image"]["change"][0] == 0, "the same settings, the same outcomes"
+    assert again["robust"]["0.04"]["change"][0] == 0, "the same settings, the same outcomes"
     assert again["by_seed"] == base["by_seed"]
     for one in worth:
         assert one["runs"] == 2
@@ -158,3 +160,10 @@ def test_what_an_ablation_refuses(tiny_cohort, tmp_path):
     with pytest.raises(SettingsError, match="no setting 'epoch'"):
         ablate(tiny_cohort, tmp_path / "out", wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_story_refuses_a_cohort_that_was_prepared_otherwise(folds, tiny_scans):
+    out, _, _ = folds
+    other = msgspec.structs.replace(RECIPE, prepare=PrepareSettings(size=32, seed=1))
+    with pytest.raises(SettingsError, match="prepared with other settings .*differ in seed"):
+        cross_validate(tiny_scans, out, other, folds=[1])

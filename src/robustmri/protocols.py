@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from robustmri.data.cohort import Cohort
+from robustmri.data.split import Split
 from robustmri.errors import SettingsError
 from robustmri.progress import Progress, silent
 from robustmri.provenance import atomic_file
-from robustmri.recipes import Recipe, load_recipe, load_toml
+from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.workflows import evaluate, harden, prepare, train
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def protocol(
     root = Path(out)
     if not (root / "cohort").is_dir():
         prepare(source, root / "cohort", settings=recipe.prepare, progress=stage("1/6 prepare"))
+    _refuse_other(root / "cohort", recipe.prepare)
     train(root / "cohort", root / "standard", settings=recipe.train, progress=stage("2/6 train"))
     before = evaluate(
         root / "standard", root / "cohort", root / "before", settings=recipe.evaluate, title=title,
@@ -69,6 +72,21 @@ def protocol(
         partial.write_text(as_markdown(table), encoding="utf-8")
     progress("6/6 report", 1, 1)
     return table
+
+
+def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
+    """A cohort that was prepared before must be the one that the recipe asks for."""
+    cohort, split = Cohort.open(folder), Split.load(folder)
+    there = {"size": cohort.size, "intensity": cohort.intensity, "split": split.kind, "seed": split.seed}
+    asked = {name: getattr(wanted, name) for name in there}
+    if split.kind == "folds":
+        there, asked = there | {"fold": split.fold}, asked | {"fold": wanted.fold or 1}
+    differ = [name for name in there if there[name] != asked[name]]
+    if differ:
+        raise SettingsError(
+            f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). Choose another --out, or "
+            "remove it."
+        )
 
 
 def demo(out: str | Path, *, overrides: Iterable[str] = (), progress: Progress = silent) -> Table:

@@ -14,6 +14,7 @@ from robustmri.progress import Progress, part_of, silent
 from robustmri.protocols import protocol
 from robustmri.provenance import atomic_file, write_json
 from robustmri.recipes import Recipe, change_settings
+from robustmri.threat.eps import parse_eps
 from robustmri.workflows import SCRATCH, evaluate, harden, pool, train
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def ablate(
         cohort: folder made by `prepare`.
         out: folder for standard/, a folder for each variant and seed, ablation.json and table.md.
         recipe: with `variants`; the first is what the others are compared with.
-        only: variants to run now, so that several machines can share the work; none: all.
+        only: variants to run now, so that several machines can share the work; none: all. Let the first be done before
+            others join: they share its standard run.
         progress: told about every run.
 
     Returns:
@@ -138,17 +140,24 @@ def _worth_table(worth: Sequence[Worth], recipe: Recipe) -> Table:
     def cell(share: Share) -> str:
         return percent(share.accuracy) + ("" if share.change is None else f" ({change(share.change[:3])})")
 
-    radii = recipe.evaluate.eps
+    written = {str(parse_eps(text)): text for text in (*recipe.evaluate.eps, *recipe.evaluate.curve)}
     rows = [
         [one.name, recipe.variants[one.name].about, *map(cell, (one.clean, *one.robust.values())),
          f"{one.seconds / 60:.1f}"]
         for one in worth
     ]  # fmt: skip
-    heads = ["Variant", "What differs", "Clean", *(f"Worst case, {eps}" for eps in radii), "Minutes"]
+    heads = [
+        "Variant",
+        "What differs",
+        "Clean",
+        *(f"Worst case, {written.get(eps, eps)}" for eps in worth[0].robust),
+        "Minutes",
+    ]
     seeds = f"{worth[0].runs} seeds" if worth[0].runs > 1 else f"seed {recipe.seeds[0]}"
     notes = [
         f"Validation patients, {seeds}; worst case over {', '.join(recipe.evaluate.attacks)}. In parentheses: points "
         f"against {worth[0].name}, slice by slice, with the 95 % interval by patient. The kept epoch was chosen on the "
-        "same slices, so the figures compare variants and are no result."
+        "same slices, so the figures compare variants and are no result. The intervals draw patients, not trainings: "
+        "what another seed would change is not in them."
     ]
     return Table(heads, rows, notes)

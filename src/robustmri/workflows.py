@@ -182,7 +182,7 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
             return
         if not path.exists():  # Still: what else is there may be of a process beside this one.
             raise DataError(f"{path.parent} is not empty and holds no run. Choose another --out.")
-    before = read_json(path)
+    before, settings = _decisive(read_json(path)), _decisive(settings)
     if before != settings:
         names = [name for name in settings if before.get(name) != settings[name]]
         inner = [
@@ -196,6 +196,16 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
             f"{path.parent} holds a run with other settings (they differ in {', '.join(inner or names)}). Choose "
             "another --out, or remove it."
         )
+
+
+def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those of a training that say who computes and who is told."""
+    return {
+        stage: {name: value for name, value in inner.items() if name not in ("devices", "nodes", "logger")}
+        if isinstance(inner, dict)
+        else inner
+        for stage, inner in settings.items()
+    }
 
 
 def evaluate(

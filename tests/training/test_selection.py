@@ -13,6 +13,7 @@ from robustmri.training.selection import (
     explain_choice,
     pareto_front,
     read_epochs,
+    refuge,
     watch,
     worth_keeping,
 )
@@ -131,15 +132,19 @@ COLLAPSE = [
         (run((80, 75), fgsm=0.6), "gradient masking", None),
         ([*run((80, 50)), *run((80, 75), start=2, zero=0.1)], "gradient masking", 1),
         ([*run((80, 60), eps=0.01), *run((80, 75), start=2, zero=0.1)], "gradient masking", 1),
+        ([*run((80, 20), eps=0.02), row(2, 0.9, 0.03, 0.04, fgsm=0.85)], "collapse", 1),
+        ([*run((80, 20), eps=0.02), row(2, 0.9, 0.03, 0.03, fgsm=0.85)], "collapse", 1),
+        ([*run((80, 50)), row(2, 0.3, 0.0, 0.04, loss=float("nan"))], "divergence", 1),
     ],
     ids=["several steps fail, one does not", "no single step measured", "and clean falls, but so does the loss",
-         "never robust", "many steps weaker than one", "at once", "no gradients", "as the ramp ends"],
+         "never robust", "many steps weaker than one", "at once", "no gradients", "as the ramp ends",
+         "collapse as the ramp ends", "collapse within the ramp", "no loss any more"],
 )  # fmt: skip
 def test_an_alarm(rows, kind, back_to):
     alarm = watch(rows)
     assert (alarm.kind, alarm.epoch, alarm.back_to) == (kind, rows[-1].epoch, back_to)
     assert alarm.sentence.startswith(f"Epoch {rows[-1].epoch}: ")
-    assert f"{rows[-1].validation_robust_accuracy:.1%}" in alarm.sentence
+    assert kind == "divergence" or f"{rows[-1].validation_robust_accuracy:.1%}" in alarm.sentence
     assert not alarm.ends_training
     assert watch(rows[:-1]) is None
 
@@ -151,6 +156,28 @@ def test_an_epoch_that_went_astray_is_not_kept():
     masked = [*run((80, 50)), *run((80, 75), start=2, fgsm=0.6)]
     assert choose(masked).epoch == 1
     assert choose(masked[1:]).epoch == 2, "where all are, one has to be"
+
+
+def test_training_never_goes_back_to_an_epoch_that_went_astray():
+    """Not even where the only epochs at full eps are such."""
+    fallen = {"fgsm": 0.85, "loss": 0.3}
+    rows = [*run((80, 20), eps=0.02), row(2, 0.9, 0.03, 0.04, **fallen), row(3, 0.9, 0.02, 0.04, **fallen)]
+    assert [(alarm.epoch, alarm.back_to) for alarm in alarms(rows)] == [(2, 1), (3, 1)]
+    rows.append(row(4, 0.8, 0.4, 0.04, fgsm=0.45))
+    assert choose(rows).epoch == 4
+    assert refuge(rows).epoch == 4
+
+
+def test_a_clean_cost_that_is_not_met_does_not_lead_back_to_the_least_robust():
+    rows = [*run((88, 10), (84, 30), (82, 45), (80, 50), fgsm=0.5), row(5, 0.9, 0.02, 0.04, fgsm=0.8)]
+    assert choose(rows[:4], clean_cost=1.0, reference=0.95).epoch == 1
+    assert watch(rows, clean_cost=1.0, reference=0.95).back_to == 4
+
+
+def test_without_a_sound_epoch_there_is_no_refuge():
+    assert refuge([]) is None
+    assert refuge([row(1, 0.9)]) is None
+    assert refuge(run((80, 75), fgsm=0.6)) is None
 
 
 def test_after_a_rollback_there_is_no_alarm_until_the_next():
@@ -245,6 +272,7 @@ def test_rows_of_older_runs_can_be_read():
 
 def test_the_log_of_a_run_is_read_back(tmp_path):
     rows = [row(1, 0.5, 0.25, 0.02, fgsm=0.5), row(2, 0.5, None, 0.04, zero=0.0)]
+    rows.append(row(3, 0.5, 0.0, 0.04, loss=float("inf")))
     with open(tmp_path / "epochs.csv", "w", newline="") as stream:
         table = csv.DictWriter(stream, Epoch.__struct_fields__)
         table.writeheader()

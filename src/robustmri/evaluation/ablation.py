@@ -13,6 +13,7 @@ from robustmri.errors import ResultError
 from robustmri.evaluation.intervals import Difference, Interval, cluster_bootstrap, paired_difference
 from robustmri.evaluation.metrics import CLEAN, WORST, Column, find_right, find_settings
 from robustmri.evaluation.summary import columns_of
+from robustmri.threat.eps import Eps
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -36,7 +37,7 @@ class Worth(msgspec.Struct, frozen=True, kw_only=True):
         name: of the variant.
         runs: trainings it was measured on.
         clean: on untouched slices.
-        robust: the worst case at each radius, by the radius as the user wrote it.
+        robust: the worst case at each radius, by the radius with its units.
         by_seed: clean accuracy of each training, and its worst cases in the order of `robust`.
         seconds: that a training took, on average.
     """
@@ -99,7 +100,11 @@ def _read(folder: str | Path) -> _Right:
         if attack in (CLEAN, WORST):
             ordered = rows[np.argsort(columns["index"][rows])]
             groups = columns["group"][ordered].astype(str)
-            kept[CLEAN if attack == CLEAN else f"{budget.eps:.4g} {budget.eps_units}"] = right[ordered]
+            kept[
+                CLEAN
+                if attack == CLEAN
+                else str(Eps(budget.eps, "normalised" if budget.eps_units == "normalised" else "image"))
+            ] = right[ordered]
     if groups is None or len(kept) < 2:
         raise ResultError(f"{folder} has no worst case to compare. Evaluate with an attack that has a radius.")
     return _Right(kept, groups)

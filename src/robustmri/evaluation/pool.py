@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -50,7 +50,7 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         first.split,
         fold=first.split.fold if len(parts) == 1 else None,
         fingerprint=fingerprint([part.split.fingerprint for part in parts]),
-        note=f"{len(parts)} evaluations pooled, each of a network of its own. " + first.split.note,
+        note=f"{len(parts)} evaluations of disjoint test sets pooled, each of a network of its own.",
         n_slices=len(np.unique(columns["index"])),
         n_patients=len(np.unique(columns["group"].astype(str))),
         leakage=_merge([part.split.leakage for part in parts]),
@@ -79,7 +79,7 @@ def _refuse_unlike(
             "cohorts": (first.cohort.fingerprint, part.cohort.fingerprint),
             "settings": tuple({**one.settings["evaluate"], **shown_apart} for one in (first, part)),
             "objectives": (first.model.objective, part.model.objective),
-            "networks": (first.model.backbone, part.model.backbone),
+            "trainings": tuple(_training_of(one) for one in (first, part)),
         }
         for what, (expected, came) in facts.items():
             if expected != came:
@@ -94,6 +94,12 @@ def _refuse_unlike(
                 "disjoint test sets, as prepare --split folds makes them."
             )
         seen |= slices
+
+
+def _training_of(part: RobustnessReport) -> dict[str, Any]:
+    """What decides how a network was trained, the random numbers aside."""
+    aside = ("seed", "devices", "nodes", "logger")
+    return {name: value for name, value in part.model.training.items() if name not in aside}
 
 
 def _merge(parts: Sequence[Sequence[Check]]) -> list[Check]:

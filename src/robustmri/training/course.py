@@ -8,7 +8,16 @@ from typing import NamedTuple
 import msgspec
 from torch import Tensor, nn
 
-from robustmri.training.selection import Alarm, Epoch, alarms, choose, explain_choice, watch, worth_keeping
+from robustmri.training.selection import (
+    Alarm,
+    Epoch,
+    alarms,
+    choose,
+    explain_choice,
+    refuge,
+    watch,
+    worth_keeping,
+)
 from robustmri.training.settings import TrainSettings
 
 Weights = dict[str, Tensor]
@@ -32,7 +41,7 @@ class Course:
         clean_cost: see `choose`.
         reference: see `choose`.
         history: a row for each epoch, also those that training went back from.
-        kept: weights of the epochs that may still be chosen, by their number.
+        kept: weights of the epochs that may still be chosen or gone back to, by their number.
     """
 
     clean_cost: float | None = None
@@ -55,7 +64,7 @@ class Course:
         return float(CAUTION ** sum(_goes_back(alarm) for alarm in self.alarms))
 
     def add(self, row: Epoch, network: nn.Module) -> Weights | None:
-        """Take in an epoch and, if it may be chosen, the weights of `network`.
+        """Take in an epoch and, if it may be chosen or gone back to, the weights of `network`.
 
         Returns:
             Weights to go back to, where the epoch shows that training went astray.
@@ -66,7 +75,11 @@ class Course:
         if alarm:
             self.alarms.append(alarm)
             back = self.kept[alarm.back_to] if _goes_back(alarm) and alarm.back_to is not None else None
-        wanted = {at.epoch for at in worth_keeping(self.history, clean_cost=self.clean_cost, reference=self.reference)}
+        rows = [
+            *worth_keeping(self.history, clean_cost=self.clean_cost, reference=self.reference),
+            refuge(self.history),
+        ]
+        wanted = {at.epoch for at in rows if at}
         self.kept = {epoch: weights for epoch, weights in self.kept.items() if epoch in wanted}
         if row.epoch in wanted:
             self.kept[row.epoch] = {name: value.detach().clone() for name, value in network.state_dict().items()}

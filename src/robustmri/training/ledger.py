@@ -61,6 +61,16 @@ def take_down(ledger: Ledger | None, row: Epoch) -> None:
         warnings.warn(f"the ledger does not take down epoch {row.epoch}: {error}", stacklevel=2)
 
 
+def close(ledger: Ledger | None) -> None:
+    """The run has come to its end."""
+    if not ledger:
+        return
+    try:
+        ledger.finalize("success")
+    except Exception as error:
+        warnings.warn(f"the ledger does not take down that the run has ended: {error}", stacklevel=2)
+
+
 def check_installed(logger: str) -> None:
     """Refuse a ledger whose package is missing.
 

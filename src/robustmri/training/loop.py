@@ -26,11 +26,11 @@ from robustmri.training.batches import Examples, Part, batches, steps_of
 from robustmri.training.cost import MEASURED, Cost, expected_cost
 from robustmri.training.course import Choice, safer
 from robustmri.training.launch import launch
-from robustmri.training.ledger import open_ledger, take_down
+from robustmri.training.ledger import close, open_ledger, take_down
 from robustmri.training.minimax import Objective
 from robustmri.training.objectives import objective_of
 from robustmri.training.schedule import eps_at, learning_rate
-from robustmri.training.selection import Epoch
+from robustmri.training.selection import Epoch, refuge
 from robustmri.training.settings import TrainSettings
 from robustmri.training.state import Stateful, resume, save
 from robustmri.training.validation import validate
@@ -68,7 +68,7 @@ def fit(
         progress: told after each step, on the first process.
 
     Raises:
-        RobustMRIError: the loss is not finite any more, or another process has ended.
+        RobustMRIError: the loss is not finite any more and no sound epoch lies behind, or another process has ended.
         SettingsError: as many processes as the settings ask for cannot be had.
     """
     fabric = launch(settings.devices, settings.nodes, precision=_fabric_precision(settings))
@@ -116,7 +116,7 @@ def fit(
                 if first:
                     progress("training", turn * steps + step + 1, turns * steps, course.note)
             loss = float(fabric.all_reduce(torch.stack(losses).mean()))
-            if not math.isfinite(loss):
+            if not math.isfinite(loss) and not refuge(course.history):
                 raise RobustMRIError(
                     f"The loss is {loss} in epoch {turn + 1}; this run cannot go on. Start another one, in another "
                     f"--out, with a lower learning_rate (now {settings.learning_rate:g})."
@@ -143,8 +143,7 @@ def fit(
             take_down(ledger, row)
             fabric.barrier()
 
-    if ledger:
-        ledger.finalize("success")
+    close(ledger)
     choice = course.choice()
     classifier.load_state_dict(course.kept[choice.row.epoch])
     classifier = collapsed(classifier)
@@ -249,5 +248,9 @@ def _optimiser(classifier: nn.Module, settings: TrainSettings) -> torch.optim.Op
         {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.SGD(
-        groups, settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay, nesterov=True
+        groups,
+        settings.learning_rate,
+        settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.momentum > 0,
     )

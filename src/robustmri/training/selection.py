@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -10,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-Failure = Literal["collapse", "gradient masking", "robust overfitting"]
+Failure = Literal["divergence", "collapse", "gradient masking", "robust overfitting"]
 
 COLLAPSE_SHARE = 0.5
 """Collapse: more than this share of the best robust accuracy is gone. Wong 2020 and Andriushchenko and Flammarion 2020
@@ -86,7 +87,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: what went wrong.
         epoch: the epoch that showed it.
-        back_to: the epoch to go back to, which is the one that was kept before; None if there is none.
+        back_to: the epoch to go back to, see `refuge`; None if there is none.
         sentence: what happened, with its numbers.
     """
 
@@ -147,6 +148,16 @@ def worth_keeping(
     return [choose(history, clean_cost=clean_cost, reference=reference)]
 
 
+def refuge(history: Sequence[Epoch]) -> Epoch | None:
+    """The epoch to go back to once training has gone astray: the best sound one at the largest eps that any was at.
+
+    Not what `choose` names: a clean cost that no epoch meets yet would lead back to the least robust one. None if no
+    attacked epoch was sound.
+    """
+    sound = [row for n, row in enumerate(history) if row.eps > 0 and not _spoiled(history[: n + 1])]
+    return max(sound, key=lambda row: (row.eps, row.merit, row.epoch), default=None)
+
+
 def explain_choice(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> str:
     """Why `choose` chose, in a sentence."""
     row = choose(history, clean_cost=clean_cost, reference=reference)
@@ -168,9 +179,11 @@ def explain_choice(history: Sequence[Epoch], *, clean_cost: float | None = None,
 def watch(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> Alarm | None:
     """Whether the last epoch shows that training went astray; a pure function of the rows.
 
+    - divergence: the loss is not finite.
     - collapse (catastrophic overfitting): at full eps the guard's accuracy has lost more than half of its best and more
-      than 15 points, while a single step is withstood as before. Where no single step was measured: while clean
-      accuracy held or the loss fell.
+      than 15 points, while a single step is withstood as before; or, from the second epoch on, a single step is
+      withstood by 50 points more than several. Where no single step was measured: while clean accuracy held or the loss
+      fell.
     - gradient masking: the guard is weaker than its own first step, or slices have no gradient: its accuracy is not to
       be trusted.
     - robust overfitting: with a small learning rate, the guard's accuracy stays below its best stretch while the loss
@@ -190,9 +203,8 @@ def watch(history: Sequence[Epoch], *, clean_cost: float | None = None, referenc
     if found is None:
         return None
     kind, sentence = found
-    before = [row for row in history[:-1] if row.eps > 0]
-    back_to = choose(before, clean_cost=clean_cost, reference=reference).epoch if before else None
-    return Alarm(kind=kind, epoch=history[-1].epoch, back_to=back_to, sentence=sentence)
+    safe = refuge(history[:-1])
+    return Alarm(kind=kind, epoch=history[-1].epoch, back_to=safe.epoch if safe else None, sentence=sentence)
 
 
 def alarms(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> list[Alarm]:
@@ -229,6 +241,8 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
     last = history[-1]
     if last.validation_robust_accuracy is None:
         return None
+    if not math.isfinite(last.train_loss):
+        return "divergence", f"Epoch {last.epoch}: the loss is not finite any more ({last.train_loss})."
     robust, one_step, zero = last.robust_accuracy, last.validation_fgsm_accuracy, last.zero_gradient_share
     if zero is not None and zero > MANY_ZERO_GRADIENTS:
         return "gradient masking", (
@@ -240,6 +254,12 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
             f"Epoch {last.epoch}: accuracy is {robust:.1%} under many steps and {one_step:.1%} under one; the gradient "
             "misleads, and the first figure is not to be trusted."
         )
+    # Not in the first epoch of a repair, which may still be the network that was broken.
+    if one_step is not None and one_step - robust >= ONE_STEP_ONLY and any(row.eps > 0 for row in history[:-1]):
+        return "collapse", (
+            f"Epoch {last.epoch}: the network withstands one step ({one_step:.1%}) and not several ({robust:.1%}): "
+            "catastrophic overfitting."
+        )
     before = _at_full_eps(history)[:-1]
     if not before:
         return None
@@ -248,8 +268,7 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
     if not (fall > COLLAPSE_SHARE * peak.robust_accuracy and fall > COLLAPSE_POINTS):
         fall = 0.0
     if one_step is not None:
-        gap = one_step - robust
-        if gap >= ONE_STEP_ONLY or (fall and gap >= ONE_STEP_GAP):
+        if fall and one_step - robust >= ONE_STEP_GAP:
             return "collapse", (
                 f"Epoch {last.epoch}: the network withstands one step ({one_step:.1%}) and not several ({robust:.1%}, "
                 f"after {peak.robust_accuracy:.1%} in epoch {peak.epoch}): catastrophic overfitting."
@@ -269,7 +288,7 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
 def _overfits(
     history: Sequence[Epoch], clean_cost: float | None, reference: float | None
 ) -> tuple[Failure, str] | None:
-    rows, n = _at_full_eps(history), OVERFITTING_PATIENCE
+    rows, n = [row for row in _at_full_eps(history) if math.isfinite(row.train_loss)], OVERFITTING_PATIENCE
     last = rows[-n:]
     if len(rows) < 2 * n or last[0].learning_rate > DECAYED * max(row.learning_rate for row in history):
         return None

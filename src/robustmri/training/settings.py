@@ -127,6 +127,16 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"swa_from_epoch must be below epochs, got {self.swa_from_epoch} and {self.epochs}: nothing would be "
                 "averaged."
             )
+        if self.average == "swa" and self.dual_batch_norm:
+            raise SettingsError(
+                'average = "swa" re-estimates batch-norm on clean images, which dual_batch_norm keeps apart: set one '
+                "of them off."
+            )
+        if self.attacked and self.eps_ramp_epochs >= self.epochs:
+            raise SettingsError(
+                f"eps_ramp_epochs must be below epochs, got {self.eps_ramp_epochs:g} and {self.epochs}: no epoch would "
+                "meet the whole eps."
+            )
         if self.clean_share and self.objective not in ("adversarial", "one-step"):
             raise SettingsError(
                 f'clean_share belongs to "adversarial" and "one-step", and not to "{self.objective}". Set it to 0.'

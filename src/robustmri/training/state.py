@@ -39,6 +39,8 @@ def save(run: Path, parts: Mapping[str, Stateful], course: Course) -> None:
     """
     state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
     state |= {"history": [msgspec.to_builtins(row) for row in course.history], "kept": course.kept}
+    # Not to be measured again: which weights were let go was decided by this very number.
+    state["reference"] = course.reference
     # Bytes first: on a full disk torch's own writer raises an error that does not say so.
     content = io.BytesIO()
     torch.save(state, content)
@@ -67,7 +69,8 @@ def resume(
         state = torch.load(path, map_location=device, weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        return Course(clean_cost, reference, msgspec.convert(state["history"], list[Epoch]), state["kept"])
+        history = msgspec.convert(state["history"], list[Epoch])
+        return Course(clean_cost, state.get("reference", reference), history, state["kept"])
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be used to go on ({error}). Remove it to start this run from its beginning."

@@ -12,7 +12,7 @@ from robustmri.attacks import PGD, fgsm
 from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Attack
 from robustmri.models.dual_norm import collapsed
-from robustmri.models.optimised import OptimisedView
+from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.threat_model import ThreatModel
 from robustmri.training.batches import Examples
 from robustmri.training.objectives import threat_of
@@ -37,7 +37,8 @@ def validate(classifier: nn.Module, validation: Examples, settings: TrainSetting
     The guard is PGD on the margin, which no training attack climbs, on `guard_slices` of the slices.
     """
     network = collapsed(classifier)
-    view = OptimisedView(network, validation.images)
+    precision: Precision | None = None if settings.precision == "auto" else settings.precision
+    view = OptimisedView(network, validation.images, precision=precision)
     with torch.no_grad():
         logits = torch.cat([view(part) for part in validation.images.split(AT_ONCE)])
     right = logits.argmax(1) == validation.labels
