@@ -192,7 +192,7 @@ def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
 
 def objective_of(settings: TrainSettings, classifier: Classifier) -> Objective:
     """The objective that the settings name, with its helper terms."""
-    smoothing, ramp, share = settings.label_smoothing, settings.eps_ramp_epochs, settings.clean_share
+    smoothing, ramp, share = settings.label_smoothing, settings.ramp_epochs, settings.clean_share
     if not settings.attacked:
         return standard(smoothing)
     threat = threat_of(settings, classifier)
