@@ -165,5 +165,5 @@ def test_what_an_ablation_refuses(tiny_cohort, tmp_path):
 def test_a_story_refuses_a_cohort_that_was_prepared_otherwise(folds, tiny_scans):
     out, _, _ = folds
     other = msgspec.structs.replace(RECIPE, prepare=PrepareSettings(size=32, seed=1))
-    with pytest.raises(SettingsError, match="prepared with other settings .*differ in seed"):
+    with pytest.raises(SettingsError, match=r"prepared with other settings .*differ in seed"):
         cross_validate(tiny_scans, out, other, folds=[1])

@@ -128,6 +128,17 @@ def test_a_killed_run_goes_on(tiny_cohort, tmp_path):
     assert sorted(path.name for path in cut.iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
 
 
+def test_a_run_may_go_on_without_its_ledger(tiny_cohort, tmp_path):
+    """A server that is gone must not keep a night's training."""
+    pytest.importorskip("tensorboard")
+    with pytest.raises(Killed):
+        train(tiny_cohort, tmp_path / "run", **FAST, logger="tensorboard", progress=stop_at(5))
+    train(tiny_cohort, tmp_path / "run", **FAST)
+    assert len(read_epochs(tmp_path / "run")) == 2
+    with pytest.raises(SettingsError, match=r"differ in train\.seed\)"):
+        train(tiny_cohort, tmp_path / "run", **FAST, seed=3)
+
+
 def test_killed_while_the_folder_was_claimed(tiny_cohort, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".settings.json.0badcafe.partial").write_text('{"tra')

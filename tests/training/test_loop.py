@@ -63,10 +63,11 @@ def test_hardening_is_more_than_training(train_for, tmp_path):
 
 
 SMOOTH = {**ADVERSARIAL, "ema_decay": 0.9, "weight_perturbation": "awp"}
-BOTH = {**ADVERSARIAL, "objective": "trades", "dual_batch_norm": True, "average": "swa", "swa_from_epoch": 1}
+BOTH = {**ADVERSARIAL, "objective": "trades", "dual_batch_norm": True, "ema_decay": 0.9}
+SWA = {**ADVERSARIAL, "average": "swa", "swa_from_epoch": 1}
 
 
-@pytest.mark.parametrize("settings", [{}, SMOOTH, BOTH], ids=["standard", "adversarial", "trades"])
+@pytest.mark.parametrize("settings", [{}, SMOOTH, BOTH, SWA], ids=["standard", "adversarial", "trades", "swa"])
 @pytest.mark.parametrize("step", [2, 4, 8], ids=["in epoch 1", "in epoch 2", "in epoch 3"])
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(train_for, tmp_path, settings, step):
     whole, kept = train_for(tmp_path / "whole", **settings)
@@ -264,6 +265,39 @@ def test_after_a_collapse_it_goes_on_from_the_best_epoch(train_for, tmp_path, sc
     assert [alarm.kind for alarm in choice.alarms] == ["collapse"]
     sound = [learning_rate(3.0, TrainSettings(**ONE_STEP, warmup_epochs=1.0)), float(rows[3]["learning_rate"])]
     assert sound[1] == pytest.approx(sound[0] / 2)
+
+
+def test_a_loss_that_is_lost_does_not_cost_the_epochs_before(train_for, tmp_path, scripted, monkeypatch):
+    scripted((0.9, 0.5, 0.5), (0.9, 0.6, 0.6), (0.3, 0.0, 0.0), (0.9, 0.55, 0.6))
+    from robustmri.training import loop
+
+    step, seen = loop._step, []
+
+    def third_epoch_diverges(*arguments):
+        seen.append(1)
+        loss = step(*arguments)
+        return loss * math.nan if len(seen) == 8 else loss
+
+    monkeypatch.setattr(loop, "_step", third_epoch_diverges)
+    kept, choice = train_for(tmp_path, **ONE_STEP)
+    assert [alarm.kind for alarm in choice.alarms] == ["divergence"]
+    assert choice.alarms[0].back_to == choice.row.epoch == 2
+    assert all(torch.isfinite(value).all() for value in kept.state_dict().values())
+    assert [row["alarm"] for row in epochs_of(tmp_path)] == ["", "", "divergence", ""]
+
+
+def test_the_clean_cost_of_a_resumed_run_is_counted_from_the_same_number(train_for, tmp_path, fresh, scripted):
+    settings = {"objective": "adversarial", "eps": "0.03", "attack_steps": 1, "clean_cost": 2, "epochs": 3}
+    scripted((0.92,), (0.91, 0.3), (0.90, 0.5))
+    with pytest.raises(Killed):
+        train_for(tmp_path, start=fresh(), **settings, progress=stop_at(7))
+    scripted((0.97,), (0.85, 0.7))
+    _, choice = train_for(tmp_path, start=fresh(), **settings)
+    assert choice.row.epoch == 2, "2 points below 0.92; the machine that goes on measured 0.97"
+
+
+def test_without_momentum_there_is_none_of_nesterov(train_for, tmp_path):
+    train_for(tmp_path, epochs=1, momentum=0.0)
 
 
 def test_a_long_run_says_what_it_will_cost_and_is_not_changed_by_that(train_for, tmp_path, monkeypatch):

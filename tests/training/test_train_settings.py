@@ -37,6 +37,7 @@ def test_an_eps_that_is_none_is_refused_before_training(eps):
         ({"objective": "mart", "label_smoothing": 0.1}, 'label_smoothing has no meaning in "mart"'),
         ({"objective": "adversarial", "dual_batch_norm": True}, "dual_batch_norm needs .* clean and at attacked"),
         ({"dual_batch_norm": True}, "dual_batch_norm needs"),
+        ({"objective": "trades", "dual_batch_norm": True, "average": "swa"}, "re-estimates batch-norm on clean images"),
     ],
     ids=str,
 )
@@ -63,3 +64,9 @@ def test_settings_that_go_together(together):
 def test_all_but_standard_training_meets_attacked_images():
     names = ["standard", "adversarial", "one-step", "free", "trades", "mart"]
     assert [TrainSettings(objective=name).attacked for name in names] == [False, True, True, True, True, True]
+
+
+def test_a_short_run_meets_the_whole_eps_too():
+    assert TrainSettings(epochs=1, eps_ramp_epochs=5.0).ramp_epochs == 0
+    assert TrainSettings(epochs=40, eps_ramp_epochs=5.0).ramp_epochs == 5.0
+    assert TrainSettings(epochs=3, eps_ramp_epochs=5.0).ramp_epochs == 2

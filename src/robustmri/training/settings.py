@@ -38,8 +38,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         norm: "linf" or "l2".
         attack_steps: steps of the training attack.
         attack_step_size: length of a step, as a fraction of eps.
-        eps_ramp_epochs: eps grows linearly from zero over so many epochs, and over half of a run that is shorter than
-            two such ramps.
+        eps_ramp_epochs: eps grows linearly from zero over so many epochs, and over all but the last of a shorter run.
         beta: weight of the divergence in "trades" (6 in its paper) and "mart" (5).
         replays: of "free": optimiser steps on each batch; the epochs are divided by it.
         clean_share: of "adversarial" and "one-step": share of the loss that is on clean images.
@@ -103,8 +102,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ramp_epochs(self) -> float:
-        """Epochs until the whole eps is met; a short run meets it too."""
-        return min(self.eps_ramp_epochs, self.epochs / 2)
+        """Epochs until the whole eps is met: a short run meets it in its last one."""
+        return min(self.eps_ramp_epochs, self.epochs - 1)
 
     def __post_init__(self) -> None:
         parse_eps(self.eps)
