@@ -48,6 +48,17 @@ def test_whoever_takes_an_image_sees_the_same(learn, accumulate, ranks):
     assert sorted(dealt(learn, seed=1)[0]) != sorted(alone[0])
 
 
+def test_an_image_that_is_left_over_joins_the_batch_before(learn):
+    """Alone it would give batch-norm statistics of one image."""
+    n = len(learn.labels)
+    for size, expected in ((n - 1, [n]), (n - 2, [n - 2, 2]), (n, [n]), (n + 1, [n])):
+        parts = [part for (part,) in batches(learn, TrainSettings(batch_size=size, augment="none"), 0)]
+        assert [len(part.batch.labels) for part in parts] == expected
+        found = torch.cat([part.batch.images for part in parts]).flatten(1).sum(1).sort().values
+        torch.testing.assert_close(found, learn.images.flatten(1).sum(1).sort().values)
+        assert [part.weight for part in parts] == [1.0] * len(expected)
+
+
 def test_numbers_are_those_that_a_generator_would_give(learn):
     """So runs that were made before numbers were dealt stay what they were."""
     (part,) = next(batches(learn, TrainSettings(batch_size=16, seed=5), 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,8 +35,13 @@ class Part(NamedTuple):
 
 
 def steps_of(n: int, settings: TrainSettings) -> int:
-    """Steps of one pass over `n` images."""
-    return math.ceil(n / settings.batch_size)
+    """Steps of one pass over `n` images; one that is left over joins the batch before, since batch-norm needs company.
+
+    >>> [steps_of(n, TrainSettings(batch_size=32)) for n in (1, 32, 33, 34, 65)]
+    [1, 1, 1, 2, 2]
+    """
+    whole, rest = divmod(n, settings.batch_size)
+    return max(1, whole + (rest > 1))
 
 
 def batches(
@@ -59,8 +63,9 @@ def batches(
     n, change = len(examples.labels), augmentation(settings.augment)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(settings.seed, turn)))
     steps = steps_of(n, settings)
-    for step, chosen in enumerate(order.split(settings.batch_size)):
-        rows = chosen.to(examples.images.device)
+    for step in range(steps):
+        first = step * settings.batch_size
+        rows = order[first : n if step == steps - 1 else first + settings.batch_size].to(examples.images.device)
         seed = seed_of(settings.seed, turn, step, 0)
         images, labels = change(examples.images[rows], seed), examples.labels[rows]
         numbers = torch.randint(2**62, (len(rows),), generator=torch.Generator().manual_seed(seed)).tolist()
