@@ -229,7 +229,8 @@ def test_version_and_recipes(robustmri):
     status, out, _ = robustmri("recipes")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [
-        "ablation", "demo", "folds-cpu", "folds-gpu", "poster-cpu", "poster-gpu", "quick", "standard", "strong",
+        "ablation", "demo", "folds-cpu", "folds-gpu", "poster-cpu", "poster-gpu", "poster-small", "quick",
+        "standard", "strong",
     ]  # fmt: skip
 
 

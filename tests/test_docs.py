@@ -267,3 +267,14 @@ def test_plain_text(page):
     text = page.read_text(encoding="utf-8")
     assert text.isascii()
     assert text.endswith("\n")
+
+
+def test_tables_of_results_are_those_of_the_files():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- /\1 -->", page, re.DOTALL)
+    assert {name for name, _ in shown} == {path.parent.name for path in (ROOT / "results").glob("*/table.md")}
+    for name, table in shown:
+        stored = (ROOT / "results" / name / "table.md").read_text(encoding="utf-8")
+        rows = [line for line in stored.splitlines() if line.startswith("|")]
+        # These pages are ASCII, minus signs too.
+        assert table.splitlines() == [row.replace("\N{MINUS SIGN}", "-") for row in rows]

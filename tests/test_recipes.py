@@ -32,6 +32,7 @@ def test_the_packaged_recipes():
         "folds-gpu",
         "poster-cpu",
         "poster-gpu",
+        "poster-small",
         "quick",
         "standard",
         "strong",

@@ -217,7 +217,9 @@ def reproduce(
     name: Annotated[str, typer.Argument(help="poster")],
     data: Annotated[str, typer.Option(help="The figshare release, or another source with patient ids.")],
     out: Out,
-    preset: Annotated[str, typer.Option(help="cpu (narrow ResNet-18, 64 px) or gpu (ResNet-50, 224 px).")] = "cpu",
+    preset: Annotated[
+        str, typer.Option(help="cpu (ResNet-18, 96 px), small (half as wide, 64 px) or gpu (ResNet-50, 224 px).")
+    ] = "cpu",
     images: Images = True,
     set_: Set = None,
 ) -> None:

@@ -111,7 +111,7 @@ def reproduce(
         name: "poster".
         source: the figshare release, or any source with patient ids.
         out: folder, see `protocol`.
-        preset: "cpu" (a narrow ResNet-18 at 64 px) or "gpu" (ResNet-50 at 224 px).
+        preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px) or "gpu" (ResNet-50 at 224 px).
         images: whether the report shows slices.
         overrides: single settings, such as "harden.epochs=10".
         progress: told about every stage.
