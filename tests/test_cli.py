@@ -176,7 +176,7 @@ def test_folds_may_be_run_one_after_another(robustmri, tiny_scans, tmp_path):
     assert "fold 2, 2/6 train" not in err
     assert "fold 5, 2/6 train" in err
     page = (tmp_path / "folds" / "report.html").read_text(encoding="utf-8")
-    assert "5 evaluations pooled" in page
+    assert "5 evaluations of disjoint test sets pooled" in page
 
 
 def test_variants_of_a_recipe_are_compared(robustmri, tiny_cohort, tmp_path):
