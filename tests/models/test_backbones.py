@@ -20,7 +20,7 @@ def vit():
     return build_network("vit", 3, 32).eval()
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_are_as_many_as_torchvisions(name):
     with torch.device("meta"):
         network = build_network(name, 1000, 224)
@@ -28,7 +28,17 @@ def test_parameters_are_as_many_as_torchvisions(name):
     assert count == PUBLISHED[name] - 2 * PLANE[name] - CLASS_POSITION.get(name, 0)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_the_narrow_one_has_half_the_channels_of_its_namesake():
+    with torch.device("meta"):
+        whole, narrow = (build_network(name, 3, 64).state_dict() for name in ("resnet18", "resnet18-half"))
+    assert whole.keys() == narrow.keys()
+    assert {*PUBLISHED, "resnet18-half"} == set(BACKBONES)
+    for name, weight in whole.items():
+        if weight.dim() and not name.startswith("fc."):
+            assert narrow[name].shape[0] == weight.shape[0] // 2
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet18-half", "densenet121"])
 @pytest.mark.parametrize("size", [32, 50])
 def test_logits_of_grey_images_of_any_size(name, size):
     network = build_network(name, 4, size).eval()
