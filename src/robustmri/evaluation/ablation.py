@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -100,11 +100,8 @@ def _read(folder: str | Path) -> _Right:
         if attack in (CLEAN, WORST):
             ordered = rows[np.argsort(columns["index"][rows])]
             groups = columns["group"][ordered].astype(str)
-            kept[
-                CLEAN
-                if attack == CLEAN
-                else str(Eps(budget.eps, "normalised" if budget.eps_units == "normalised" else "image"))
-            ] = right[ordered]
+            radius = Eps(budget.eps, cast(Literal["image", "normalised"], budget.eps_units))
+            kept[CLEAN if attack == CLEAN else str(radius)] = right[ordered]
     if groups is None or len(kept) < 2:
         raise ResultError(f"{folder} has no worst case to compare. Evaluate with an attack that has a radius.")
     return _Right(kept, groups)
