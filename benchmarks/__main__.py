@@ -13,8 +13,8 @@ from benchmarks.inputs import Inputs, read_classifier, read_images
 from benchmarks.report import add_task, open_results
 from benchmarks.setting import FULL, QUICK
 from benchmarks.tasks import TASKS
+from robustmri.core.errors import RobustMRIError
 from robustmri.data.cohort import Cohort
-from robustmri.errors import RobustMRIError
 from robustmri.models.checkpoint import read_checkpoint
 
 

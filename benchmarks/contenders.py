@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from benchmarks.setting import Setting
-from robustmri.arrays import Images, Labels
 from robustmri.attacks import PGD, Attack, fgsm, make_attack
 from robustmri.attacks.cascade import Cascade
 from robustmri.attacks.minimal_eps import SmallestEps
+from robustmri.core.arrays import Images, Labels
 from robustmri.evaluation.attacked import TOLERANCE, attack_batch, quick, verify
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.norms import LINF, per_image

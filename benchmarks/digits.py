@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks import PGD
+from robustmri.core.arrays import Images, Labels
 from robustmri.models.backbones import build_classifier
 from robustmri.models.classifier import Classifier
 from robustmri.threat.threat_model import ThreatModel

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from benchmarks.contenders import OURS
 from benchmarks.inputs import Inputs
 from benchmarks.timing import Entry, race, ratios_of, row_of
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.engine import by_backpropagation, loss_against
 from robustmri.attacks.protocol import Predictor
+from robustmri.core.arrays import Images, Labels
 from robustmri.models.backbones import build_classifier
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, fast_precision, simplified

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.setting import FULL, Work
-from robustmri.arrays import Images, Labels
+from robustmri.core.arrays import Images, Labels
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from benchmarks.inputs import versions
-from robustmri.errors import DataError
+from robustmri.core.errors import DataError
+from robustmri.core.files import atomic_file, read_json, write_json
+from robustmri.core.provenance import describe_run
 from robustmri.models.optimised import fast_precision
-from robustmri.provenance import atomic_file, describe_run, read_json, write_json
 
 FORMAT_VERSION = 1
 RESULTS, PAGE = "benchmarks.json", "benchmarks.md"

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from robustmri.arrays import Images, Labels, Logits
+from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.models.classifier import Classifier
 
 

@@ -19,7 +19,7 @@ from benchmarks.memory import peaks
 from benchmarks.setting import Setting
 from benchmarks.timing import Entry, race, ratios_of, row_of
 from benchmarks.training import training_steps
-from robustmri.arrays import Images
+from robustmri.core.arrays import Images
 from robustmri.evaluation.attacked import verify
 from robustmri.evaluation.exact import logits_of
 from robustmri.threat.threat_model import ThreatModel

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.contenders import OURS
 from benchmarks.inputs import Inputs, is_there
 from benchmarks.timing import Entry, race, ratios_of, row_of
-from robustmri.arrays import Images, Labels
+from robustmri.core.arrays import Images, Labels
 from robustmri.models.backbones import build_classifier
 from robustmri.models.classifier import Classifier
 from robustmri.training.batches import Examples

@@ -139,7 +139,7 @@ def tiny_scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_cohort(tiny_scans: Path) -> Path:
     """The cohort folder of it, 32 px, split by patient. Read it, do not change it."""
-    from robustmri.workflows import prepare
+    from robustmri.verbs.prepare import prepare
 
     return prepare(tiny_scans, tiny_scans.parent / "cohort", size=32).root
 
@@ -164,7 +164,7 @@ def tiny_networks(monkeypatch: pytest.MonkeyPatch, use_tiny_networks: Callable[[
 @pytest.fixture(scope="session")
 def tiny_run(tiny_cohort: Path, use_tiny_networks: Callable[[pytest.MonkeyPatch], None]) -> Path:
     """A run folder with the small network trained on it; whoever loads it needs `tiny_networks`."""
-    from robustmri.workflows import train
+    from robustmri.verbs.train import train
 
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_networks(patch)

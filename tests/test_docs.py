@@ -19,8 +19,8 @@ import pytest
 import typer
 
 import robustmri
+from robustmri.app.cli import app
 from robustmri.attacks import ATTACKS, make_attack
-from robustmri.cli import app
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings, list_recipes, load_recipe
 from robustmri.training.settings import TrainSettings

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.losses import (
     boosted_cross_entropy,
     cross_entropy,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustmri.errors import SettingsError, ThreatModelError
+from robustmri.core.errors import SettingsError, ThreatModelError
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.backbones import BACKBONES
 from robustmri.recipes import Recipe, change_settings, list_recipes, load_recipe, load_toml

@@ -12,7 +12,7 @@ from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.training.batches import Examples
 from robustmri.training.loop import fit
 from robustmri.training.settings import TrainSettings
-from robustmri.workflows import evaluate
+from robustmri.verbs.evaluate import evaluate
 from tiny import CLASSES, SIZE, draw_slice, tiny_network
 
 ATTACKED = {"eps": "0.03", "attack_steps": 2, "guard_steps": 2}
@@ -57,7 +57,7 @@ def train(name: str, folder: Path) -> nn.Module:
 
 def main(folder: Path, checkpoint: Path, cohort: Path) -> None:
     """Everything once, in this process as in the other one."""
-    from robustmri import processes
+    from robustmri.core import processes
 
     for name in TRAININGS:
         kept = train(name, folder)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "prepare": "workflows",
-    "train": "workflows",
-    "harden": "workflows",
-    "evaluate": "workflows",
-    "pool": "workflows",
-    "demo": "protocols",
-    "cross_validate": "studies",
-    "ablate": "studies",
-    "reproduce": "protocols",
+    "prepare": "verbs.prepare",
+    "train": "verbs.train",
+    "harden": "verbs.train",
+    "evaluate": "verbs.evaluate",
+    "pool": "verbs.pool",
+    "demo": "verbs.reproduce",
+    "cross_validate": "verbs.cross_validate",
+    "ablate": "verbs.ablate",
+    "reproduce": "verbs.reproduce",
     "write_report": "report",
     "Cohort": "data.cohort",
     "Split": "data.split",
@@ -53,8 +53,8 @@ _HOME = {
     "bim": "attacks",
     "cw": "attacks",
     "load_recipe": "recipes",
-    "load_result": "results",
-    "RobustMRIError": "errors",
+    "load_result": "results.schema",
+    "RobustMRIError": "core.errors",
 }
 
 __all__ = [
@@ -122,19 +122,23 @@ if TYPE_CHECKING:
     from robustmri.attacks.spsa import SPSA
     from robustmri.attacks.transfer import Transfer
     from robustmri.attacks.universal import Universal, add_universal, learn_universal
+    from robustmri.core.errors import RobustMRIError
     from robustmri.data.cohort import Cohort
     from robustmri.data.split import Split
-    from robustmri.errors import RobustMRIError
     from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
     from robustmri.models.classifier import Classifier, ClassifierSpec
-    from robustmri.protocols import demo, reproduce
     from robustmri.recipes import load_recipe
     from robustmri.report import write_report
-    from robustmri.results import load_result
-    from robustmri.studies import ablate, cross_validate
+    from robustmri.results.schema import load_result
     from robustmri.threat.eps import parse_eps
     from robustmri.threat.threat_model import ThreatModel
-    from robustmri.workflows import evaluate, harden, pool, prepare, train
+    from robustmri.verbs.ablate import ablate
+    from robustmri.verbs.cross_validate import cross_validate
+    from robustmri.verbs.evaluate import evaluate
+    from robustmri.verbs.pool import pool
+    from robustmri.verbs.prepare import prepare
+    from robustmri.verbs.reproduce import demo, reproduce
+    from robustmri.verbs.train import harden, train
 
 
 def __getattr__(name: str) -> Any:

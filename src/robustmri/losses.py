@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from robustmri.arrays import Labels, Logits, PerImage
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Labels, Logits, PerImage
+from robustmri.core.errors import ThreatModelError
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> PerImage:

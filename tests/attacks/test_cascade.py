@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks import APGD, FMN, PGD, Cascade, Noise, apgd_t, fgsm, standard
-from robustmri.attacks.engine import Dealt, draw_seeds
-from robustmri.errors import ThreatModelError
+from robustmri.attacks.engine import SeededGenerator, draw_seeds
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L2_
 from robustmri.threat.threat_model import ThreatModel
 
@@ -34,7 +34,7 @@ def watched(attack, seen: list[int]):
 def test_dealt_numbers_are_the_ones_that_are_used():
     whole = draw_seeds(seeded(), n=3, each=2)
     own = torch.randint(2**62, (3,), generator=seeded()).tolist()
-    assert draw_seeds(Dealt([own[2], own[0]]), n=2, each=2) == [whole[2], whole[0]]
+    assert draw_seeds(SeededGenerator([own[2], own[0]]), n=2, each=2) == [whole[2], whole[0]]
 
 
 def test_each_member_sees_only_what_stands(trained, blobs):

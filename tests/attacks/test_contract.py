@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.attacks import ATTACKS
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustmri.attacks import ATTACKS, MINIMAL, PGD, CarliniWagnerL2, make_attack
 from robustmri.attacks.bisection import shorten
 from robustmri.attacks.engine import Found
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 

@@ -7,7 +7,7 @@ import torch
 
 from robustmri.attacks import PGD, cw
 from robustmri.attacks.minimal_eps import bracket_eps
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
@@ -88,7 +88,7 @@ def test_targets_and_masks_are_kept(trained, blobs):
     assert torch.isinf(found.high[labels == 2]).all()  # An image of the target's own class cannot be made so.
 
 
-def test_an_image_does_not_depend_on_its_company(trained, blobs):
+def test_an_image_does_not_depend_on_the_batch(trained, blobs):
     images, labels, attack = blobs[0][:12], blobs[1][:12], PGD(steps=5, stop_when_fooled=True)
     whole = bracket_eps(attack, trained, images, labels, ThreatModel(), RADII["linf"], generator=seeded())
     shared = seeded()

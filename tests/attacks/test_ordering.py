@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from robustmri.attacks import ATTACKS, PGD, bim, cw, fgsm, make_attack
-from robustmri.errors import SettingsError
+from robustmri.core.errors import SettingsError
 from robustmri.evaluation.sanity import ITERATIVE
 from robustmri.threat.threat_model import ThreatModel
 

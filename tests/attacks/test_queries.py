@@ -9,7 +9,7 @@ import torch
 
 from robustmri.attacks import SPSA, HopSkipJump, Square, cw
 from robustmri.attacks.engine import random_points
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 EPS = {"linf": 0.06, "l2": 0.5}

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from robustmri.attacks import ATTACKS, Entry, make_attack
-from robustmri.errors import SettingsError
+from robustmri.core.errors import SettingsError
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def test_the_hash_is_splitmix64():
 
 
 @pytest.mark.parametrize("draw", [uniforms, signs, normals])
-def test_a_stream_does_not_depend_on_its_company(draw):
+def test_a_stream_does_not_depend_on_the_batch(draw):
     streams = open_streams(torch.Generator().manual_seed(0), 4, torch.device("cpu"))
     assert torch.equal(draw(streams, 9)[[2]], draw(streams[[2]], 9))
     assert torch.equal(advance(streams)[[2]], advance(streams[[2]]))

@@ -13,12 +13,12 @@ import torch
 
 from robustmri.attacks import PGD, ThirdParty, find_entry, is_minimal, make_attack
 from robustmri.attacks.third_party import Opaque
-from robustmri.errors import SettingsError, ThreatModelError
+from robustmri.core.errors import SettingsError, ThreatModelError
 from robustmri.evaluation.attacked import attack_batch
-from robustmri.evaluation.cost import Cost, Limits
+from robustmri.evaluation.cost import AttackCost, Limits
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.threat.threat_model import ThreatModel
-from robustmri.workflows import evaluate
+from robustmri.verbs.evaluate import evaluate
 from tiny import read_outcomes, rows_of
 
 
@@ -110,13 +110,13 @@ def test_the_generator_decides_and_nothing_global_moves(name, trained, blobs):
     ids=str,
 )
 def test_a_spent_budget_breaks_it_off_and_leaves_the_images(name, threat, settings, limits, trained, blobs):
-    cost = Cost(24, limits)
+    cost = AttackCost(24, limits)
     done = run(name, trained, blobs, threat, cost=cost, **settings)
     assert cost.cut_short
     assert torch.equal(done.images, blobs[0][:24])
     assert cost.gradients <= 24 * (limits.gradients or torch.inf)
     assert cost.forwards <= 24 * (limits.forwards or torch.inf)
-    ample = Cost(24, Limits(seconds=60, gradients=10**6, forwards=10**6))
+    ample = AttackCost(24, Limits(seconds=60, gradients=10**6, forwards=10**6))
     whole, free = (run(name, trained, blobs, threat, cost=cost, **settings) for cost in (ample, None))
     assert not ample.cut_short
     assert torch.equal(whole.images, free.images)

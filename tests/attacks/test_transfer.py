@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from robustmri.attacks import RandomStep, Transfer, di_fgsm, fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.attacks.diversity import resize_and_pad, smooth
 from robustmri.attacks.streams import open_streams, uniforms
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 EPS = {"linf": 0.08, "l2": 0.6}

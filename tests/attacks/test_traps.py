@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from robustmri.attacks import PGD, CarliniWagnerL2, Noise, bim, fgsm, make_attack
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, worse_of
 from robustmri.attacks.rules import momentum, steepest
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L2_
 from robustmri.threat.threat_model import ThreatModel
 
@@ -190,7 +190,7 @@ def test_the_worse_of_two_points():
 def test_an_image_that_cannot_be_fooled_does_not_stop_the_others(trained, blobs):
     """One total cost for the batch rises as soon as one image's does, and ended the search for all of them."""
 
-    class Deaf(nn.Module):
+    class Constant(nn.Module):
         """Never mistakes images with a white corner for anything but class 0."""
 
         def forward(self, images: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def test_an_image_that_cannot_be_fooled_does_not_stop_the_others(trained, blobs)
     images[:4, :, 0, 0], labels[:4] = 1.0, 0
     mask = torch.ones(12, 12)
     mask[0, 0] = 0
-    attacked = CarliniWagnerL2(steps=30)(Deaf(), images, labels, ThreatModel("l2", mask=mask), generator=seeded())
+    attacked = CarliniWagnerL2(steps=30)(Constant(), images, labels, ThreatModel("l2", mask=mask), generator=seeded())
     alone = CarliniWagnerL2(steps=30)(trained, images[4:], labels[4:], ThreatModel("l2", mask=mask), generator=seeded())
     assert torch.equal(attacked[:4], images[:4])
     assert (trained(attacked[4:]).argmax(1) != labels[4:]).all()

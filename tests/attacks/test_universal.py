@@ -7,7 +7,7 @@ import torch
 
 from robustmri.attacks import Universal, add_universal, learn_universal
 from robustmri.attacks.engine import random_points
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 EPS = {"linf": 0.15, "l2": 1.2}

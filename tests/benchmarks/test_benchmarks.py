@@ -22,7 +22,7 @@ from benchmarks.report import HEADINGS, add_task, open_results, page_of
 from benchmarks.setting import QUICK, Setting
 from benchmarks.tasks import RADII, TASKS, judge_budget, judge_distance, standing
 from benchmarks.timing import Entry, Finish, race, ratio, ratios_of
-from robustmri.errors import DataError
+from robustmri.core.errors import DataError
 from robustmri.models.backbones import build_classifier
 from robustmri.models.checkpoint import save_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from PIL import Image, ImageDraw
 
-from robustmri.data.readers import LeftOut, RawSlice
+from robustmri.data.readers.source import LeftOut, RawSlice
 
 LABELS = ("meningioma", "glioma", "pituitary")
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "t1ce"

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scans import SliceList, draw, slices_of
 
+from robustmri.core.errors import DataError, RobustMRIError, SettingsError
 from robustmri.data.cases import group_of
 from robustmri.data.cohort import Cohort, write_cohort
 from robustmri.data.intensity import resize, scale
-from robustmri.data.readers import LeftOut, RawSlice
+from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.split import Split, make_split
-from robustmri.errors import DataError, RobustMRIError, SettingsError
 
 
 def one(**changes: object) -> RawSlice:

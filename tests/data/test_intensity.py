@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.intensity import resize, scale, to_uint16
-from robustmri.errors import DataError, SettingsError
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])

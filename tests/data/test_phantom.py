@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from robustmri.core.errors import SettingsError
 from robustmri.data.phantom import PhantomSource
 from robustmri.data.phantom.brain import brain_surface, skull_cavity
 from robustmri.data.phantom.canvas import Blob, Canvas, Tube
@@ -13,8 +14,7 @@ from robustmri.data.phantom.lesions import draw_lesion, push_along
 from robustmri.data.phantom.shapes import Waves, ellipsoid, merge, tube
 from robustmri.data.phantom.signal import TISSUES, Scanner, Tissue, spin_echo
 from robustmri.data.phantom.source import CLASSES, PLANES
-from robustmri.data.readers import RawSlice
-from robustmri.errors import SettingsError
+from robustmri.data.readers.source import RawSlice
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scans import SliceList, slices_of
 
+from robustmri.core.errors import DataError
 from robustmri.data.cohort import Cohort, write_cohort
 from robustmri.data.loaders import load_region
 from robustmri.data.regions import find_head, find_region, find_threshold
-from robustmri.errors import DataError
 
 
 def overlap(found: np.ndarray, expected: np.ndarray) -> float:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from scans import SHARED, SliceList, slices_of
 
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cases import Case, group_of
 from robustmri.data.cohort import Cohort, write_cohort
-from robustmri.data.readers import read_table
+from robustmri.data.readers.csv_table import read_table
 from robustmri.data.split import Split, make_split
-from robustmri.errors import DataError, SettingsError
 
 SETS = ("train", "validation", "test")
 

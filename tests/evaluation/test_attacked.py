@@ -63,7 +63,7 @@ def test_a_search_that_lies_is_caught_and_done_again(trained, blobs):
     assert torch.equal(lied.fooled, honest.fooled)
 
 
-def test_an_image_is_searched_in_the_same_way_in_any_company(trained, blobs):
+def test_an_image_is_searched_in_the_same_way_in_any_batch(trained, blobs):
     """With a liar, so that some images are searched twice, and with images that are not attacked at all."""
     images, labels = blobs[0][:40].double(), blobs[1][:40].clone()
     labels[::7] = (labels[::7] + 1) % 3

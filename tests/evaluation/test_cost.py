@@ -8,7 +8,7 @@ import torch
 from robustmri.attacks import PGD, CarliniWagnerL2, Noise
 from robustmri.evaluation import cost as accounts
 from robustmri.evaluation.attacked import attack_batch
-from robustmri.evaluation.cost import Cost, Limits, Metered
+from robustmri.evaluation.cost import AttackCost, Limits, Metered
 from robustmri.threat.threat_model import ThreatModel
 
 THREAT = ThreatModel(eps=0.01)
@@ -17,7 +17,7 @@ THREAT = ThreatModel(eps=0.01)
 
 def spend(attack, trained, blobs, limits=None, n=16, threat=THREAT):
     images, labels = (part[:n] for part in blobs)
-    cost = Cost(n, limits)
+    cost = AttackCost(n, limits)
     points = attack(Metered(trained, cost), images, labels, threat, generator=torch.Generator().manual_seed(0))
     return cost, points
 
@@ -31,7 +31,7 @@ def test_images_are_counted_each_way(trained, blobs):
 
 
 def test_several_gradients_of_one_forward_are_counted_each(trained, blobs):
-    cost = Cost(8)
+    cost = AttackCost(8)
     points = blobs[0][:8].clone().requires_grad_(True)
     logits = Metered(trained, cost)(points)
     for column in range(3):
@@ -79,7 +79,7 @@ def test_time_is_for_the_batch_together(trained, blobs, monkeypatch):
 def test_both_searches_have_one_budget(trained, blobs):
     """The first one is lied to and believes that it has won at once; the second has what is left."""
     images, labels = blobs
-    cost = Cost(len(images), Limits(gradients=6))
+    cost = AttackCost(len(images), Limits(gradients=6))
     attack_batch(
         PGD(steps=10, random_start=False), trained, lambda points: trained(points).roll(1, dims=1), images, labels,
         THREAT, generator=torch.Generator().manual_seed(0), cost=cost,

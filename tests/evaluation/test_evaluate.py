@@ -14,17 +14,17 @@ import pytest
 import torch
 
 from robustmri.attacks import standard
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cohort import Cohort
 from robustmri.data.regions import REGIONS, find_region
 from robustmri.data.split import Split
-from robustmri.errors import DataError, SettingsError
 from robustmri.evaluation.evaluate import evaluated_slices, run_attacks
 from robustmri.evaluation.sanity import check_finite
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.summary import columns_of, suites_of, with_worst_case
 from robustmri.models.classifier import Classifier, ClassifierSpec
-from robustmri.results import load_result
-from robustmri.workflows import evaluate
+from robustmri.results.schema import load_result
+from robustmri.verbs.evaluate import evaluate
 from tiny import PLACES, column, read_outcomes, rows_of, tiny_network
 
 SMALL = {
@@ -345,7 +345,7 @@ def test_an_attack_stays_in_its_region(outcomes_of, tmp_path, cohort, region):
 
 def test_a_region_that_slices_lack_is_refused(outcomes_of, tmp_path, cohort, monkeypatch):
     bare = tuple(replace(case, lesion_box=None) if case.index % 2 else case for case in cohort.cases)
-    monkeypatch.setattr("robustmri.workflows.Cohort.open", lambda root: replace(cohort, cases=bare))
+    monkeypatch.setattr("robustmri.verbs.evaluate.Cohort.open", lambda root: replace(cohort, cases=bare))
     with pytest.raises(DataError, match=r"'lesion' needs the outline of every lesion; 12 of 24 slices have none"):
         outcomes_of(region="lesion")
     assert not (tmp_path / "result").exists()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustmri.errors import RobustMRIError, SettingsError, ThreatModelError
+from robustmri.core.errors import RobustMRIError, SettingsError, ThreatModelError
 from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
 from robustmri.threat.eps import Eps
 

@@ -5,7 +5,7 @@ import torch
 from robustmri.attacks import PGD, fgsm
 from robustmri.attacks.cascade import Cascade
 from robustmri.evaluation.attacked import attack_batch
-from robustmri.evaluation.cost import Cost
+from robustmri.evaluation.cost import AttackCost
 from robustmri.evaluation.exact import Exact, logits_of
 from robustmri.threat.threat_model import ThreatModel
 
@@ -43,7 +43,7 @@ def test_one_changed_bit_is_another_point(trained, blobs):
 def test_what_decides_is_asked_once_about_each_image_that_falls_at_once(trained, blobs):
     """FGSM's points are judged by the original, so neither the suite nor the verification asks again."""
     images, labels = blobs
-    decides, search, cost = Counted(trained), Counted(trained), Cost(len(images))
+    decides, search, cost = Counted(trained), Counted(trained), AttackCost(len(images))
     suite = Cascade({"fgsm": fgsm(stop_when_fooled=True), "pgd": PGD(steps=5, stop_when_fooled=True)})
     clean = logits_of(trained, images)
     right = int((clean.argmax(1) == labels).sum())

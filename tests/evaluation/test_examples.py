@@ -5,8 +5,8 @@ import pytest
 
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
-from robustmri.results import load_result
-from robustmri.workflows import evaluate
+from robustmri.results.schema import load_result
+from robustmri.verbs.evaluate import evaluate
 from tiny import read_outcomes, rows_of
 
 QUICK = {"attacks": ("fgsm", "noise"), "eps": ("0.06",), "precision": "fp32"}

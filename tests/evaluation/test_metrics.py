@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustmri.errors import ResultError
+from robustmri.core.errors import ResultError
 from robustmri.evaluation.metrics import (
     Budget,
     Setting,

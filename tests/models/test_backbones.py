@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from robustmri.errors import SettingsError
+from robustmri.core.errors import SettingsError
 from robustmri.models.backbones import BACKBONES, build_classifier, build_network
 
 # torchvision's published numbers of parameters for 1000 classes and three planes.

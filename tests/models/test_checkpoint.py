@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustmri.errors import CheckpointError
+from robustmri.core.errors import CheckpointError
 from robustmri.models.backbones import build_classifier
 from robustmri.models.checkpoint import check_fits, load_checkpoint, read_checkpoint, save_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustmri.errors import SettingsError
+from robustmri.core.errors import SettingsError
 from robustmri.models.backbones import build_classifier
 from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
 from robustmri.models.hub import is_hub

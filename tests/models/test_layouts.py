@@ -11,7 +11,7 @@ from monai.networks.nets.resnet import ResNet
 from torch import nn
 
 from published import as_radimagenet, as_robustness, fill, torchvision_densenet, torchvision_resnet, value_of
-from robustmri.errors import CheckpointError
+from robustmri.core.errors import CheckpointError
 from robustmri.models.backbones import build_classifier
 from robustmri.models.hub import ThreePlanes
 from robustmri.models.layouts import read_published

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.attacks import bim
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.optimised import OptimisedView, simplified
 from robustmri.threat.threat_model import ThreatModel

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from published import as_radimagenet, as_robustness, fill, torchvision_resnet, value_of
-from robustmri.errors import CheckpointError, DownloadError, SettingsError
+from robustmri.core.errors import CheckpointError, DownloadError, SettingsError
 from robustmri.models.backbones import BACKBONES, build_classifier
 from robustmri.models.starts import STARTS, fetch_start, find_start
 

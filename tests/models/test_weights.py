@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from published import fill, torchvision_densenet, torchvision_resnet, value_of
-from robustmri.errors import CheckpointError, SettingsError
+from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.backbones import build_classifier, build_network
 from robustmri.models.weights import load_weights
 

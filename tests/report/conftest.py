@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from robustmri.results import (
+from robustmri.results.schema import (
     Check,
     CohortFacts,
     Confusion,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from robustmri.report.figures import collect_plots, draw_accuracy, draw_intervals, standalone
 from robustmri.report.pictures import draw_case, encode_png, load_examples, make_picture, trace_outline
-from robustmri.results import load_result
+from robustmri.results.schema import load_result
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,10 +8,10 @@ import msgspec
 import pyarrow.parquet
 import pytest
 
-from robustmri.errors import ResultError
+from robustmri.core.errors import ResultError
 from robustmri.report import Published, write_report
-from robustmri.report.outcomes import load_outcomes
-from robustmri.results import Check, Result, load_result, save_result
+from robustmri.results.outcomes import load_outcomes
+from robustmri.results.schema import Check, Result, load_result, save_result
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 POSTER = [

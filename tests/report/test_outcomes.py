@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustmri.report.outcomes import Outcomes, confidence_when_fooled, count_classes, count_patients, load_outcomes
-from robustmri.report.tables import Budget
-from robustmri.results import load_result
+from robustmri.results.budget import Budget
+from robustmri.results.outcomes import Outcomes, confidence_when_fooled, count_classes, count_patients, load_outcomes
+from robustmri.results.schema import load_result
 
 AT = Budget("linf", 0.04, "image", 0.04)
 

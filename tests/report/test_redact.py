@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from robustmri.report.redact import redact
-from robustmri.results import Check, load_result
+from robustmri.results.schema import Check, load_result
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from robustmri.report import Published, Table, as_markdown, comparison_table
 from robustmri.report.tables import CLEAN, align, headline, main_budget, stage_names
-from robustmri.results import Check, load_result
+from robustmri.results.schema import Check, load_result
 
 
 @pytest.fixture

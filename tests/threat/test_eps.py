@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.eps import Eps, parse_eps
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L0_, L1_, L2_, LINF, NORMS, find_norm
 
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}

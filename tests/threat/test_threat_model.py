@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustmri.attacks.engine import random_points
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L2_
 from robustmri.threat.threat_model import ThreatModel
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.training.batches import Examples
-from robustmri.training.course import Choice
+from robustmri.training.history import Choice
 from robustmri.training.loop import fit
 from robustmri.training.settings import TrainSettings
 from tiny import CLASSES, SIZE, draw_slice, tiny_network

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustmri.errors import SettingsError
+from robustmri.core.errors import SettingsError
 from robustmri.training.augment import LEVELS, augmentation
 
 

@@ -8,7 +8,7 @@ from robustmri.training.batches import batches, seed_of, shares
 from robustmri.training.settings import TrainSettings
 
 
-def dealt(learn, turn=0, *, accumulate=1, ranks=1, seed=0):
+def seeded(learn, turn=0, *, accumulate=1, ranks=1, seed=0):
     """Steps of an epoch, over all processes: each image as its label, its bytes and its random number."""
     settings = TrainSettings(batch_size=16, accumulate=accumulate, seed=seed)
     steps = []
@@ -39,13 +39,13 @@ def test_each_epoch_takes_every_image_once_in_its_own_order(learn):
 @pytest.mark.parametrize(("accumulate", "ranks"), [(3, 1), (1, 2), (1, 3), (2, 2), (1, 12)])
 def test_whoever_takes_an_image_sees_the_same(learn, accumulate, ranks):
     """Augmentation and random start belong to the place in the batch; 42 images leave 10 for the last one."""
-    alone, shared = dealt(learn), dealt(learn, accumulate=accumulate, ranks=ranks)
+    alone, shared = seeded(learn), seeded(learn, accumulate=accumulate, ranks=ranks)
     assert [len(step) for step in alone] == [16, 16, 10]
     for step, (one, other) in enumerate(zip(alone, shared, strict=True)):
         # Where there are fewer images than processes, each process takes all.
         times = ranks if len(one) < ranks else 1
         assert sorted(one * times) == sorted(other), step
-    assert sorted(dealt(learn, seed=1)[0]) != sorted(alone[0])
+    assert sorted(seeded(learn, seed=1)[0]) != sorted(alone[0])
 
 
 def test_an_image_that_is_left_over_joins_the_batch_before(learn):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustmri.training.cost import Cost, expected_cost
+from robustmri.training.cost import TimeEstimate, estimate_time
 
 
 def test_a_run_is_extrapolated_from_a_few_batches():
@@ -15,8 +15,8 @@ def test_a_run_is_extrapolated_from_a_few_batches():
     def judge():
         now[0] += 5.0
 
-    cost = expected_cost(learn, judge, batches=600, validations=40, clock=lambda: now[0])
-    assert cost == Cost(seconds=600 * 2.0 + 40 * 5.0, batches=3)
+    cost = estimate_time(learn, judge, batches=600, validations=40, clock=lambda: now[0])
+    assert cost == TimeEstimate(seconds=600 * 2.0 + 40 * 5.0, batches=3)
     assert next(costs, None) is None
 
 
@@ -26,4 +26,4 @@ def test_a_run_is_extrapolated_from_a_few_batches():
      (9 * 3600, "about 9.0 h"), (72 * 3600, "about 72 h")],
 )  # fmt: skip
 def test_it_says_so(seconds, says):
-    assert str(Cost(seconds, 3)) == f"{says} on this machine, measured on 3 batches"
+    assert str(TimeEstimate(seconds, 3)) == f"{says} on this machine, measured on 3 batches"

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from robustmri.errors import CheckpointError, RobustMRIError
+from robustmri.core.errors import CheckpointError, RobustMRIError
 from robustmri.training.loop import _optimiser
 from robustmri.training.schedule import learning_rate
 from robustmri.training.settings import TrainSettings

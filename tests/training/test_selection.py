@@ -13,7 +13,7 @@ from robustmri.training.selection import (
     explain_choice,
     pareto_front,
     read_epochs,
-    refuge,
+    rollback_epoch,
     watch,
     worth_keeping,
 )
@@ -165,7 +165,7 @@ def test_training_never_goes_back_to_an_epoch_that_went_astray():
     assert [(alarm.epoch, alarm.back_to) for alarm in alarms(rows)] == [(2, 1), (3, 1)]
     rows.append(row(4, 0.8, 0.4, 0.04, fgsm=0.45))
     assert choose(rows).epoch == 4
-    assert refuge(rows).epoch == 4
+    assert rollback_epoch(rows).epoch == 4
 
 
 def test_a_clean_cost_that_is_not_met_does_not_lead_back_to_the_least_robust():
@@ -175,9 +175,9 @@ def test_a_clean_cost_that_is_not_met_does_not_lead_back_to_the_least_robust():
 
 
 def test_without_a_sound_epoch_there_is_no_refuge():
-    assert refuge([]) is None
-    assert refuge([row(1, 0.9)]) is None
-    assert refuge(run((80, 75), fgsm=0.6)) is None
+    assert rollback_epoch([]) is None
+    assert rollback_epoch([row(1, 0.9)]) is None
+    assert rollback_epoch(run((80, 75), fgsm=0.6)) is None
 
 
 def test_after_a_rollback_there_is_no_alarm_until_the_next():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustmri.errors import SettingsError, ThreatModelError
+from robustmri.core.errors import SettingsError, ThreatModelError
 from robustmri.training.settings import TrainSettings
 
 

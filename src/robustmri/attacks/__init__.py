@@ -24,7 +24,7 @@ from robustmri.attacks.square import Square
 from robustmri.attacks.third_party import LIBRARIES, ThirdParty, find_own
 from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.attacks.universal import Universal, add_universal, learn_universal
-from robustmri.errors import SettingsError, did_you_mean
+from robustmri.core.errors import SettingsError, did_you_mean
 
 ALL_NORMS = ("linf", "l2", "l1")
 
@@ -65,7 +65,7 @@ ATTACKS: dict[str, Entry] = {
     "hop-skip-jump": Entry(HopSkipJump, ("linf", "l2"), minimal=True),
     "standard": Entry(standard),
 }
-"""Name on the command line to attack, from the cheapest to the dearest."""
+"""Name on the command line to attack, from the cheapest to the most expensive."""
 
 MINIMAL = {name for name, entry in ATTACKS.items() if entry.minimal}
 """Attacks that have no radius: they look for the nearest fooling image."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.engine import (
     Found,
     LossName,
@@ -23,7 +22,8 @@ from robustmri.attacks.engine import (
 )
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import adaptive, adaptive_sparse
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 

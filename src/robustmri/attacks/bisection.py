@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.engine import Found, LossName, checked, climb, exhausted, frozen, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels, Logits, PerImage
 from robustmri.attacks.bisection import check_halvings, shorten
-from robustmri.attacks.engine import Found, Objective, climb, exhausted, loss_against, worse_of
+from robustmri.attacks.engine import AttackLoss, Found, climb, exhausted, loss_against, worse_of
 from robustmri.attacks.pgd import PGD
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, adam
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels, Logits, PerImage
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 
@@ -112,7 +112,7 @@ def search_weight(
     return best
 
 
-def _penalised(images: Images, labels: Labels, threat: ThreatModel, c: Tensor, confidence: float) -> Objective:
+def _penalised(images: Images, labels: Labels, threat: ThreatModel, c: Tensor, confidence: float) -> AttackLoss:
     towards = loss_against("margin", labels, threat)
 
     def value(points: Images, logits: Logits, rows: Tensor) -> PerImage:

@@ -9,14 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.apgd import APGD, apgd_ce, apgd_t
 from robustmri.attacks.engine import (
-    Dealt,
     Found,
+    SeededGenerator,
     checked,
-    deciding,
     draw_seeds,
+    exact_classifier,
     exhausted,
     frozen,
     loss_against,
@@ -25,7 +24,8 @@ from robustmri.attacks.engine import (
 from robustmri.attacks.fmn import FMN
 from robustmri.attacks.protocol import Attack, Predictor
 from robustmri.attacks.square import Square
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image
 from robustmri.threat.threat_model import ThreatModel
 
@@ -33,7 +33,7 @@ ROUNDING = 1e-6
 """Adding a perturbation to an image rounds its pixels; a point may be so much further than eps."""
 
 
-class Fallen(NamedTuple):
+class CascadeResult(NamedTuple):
     """The worst point of each image, and the place of the member that broke it: -1 where none did, shape (n,)."""
 
     images: Images
@@ -74,11 +74,11 @@ class Cascade:
 
     def run(
         self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
-    ) -> Fallen:
+    ) -> CascadeResult:
         """The same, and which member broke each image, as its place in `members`."""
         threat.check(images, labels)
         threat.check_radius()
-        decide, images = checked(deciding(classifier), labels, threat), images.detach()
+        exact, images = checked(exact_classifier(classifier), labels, threat), images.detach()
         low = torch.full((len(images),), -torch.inf, dtype=images.dtype, device=images.device)
         worst = Found(images.clone(), torch.zeros_like(low, dtype=torch.bool), low)
         broken_by, nearest = torch.full_like(low, -1, dtype=torch.long), torch.full_like(low, -1, dtype=torch.long)
@@ -95,12 +95,12 @@ class Cascade:
             if place and exhausted(classifier):
                 break
             here, x, y = threat.at(own), images[own], labels[own]
-            dealt = Dealt([seeds[row][place] for row in own.tolist()])
-            points = attack(classifier, x, y, here, generator=dealt)
+            seeded = SeededGenerator([seeds[row][place] for row in own.tolist()])
+            points = attack(classifier, x, y, here, generator=seeded)
             inside = here.measure.size(points - x) <= torch.as_tensor(here.eps).to(x) + ROUNDING
             points = torch.where(per_image(inside, points), points, here.project(points, x))
             with frozen(classifier), torch.no_grad():
-                logits = decide(points)  # Tested again, not trusted.
+                logits = exact(points)  # Tested again, not trusted.
             merit = loss_against("margin", y, here)(points, logits, torch.arange(len(y), device=y.device)).to(low)
             fooled = here.fooled(logits, y)
             nearest[own[merit > worst.merit[own]]] = place
@@ -108,7 +108,7 @@ class Cascade:
             for part, values in zip(worst, again, strict=True):
                 part[own] = values
             broken_by[own[fooled]] = place
-        return Fallen(worst.images, broken_by)
+        return CascadeResult(worst.images, broken_by)
 
 
 def standard(steps: int = 100, queries: int = 5000) -> Cascade:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.engine import Found, checked, exhausted, frozen
 from robustmri.attacks.fmn import DUAL
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import passable
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import find_norm, per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustmri.arrays import Images
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image
 
 

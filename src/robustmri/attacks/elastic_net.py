@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.carlini_wagner import search_weight
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 

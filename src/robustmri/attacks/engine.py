@@ -9,16 +9,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustmri.arrays import Images, Labels, Logits, PerImage
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels, Logits, PerImage
+from robustmri.core.errors import ThreatModelError
 from robustmri.losses import difference_of_logits_ratio, log_odds, margin, targeted_ratio
 from robustmri.threat.norms import per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 
-Objective = Callable[[Images, Logits, Tensor], PerImage]
-Look = Callable[[Predictor, Images, Tensor, Objective, State], tuple[PerImage, Logits, Images]]
+AttackLoss = Callable[[Images, Logits, Tensor], PerImage]
+Look = Callable[[Predictor, Images, Tensor, AttackLoss, State], tuple[PerImage, Logits, Images]]
 LossName = Literal["cross_entropy", "margin", "dlr"]
 LOSSES = {"cross_entropy": log_odds, "margin": margin, "dlr": difference_of_logits_ratio}
 """What each named loss climbs; for the cross-entropy its log-odds, which takes the same steps and never underflows."""
@@ -55,7 +55,7 @@ def frozen(classifier: Predictor) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def loss_against(name: LossName, labels: Labels, threat: ThreatModel) -> Objective:
+def loss_against(name: LossName, labels: Labels, threat: ThreatModel) -> AttackLoss:
     """The objective of a budget attack: away from the label, or towards the target."""
     loss = LOSSES[name]
     if threat.target is None:
@@ -63,7 +63,7 @@ def loss_against(name: LossName, labels: Labels, threat: ThreatModel) -> Objecti
     return loss_towards(name, torch.full_like(labels, threat.target))
 
 
-def loss_towards(name: LossName, targets: Labels) -> Objective:
+def loss_towards(name: LossName, targets: Labels) -> AttackLoss:
     """The same, towards a class of each image's own."""
     loss = TARGETED[name]
     return lambda points, logits, rows: -loss(logits, targets[rows])
@@ -85,7 +85,7 @@ def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predi
     return predict
 
 
-class Dealt(torch.Generator):
+class SeededGenerator(torch.Generator):
     """A generator for one attack on a part of a batch: the number that each image takes is laid ready.
 
     So what an image draws does not depend on which others are still there.
@@ -93,15 +93,15 @@ class Dealt(torch.Generator):
 
     numbers: list[int]
 
-    def __new__(cls, numbers: list[int]) -> Dealt:
+    def __new__(cls, numbers: list[int]) -> SeededGenerator:
         """With one number for each image."""
-        dealt = super().__new__(cls)
-        dealt.numbers = numbers
-        return dealt
+        seeded = super().__new__(cls)
+        seeded.numbers = numbers
+        return seeded
 
 
 def draw_seeds(generator: torch.Generator, n: int, each: int) -> list[list[int]]:
-    """`each` seeds for every image, so that an image's random stream does not depend on the company it is in.
+    """`each` seeds for every image, so that an image's random stream does not depend on the other images in the batch.
 
     An image takes one number from `generator` whatever `each` is. So a batch gives what its images give one by one,
     and the first restarts are the same however many follow: more of them cannot help the classifier.
@@ -110,7 +110,7 @@ def draw_seeds(generator: torch.Generator, n: int, each: int) -> list[list[int]]
     >>> [seeds[:1] for seeds in many] == few
     True
     """
-    if isinstance(generator, Dealt):
+    if isinstance(generator, SeededGenerator):
         own = generator.numbers
     else:
         own = torch.randint(2**62, (n,), generator=generator).tolist()
@@ -139,7 +139,7 @@ def climb(
     start: Images,
     steps: int,
     rule: Rule,
-    objective: Objective,
+    objective: AttackLoss,
     stop_when_fooled: bool = False,
     minimal: bool = False,
     confidence: float = 0.0,
@@ -169,7 +169,8 @@ def climb(
         look: how the objective, the logits and the gradient at a point are found; the default is by backpropagation.
     """
     look = look or by_backpropagation
-    predict, decide = checked(classifier, labels, threat), checked(deciding(classifier), labels, threat)
+    predict = checked(classifier, labels, threat)
+    exact = checked(exact_classifier(classifier), labels, threat)
     images, start = images.detach(), start.detach()
     best = start.clone()
     fooled = torch.zeros(len(images), dtype=torch.bool, device=images.device)
@@ -183,8 +184,8 @@ def climb(
             if last and not judged:
                 best = points
                 break
-            ask, way = (decide, by_forward) if last else (predict, look)
-            values, logits, gradient = way(ask, points, rows, objective, state)
+            model, query = (exact, by_forward) if last else (predict, look)
+            values, logits, gradient = query(model, points, rows, objective, state)
             won = here.fooled(logits, labels[rows], confidence)
             value = -here.measure.size(points - images[rows]) if minimal else values.to(merit)
             better = (won & ~fooled[rows]) | ((won == fooled[rows]) & (value > merit[rows]))
@@ -209,8 +210,8 @@ def climb(
     return Found(best, fooled, merit)
 
 
-def deciding(classifier: Predictor) -> Predictor:
-    """Whom to ask about a point that an attack ends on: the original, where `classifier` is a faster view of it.
+def exact_classifier(classifier: Predictor) -> Predictor:
+    """The original classifier, where `classifier` is a faster view of it: it judges the point that an attack ends on.
 
     Such a view has the original as its `exact`. No gradient is wanted there, and what the original has said need not
     be verified once more.
@@ -225,18 +226,18 @@ def exhausted(classifier: Predictor) -> bool:
 
 
 def by_forward(
-    classifier: Predictor, points: Images, rows: Tensor, objective: Objective, state: State
+    classifier: Predictor, points: Images, rows: Tensor, objective: AttackLoss, state: State
 ) -> tuple[PerImage, Logits, Images]:
-    """Objective and logits at `points`, and no gradient (zero): for attacks by queries, and for the last point."""
+    """AttackLoss and logits at `points`, and no gradient (zero): for attacks by queries, and for the last point."""
     with torch.no_grad():
         logits = classifier(points)
         return objective(points, logits, rows), logits, torch.zeros_like(points)
 
 
 def by_backpropagation(
-    classifier: Predictor, points: Images, rows: Tensor, objective: Objective, state: State
+    classifier: Predictor, points: Images, rows: Tensor, objective: AttackLoss, state: State
 ) -> tuple[PerImage, Logits, Images]:
-    """Objective, logits, and the gradient with respect to the images only."""
+    """AttackLoss, logits, and the gradient with respect to the images only."""
     points = points.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = classifier(points)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels, PerImage
 from robustmri.attacks.bisection import shorten
 from robustmri.attacks.engine import Found, checked, exhausted, frozen
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels, PerImage
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image
 from robustmri.threat.threat_model import ThreatModel
 
@@ -76,7 +76,7 @@ class HopSkipJump:
                 if step == self.steps or not len(rows) or exhausted(classifier):
                     break
                 streams = advance(streams)
-                direction = self._feel(classifier, points, distance, y, here, streams, step + 1)
+                direction = self._estimate_direction(classifier, points, distance, y, here, streams, step + 1)
                 points, stepped = _away(classifier, x, points, direction, distance / math.sqrt(step + 1), y, here)
         result[rows] = best
         return result
@@ -102,7 +102,7 @@ class HopSkipJump:
         rows = torch.nonzero(begun)[:, 0]
         return points[rows], rows
 
-    def _feel(
+    def _estimate_direction(
         self,
         classifier: Predictor,
         points: Images,

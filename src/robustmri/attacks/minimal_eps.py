@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels, PerImage
 from robustmri.attacks.bisection import shorten
-from robustmri.attacks.engine import Dealt, Found, checked, deciding, draw_seeds, exhausted, frozen
+from robustmri.attacks.engine import Found, SeededGenerator, checked, draw_seeds, exact_classifier, exhausted, frozen
 from robustmri.attacks.protocol import Attack, Predictor
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels, PerImage
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image
 from robustmri.threat.threat_model import ThreatModel
 
@@ -66,7 +66,7 @@ def bracket_eps(
     steps = torch.tensor(list(radii), dtype=images.dtype, device=images.device)
     if not len(steps) or not bool((steps.diff() > 0).all()) or not 0 < float(steps[0]) <= float(steps[-1]) < torch.inf:
         raise ThreatModelError(f"radii must be positive, finite and ascending, got {list(radii)}.")
-    predict, decide = (checked(each, labels, threat) for each in (classifier, deciding(classifier)))
+    predict, exact = (checked(each, labels, threat) for each in (classifier, exact_classifier(classifier)))
     images = images.detach()
     high = torch.full((len(images),), len(steps), device=images.device)  # Place in `steps`: the smallest that fooled.
     best = images.clone()
@@ -79,16 +79,16 @@ def bracket_eps(
         rows = torch.nonzero(searching)[:, 0]
         place = high[rows] - 1
         here = replace(threat.at(rows), eps=steps[place])
-        dealt = Dealt([seeds[row] for row in rows.tolist()])
-        found = attack(classifier, images[rows], labels[rows], here, generator=dealt)
+        seeded = SeededGenerator([seeds[row] for row in rows.tolist()])
+        found = attack(classifier, images[rows], labels[rows], here, generator=seeded)
         with frozen(classifier), torch.no_grad():
             won = here.fooled(predict(found), labels[rows])
         points = Found(found, won, torch.zeros_like(steps[place]))
         nearer = shorten(classifier, images[rows], labels[rows], here, points, halvings=halvings)
         # On the boundary a faster view and the original disagree: back to the point that was not brought nearer.
-        won = _wins(decide, nearer, won, here, labels[rows])
+        won = _wins(exact, nearer, won, here, labels[rows])
         back = ~won & (nearer != found).flatten(1).any(1)
-        back = _wins(decide, found, back, here, labels[rows])
+        back = _wins(exact, found, back, here, labels[rows])
         nearer, won = torch.where(per_image(back, found), found, nearer), won | back
         best[rows[won]] = nearer[won]
         # What the view claims and the original denies is handed on, so that it can be searched for on the original.
@@ -102,12 +102,12 @@ def bracket_eps(
     return Bracket(torch.where(searching, radius[1], radius[high + 1]), radius[high + 2], best)
 
 
-def _wins(decide: Predictor, points: Images, among: Tensor, threat: ThreatModel, labels: Labels) -> Tensor:
+def _wins(exact: Predictor, points: Images, among: Tensor, threat: ThreatModel, labels: Labels) -> Tensor:
     """Which of the points that `among` marks do fool; the others are not asked about."""
     wins, rows = among.clone(), torch.nonzero(among)[:, 0]
     if len(rows):
         with torch.no_grad():
-            wins[rows] = threat.at(rows).fooled(decide(points[rows]), labels[rows])
+            wins[rows] = threat.at(rows).fooled(exact(points[rows]), labels[rows])
     return wins
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.engine import checked, draw_seeds, frozen, random_points
 from robustmri.attacks.protocol import Predictor
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 

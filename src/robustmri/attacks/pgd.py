@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.engine import LossName, climb, draw_seeds, exhausted, loss_against, random_points, worse_of
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import steepest
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 

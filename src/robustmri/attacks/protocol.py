@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from robustmri.arrays import Images, Labels, Logits
+from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.threat.threat_model import ThreatModel
 
 Predictor = Callable[[Images], Logits]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, PerImage
+from robustmri.core.arrays import Images, PerImage
 from robustmri.threat.norms import L0_, per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 

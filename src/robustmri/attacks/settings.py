@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from robustmri.errors import SettingsError, did_you_mean
+from robustmri.core.errors import SettingsError, did_you_mean
 
 
 def read_settings(name: str, make: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.fmn import cosine
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L0_, L1_, per_image
 from robustmri.threat.threat_model import ThreatModel
 

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels, Logits, PerImage
-from robustmri.attacks.engine import Look, LossName, Objective, by_forward, climb, exhausted, loss_against
+from robustmri.attacks.engine import AttackLoss, Look, LossName, by_forward, climb, exhausted, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State, adam, evenly, steepest
 from robustmri.attacks.streams import like, open_streams, signs, with_stream
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels, Logits, PerImage
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image
 from robustmri.threat.threat_model import ThreatModel
 
@@ -70,7 +70,7 @@ class SPSA:
 
     def _look(self, budget: Predictor, threat: ThreatModel) -> Look:
         def look(
-            classifier: Predictor, points: Images, rows: Tensor, objective: Objective, state: State
+            classifier: Predictor, points: Images, rows: Tensor, objective: AttackLoss, state: State
         ) -> tuple[PerImage, Logits, Images]:
             values, logits, total = by_forward(classifier, points, rows, objective, state)
             here = threat.at(rows)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.engine import by_forward, climb, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.attacks.streams import open_streams, signs, uniforms, with_stream
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustmri.arrays import Images, Labels, Logits
 from robustmri.attacks.engine import draw_seeds, exhausted, frozen
 from robustmri.attacks.protocol import Predictor
-from robustmri.errors import SettingsError, ThreatModelError, did_you_mean
+from robustmri.core.arrays import Images, Labels, Logits
+from robustmri.core.errors import SettingsError, ThreatModelError, did_you_mean
 from robustmri.threat.norms import per_image
 from robustmri.threat.threat_model import ThreatModel
 

@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels, Logits, PerImage
 from robustmri.attacks.diversity import resize_and_pad, smooth
 from robustmri.attacks.engine import (
+    AttackLoss,
     Look,
     LossName,
-    Objective,
     by_backpropagation,
     by_forward,
     checked,
@@ -24,7 +23,8 @@ from robustmri.attacks.engine import (
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State, evenly, momentum, steepest
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms, with_stream
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels, Logits, PerImage
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 
@@ -132,7 +132,7 @@ class Transfer:
         """Values and logits at the points themselves, so that success is judged there; the gradient from elsewhere."""
 
         def look(
-            classifier: Predictor, points: Images, rows: Tensor, objective: Objective, state: State
+            classifier: Predictor, points: Images, rows: Tensor, objective: AttackLoss, state: State
         ) -> tuple[PerImage, Logits, Images]:
             here, at = threat.at(rows), points
             if self.look_ahead:
@@ -148,9 +148,9 @@ class Transfer:
         return look
 
     def _slope(
-        self, classifier: Predictor, at: Images, rows: Tensor, objective: Objective, streams: Tensor, here: ThreatModel
+        self, classifier: Predictor, at: Images, rows: Tensor, objective: AttackLoss, streams: Tensor, here: ThreatModel
     ) -> tuple[PerImage, Logits, Images]:
-        """Objective, logits and the gradient, smoothed, at these points or through smaller copies of them."""
+        """AttackLoss, logits and the gradient, smoothed, at these points or through smaller copies of them."""
 
         def through(points: Images) -> Logits:
             numbers = uniforms(streams, points.dim())
@@ -160,7 +160,7 @@ class Transfer:
         values, logits, gradient = by_backpropagation(predict, at, rows, objective, {})
         return values, logits, smooth(gradient, self.kernel)
 
-    def _tuned(self, rule: Rule, classifier: Predictor, predict: Predictor, objective: Objective) -> Rule:
+    def _tuned(self, rule: Rule, classifier: Predictor, predict: Predictor, objective: AttackLoss) -> Rule:
         """`rule` on gradients corrected by what those around the last point were, on average, beyond its own.
 
         Reference: Wang & He 2021, Eq. 4 and Algorithm 1.

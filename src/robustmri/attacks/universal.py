@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.engine import LossName, by_backpropagation, checked, exhausted, frozen, loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import stride
 from robustmri.attacks.streams import advance, open_streams, uniforms
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 

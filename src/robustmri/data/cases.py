@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from robustmri.errors import DataError
+from robustmri.core.errors import DataError
 
 
 @dataclass(frozen=True)

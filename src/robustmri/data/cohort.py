@@ -1,4 +1,4 @@
-"""A cohort: one folder with one image array, one table of cases and one head that vouches for both."""
+"""A cohort: one folder with one image array, one table of cases and one header with the hashes of both."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from robustmri.core.errors import DataError, SettingsError
+from robustmri.core.files import atomic_folder, fingerprint, read_json, sha256_of, write_json
+from robustmri.core.provenance import describe_run
 from robustmri.data.cases import Case, read_cases, write_cases
 from robustmri.data.intensity import RULES, check_rule
-from robustmri.data.readers import LeftOut, Source
+from robustmri.data.readers.source import LeftOut, Source
 from robustmri.data.split import Split
 from robustmri.data.storage import IMAGES, MASKS, Progress, store_slices
-from robustmri.errors import DataError, SettingsError
-from robustmri.provenance import atomic_folder, describe_run, fingerprint, read_json, sha256_of, write_json
 
 __all__ = ["Case", "Cohort", "write_cohort"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.errors import DataError, SettingsError, did_you_mean
+from robustmri.core.errors import DataError, SettingsError, did_you_mean
 
 Array = npt.NDArray[Any]
 RULES = {

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels
+from robustmri.core.arrays import Images, Labels
 from robustmri.data.cohort import Cohort
 from robustmri.data.regions import Region, find_region
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from robustmri.core.errors import DataError
 from robustmri.data.cohort import Cohort
-from robustmri.errors import DataError
 
 Region = Literal["image", "brain", "lesion", "outside-lesion"]
 REGIONS: dict[Region, str] = {

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.errors import DataError, SettingsError, did_you_mean
-from robustmri.provenance import fingerprint, read_json, write_json
+from robustmri.core.errors import DataError, SettingsError, did_you_mean
+from robustmri.core.files import fingerprint, read_json, write_json
 
 if TYPE_CHECKING:
     from robustmri.data.cohort import Case, Cohort

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from robustmri.core.errors import DataError
 from robustmri.data import intensity as grey
 from robustmri.data.cases import Case, group_of
 from robustmri.data.parallel import map_in_order
-from robustmri.data.readers import LeftOut, RawSlice, Source
-from robustmri.errors import DataError
+from robustmri.data.readers.source import LeftOut, RawSlice, Source
 
 IMAGES, MASKS = "images.npy", "masks.npy"
 Progress = Callable[[int, int | None], None]

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, cast
 import msgspec
 import numpy as np
 
-from robustmri.errors import ResultError
+from robustmri.core.errors import ResultError
 from robustmri.evaluation.intervals import Difference, Interval, cluster_bootstrap, paired_difference
 from robustmri.evaluation.metrics import CLEAN, WORST, Column, find_right, find_settings
 from robustmri.evaluation.summary import columns_of

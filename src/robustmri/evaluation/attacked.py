@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels, Logits
 from robustmri.attacks import Attack, Cascade
-from robustmri.attacks.engine import Dealt, loss_against
+from robustmri.attacks.engine import SeededGenerator, loss_against
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.attacks.protocol import Predictor
-from robustmri.evaluation.cost import Cost, Metered
+from robustmri.core.arrays import Images, Labels, Logits
+from robustmri.evaluation.cost import AttackCost, Metered
 from robustmri.evaluation.exact import Exact, logits_of
 from robustmri.models.classifier import Classifier
 from robustmri.threat.norms import NORMS, per_image
@@ -60,7 +60,7 @@ def attack_batch(
     threat: ThreatModel,
     *,
     generator: torch.Generator,
-    cost: Cost | None = None,
+    cost: AttackCost | None = None,
     clean: Logits | None = None,
 ) -> Attacked:
     """Attack the images that are not won already; those stay unchanged.
@@ -76,7 +76,7 @@ def attack_batch(
         cost: account of both searches, with what they may spend together.
         clean: the original classifier's logits of the images, if they are known already.
     """
-    cost, exact = cost or Cost(len(images)), Exact(classifier)
+    cost, exact = cost or AttackCost(len(images)), Exact(classifier)
     logits = logits_of(classifier, images) if clean is None else clean.clone()
     result, broken_by = images.clone(), torch.full_like(labels, -1)
     rows = torch.nonzero(~threat.fooled(logits, labels))[:, 0]
@@ -85,14 +85,14 @@ def attack_batch(
     for predictor in (search, classifier):
         if not len(rows):
             break
-        dealt = Dealt([numbers[row] for row in rows.tolist()])
-        dealt.manual_seed(numbers[0])  # For attacks, not of ours, that draw from it in their own way.
+        seeded = SeededGenerator([numbers[row] for row in rows.tolist()])
+        seeded.manual_seed(numbers[0])  # For attacks, not of ours, that draw from it in their own way.
         x, y, here = images[rows], labels[rows], threat.at(rows)
         metered = Metered(predictor, cost, exact)
         if isinstance(attack, Cascade):
-            found, broken_by[rows] = attack.run(metered, x, y, here, generator=dealt)
+            found, broken_by[rows] = attack.run(metered, x, y, here, generator=seeded)
         else:
-            found = attack(metered, x, y, here, generator=dealt)
+            found = attack(metered, x, y, here, generator=seeded)
         unknown = ~torch.tensor(exact.knows(found), device=rows.device)
         result[rows], logits[rows] = found, exact(found)
         if search is classifier:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from robustmri.arrays import Images, Logits
 from robustmri.attacks.protocol import Predictor
+from robustmri.core.arrays import Images, Logits
 
 
 class Limits(NamedTuple):
@@ -25,7 +25,7 @@ class Limits(NamedTuple):
     forwards: int = 0
 
 
-class Cost:
+class AttackCost:
     """The account of one attack on one batch, whichever predictors it searches on.
 
     Args:
@@ -76,7 +76,7 @@ class Metered:
         decides: what the attack asks about the point that it ends on; none: `predictor`.
     """
 
-    def __init__(self, predictor: Predictor, cost: Cost, decides: Predictor | None = None) -> None:
+    def __init__(self, predictor: Predictor, cost: AttackCost, decides: Predictor | None = None) -> None:
         self.predictor, self.cost, self._decides = predictor, cost, decides or predictor
 
     def __call__(self, images: Images) -> Logits:
@@ -88,7 +88,7 @@ class Metered:
         return self.predictor(images)
 
     def exact(self, images: Images) -> Logits:
-        """Logits of `images` by the one that decides, see `attacks.engine.deciding`."""
+        """Logits of `images` by the one that decides, see `attacks.engine.exact_classifier`."""
         self.cost.count_forward(len(images))
         return self._decides(images)
 

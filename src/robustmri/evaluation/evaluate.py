@@ -15,15 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustmri import processes
-from robustmri.arrays import Logits
 from robustmri.attacks import Attack, Cascade, find_entry, is_minimal, make_attack
 from robustmri.attacks.minimal_eps import SmallestEps
+from robustmri.core import processes
+from robustmri.core.arrays import Logits
+from robustmri.core.errors import DataError, SettingsError, did_you_mean
+from robustmri.core.files import atomic_file, fingerprint
+from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_region
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
-from robustmri.errors import DataError, SettingsError, did_you_mean
 from robustmri.evaluation.attacked import (
     Attacked,
     attack_batch,
@@ -33,14 +35,12 @@ from robustmri.evaluation.attacked import (
     within,
     zero_gradients,
 )
-from robustmri.evaluation.cost import Cost
+from robustmri.evaluation.cost import AttackCost
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.memory import Room, in_halves
 from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
-from robustmri.progress import Progress, silent
-from robustmri.provenance import atomic_file, fingerprint
 from robustmri.threat.eps import Eps
 from robustmri.threat.threat_model import ThreatModel
 
@@ -228,7 +228,7 @@ class _Bench:
         threat = threat_for(job, self.settings, self.classifier, mask)
         clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
         search = self.exact if is_minimal(job.attack) else self.fast
-        cost, members = Cost(len(rows), self.settings.limits), [""]
+        cost, members = AttackCost(len(rows), self.settings.limits), [""]
         if job == CLEAN:
             attacked = verify(self.classifier, images, images, labels, threat, clean)
             zero = zero_gradients(self.classifier, images, labels)

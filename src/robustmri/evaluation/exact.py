@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from robustmri.arrays import Images, Logits
+from robustmri.core.arrays import Images, Logits
 from robustmri.models.classifier import Classifier
 
 

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 
 from robustmri.attacks import make_attack
+from robustmri.core.errors import DataError
+from robustmri.core.files import atomic_file
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
-from robustmri.errors import DataError
 from robustmri.evaluation.attacked import loss_gradient, probabilities, verify
 from robustmri.evaluation.evaluate import attacked_slices, threat_for
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
-from robustmri.provenance import atomic_file
-from robustmri.results import Example
+from robustmri.results.schema import Example
 
 
 def write_examples(

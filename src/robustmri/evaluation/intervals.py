@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.errors import ResultError
+from robustmri.core.errors import ResultError
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.errors import ResultError
+from robustmri.core.errors import ResultError
 from robustmri.evaluation.intervals import cluster_bootstrap, patient_accuracy
-from robustmri.results import Confusion, Result
+from robustmri.results.schema import Confusion, Result
 
 Column = npt.NDArray[Any]
 Outcomes = Mapping[str, Column]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from robustmri.errors import ResultError
+from robustmri.core.errors import ResultError
+from robustmri.core.files import fingerprint
+from robustmri.core.provenance import describe_run
 from robustmri.evaluation.evaluate import costs_of
 from robustmri.evaluation.metrics import count_confusions, summarise
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.summary import columns_of, suites_of
-from robustmri.provenance import describe_run, fingerprint
-from robustmri.results import Check, RobustnessReport, load_result
+from robustmri.results.schema import Check, RobustnessReport, load_result
 
 if TYPE_CHECKING:
     import pyarrow as pa

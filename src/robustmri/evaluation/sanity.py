@@ -23,7 +23,7 @@ from robustmri.evaluation.metrics import (
     worst_case,
 )
 from robustmri.evaluation.study import check_selection, check_split, check_training_attack
-from robustmri.results import Check
+from robustmri.results.schema import Check
 
 SINGLE_STEP = ("fgsm",)
 ITERATIVE = (

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from robustmri.attacks import ThirdParty, find_entry, is_minimal, make_attack
+from robustmri.core.errors import SettingsError
 from robustmri.data.regions import Region
-from robustmri.errors import SettingsError
 from robustmri.evaluation.cost import Limits
 from robustmri.threat.eps import Eps, parse_eps
 

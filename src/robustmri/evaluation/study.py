@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from robustmri.evaluation.metrics import CLEAN, WORST, Outcomes
-from robustmri.results import Check, Status
+from robustmri.results.schema import Check, Status
 
 
 def check_split(split_kind: str, groups: str) -> Check:

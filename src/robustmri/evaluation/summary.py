@@ -16,7 +16,7 @@ from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
-from robustmri.results import Check, CohortFacts, Example, ModelFacts, RobustnessReport, SplitFacts
+from robustmri.results.schema import Check, CohortFacts, Example, ModelFacts, RobustnessReport, SplitFacts
 
 if TYPE_CHECKING:
     import pyarrow as pa

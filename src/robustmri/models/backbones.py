@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustmri.arrays import Images, Logits
-from robustmri.download import Progress
-from robustmri.errors import SettingsError, did_you_mean
+from robustmri.core.arrays import Images, Logits
+from robustmri.core.download import Progress
+from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.hub import PACKAGES, build_hub_network, is_hub
 from robustmri.models.weights import load_weights

@@ -10,10 +10,10 @@ import msgspec
 import torch
 from torch import nn
 
-from robustmri.errors import CheckpointError
+from robustmri.core.errors import CheckpointError
+from robustmri.core.files import atomic_folder, sha256_of
 from robustmri.models.backbones import build_network
 from robustmri.models.classifier import Classifier, ClassifierSpec
-from robustmri.provenance import atomic_folder, sha256_of
 
 FORMAT_VERSION = 1
 CUSTOM = "custom"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from torch import nn
 
-from robustmri.arrays import Images, Logits
+from robustmri.core.arrays import Images, Logits
 
 
 class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from robustmri.errors import CheckpointError, SettingsError
+from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD, ThreePlanes
 
 PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustmri.errors import CheckpointError
+from robustmri.core.errors import CheckpointError
 from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD
 
 NESTS = ("state_dict", "model_state_dict", "model", "network")

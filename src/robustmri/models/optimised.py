@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
-from robustmri.arrays import Images, Logits
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Logits
+from robustmri.core.errors import ThreatModelError
 
 Precision = Literal["fp32", "bf16"]
 Pair = tuple[str, str]

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmri.download import Progress, fetch
-from robustmri.errors import SettingsError, did_you_mean
+from robustmri.core.download import Progress, fetch
+from robustmri.core.errors import SettingsError, did_you_mean
 
 TORCHVISION = "https://download.pytorch.org/models"
 RADIMAGENET = "https://huggingface.co/Lab-Rasool/RadImageNet/resolve/736ec1ae8ccb2e0b647b47235e8d5b7509a346a5"

@@ -10,13 +10,13 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustmri.download import Progress
-from robustmri.errors import CheckpointError, SettingsError, did_you_mean
+from robustmri.core.download import Progress
+from robustmri.core.errors import CheckpointError, SettingsError, did_you_mean
+from robustmri.core.files import sha256_of
 from robustmri.models.hub import is_hub, pretrained_state
 from robustmri.models.layouts import Published, read_published
 from robustmri.models.starts import STARTS, fetch_address, fetch_start, find_start, is_address, is_start
 from robustmri.models.stem import GREY_MEAN, GREY_STD, fold_planes, grey_constants, plane_constants
-from robustmri.provenance import sha256_of
 
 STEMS = {  # The first convolution, and what absorbs the constant that folding its three planes leaves.
     "resnet18": ("conv1.weight", "bn1.running_mean"),

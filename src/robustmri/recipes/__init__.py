@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
-from robustmri.errors import SettingsError, did_you_mean
+from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.training.settings import TrainSettings
 
@@ -24,7 +24,7 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a source becomes a cohort; see `robustmri.workflows.prepare`."""
+    """How a source becomes a cohort; see `robustmri.verbs.prepare.prepare`."""
 
     size: int = 224
     intensity: str = "minmax"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from robustmri.report.tables import stage_names
 from robustmri.report.wording import attack_name, grey_levels, interval, percent
-from robustmri.results import Result, RobustnessReport
+from robustmri.results.schema import Result, RobustnessReport
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 4  # classes s0 ... s3 in figures.css

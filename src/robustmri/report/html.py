@@ -9,15 +9,12 @@ from typing import Any
 
 import msgspec
 
-from robustmri.errors import ResultError
-from robustmri.provenance import atomic_file
+from robustmri.core.errors import ResultError
+from robustmri.core.files import atomic_file
 from robustmri.report.figures import COLOURS, TEMPLATES, collect_plots, draw_accuracy, draw_intervals
-from robustmri.report.outcomes import Outcomes, count_classes, count_patients, load_outcomes
 from robustmri.report.pictures import choose_examples, load_examples, make_picture
 from robustmri.report.redact import redact
 from robustmri.report.tables import (
-    CLEAN,
-    Budget,
     Published,
     Row,
     align,
@@ -28,9 +25,11 @@ from robustmri.report.tables import (
     repairs,
     stage_names,
 )
-from robustmri.report.verdict import deal_cards, failures, gather_checks, write_verdict
-from robustmri.report.wording import attack_name, grey_levels, interval, people, percent, points
-from robustmri.results import Check, Confusion, RobustnessReport, load_result
+from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
+from robustmri.report.wording import attack_name, budget_words, grey_levels, interval, people, percent, points
+from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.outcomes import Outcomes, count_classes, count_patients, load_outcomes
+from robustmri.results.schema import Check, Confusion, RobustnessReport, load_result
 
 PAPERS = {
     "fgsm": ("FGSM", "Goodfellow et al. 2015", "10.48550/arXiv.1412.6572"),
@@ -147,7 +146,7 @@ def _describe(
         "reasons": failures(checks),
         "verdict": verdict,
         "below": below,
-        "cards": deal_cards(results, outcomes, at),
+        "cards": make_cards(results, outcomes, at),
         "checks": checks,
         "rows": [_table_row(row, results, names, quoted, published, at) for row in shown],
         "every": [_table_row(row, results, names, quoted, published, at) for row in rows] if shown != rows else [],
@@ -210,7 +209,7 @@ def _say_who_broke(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
         for number, name in zip(row.slices, names, strict=True):
             if number and number.broken_by:
                 members = [f"{attack_name(member)} {count}" for member, count in number.broken_by.items()]
-                where = ", ".join(part for part in (row.budget.words, name if len(names) > 1 else "") if part)
+                where = ", ".join(part for part in (budget_words(row.budget), name if len(names) > 1 else "") if part)
                 said.append(f"{row.name}, {where}: broken by {', '.join(members)}")
     return said
 
@@ -275,6 +274,7 @@ def _render(context: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     page.filters |= {
+        "budget_words": budget_words,
         "percent": percent,
         "interval": interval,
         "attack_name": attack_name,

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from robustmri.errors import ResultError
+from robustmri.core.errors import ResultError
 from robustmri.report.figures import drawing, element
 from robustmri.report.wording import percent
-from robustmri.results import Example, RobustnessReport
+from robustmri.results.schema import Example, RobustnessReport
 
 ARRAYS = ("clean", "attacked", "sign", "mask")
 Plane = npt.NDArray[Any]

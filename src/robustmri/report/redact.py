@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from robustmri.results import RobustnessReport
+from robustmri.results.schema import RobustnessReport
 
 WITHHELD = "[withheld]"
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from robustmri.report.wording import attack_name, interval, people, percent, radius
-from robustmri.results import Result, RobustnessReport
+from robustmri.report.wording import attack_name, budget_words, interval, people, percent
+from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.schema import Result, RobustnessReport
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,25 +21,6 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     stage: Literal["before", "after"]
     accuracy: float
     source: str
-
-
-class Budget(msgspec.Struct, frozen=True):
-    """How far an attack may go and what for; `eps` is None without a radius, `target` empty for any wrong answer."""
-
-    norm: str
-    eps: float | None
-    eps_units: str
-    eps_image: float | None
-    target: str = ""
-
-    @property
-    def words(self) -> str:
-        """The budget as a reader sees it."""
-        said = radius(self.norm, self.eps, self.eps_units, self.eps_image)
-        return said + (f", to be called {self.target}" if self.target else "")
-
-
-CLEAN = Budget("", None, "image", None)
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -163,7 +145,7 @@ def comparison_table(
             continue
         beside = [published_for(row, stage, published, at) for stage in quoted]
         rows.append(
-            [row.name, row.budget.words]
+            [row.name, budget_words(row.budget)]
             + [f"{percent(number.accuracy)} [{interval(number)}]" if number else "-" for number in numbers]
             + [f"{100 * figure.accuracy:.2f} %" if figure else "-" for figure in beside]
         )

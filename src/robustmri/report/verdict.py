@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from robustmri.report.outcomes import Outcomes, confidence_when_fooled
-from robustmri.report.tables import CLEAN, Budget, headline, repairs, stage_names
+from robustmri.report.tables import headline, repairs, stage_names
 from robustmri.report.wording import NORM_NAMES, grey_levels, interval, people, percent, points
-from robustmri.results import Check, Result, RobustnessReport, Status
+from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.outcomes import Outcomes, confidence_when_fooled
+from robustmri.results.schema import Check, Result, RobustnessReport, Status
 
 WITHIN = {"brain": " of the head", "lesion": " inside the lesion", "outside-lesion": " outside the lesion"}
 SEVERITY: dict[Status, int] = {"fail": 0, "warn": 1, "pass": 2}
@@ -124,7 +125,7 @@ def _say_clean(results: Sequence[RobustnessReport], clean: Sequence[Result | Non
     return said + "."
 
 
-def deal_cards(results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], at: Budget | None) -> list[Card]:
+def make_cards(results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], at: Budget | None) -> list[Card]:
     """Clean accuracy, worst case, what repair brings and costs, confidence in the wrong answers."""
     clean = [headline(report, None) for report in results]
     cards = [_accuracy_card("Right on untouched slices", clean)]

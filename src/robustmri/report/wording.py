@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from robustmri.results import CohortFacts, Result
+from robustmri.results.budget import Budget
+from robustmri.results.schema import CohortFacts, Result
 
 ATTACK_NAMES = {
     "none": "No attack",
@@ -102,6 +103,12 @@ def radius(norm: str, eps: float | None, eps_units: str, eps_image: float | None
     if norm == "linf" and eps_image is not None:
         return f"{words} ({grey_levels(eps_image)}/255)"
     return f"{words}, {NORM_NAMES.get(norm, norm)}"
+
+
+def budget_words(budget: Budget) -> str:
+    """A budget as a reader sees it: its radius, and what the attacker wants to see."""
+    said = radius(budget.norm, budget.eps, budget.eps_units, budget.eps_image)
+    return said + (f", to be called {budget.target}" if budget.target else "")
 
 
 def people(cohort: CohortFacts) -> str:

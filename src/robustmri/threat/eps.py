@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from robustmri.errors import ThreatModelError
+from robustmri.core.errors import ThreatModelError
 
 Units = Literal["image", "normalised"]
 

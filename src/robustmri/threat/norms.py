@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, PerImage
-from robustmri.errors import ThreatModelError, did_you_mean
+from robustmri.core.arrays import Images, PerImage
+from robustmri.core.errors import ThreatModelError, did_you_mean
 
 Radius = float | Tensor
 Box = tuple[Tensor, Tensor]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustmri.arrays import Images, Labels, Logits
-from robustmri.errors import ThreatModelError
+from robustmri.core.arrays import Images, Labels, Logits
+from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import Norm, Radius, find_norm
 
 

@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from torch import nn
 
-from robustmri.arrays import Images
-from robustmri.errors import SettingsError, did_you_mean
+from robustmri.core.arrays import Images
+from robustmri.core.errors import SettingsError, did_you_mean
 
 LEVELS = {
     # rotation in degrees, shift as a fraction of the side, change of scale, change of brightness and contrast

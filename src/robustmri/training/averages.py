@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from robustmri.arrays import Images
+from robustmri.core.arrays import Images
 from robustmri.training.settings import TrainSettings
 
 Kind = Literal["none", "ema", "swa"]

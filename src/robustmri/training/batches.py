@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from robustmri.arrays import Images, Labels
-from robustmri.attacks.engine import Dealt
+from robustmri.attacks.engine import SeededGenerator
+from robustmri.core.arrays import Images, Labels
 from robustmri.training.augment import augmentation
 from robustmri.training.minimax import Batch
 from robustmri.training.settings import TrainSettings
@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
 
 def steps_of(n: int, settings: TrainSettings) -> int:
-    """Steps of one pass over `n` images; one that is left over joins the batch before, since batch-norm needs company.
+    """Steps of one pass over `n` images; one that is left over joins the batch before, since batch-norm cannot train on one image.
 
     >>> [steps_of(n, TrainSettings(batch_size=32)) for n in (1, 32, 33, 34, 65)]
     [1, 1, 1, 2, 2]
@@ -71,7 +71,7 @@ def batches(
         numbers = torch.randint(2**62, (len(rows),), generator=torch.Generator().manual_seed(seed)).tolist()
         parts = []
         for places, weight in shares(len(rows), settings.accumulate, rank, ranks):
-            generator = Dealt(numbers[places])
+            generator = SeededGenerator(numbers[places])
             # Whoever draws from it more than an attack does must not draw the same in every step.
             generator.manual_seed(seed)
             own = images[places].contiguous(memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ MEASURED = 3
 
 
 @dataclass(frozen=True)
-class Cost:
+class TimeEstimate:
     """Expected time of a run on this machine.
 
     Attributes:
@@ -26,20 +26,20 @@ class Cost:
     def __str__(self) -> str:
         """In words.
 
-        >>> print(Cost(seconds=2040, batches=3))
+        >>> print(TimeEstimate(seconds=2040, batches=3))
         about 34 min on this machine, measured on 3 batches
         """
         return f"about {_duration(self.seconds)} on this machine, measured on {self.batches} batches"
 
 
-def expected_cost(
+def estimate_time(
     learn: Callable[[], object],
     judge: Callable[[], object],
     *,
     batches: int,
     validations: float,
     clock: Callable[[], float] = time.monotonic,
-) -> Cost:
+) -> TimeEstimate:
     """Time a few batches and one validation, and extrapolate to the run.
 
     The first batch is not timed: memory is laid out and kernels are chosen in it. Of the others the median counts, so
@@ -60,7 +60,7 @@ def expected_cost(
 
     learn()
     each = median([timed(learn) for _ in range(MEASURED)])
-    return Cost(seconds=each * batches + timed(judge) * validations, batches=MEASURED)
+    return TimeEstimate(seconds=each * batches + timed(judge) * validations, batches=MEASURED)
 
 
 def _duration(seconds: float) -> str:

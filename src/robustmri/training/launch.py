@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from robustmri import processes
-from robustmri.errors import SettingsError
+from robustmri.core import processes
+from robustmri.core.errors import SettingsError
 
 PATIENCE = timedelta(days=1)
 """How long processes wait for a slower one; one that has ended is noticed at once."""
@@ -58,7 +58,7 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None) -> Any:
     return fabric
 
 
-def meet(devices: int = 1, nodes: int = 1) -> torch.device:
+def join_processes(devices: int = 1, nodes: int = 1) -> torch.device:
     """Where this process computes, once all that share the work are there; for the arguments see `launch`.
 
     Fabric, which takes seconds to load, is left out where there is one process alone.

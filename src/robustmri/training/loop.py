@@ -14,23 +14,23 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from robustmri import processes
-from robustmri.errors import RobustMRIError
+from robustmri.core import processes
+from robustmri.core.errors import RobustMRIError
+from robustmri.core.files import discard_unfinished
+from robustmri.core.progress import Progress, silent
 from robustmri.models.classifier import Classifier
 from robustmri.models.dual_norm import collapsed, make_dual
 from robustmri.models.optimised import fast_precision
-from robustmri.progress import Progress, silent
-from robustmri.provenance import discard_unfinished
 from robustmri.training.averages import Average, average_of
 from robustmri.training.batches import Examples, Part, batches, steps_of
-from robustmri.training.cost import MEASURED, Cost, expected_cost
-from robustmri.training.course import Choice, safer
+from robustmri.training.cost import MEASURED, TimeEstimate, estimate_time
+from robustmri.training.history import Choice, safer
 from robustmri.training.launch import launch
-from robustmri.training.ledger import close, open_ledger, take_down
+from robustmri.training.loggers import close_logger, log_epoch, open_logger
 from robustmri.training.minimax import Objective
 from robustmri.training.objectives import objective_of
 from robustmri.training.schedule import eps_at, learning_rate
-from robustmri.training.selection import Epoch, refuge
+from robustmri.training.selection import Epoch, rollback_epoch
 from robustmri.training.settings import TrainSettings
 from robustmri.training.state import Stateful, resume, save
 from robustmri.training.validation import validate
@@ -85,38 +85,38 @@ def fit(
         discard_unfinished(run)
     with processes.explain_lost_process():
         reference = _on_the_first(fabric, lambda: validate(classifier, validation, settings).clean) if repair else None
-        course = resume(
+        history = resume(
             run, _stored(classifier, optimiser, average), device, clean_cost=settings.clean_cost, reference=reference
         )
-        objective = objective_of(safer(settings, course.alarms), classifier)
+        objective = objective_of(safer(settings, history.alarms), classifier)
         steps, turns = steps_of(len(train.labels), settings), math.ceil(settings.epochs / objective.replays)
         pace = settings.epochs / turns
 
         def passed(turn: int) -> Iterator[list[Part]]:
             return batches(train, settings, turn, pace=pace, rank=fabric.global_rank, ranks=fabric.world_size)
 
-        ledger = open_ledger(settings, run, course.history) if first else None
+        logger = open_logger(settings, run, history.epochs) if first else None
 
-        left = 0 if course.over else turns - len(course.history)
+        left = 0 if history.over else turns - len(history.epochs)
         if left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
             cost = _expected_cost(fabric, classifier, objective, settings, validation, passed, turns, left, steps)
             if first:
                 progress("training", (turns - left) * steps, turns * steps, str(cost))
 
-        while len(course.history) < turns and not course.over:
-            turn, started, losses = len(course.history), time.monotonic(), []
+        while len(history.epochs) < turns and not history.over:
+            turn, started, losses = len(history.epochs), time.monotonic(), []
             model.train()
             for step, own in enumerate(passed(turn)):
                 for group in optimiser.param_groups:
-                    group["lr"] = course.caution * learning_rate((turn + step / steps) * pace, settings)
+                    group["lr"] = history.rate_factor * learning_rate((turn + step / steps) * pace, settings)
                 for replay in range(objective.replays):
                     losses.append(_step(fabric, model, optimiser, objective, own, replay, settings))
                     _average_statistics(fabric, classifier)
                     average.after_step(classifier)
                 if first:
-                    progress("training", turn * steps + step + 1, turns * steps, course.note)
+                    progress("training", turn * steps + step + 1, turns * steps, history.note)
             loss = float(fabric.all_reduce(torch.stack(losses).mean()))
-            if not math.isfinite(loss) and not refuge(course.history):
+            if not math.isfinite(loss) and not rollback_epoch(history.epochs):
                 raise RobustMRIError(
                     f"The loss is {loss} in epoch {turn + 1}; this run cannot go on. Start another one, in another "
                     f"--out, with a lower learning_rate (now {settings.learning_rate:g})."
@@ -126,26 +126,26 @@ def fit(
             _average_statistics(fabric, candidate)
             measured = _on_the_first(fabric, lambda: validate(candidate, validation, settings))  # noqa: B023
             row = Epoch(
-                epoch=turn + 1, learning_rate=course.caution * learning_rate(turn * pace, settings),
+                epoch=turn + 1, learning_rate=history.rate_factor * learning_rate(turn * pace, settings),
                 eps=eps_at((turn + 1) * pace, settings, classifier), train_loss=loss,
                 validation_accuracy=measured.clean, validation_robust_accuracy=measured.robust,
                 validation_fgsm_accuracy=measured.one_step, zero_gradient_share=measured.zero_gradients,
                 seconds=round(time.monotonic() - started, 1),
             )  # fmt: skip
-            back = course.add(row, candidate)
+            back = history.add(row, candidate)
             if back is not None:
                 classifier.load_state_dict(back)
                 optimiser.state.clear()
                 average = average_of(settings, classifier)
-                objective = objective_of(safer(settings, course.alarms), classifier)
+                objective = objective_of(safer(settings, history.alarms), classifier)
             if first:
-                save(run, _stored(classifier, optimiser, average), course)
-            take_down(ledger, row)
+                save(run, _stored(classifier, optimiser, average), history)
+            log_epoch(logger, row)
             fabric.barrier()
 
-    close(ledger)
-    choice = course.choice()
-    classifier.load_state_dict(course.kept[choice.row.epoch])
+    close_logger(logger)
+    choice = history.choice()
+    classifier.load_state_dict(history.kept[choice.row.epoch])
     classifier = collapsed(classifier)
     return classifier.cpu().to(memory_format=torch.contiguous_format).eval(), choice  # type: ignore[call-overload]
 
@@ -173,9 +173,10 @@ def _step(
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    # Deaf while the weights are moved: Free takes its perturbation one step further for each step of the weights.
-    deaf = replace(objective, listen=None)
-    with moved(settings.weight_perturbation, model, lambda: descend(deaf), size=settings.weight_perturbation_size):
+    # The objective is not told of gradients at moved weights: Free takes one step for each step of the
+    # weights.
+    silent = replace(objective, listen=None)
+    with moved(settings.weight_perturbation, model, lambda: descend(silent), size=settings.weight_perturbation_size):
         loss = descend(objective)
     optimiser.step()
     return loss
@@ -191,7 +192,7 @@ def _expected_cost(
     turns: int,
     left: int,
     steps: int,
-) -> Cost:
+) -> TimeEstimate:
     """What the `left` passes of `turns` will cost, measured on a copy of the network."""
     twin = copy.deepcopy(classifier)
     model, optimiser = fabric.setup(twin, _optimiser(twin, settings))
@@ -204,7 +205,7 @@ def _expected_cost(
             float(_step(fabric, model, optimiser, objective, own, replay, settings))
 
     model.train()
-    return expected_cost(learn, lambda: validate(twin, validation, settings), batches=left * steps, validations=left)
+    return estimate_time(learn, lambda: validate(twin, validation, settings), batches=left * steps, validations=left)
 
 
 def _images(passed: Iterator[list[Part]]) -> Iterator[Tensor]:

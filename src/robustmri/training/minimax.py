@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks.protocol import Attack, Predictor
+from robustmri.core.arrays import Images, Labels
 from robustmri.models.dual_norm import collapsed, using
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.threat_model import ThreatModel

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from robustmri.arrays import Images, Labels, Logits
 from robustmri.attacks import PGD
 from robustmri.attacks.engine import climb, draw_seeds, frozen, random_points
 from robustmri.attacks.protocol import Attack, Predictor
 from robustmri.attacks.rules import steepest, stride
 from robustmri.attacks.streams import like, normals, open_streams
+from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.losses import boosted_cross_entropy, kl_divergence
 from robustmri.models.classifier import Classifier
 from robustmri.models.dual_norm import using

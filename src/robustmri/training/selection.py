@@ -87,7 +87,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: what went wrong.
         epoch: the epoch that showed it.
-        back_to: the epoch to go back to, see `refuge`; None if there is none.
+        back_to: the epoch to go back to, see `rollback_epoch`; None if there is none.
         sentence: what happened, with its numbers.
     """
 
@@ -148,7 +148,7 @@ def worth_keeping(
     return [choose(history, clean_cost=clean_cost, reference=reference)]
 
 
-def refuge(history: Sequence[Epoch]) -> Epoch | None:
+def rollback_epoch(history: Sequence[Epoch]) -> Epoch | None:
     """The epoch to go back to once training has gone astray: the best sound one at the largest eps that any was at.
 
     Not what `choose` names: a clean cost that no epoch meets yet would lead back to the least robust one. None if no
@@ -203,7 +203,7 @@ def watch(history: Sequence[Epoch], *, clean_cost: float | None = None, referenc
     if found is None:
         return None
     kind, sentence = found
-    safe = refuge(history[:-1])
+    safe = rollback_epoch(history[:-1])
     return Alarm(kind=kind, epoch=history[-1].epoch, back_to=safe.epoch if safe else None, sentence=sentence)
 
 

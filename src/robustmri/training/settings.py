@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from robustmri.errors import SettingsError
+from robustmri.core.errors import SettingsError
 from robustmri.threat.eps import parse_eps
 
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import msgspec
 import torch
 
-from robustmri.errors import CheckpointError
-from robustmri.provenance import atomic_file
-from robustmri.training.course import Course
+from robustmri.core.errors import CheckpointError
+from robustmri.core.files import atomic_file
+from robustmri.training.history import TrainingHistory
 from robustmri.training.selection import Epoch
 
 STATE = "resume.pt"
@@ -29,34 +29,34 @@ class Stateful(Protocol):
         """Be as it was."""
 
 
-def save(run: Path, parts: Mapping[str, Stateful], course: Course) -> None:
+def save(run: Path, parts: Mapping[str, Stateful], history: TrainingHistory) -> None:
     """Write resume.pt, whole or not at all, and epochs.csv.
 
     Args:
         run: run folder.
         parts: what is trained, by name.
-        course: what lies behind it.
+        history: what lies behind it.
     """
     state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
-    state |= {"history": [msgspec.to_builtins(row) for row in course.history], "kept": course.kept}
+    state |= {"history": [msgspec.to_builtins(row) for row in history.epochs], "kept": history.kept}
     # Not to be measured again: which weights were let go was decided by this very number.
-    state["reference"] = course.reference
+    state["reference"] = history.reference
     # Bytes first: on a full disk torch's own writer raises an error that does not say so.
     content = io.BytesIO()
     torch.save(state, content)
     with atomic_file(run / STATE) as partial:
         partial.write_bytes(content.getbuffer())
-    kinds = {alarm.epoch: alarm.kind for alarm in course.alarms}
+    kinds = {alarm.epoch: alarm.kind for alarm in history.alarms}
     with atomic_file(run / "epochs.csv") as partial, open(partial, "w", newline="") as stream:
         *columns, seconds = Epoch.__struct_fields__
         table = csv.DictWriter(stream, [*columns, "alarm", seconds])
         table.writeheader()
-        table.writerows({**msgspec.to_builtins(row), "alarm": kinds.get(row.epoch, "")} for row in course.history)
+        table.writerows({**msgspec.to_builtins(row), "alarm": kinds.get(row.epoch, "")} for row in history.epochs)
 
 
 def resume(
     run: Path, parts: Mapping[str, Stateful], device: torch.device, *, clean_cost: float | None, reference: float | None
-) -> Course:
+) -> TrainingHistory:
     """Put a stored state back, if there is one; returns what lies behind the run.
 
     Raises:
@@ -64,13 +64,13 @@ def resume(
     """
     path = run / STATE
     if not path.exists():
-        return Course(clean_cost, reference)
+        return TrainingHistory(clean_cost, reference)
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         history = msgspec.convert(state["history"], list[Epoch])
-        return Course(clean_cost, state.get("reference", reference), history, state["kept"])
+        return TrainingHistory(clean_cost, state.get("reference", reference), history, state["kept"])
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be used to go on ({error}). Remove it to start this run from its beginning."

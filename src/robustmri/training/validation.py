@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustmri.arrays import Images, Labels
 from robustmri.attacks import PGD, fgsm
 from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Attack
+from robustmri.core.arrays import Images, Labels
 from robustmri.models.dual_norm import collapsed
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.threat_model import ThreatModel

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robustmri.core.errors import SettingsError
 from robustmri.data.phantom.brain import brain_surface, paint_brain, paint_meninges, skull_cavity
 from robustmri.data.phantom.canvas import Canvas
 from robustmri.data.phantom.head import Head, mirrored, paint_outside
 from robustmri.data.phantom.lesions import Lesion, draw_lesion
 from robustmri.data.phantom.shapes import Array
 from robustmri.data.phantom.signal import Scanner
-from robustmri.data.readers import LeftOut, RawSlice
-from robustmri.errors import SettingsError
+from robustmri.data.readers.source import LeftOut, RawSlice
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 PLANES = ("axial", "coronal", "sagittal")

@@ -1,0 +1,1 @@
+"""Scans as they are: one file a format."""

@@ -1,0 +1,128 @@
+"""What happened to each slice: the table `outcomes.parquet`, and the counts a report takes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.core.errors import ResultError
+from robustmri.results.budget import CLEAN, Budget
+
+COLUMNS = (
+    "case_id", "patient_id", "group", "label", "attack", "norm", "eps", "eps_units", "target",
+    "prediction", "confidence",
+)  # fmt: skip
+Column = npt.NDArray[Any]
+
+
+class Outcomes(msgspec.Struct, frozen=True):
+    """Columns of the table, and which rows are the clean ones."""
+
+    columns: dict[str, Column]
+
+    def __getitem__(self, name: str) -> Column:
+        """One column."""
+        return self.columns[name]
+
+    @property
+    def identifiers(self) -> set[str]:
+        """Every name that could lead to a patient."""
+        return {str(value) for name in ("case_id", "patient_id", "group") for value in np.unique(self.columns[name])}
+
+    def rows(self, attack: str, at: Budget) -> Outcomes:
+        """Rows of one attack within one budget; the budget of clean slices does not matter."""
+        keep = self["attack"] == attack
+        if attack != "none":
+            near = np.isclose(self["eps"].astype(float), np.inf if at.eps is None else at.eps, rtol=1e-6)
+            keep &= (self["norm"] == at.norm) & (self["eps_units"] == at.eps_units) & near
+            keep &= self["target"] == at.target
+        return Outcomes({name: column[keep] for name, column in self.columns.items()})
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each row's prediction is the true label."""
+        return np.asarray(self["prediction"] == self["label"], dtype=bool)
+
+
+def load_outcomes(folder: Path | str) -> Outcomes:
+    """Read `folder/outcomes.parquet`.
+
+    Raises:
+        ResultError: no such file, damaged, or without a column that the report needs.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    path = Path(folder) / "outcomes.parquet"
+    if not path.is_file():
+        raise ResultError(f"{folder} holds no outcomes.parquet beside its robustness.json. Evaluate again.")
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+            table = None if missing else file.read(columns=list(COLUMNS))
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise ResultError(f"{path} is damaged or incomplete ({reason}). Evaluate again.") from error
+    if table is None:
+        raise ResultError(f"{path} lacks the columns {', '.join(missing)}. Evaluate again with this release.")
+    return Outcomes({name: np.asarray(table.column(name).to_pylist(), dtype=object) for name in COLUMNS})
+
+
+class ClassCount(msgspec.Struct, frozen=True):
+    """Slices of one class that are named rightly, untouched and under attack."""
+
+    label: str
+    n: int
+    clean: int
+    attacked: int
+
+
+def count_classes(outcomes: Outcomes, classes: Sequence[str], attack: str, at: Budget) -> list[ClassCount]:
+    """Right answers per class; classes without a slice are left out."""
+    clean, attacked = outcomes.rows("none", CLEAN), outcomes.rows(attack, at)
+    counts = []
+    for label in classes:
+        here, there = clean["label"] == label, attacked["label"] == label
+        if here.any():
+            counts.append(
+                ClassCount(label, int(here.sum()), int(clean.right[here].sum()), int(attacked.right[there].sum()))
+            )
+    return counts
+
+
+class PatientFates(msgspec.Struct, frozen=True):
+    """Patients by how many of their slices keep the right answer."""
+
+    every: int
+    some: int
+    none: int
+
+    @property
+    def total(self) -> int:
+        """Number of patients."""
+        return self.every + self.some + self.none
+
+
+def count_patients(outcomes: Outcomes) -> PatientFates:
+    """Sort patients (groups) into those whose slices are all, partly or never right in these rows."""
+    groups, of = np.unique(outcomes["group"].astype(str), return_inverse=True)
+    kept = np.bincount(of, weights=outcomes.right, minlength=len(groups))
+    total = np.bincount(of, minlength=len(groups))
+    every, never = int((kept == total).sum()), int((kept == 0).sum())
+    return PatientFates(every, len(groups) - every - never, never)
+
+
+def confidence_when_fooled(clean: Outcomes, attacked: Outcomes) -> float | None:
+    """Median confidence in the wrong answer, over slices that were right before the attack; None if none fell."""
+    was_right = set(clean["case_id"][clean.right])
+    fell = [
+        float(confidence)
+        for case, confidence, right in zip(attacked["case_id"], attacked["confidence"], attacked.right, strict=True)
+        if case in was_right and not right
+    ]
+    return float(np.median(fell)) if fell else None

@@ -1,0 +1,169 @@
+"""The result file of an evaluation, `robustness.json`: typed, versioned, the only input of a report."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from robustmri.core.errors import ResultError
+from robustmri.core.files import atomic_file
+
+SCHEMA_VERSION = 1
+Status = Literal["pass", "warn", "fail"]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One number with its interval.
+
+    `eps` is as the user gave it, in `eps_units`; `eps_image` is the same in units of the [0, 1] range. Both are None
+    where the attack has no radius (the clean row, minimal-norm attacks). `only` counts the slices, right untouched,
+    that no other attack of the same budget fooled; None where there was no other on the same slices. `broken_by` counts
+    for a suite the slices that each of its members broke, in their order: a member met what those before it left.
+    """
+
+    attack: str
+    norm: str
+    eps: float | None
+    eps_units: Literal["image", "normalised"]
+    eps_image: float | None
+    unit: Literal["slice", "patient"]
+    n: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    interval: str
+    target: str = ""
+    median_distance: float | None = None
+    only: int | None = None
+    broken_by: dict[str, int] = {}
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A rigour check that the tool ran by itself."""
+
+    name: str
+    status: Status
+    detail: str
+    case_ids: list[str] = []
+
+
+class Confusion(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of slices; rows are true classes, columns predicted ones."""
+
+    attack: str
+    norm: str
+    eps: float | None
+    eps_units: str
+    counts: list[list[int]]
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """A slice before and after an attack; `position` is its row in `examples.npz`."""
+
+    case_id: str
+    patient_id: str
+    label: str
+    clean_prediction: str
+    clean_confidence: float
+    attack: str
+    norm: str
+    eps: float
+    eps_units: str
+    prediction: str
+    confidence: float
+    distance_linf: float
+    position: int
+
+
+class CohortFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the images came from."""
+
+    name: str
+    synthetic: bool
+    classes: list[str]
+    size: int
+    intensity: str
+    groups: str
+    fingerprint: str
+    n_cases: int
+    n_patients: int
+    left_out: int
+
+
+class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Which cases were evaluated, and what the way of splitting does to the numbers."""
+
+    kind: str
+    seed: int
+    fold: int | None
+    note: str
+    fingerprint: str
+    evaluated_set: str
+    n_slices: int
+    n_patients: int
+    leakage: list[Check]
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What was attacked."""
+
+    name: str
+    backbone: str
+    objective: str
+    weights: str
+    checkpoint_sha256: str
+    training: dict[str, Any]
+
+
+class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an evaluation found out."""
+
+    title: str
+    model: ModelFacts
+    cohort: CohortFacts
+    split: SplitFacts
+    threat: list[str]
+    attacks: list[dict[str, Any]]
+    results: list[Result]
+    checks: list[Check]
+    confusions: list[Confusion]
+    examples: list[Example]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    schema_version: int = SCHEMA_VERSION
+
+
+def save_result(result: RobustnessReport, folder: Path | str) -> Path:
+    """Write `folder/robustness.json` atomically and return its path."""
+    path = Path(folder) / "robustness.json"
+    with atomic_file(path) as partial:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    return path
+
+
+def load_result(folder: Path | str) -> RobustnessReport:
+    """Read `folder/robustness.json`.
+
+    Raises:
+        ResultError: no such file, another schema version, or fields that do not fit.
+    """
+    path = Path(folder) / "robustness.json"
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ResultError(f"{folder} holds no robustness.json. Make it with: robustmri evaluate.") from error
+    try:
+        version = msgspec.json.decode(raw).get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ResultError(
+                f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}. Evaluate again with it."
+            )
+        result = msgspec.json.decode(raw, type=RobustnessReport)
+    except (msgspec.MsgspecError, AttributeError) as error:
+        raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+    if any(math.isnan(number.accuracy) for number in result.results):
+        raise ResultError(f"{path} holds an accuracy that is not a number. Evaluate again.")
+    return result

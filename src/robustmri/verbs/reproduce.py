@@ -1,0 +1,142 @@
+"""The whole story in one call: every verb after another, and a published protocol measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from robustmri.core.errors import SettingsError
+from robustmri.core.files import atomic_file
+from robustmri.core.progress import Progress, silent
+from robustmri.data.cohort import Cohort
+from robustmri.data.split import Split
+from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
+from robustmri.verbs.evaluate import evaluate
+from robustmri.verbs.prepare import prepare
+from robustmri.verbs.train import harden, train
+
+if TYPE_CHECKING:
+    from robustmri.report.tables import Published, Table
+
+
+def protocol(
+    source: str | Path,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    published: Sequence[Published] = (),
+    title: str,
+    images: bool = True,
+    progress: Progress = silent,
+) -> Table:
+    """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done are not repeated.
+
+    Args:
+        source: scans.
+        out: folder for cohort/, standard/, before/, hardened/, after/ and report.html.
+        recipe: settings of every stage.
+        published: figures to stand beside the measured ones.
+        title: heading of the report.
+        images: whether the report shows slices.
+        progress: told about every stage.
+
+    Returns:
+        The table of before and after.
+    """
+    from robustmri.report import as_markdown, comparison_table, write_report
+
+    def stage(name: str) -> Progress:
+        return lambda task, done, total, note="": progress(name, done, total, note)
+
+    root = Path(out)
+    if not (root / "cohort").is_dir():
+        prepare(source, root / "cohort", settings=recipe.prepare, progress=stage("1/6 prepare"))
+    _refuse_other(root / "cohort", recipe.prepare)
+    train(root / "cohort", root / "standard", settings=recipe.train, progress=stage("2/6 train"))
+    before = evaluate(
+        root / "standard", root / "cohort", root / "before", settings=recipe.evaluate, title=title,
+        progress=stage("3/6 attack"),
+    )  # fmt: skip
+    harden(root / "standard", root / "cohort", root / "hardened", settings=recipe.harden, progress=stage("4/6 harden"))
+    after = evaluate(
+        root / "hardened", root / "cohort", root / "after", title=title,
+        settings=msgspec.structs.replace(recipe.evaluate, examples=tuple(shown.case_id for shown in before.examples)),
+        progress=stage("5/6 attack again"),
+    )  # fmt: skip
+    progress("6/6 report", 0, 1)
+    folders = [root / "before", root / "after"]
+    write_report(folders, root / "report.html", images=images, title=title, published=published)
+    table = comparison_table([before, after], published)
+    with atomic_file(root / "table.md") as partial:
+        partial.write_text(as_markdown(table), encoding="utf-8")
+    progress("6/6 report", 1, 1)
+    return table
+
+
+def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
+    """A cohort that was prepared before must be the one that the recipe asks for."""
+    cohort, split = Cohort.open(folder), Split.load(folder)
+    there = {"size": cohort.size, "intensity": cohort.intensity, "split": split.kind, "seed": split.seed}
+    asked = {name: getattr(wanted, name) for name in there}
+    if split.kind == "folds":
+        there, asked = there | {"fold": split.fold}, asked | {"fold": wanted.fold or 1}
+    differ = [name for name in there if there[name] != asked[name]]
+    if differ:
+        raise SettingsError(
+            f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). Choose another --out, or "
+            "remove it."
+        )
+
+
+def demo(out: str | Path, *, overrides: Iterable[str] = (), progress: Progress = silent) -> Table:
+    """The whole story on the phantom cohort, in minutes."""
+    recipe = load_recipe("demo", overrides)
+    return protocol(recipe.source, out, recipe, title="robustmri demo on phantoms", progress=progress)
+
+
+def reproduce(
+    name: str,
+    source: str | Path,
+    out: str | Path,
+    *,
+    preset: str = "cpu",
+    images: bool = True,
+    overrides: Iterable[str] = (),
+    progress: Progress = silent,
+) -> Table:
+    """The poster's protocol on real slices, published figures beside measured ones.
+
+    Args:
+        name: "poster".
+        source: the figshare release, or any source with patient ids.
+        out: folder, see `protocol`.
+        preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px) or "gpu" (ResNet-50 at 224 px).
+        images: whether the report shows slices.
+        overrides: single settings, such as "harden.epochs=10".
+        progress: told about every stage.
+    """
+    if name != "poster":
+        raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
+    recipe = load_recipe(f"poster-{preset}", overrides)
+    table = protocol(
+        source, out, recipe, published=published_figures(), title="The poster, measured again", images=images,
+        progress=progress,
+    )  # fmt: skip
+    notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]
+    return msgspec.structs.replace(table, notes=notes)
+
+
+def published_figures() -> list[Published]:
+    """The poster's accuracies."""
+    from robustmri.report.tables import Published
+
+    stored = load_toml("published")
+    return [Published(what="accuracy", source=stored["source"], **figure) for figure in stored["figures"]]
+
+
+def published_notes() -> list[str]:
+    """What the poster leaves open, a sentence each."""
+    return list(load_toml("published")["notes"])

@@ -1,0 +1,131 @@
+"""Train a classifier on clean slices, or repair one by adversarial training: one fit, two objectives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from robustmri.core import processes
+from robustmri.core.errors import SettingsError
+from robustmri.core.progress import Progress, silent
+from robustmri.core.provenance import describe_run
+from robustmri.data.cohort import Cohort
+from robustmri.data.split import Split
+from robustmri.recipes import change_settings, load_recipe
+from robustmri.verbs.claim import claim_folder, refuse_seen
+
+if TYPE_CHECKING:
+    from robustmri.training.settings import TrainSettings
+
+SCRATCH = "scratch"
+"""In place of a checkpoint: harden a fresh network."""
+
+
+def train(
+    cohort: str | Path,
+    out: str | Path,
+    *,
+    settings: TrainSettings | None = None,
+    progress: Progress = silent,
+    **changes: Any,
+) -> Path:
+    """Train a classifier on a cohort; returns the run folder, which holds `checkpoint/` and epochs.csv.
+
+    A run that was killed goes on from its last finished epoch; one that is finished is left as it is.
+
+    Args:
+        cohort: folder made by `prepare`.
+        out: run folder.
+        settings: see `TrainSettings`.
+        progress: told about the steps.
+        changes: single settings, such as `epochs=10`.
+    """
+    from robustmri.training.settings import TrainSettings
+
+    chosen = change_settings(settings or TrainSettings(), changes)
+    return _fit(None, cohort, out, chosen, progress)
+
+
+def harden(
+    checkpoint: str | Path,
+    cohort: str | Path,
+    out: str | Path,
+    *,
+    settings: TrainSettings | None = None,
+    progress: Progress = silent,
+    **changes: Any,
+) -> Path:
+    """The same as `train` with an objective that meets attacked images; "adversarial", if `settings` name no other.
+
+    It starts from `checkpoint` or, given "scratch", from a fresh network; the rest is as in `train`.
+
+    Raises:
+        SettingsError: the objective asked for is "standard".
+    """
+    if settings is None:
+        settings = load_recipe("standard").harden
+    chosen = change_settings(settings, changes if settings.attacked else {"objective": "adversarial", **changes})
+    if not chosen.attacked:
+        raise SettingsError('A repair needs attacked images, got the objective "standard": choose another, or `train`.')
+    return _fit(None if str(checkpoint) == SCRATCH else Path(checkpoint), cohort, out, chosen, progress)
+
+
+def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: TrainSettings, progress: Progress) -> Path:
+    from robustmri.data.loaders import load_images, load_labels
+    from robustmri.models.backbones import build_classifier
+    from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
+    from robustmri.training.batches import Examples
+    from robustmri.training.loggers import check_installed
+    from robustmri.training.loop import fit
+    from robustmri.training.state import STATE
+
+    check_installed(settings.logger)
+    scans, run = Cohort.open(cohort), Path(out)
+    split = Split.load(scans.root)
+    split.check(scans)
+    origin = SCRATCH
+    if start is not None:
+        classifier, checkpoint = load_checkpoint(start)
+        check_fits(checkpoint, scans.classes, scans.size)
+        refuse_seen(checkpoint.provenance, split)
+        settings = msgspec.structs.replace(settings, backbone=checkpoint.spec.backbone, weights="none")
+        origin = checkpoint.weights_sha256
+    elif not (run / "checkpoint").is_dir():
+        # Before the folder is claimed: a name that does not exist must leave nothing behind.
+        classifier = build_classifier(
+            settings.backbone, scans.classes, scans.size, weights=settings.weights, seed=settings.seed,
+            progress=lambda done, total: progress("fetching the weights", done, total or 0),
+        )  # fmt: skip
+    claim_folder(
+        run / "settings.json",
+        {
+            "train": msgspec.to_builtins(settings),
+            "start": origin,
+            "cohort": scans.fingerprint,
+            "split": split.fingerprint,
+        },
+    )
+    if (run / "checkpoint").is_dir():
+        (run / STATE).unlink(missing_ok=True)
+        return run
+    learn, choose = (
+        Examples(load_images(scans, rows), load_labels(scans, rows)) for rows in (split.train, split.validation)
+    )
+    classifier, choice = fit(classifier, learn, choose, settings, run, repair=start is not None, progress=progress)
+    provenance = describe_run(settings.seed) | {
+        "cohort": scans.fingerprint,
+        "split": split.fingerprint,
+        "start": origin,
+        "kept_epoch": msgspec.to_builtins(choice.row),
+        "kept_because": choice.reason,
+        "alarms": [alarm.sentence for alarm in choice.alarms],
+    }
+
+    def finish() -> None:
+        save_checkpoint(classifier, run / "checkpoint", training=msgspec.to_builtins(settings), provenance=provenance)
+        (run / STATE).unlink(missing_ok=True)
+
+    processes.on_one_process(finish)
+    return run

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from scans import draw
+
+from robustmri.core.errors import DataError
+from robustmri.data.cohort import write_cohort
+from robustmri.data.readers.class_folders import ClassFolders
+from robustmri.data.readers.source import LeftOut, RawSlice
+from robustmri.data.sources import open_source
+from robustmri.data.split import make_split
+
+
+def save(path: Path, patient: int, number: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw(patient, number)).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Eight persons a class, two copies of a slice each: one in Training, one in Testing."""
+    for patient in range(16):
+        label = ("notumor", "glioma")[patient % 2]
+        save(tmp_path / "scans" / "Training" / label / f"Tr_{patient}.jpg", patient)
+        save(tmp_path / "scans" / "Testing" / label / f"Te_{patient}.png", patient)
+    return tmp_path / "scans"
+
+
+def test_both_parts_are_read_and_named(folders: Path) -> None:
+    save(folders / "loose.jpg", 1)
+    (folders / "Training" / "glioma" / "bad.jpg").write_bytes(b"\xff\xd8 nothing")
+    source = open_source(folders)
+    assert isinstance(source, ClassFolders)
+    assert not source.patient_ids
+    items = list(source.read())
+    slices = [item for item in items if isinstance(item, RawSlice)]
+    assert len({item.case_id for item in slices}) == len(slices) == 32
+    assert {item.label for item in slices} == {"notumor", "glioma"}
+    assert all(item.patient_id is None for item in slices)
+    left = {item.source: item.reason for item in items if isinstance(item, LeftOut)}
+    assert set(left) == {"loose.jpg", "Training/glioma/bad.jpg"}
+    assert "no class folder" in left["loose.jpg"]
+
+
+def test_groups_are_inferred_and_called_inferred(folders: Path, tmp_path: Path) -> None:
+    cohort = write_cohort(open_source(folders), tmp_path / "cohort", size=32)
+    assert cohort.groups == "inferred"
+    by_person: dict[str, set[str]] = {}
+    for case in cohort.cases:
+        assert case.patient_id == case.group
+        assert case.group.startswith("inferred-")
+        by_person.setdefault(case.case_id.split("_")[1].split(".")[0], set()).add(case.group)
+    assert [len(groups) for groups in by_person.values()] == [1] * 16
+    assert cohort.n_patients == 16
+    head = json.loads((cohort.root / "cohort.json").read_text())
+    assert head["groups"] == "inferred"
+    assert "inferred from near-duplicate" in head["notes"][0]
+    assert "inferred" in make_split(cohort).note
+    assert "inferred groups of slices in the test set" in make_split(cohort, "slice").note
+
+
+def test_plain_class_folders_and_a_folder_without_any(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png", 1)
+    save(tmp_path / "b" / "1.png", 2)
+    assert [item.label for item in open_source(tmp_path).read() if isinstance(item, RawSlice)] == ["a", "b"]
+    save(tmp_path / "other" / "1.png", 1)
+    with pytest.raises(DataError, match="no scans that robustmri can read"):
+        open_source(tmp_path / "other")
+    with pytest.raises(DataError, match="does not exist"):
+        open_source(tmp_path / "nowhere")

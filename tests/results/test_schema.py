@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from robustmri.core.errors import ResultError
+from robustmri.results.schema import (
+    Check,
+    CohortFacts,
+    Confusion,
+    Example,
+    ModelFacts,
+    Result,
+    RobustnessReport,
+    SplitFacts,
+    load_result,
+    save_result,
+)
+
+
+@pytest.fixture
+def result():
+    clean = Result(
+        attack="none", norm="", eps=None, eps_units="image", eps_image=None, unit="slice", n=12,
+        accuracy=0.75, ci_low=0.5, ci_high=0.9, interval="cluster bootstrap over 4 patients",
+    )  # fmt: skip
+    return RobustnessReport(
+        title="standard training",
+        model=ModelFacts(
+            name="standard training", backbone="resnet18", objective="standard", weights="none",
+            checkpoint_sha256="0" * 64, training={"epochs": 2},
+        ),
+        cohort=CohortFacts(
+            name="phantom", synthetic=True, classes=["glioma", "pituitary"], size=64, intensity="minmax",
+            groups="patient", fingerprint="f" * 16, n_cases=40, n_patients=10, left_out=0,
+        ),
+        split=SplitFacts(
+            kind="patient", seed=0, fold=None, note="No patient is in two sets.", fingerprint="e" * 16,
+            evaluated_set="test", n_slices=12, n_patients=4, leakage=[Check(name="patients", status="pass", detail="")],
+        ),
+        threat=["l-infinity, eps 0.04"],
+        attacks=[{"name": "pgd", "steps": 20}],
+        results=[clean],
+        checks=[],
+        confusions=[Confusion(attack="none", norm="", eps=None, eps_units="image", counts=[[5, 1], [2, 4]])],
+        examples=[
+            Example(
+                case_id="c", patient_id="p", label="glioma", clean_prediction="glioma", clean_confidence=0.9,
+                attack="pgd", norm="linf", eps=0.04, eps_units="image", prediction="pituitary", confidence=0.99,
+                distance_linf=0.04, position=0,
+            )
+        ],
+        settings={},
+        provenance={},
+    )  # fmt: skip
+
+
+def test_a_result_comes_back(result, tmp_path):
+    assert save_result(result, tmp_path / "out") == tmp_path / "out" / "robustness.json"
+    assert load_result(tmp_path / "out") == result
+
+
+def test_the_file_is_readable_json(result, tmp_path):
+    content = json.loads(save_result(result, tmp_path).read_text())
+    assert content["schema_version"] == 1
+    assert content["results"][0]["accuracy"] == 0.75
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path):
+    with pytest.raises(ResultError, match="robustmri evaluate"):
+        load_result(tmp_path)
+
+
+def test_another_schema_version_is_refused(result, tmp_path):
+    save_result(msgspec.structs.replace(result, schema_version=2), tmp_path)
+    with pytest.raises(ResultError, match="schema version 2, this release reads 1"):
+        load_result(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 1, "title"'])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "robustness.json").write_bytes(content)
+    with pytest.raises(ResultError, match=r"robustness.json is damaged"):
+        load_result(tmp_path)
+
+
+def test_an_accuracy_that_is_not_a_number_is_refused(result, tmp_path):
+    broken = msgspec.structs.replace(result.results[0], accuracy=float("nan"))
+    save_result(msgspec.structs.replace(result, results=[broken]), tmp_path)
+    with pytest.raises(ResultError):
+        load_result(tmp_path)

@@ -1,0 +1,171 @@
+"""Studies of many trainings: what they leave behind, who is tested, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from robustmri.core.errors import ResultError, SettingsError
+from robustmri.data.split import Split
+from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.recipes import PrepareSettings, Recipe, Variant
+from robustmri.results.schema import load_result
+from robustmri.training.settings import TrainSettings
+from robustmri.verbs.ablate import ablate
+from robustmri.verbs.cross_validate import cross_validate
+from robustmri.verbs.evaluate import evaluate
+from robustmri.verbs.pool import pool
+
+FAST = {"epochs": 2, "batch_size": 32, "precision": "fp32", "augment": "none", "warmup_epochs": 0.0}
+RECIPE = Recipe(
+    about="Seconds on a toy.",
+    prepare=PrepareSettings(size=32),
+    train=TrainSettings(**FAST),
+    harden=TrainSettings(objective="one-step", **FAST),
+    evaluate=EvaluateSettings(attacks=("fgsm", "pgd"), eps=("0.04",), curve=("2/255",), examples_per_class=1),
+    variants={
+        "base": Variant(about="as it is"),
+        "again": Variant(about="the same once more"),
+        "fresh": Variant(about="no start", start="scratch", harden={"ema_decay": 0.9}),
+    },
+    seeds=(0, 1),
+)
+
+pytestmark = pytest.mark.usefixtures("tiny_networks")
+
+
+@pytest.fixture(scope="module")
+def folds(tiny_scans, tmp_path_factory, use_tiny_networks):
+    """The study of five folds, and what its parts said on the way."""
+    out = tmp_path_factory.mktemp("folds")
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_networks(patch)
+        early = cross_validate(tiny_scans, out, RECIPE, folds=[2, 4])
+        return out, early, cross_validate(tiny_scans, out, RECIPE)
+
+
+def test_each_patient_is_tested_once(folds):
+    out, early, table = folds
+    assert early is None, "three folds were missing"
+    assert (out / "report.html").is_file()
+    assert "Worst case" in (out / "table.md").read_text()
+    assert {row[1] for row in table.rows} == {"", "eps 0.007843 (2/255)", "eps 0.04 (10.2/255)"}, "all radii"
+    for stage in ("before", "after"):
+        clean = pq.read_table(out / stage / "outcomes.parquet", filters=[("attack", "==", "none")])
+        assert sorted(clean["index"].to_pylist()) == list(range(108))
+        pooled = load_result(out / stage)
+        assert (pooled.split.n_slices, pooled.split.n_patients, pooled.split.fold) == (108, 27, None)
+        for fold in range(1, 6):
+            split = Split.load(out / f"fold-{fold}" / "cohort")
+            assert (split.kind, split.fold) == ("folds", fold)
+
+
+def test_pooled_numbers_are_those_of_all_slices(folds):
+    out, _, _ = folds
+    parts = [load_result(out / f"fold-{fold}" / "after") for fold in range(1, 6)]
+    for number in load_result(out / "after").results:
+        if number.unit != "slice":
+            continue
+        same = [
+            next(one for one in part.results if (one.attack, one.eps, one.unit) == (number.attack, number.eps, "slice"))
+            for part in parts
+        ]
+        share = np.average([one.accuracy for one in same], weights=[one.n for one in same])
+        assert number.accuracy == pytest.approx(share)
+        assert number.n == sum(one.n for one in same) == 108
+        assert number.ci_low <= number.accuracy <= number.ci_high
+
+
+def test_a_finished_study_is_not_repeated(folds, tiny_scans):
+    out, _, table = folds
+    before = {path: path.stat().st_mtime_ns for path in out.glob("fold-*/*/checkpoint/*")}
+    assert len(before) >= 10
+    assert cross_validate(tiny_scans, out, RECIPE, folds=[]) == table
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_check_that_fails_in_one_part_fails_for_all(folds, tmp_path):
+    out, _, _ = folds
+    spoiled = [out / f"fold-{fold}" / "after" for fold in range(1, 6)]
+    result = load_result(spoiled[2])
+    failed = [msgspec.structs.replace(result.checks[0], status="fail", detail="it went wrong", case_ids=["x"])]
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "outcomes.parquet").write_bytes((spoiled[2] / "outcomes.parquet").read_bytes())
+    (broken / "robustness.json").write_bytes(
+        msgspec.json.encode(msgspec.structs.replace(result, checks=failed + result.checks[1:]))
+    )
+    spoiled[2] = broken
+    found = pool(spoiled, tmp_path / "pooled", title="Spoiled").checks[0]
+    assert (found.name, found.status, found.case_ids) == (failed[0].name, "fail", ["x"])
+    assert "(3) it went wrong" in found.detail
+
+
+def test_what_cannot_be_pooled(folds, tmp_path):
+    out, _, _ = folds
+    first, second = (out / f"fold-{fold}" for fold in (1, 2))
+    with pytest.raises(ResultError, match="are in another of the results too"):
+        pool([first / "before", first / "before"], tmp_path / "out", title="Twice")
+    with pytest.raises(ResultError, match="different objectives"):
+        pool([first / "before", second / "after"], tmp_path / "out", title="Mixed")
+    other = tmp_path / "other"
+    evaluate(second / "standard", second / "cohort", other, attacks=("fgsm",))
+    with pytest.raises(ResultError, match="different settings"):
+        pool([first / "before", other], tmp_path / "out", title="Mixed")
+    with pytest.raises(ResultError, match="at least one"):
+        pool([], tmp_path / "out", title="None")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_fold_is_refused_before_anything_runs(tiny_scans, tmp_path):
+    with pytest.raises(SettingsError, match="no fold 6"):
+        cross_validate(tiny_scans, tmp_path / "out", RECIPE, folds=[1, 6])
+    assert not (tmp_path / "out").exists()
+
+
+def test_variants_are_compared_on_validation_patients(tiny_cohort, tmp_path):
+    out = tmp_path / "out"
+    assert ablate(tiny_cohort, out, RECIPE, only=["again"]) is None, "two variants are missing"
+    table = ablate(tiny_cohort, out, RECIPE)
+    assert [row[0] for row in table.rows] == ["base", "again", "fresh"]
+    assert table.headers[2:] == ["Clean", "Worst case, 0.04", "Worst case, 2/255", "Minutes"]
+    assert {len(row) for row in table.rows} == {len(table.headers)}
+    split = Split.load(tiny_cohort)
+    seen = pq.read_table(out / "fresh" / "seed-1" / "validation" / "outcomes.parquet")["index"].to_pylist()
+    assert set(seen) == set(split.validation)
+    worth = json.loads((out / "ablation.json").read_text())
+    base, again, _ = worth
+    assert list(base["robust"]) == ["0.04", "0.00784314"]
+    assert base["clean"]["change"] is None
+    assert again["robust"]["0.04"]["change"][0] == 0, "the same settings, the same outcomes"
+    assert again["by_seed"] == base["by_seed"]
+    for one in worth:
+        assert one["runs"] == 2
+        shares = [share["accuracy"] for share in (one["clean"], *one["robust"].values())]
+        assert shares == pytest.approx(np.mean(one["by_seed"], axis=0))
+    settings = json.loads((out / "fresh" / "seed-1" / "settings.json").read_text())
+    assert (settings["start"], settings["train"]["ema_decay"], settings["train"]["seed"]) == ("scratch", 0.9, 1)
+    assert ablate(tiny_cohort, out, RECIPE) == table
+
+
+def test_what_an_ablation_refuses(tiny_cohort, tmp_path):
+    without = msgspec.structs.replace(RECIPE, variants={})
+    with pytest.raises(SettingsError, match="has no variants"):
+        ablate(tiny_cohort, tmp_path / "out", without)
+    with pytest.raises(SettingsError, match=r"no variant 'frehs'\. Did you mean 'fresh'"):
+        ablate(tiny_cohort, tmp_path / "out", RECIPE, only=["frehs"])
+    wrong = msgspec.structs.replace(RECIPE, variants={"base": Variant(about="typo", harden={"epoch": 3})})
+    with pytest.raises(SettingsError, match="no setting 'epoch'"):
+        ablate(tiny_cohort, tmp_path / "out", wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_story_refuses_a_cohort_that_was_prepared_otherwise(folds, tiny_scans):
+    out, _, _ = folds
+    other = msgspec.structs.replace(RECIPE, prepare=PrepareSettings(size=32, seed=1))
+    with pytest.raises(SettingsError, match=r"prepared with other settings .*differ in seed"):
+        cross_validate(tiny_scans, out, other, folds=[1])
