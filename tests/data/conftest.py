@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from scans import SliceList, slices_of
 
-from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.cohort import Cohort
+from robustmri.data.prepare import write_cohort
 
 
 @pytest.fixture

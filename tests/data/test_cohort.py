@@ -12,8 +12,9 @@ from scans import SliceList, draw, slices_of
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError
 from robustmri.data.cases import group_of
-from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.cohort import Cohort
 from robustmri.data.intensity import resize, scale
+from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.split import Split, make_split
 

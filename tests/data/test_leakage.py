@@ -9,8 +9,9 @@ from PIL import Image
 from scans import SliceList, draw, slices_of
 
 from robustmri.core.errors import DataError
-from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.cohort import Cohort
 from robustmri.data.leakage import check_leakage, infer_groups, near_duplicates
+from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.source import RawSlice
 from robustmri.data.split import make_split
 

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from scans import SliceList, slices_of
 
-from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_masks
+from robustmri.data.prepare import write_cohort
 
 
 def test_images_come_in_the_order_asked_for(cohort: Cohort) -> None:

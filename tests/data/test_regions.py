@@ -10,8 +10,9 @@ import pytest
 from scans import SliceList, slices_of
 
 from robustmri.core.errors import DataError
-from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_region
+from robustmri.data.prepare import write_cohort
 from robustmri.data.regions import find_head, find_region, find_threshold
 
 

@@ -10,7 +10,8 @@ from scans import SHARED, SliceList, slices_of
 
 from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cases import Case, group_of
-from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.cohort import Cohort
+from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.csv_table import read_table
 from robustmri.data.split import Split, make_split
 

@@ -13,7 +13,8 @@ from robustmri.data.intensity import resize
 from robustmri.data.parallel import map_in_order
 
 if TYPE_CHECKING:
-    from robustmri.data.cohort import Case, Cohort
+    from robustmri.data.cases import Case
+    from robustmri.data.cohort import Cohort
     from robustmri.data.split import Split
 
 # Measured on the figshare set (docs/data.md): above 0.985 every pair is of one patient.

@@ -14,7 +14,8 @@ from robustmri.core.errors import DataError, SettingsError, did_you_mean
 from robustmri.core.files import fingerprint, read_json, write_json
 
 if TYPE_CHECKING:
-    from robustmri.data.cohort import Case, Cohort
+    from robustmri.data.cases import Case
+    from robustmri.data.cohort import Cohort
 
 Kind = Literal["patient", "slice", "folds"]
 KINDS = ("patient", "slice", "folds")

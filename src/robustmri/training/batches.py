@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
 
 def steps_of(n: int, settings: TrainSettings) -> int:
-    """Steps of one pass over `n` images; one that is left over joins the batch before, since batch-norm cannot train on one image.
+    """Steps of one pass over `n` images; one left over joins the batch before: batch-norm cannot train on one image.
 
     >>> [steps_of(n, TrainSettings(batch_size=32)) for n in (1, 32, 33, 34, 65)]
     [1, 1, 1, 2, 2]

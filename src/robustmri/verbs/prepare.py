@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from robustmri.core.progress import Progress, silent
-from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.cohort import Cohort
+from robustmri.data.prepare import write_cohort
 from robustmri.data.sources import open_source
 from robustmri.data.split import Split, make_split
 from robustmri.recipes import PrepareSettings, change_settings

@@ -8,7 +8,7 @@ from PIL import Image
 from scans import draw
 
 from robustmri.core.errors import DataError
-from robustmri.data.cohort import write_cohort
+from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.class_folders import ClassFolders
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.sources import open_source

@@ -8,7 +8,7 @@ from PIL import Image
 from scans import SHARED, draw, write_csv_layout, write_rows
 
 from robustmri.core.errors import DataError
-from robustmri.data.cohort import write_cohort
+from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.csv_table import ImagesWithCsv
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.sources import open_source

@@ -11,7 +11,8 @@ import scipy.io
 from scans import OUTLINE, SHARED, draw, write_csv_layout, write_mat, write_release
 
 from robustmri.core.errors import DataError
-from robustmri.data.cohort import Cohort, write_cohort
+from robustmri.data.cohort import Cohort
+from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.figshare import FigshareRelease
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.sources import open_source
