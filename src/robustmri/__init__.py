@@ -142,7 +142,9 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for: the command line must answer before torch is there."""
+    """Load a public name when it is first asked for: the command line must answer before torch is
+    there.
+    """
     if name not in _HOME:
         raise AttributeError(f"module 'robustmri' has no attribute {name!r}")
     return getattr(import_module(f"robustmri.{_HOME[name]}"), name)

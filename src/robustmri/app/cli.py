@@ -18,7 +18,10 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="robustmri",
-    help="Measure how easily a medical-image classifier is fooled, repair it, and report both, patient by patient.",
+    help=(
+        "Measure how easily a medical-image classifier is fooled, repair it, and report both, "
+        "patient by patient."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -26,22 +29,39 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=False)]
-Cohort = Annotated[Path, typer.Argument(help="Cohort folder, made by `prepare`.", show_default=False)]
+Cohort = Annotated[
+    Path, typer.Argument(help="Cohort folder, made by `prepare`.", show_default=False)
+]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Replace one setting of the recipe, e.g. train.epochs=10.", metavar="STAGE.NAME=VALUE"),
+    typer.Option(
+        "--set",
+        help="Replace one setting of the recipe, e.g. train.epochs=10.",
+        metavar="STAGE.NAME=VALUE",
+    ),
 ]
-RecipeName = Annotated[str, typer.Option("--recipe", help="Named settings (see `recipes`), or a .toml file.")]
-Devices = Annotated[int | None, typer.Option(help="Processes or GPUs on each machine that share the work.", min=1)]
-Nodes = Annotated[int | None, typer.Option(help="Machines that share the work; see docs/repair.md.", min=1)]
+RecipeName = Annotated[
+    str, typer.Option("--recipe", help="Named settings (see `recipes`), or a .toml file.")
+]
+Devices = Annotated[
+    int | None, typer.Option(help="Processes or GPUs on each machine that share the work.", min=1)
+]
+Nodes = Annotated[
+    int | None, typer.Option(help="Machines that share the work; see docs/repair.md.", min=1)
+]
 Images = Annotated[
-    bool, typer.Option("--images/--no-images", help="Show slices; without them the page may leave the hospital.")
+    bool,
+    typer.Option(
+        "--images/--no-images", help="Show slices; without them the page may leave the hospital."
+    ),
 ]
 
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)
+    ] = False,
 ) -> None:
     if version:
         print(f"robustmri {robustmri.__version__}")
@@ -50,10 +70,17 @@ def _options(
 
 @app.command()
 def prepare(
-    source: Annotated[str, typer.Argument(help="figshare release, images with a CSV, class folders, or `phantom`.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="figshare release, images with a CSV, class folders, or `phantom`."),
+    ],
     out: Out,
-    size: Annotated[int, typer.Option(help="Height and width of the stored slices in pixels.")] = 224,
-    split: Annotated[str, typer.Option(help="patient, slice (as the poster's) or folds.")] = "patient",
+    size: Annotated[
+        int, typer.Option(help="Height and width of the stored slices in pixels.")
+    ] = 224,
+    split: Annotated[
+        str, typer.Option(help="patient, slice (as the poster's) or folds.")
+    ] = "patient",
     fold: Annotated[int | None, typer.Option(help="Test fold, 1 to 5, with --split folds.")] = None,
     intensity: Annotated[str, typer.Option(help="minmax or percentile.")] = "minmax",
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
@@ -61,14 +88,27 @@ def prepare(
     """Read scans into a cohort folder, and split it into train, validation and test."""
     with shown_progress() as progress:
         cohort = robustmri.prepare(
-            source, out, size=size, split=split, fold=fold, intensity=intensity, seed=seed, progress=progress
+            source,
+            out,
+            size=size,
+            split=split,
+            fold=fold,
+            intensity=intensity,
+            seed=seed,
+            progress=progress,
         )
     from robustmri.data.split import Split
 
     people = "patients" if cohort.groups == "patient" else "inferred groups"
-    print(f"{out}: {len(cohort)} slices of {cohort.n_patients} {people}; classes {', '.join(cohort.classes)}")
+    print(
+        f"{out}: {len(cohort)} slices of {cohort.n_patients} {people}; classes "
+        f"{', '.join(cohort.classes)}"
+    )
     made = Split.load(out)
-    print(f"train {len(made.train)}, validation {len(made.validation)}, test {len(made.test)} slices. {made.note}")
+    print(
+        f"train {len(made.train)}, validation {len(made.validation)}, test {len(made.test)} "
+        f"slices. {made.note}"
+    )
     for left in cohort.left_out[:10]:
         print(f"left out: {left.source}: {left.reason}")
     if len(cohort.left_out) > 10:
@@ -80,13 +120,23 @@ def train(
     cohort: Cohort,
     out: Out,
     model: Annotated[
-        str, typer.Option(help="resnet18, resnet18-half, resnet50, densenet121, vit, or timm:NAME, hf:NAME.")
+        str,
+        typer.Option(
+            help="resnet18, resnet18-half, resnet50, densenet121, vit, or timm:NAME, hf:NAME."
+        ),
     ] = "",
     weights: Annotated[
-        str, typer.Option(help="none, imagenet, radimagenet, robust-imagenet, others of docs/repair.md, or a file.")
+        str,
+        typer.Option(
+            help=(
+                "none, imagenet, radimagenet, robust-imagenet, others of docs/repair.md, or a file."
+            )
+        ),
     ] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, order and augmentation.")
+    ] = None,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
@@ -96,8 +146,13 @@ def train(
     from robustmri.recipes import load_recipe
 
     given = {
-        "backbone": model, "weights": weights, "epochs": epochs, "seed": seed, "devices": devices, "nodes": nodes,
-    }  # fmt: skip
+        "backbone": model,
+        "weights": weights,
+        "epochs": epochs,
+        "seed": seed,
+        "devices": devices,
+        "nodes": nodes,
+    }
     settings = load_recipe(recipe, [*_overrides("train", given), *(set_ or [])]).train
     with shown_progress() as progress:
         run = robustmri.train(cohort, out, settings=settings, progress=progress)
@@ -106,16 +161,27 @@ def train(
 
 @app.command()
 def harden(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint or run folder; `scratch` for a fresh network.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Checkpoint or run folder; `scratch` for a fresh network.")
+    ],
     cohort: Cohort,
     out: Out,
-    eps: Annotated[str, typer.Option(help="Radius to train against: 0.04, 8/255 or 0.04@normalised.")] = "",
-    objective: Annotated[str, typer.Option(help="adversarial, one-step, free, trades or mart (docs/repair.md).")] = "",
+    eps: Annotated[
+        str, typer.Option(help="Radius to train against: 0.04, 8/255 or 0.04@normalised.")
+    ] = "",
+    objective: Annotated[
+        str, typer.Option(help="adversarial, one-step, free, trades or mart (docs/repair.md).")
+    ] = "",
     clean_cost: Annotated[
-        float | None, typer.Option(help="Keep the most robust epoch that loses at most so many points of accuracy.")
+        float | None,
+        typer.Option(
+            help="Keep the most robust epoch that loses at most so many points of accuracy."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of order, augmentation and random starts.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of order, augmentation and random starts.")
+    ] = None,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
@@ -125,30 +191,54 @@ def harden(
     from robustmri.recipes import load_recipe
 
     given = {
-        "eps": eps, "clean_cost": clean_cost, "epochs": epochs, "seed": seed, "devices": devices, "nodes": nodes,
-    }  # fmt: skip
+        "eps": eps,
+        "clean_cost": clean_cost,
+        "epochs": epochs,
+        "seed": seed,
+        "devices": devices,
+        "nodes": nodes,
+    }
     settings = load_recipe(recipe, [*_overrides("harden", given), *(set_ or [])]).harden
     with shown_progress() as progress:
         changes = {"objective": objective} if objective else {}
-        run = robustmri.harden(checkpoint, cohort, out, settings=settings, progress=progress, **changes)
+        run = robustmri.harden(
+            checkpoint, cohort, out, settings=settings, progress=progress, **changes
+        )
     _print_run(run)
 
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, or the run folder that holds it.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint folder, or the run folder that holds it.")
+    ],
     cohort: Cohort,
     out: Out,
     attacks: Annotated[
-        str, typer.Option(help="Comma-separated: fgsm, pgd, cw-l2, others of docs/attacks.md, foolbox:NAME.")
+        str,
+        typer.Option(
+            help="Comma-separated: fgsm, pgd, cw-l2, others of docs/attacks.md, foolbox:NAME."
+        ),
     ] = "",
-    eps: Annotated[str, typer.Option(help="Comma-separated radii: 0.04, 8/255, 0.04@normalised.")] = "",
-    curve: Annotated[str, typer.Option(help="Comma-separated further radii, for the curve, by PGD alone.")] = "",
+    eps: Annotated[
+        str, typer.Option(help="Comma-separated radii: 0.04, 8/255, 0.04@normalised.")
+    ] = "",
+    curve: Annotated[
+        str, typer.Option(help="Comma-separated further radii, for the curve, by PGD alone.")
+    ] = "",
     norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "",
-    target: Annotated[str, typer.Option(help="Class that the attacker wants to see; any wrong one if not given.")] = "",
-    region: Annotated[str, typer.Option(help="Where pixels may change: image, brain, lesion, outside-lesion.")] = "",
-    limit: Annotated[int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")] = None,
+    target: Annotated[
+        str, typer.Option(help="Class that the attacker wants to see; any wrong one if not given.")
+    ] = "",
+    region: Annotated[
+        str, typer.Option(help="Where pixels may change: image, brain, lesion, outside-lesion.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")
+    ] = None,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
@@ -159,13 +249,25 @@ def evaluate(
     from robustmri.report import comparison_table
 
     given = {
-        "attacks": attacks, "eps": eps, "curve": curve, "norm": norm, "target": target, "region": region,
-        "limit": limit, "seed": seed,
-    }  # fmt: skip
+        "attacks": attacks,
+        "eps": eps,
+        "curve": curve,
+        "norm": norm,
+        "target": target,
+        "region": region,
+        "limit": limit,
+        "seed": seed,
+    }
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
     with shown_progress() as progress:
         result = robustmri.evaluate(
-            checkpoint, cohort, out, settings=settings, devices=devices or 1, nodes=nodes or 1, progress=progress
+            checkpoint,
+            cohort,
+            out,
+            settings=settings,
+            devices=devices or 1,
+            nodes=nodes or 1,
+            progress=progress,
         )
     print_table(comparison_table([result]))
     for check in (*result.split.leakage, *result.checks):
@@ -176,7 +278,10 @@ def evaluate(
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Result folders: one, or before and after.", metavar="DIR...")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Result folders: one, or before and after.", metavar="DIR..."),
+    ],
     out: Out,
     images: Images = True,
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
@@ -209,10 +314,15 @@ def demo(out: Out, set_: Set = None) -> None:
 @app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(help="poster")],
-    data: Annotated[str, typer.Option(help="The figshare release, or another source with patient ids.")],
+    data: Annotated[
+        str, typer.Option(help="The figshare release, or another source with patient ids.")
+    ],
     out: Out,
     preset: Annotated[
-        str, typer.Option(help="cpu (ResNet-18, 96 px), small (half as wide, 64 px) or gpu (ResNet-50, 224 px).")
+        str,
+        typer.Option(
+            help="cpu (ResNet-18, 96 px), small (half as wide, 64 px) or gpu (ResNet-50, 224 px)."
+        ),
     ] = "cpu",
     images: Images = True,
     set_: Set = None,
@@ -228,20 +338,28 @@ def reproduce(
 
 @app.command("cross-validate")
 def cross_validate(
-    source: Annotated[str, typer.Argument(help="Scans with patient ids, as for `prepare`.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(help="Scans with patient ids, as for `prepare`.", show_default=False)
+    ],
     out: Out,
     recipe: RecipeName = "standard",
-    only: Annotated[str, typer.Option(help="Comma-separated folds to run now; the last one pools all five.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Comma-separated folds to run now; the last one pools all five.")
+    ] = "",
     images: Images = True,
     set_: Set = None,
 ) -> None:
-    """Train, attack, harden and attack again on five patient-wise folds, and pool their test patients."""
+    """Train, attack, harden and attack again on five patient-wise folds, and pool their test
+    patients.
+    """
     from robustmri.recipes import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
     given: dict[str, Any] = {"folds": _listed(only)} if only else {}
     with shown_progress() as progress:
-        table = robustmri.cross_validate(source, out, settings, images=images, progress=progress, **given)
+        table = robustmri.cross_validate(
+            source, out, settings, images=images, progress=progress, **given
+        )
     _print_study(table, out, "folds", f"and {out / 'report.html'}")
 
 
@@ -311,7 +429,11 @@ def _print_run(run: Path) -> None:
 
 def main() -> None:
     """Entry point: known failures are one line and a non-zero exit."""
-    here = "robustmri" if processes.is_main_process() else f"robustmri (process {processes.process_name()})"
+    here = (
+        "robustmri"
+        if processes.is_main_process()
+        else f"robustmri (process {processes.process_name()})"
+    )
     try:
         with main_process_output():
             app()

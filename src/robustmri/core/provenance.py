@@ -17,15 +17,21 @@ PACKAGES = ("torch", "monai", "lightning-fabric", "kornia", "numpy", "scikit-lea
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that this code runs from, with `+` where it has uncommitted changes."""
+    """Commit of the checkout that this code runs from, with `+` where it has uncommitted
+    changes.
+    """
     here = Path(__file__).resolve().parent
     if not (here.parents[1] / ".git").exists():
         return None
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return said.stdout.strip()
@@ -56,9 +62,13 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
         "packages": versions,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         # Results travel; the folders of the machine that they were made on do not.
-        "command": " ".join(Path(part).name if Path(part).is_absolute() else part for part in sys.argv),
+        "command": " ".join(
+            Path(part).name if Path(part).is_absolute() else part for part in sys.argv
+        ),
         "seed": seed,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

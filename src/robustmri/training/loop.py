@@ -53,27 +53,33 @@ def fit(
 ) -> tuple[Classifier, Choice]:
     """Train `classifier`; returns the weights of the epoch that was chosen, and the choice.
 
-    Everything random is drawn from (seed, epoch, step), and after each epoch `run`/resume.pt holds the whole state, so
-    a run that was killed goes on from its last finished epoch and ends with the same weights. Where an epoch shows that
-    training went astray, the weights of the epoch that was best until then are put back, and it goes on from them with
-    half the learning rate, and one-step training with two steps.
+    Everything random is drawn from (seed, epoch, step), and after each epoch `run`/resume.pt holds
+    the whole state, so a run that was killed goes on from its last finished epoch and ends with the
+    same weights. Where an epoch shows that training went astray, the weights of the epoch that was
+    best until then are put back, and it goes on from them with half the learning rate, and one-step
+    training with two steps.
 
     Args:
         classifier: where to start from; trained in place.
         train: examples to learn from.
-        validation: examples, of other patients if the split is patient-wise, to choose the epoch on.
+        validation: examples, of other patients if the split is patient-wise, to choose the epoch
+            on.
         settings: see `TrainSettings`.
         run: folder for epochs.csv and resume.pt; all processes must see the same one.
-        repair: whether `classifier` has been trained: `clean_cost` is then counted from its accuracy.
+        repair: whether `classifier` has been trained: `clean_cost` is then counted from its
+            accuracy.
         progress: told after each step, on the first process.
 
     Raises:
-        RobustMRIError: the loss is not finite any more and no sound epoch lies behind, or another process has ended.
+        RobustMRIError: the loss is not finite any more and no sound epoch lies behind, or another
+            process has ended.
         SettingsError: as many processes as the settings ask for cannot be had.
     """
     fabric = launch(settings.devices, settings.nodes, precision=_fabric_precision(settings))
     device, first = fabric.device, fabric.is_global_zero
-    train, validation = (Examples(part.images.to(device), part.labels.to(device)) for part in (train, validation))
+    train, validation = (
+        Examples(part.images.to(device), part.labels.to(device)) for part in (train, validation)
+    )
     if settings.dual_batch_norm:
         make_dual(classifier)
     if fabric.world_size > 1 and device.type == "cuda":  # Torch has it for GPUs alone.
@@ -84,22 +90,37 @@ def fit(
     if first:
         discard_unfinished(run)
     with processes.explain_lost_process():
-        reference = _on_the_first(fabric, lambda: validate(classifier, validation, settings).clean) if repair else None
+        reference = (
+            _on_the_first(fabric, lambda: validate(classifier, validation, settings).clean)
+            if repair
+            else None
+        )
         history = resume(
-            run, _stored(classifier, optimiser, average), device, clean_cost=settings.clean_cost, reference=reference
+            run,
+            _stored(classifier, optimiser, average),
+            device,
+            clean_cost=settings.clean_cost,
+            reference=reference,
         )
         objective = objective_of(safer(settings, history.alarms), classifier)
-        steps, turns = steps_of(len(train.labels), settings), math.ceil(settings.epochs / objective.replays)
+        steps, turns = (
+            steps_of(len(train.labels), settings),
+            math.ceil(settings.epochs / objective.replays),
+        )
         pace = settings.epochs / turns
 
         def passed(turn: int) -> Iterator[list[Part]]:
-            return batches(train, settings, turn, pace=pace, rank=fabric.global_rank, ranks=fabric.world_size)
+            return batches(
+                train, settings, turn, pace=pace, rank=fabric.global_rank, ranks=fabric.world_size
+            )
 
         logger = open_logger(settings, run, history.epochs) if first else None
 
         left = 0 if history.over else turns - len(history.epochs)
         if left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
-            cost = _expected_cost(fabric, classifier, objective, settings, validation, passed, turns, left, steps)
+            cost = _expected_cost(
+                fabric, classifier, objective, settings, validation, passed, turns, left, steps
+            )
             if first:
                 progress("training", (turns - left) * steps, turns * steps, str(cost))
 
@@ -108,7 +129,9 @@ def fit(
             model.train()
             for step, own in enumerate(passed(turn)):
                 for group in optimiser.param_groups:
-                    group["lr"] = history.rate_factor * learning_rate((turn + step / steps) * pace, settings)
+                    group["lr"] = history.rate_factor * learning_rate(
+                        (turn + step / steps) * pace, settings
+                    )
                 for replay in range(objective.replays):
                     losses.append(_step(fabric, model, optimiser, objective, own, replay, settings))
                     _average_statistics(fabric, classifier)
@@ -118,20 +141,25 @@ def fit(
             loss = float(fabric.all_reduce(torch.stack(losses).mean()))
             if not math.isfinite(loss) and not rollback_epoch(history.epochs):
                 raise RobustMRIError(
-                    f"The loss is {loss} in epoch {turn + 1}; this run cannot go on. Start another one, in another "
-                    f"--out, with a lower learning_rate (now {settings.learning_rate:g})."
+                    f"The loss is {loss} in epoch {turn + 1}; this run cannot go on. Start another "
+                    "one, in another --out, with a lower learning_rate (now "
+                    f"{settings.learning_rate:g})."
                 )
             average.after_epoch(classifier, round((turn + 1) * pace), _images(passed(turn)))
             candidate = average.kept(classifier)
             _average_statistics(fabric, candidate)
             measured = _on_the_first(fabric, lambda: validate(candidate, validation, settings))  # noqa: B023
             row = Epoch(
-                epoch=turn + 1, learning_rate=history.rate_factor * learning_rate(turn * pace, settings),
-                eps=eps_at((turn + 1) * pace, settings, classifier), train_loss=loss,
-                validation_accuracy=measured.clean, validation_robust_accuracy=measured.robust,
-                validation_fgsm_accuracy=measured.one_step, zero_gradient_share=measured.zero_gradients,
+                epoch=turn + 1,
+                learning_rate=history.rate_factor * learning_rate(turn * pace, settings),
+                eps=eps_at((turn + 1) * pace, settings, classifier),
+                train_loss=loss,
+                validation_accuracy=measured.clean,
+                validation_robust_accuracy=measured.robust,
+                validation_fgsm_accuracy=measured.one_step,
+                zero_gradient_share=measured.zero_gradients,
                 seconds=round(time.monotonic() - started, 1),
-            )  # fmt: skip
+            )
             back = history.add(row, candidate)
             if back is not None:
                 classifier.load_state_dict(back)
@@ -162,7 +190,9 @@ def _step(
     """One step of the optimiser; returns this process's part of the loss."""
     optimiser.zero_grad()
     # Once, before the weights move: those that are moved and those that step see the same images.
-    found = [(objective.attack(model, batch._replace(replay=replay)), weight) for batch, weight in own]
+    found = [
+        (objective.attack(model, batch._replace(replay=replay)), weight) for batch, weight in own
+    ]
 
     def descend(objective: Objective) -> Tensor:
         losses = []
@@ -173,10 +203,15 @@ def _step(
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    # The objective is not told of gradients at moved weights: Free takes one step for each step of the
-    # weights.
+    # The objective is not told of gradients at moved weights: Free takes one step for each step of
+    # the weights.
     silent = replace(objective, listen=None)
-    with moved(settings.weight_perturbation, model, lambda: descend(silent), size=settings.weight_perturbation_size):
+    with moved(
+        settings.weight_perturbation,
+        model,
+        lambda: descend(silent),
+        size=settings.weight_perturbation_size,
+    ):
         loss = descend(objective)
     optimiser.step()
     return loss
@@ -205,7 +240,9 @@ def _expected_cost(
             float(_step(fabric, model, optimiser, objective, own, replay, settings))
 
     model.train()
-    return estimate_time(learn, lambda: validate(twin, validation, settings), batches=left * steps, validations=left)
+    return estimate_time(
+        learn, lambda: validate(twin, validation, settings), batches=left * steps, validations=left
+    )
 
 
 def _images(passed: Iterator[list[Part]]) -> Iterator[Tensor]:
@@ -219,7 +256,9 @@ def _average_statistics(fabric: Any, network: nn.Module) -> None:
     if fabric.world_size == 1 or not buffers:
         return
     mean = fabric.all_reduce(torch.cat([buffer.flatten() for buffer in buffers]))
-    for buffer, part in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
+    for buffer, part in zip(
+        buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True
+    ):
         buffer.copy_(part.view_as(buffer))
 
 
@@ -246,7 +285,10 @@ def _optimiser(classifier: nn.Module, settings: TrainSettings) -> torch.optim.Op
     parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in parameters if parameter.dim() > 1]},
-        {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in parameters if parameter.dim() <= 1],
+            "weight_decay": 0.0,
+        },
     ]
     return torch.optim.SGD(
         groups,

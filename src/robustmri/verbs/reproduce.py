@@ -1,4 +1,6 @@
-"""The whole story in one call: every verb after another, and a published protocol measured again."""
+"""The whole story in one call: every verb after another, and a published protocol measured
+again.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def protocol(
     images: bool = True,
     progress: Progress = silent,
 ) -> Table:
-    """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done are not repeated.
+    """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done
+    are not repeated.
 
     Args:
         source: scans.
@@ -57,15 +60,30 @@ def protocol(
     _refuse_other(root / "cohort", recipe.prepare)
     train(root / "cohort", root / "standard", settings=recipe.train, progress=stage("2/6 train"))
     before = evaluate(
-        root / "standard", root / "cohort", root / "before", settings=recipe.evaluate, title=title,
+        root / "standard",
+        root / "cohort",
+        root / "before",
+        settings=recipe.evaluate,
+        title=title,
         progress=stage("3/6 attack"),
-    )  # fmt: skip
-    harden(root / "standard", root / "cohort", root / "hardened", settings=recipe.harden, progress=stage("4/6 harden"))
+    )
+    harden(
+        root / "standard",
+        root / "cohort",
+        root / "hardened",
+        settings=recipe.harden,
+        progress=stage("4/6 harden"),
+    )
     after = evaluate(
-        root / "hardened", root / "cohort", root / "after", title=title,
-        settings=msgspec.structs.replace(recipe.evaluate, examples=tuple(shown.case_id for shown in before.examples)),
+        root / "hardened",
+        root / "cohort",
+        root / "after",
+        title=title,
+        settings=msgspec.structs.replace(
+            recipe.evaluate, examples=tuple(shown.case_id for shown in before.examples)
+        ),
         progress=stage("5/6 attack again"),
-    )  # fmt: skip
+    )
     progress("6/6 report", 0, 1)
     folders = [root / "before", root / "after"]
     write_report(folders, root / "report.html", images=images, title=title, published=published)
@@ -79,22 +97,29 @@ def protocol(
 def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
     """A cohort that was prepared before must be the one that the recipe asks for."""
     cohort, split = Cohort.open(folder), Split.load(folder)
-    there = {"size": cohort.size, "intensity": cohort.intensity, "split": split.kind, "seed": split.seed}
+    there = {
+        "size": cohort.size,
+        "intensity": cohort.intensity,
+        "split": split.kind,
+        "seed": split.seed,
+    }
     asked = {name: getattr(wanted, name) for name in there}
     if split.kind == "folds":
         there, asked = there | {"fold": split.fold}, asked | {"fold": wanted.fold or 1}
     differ = [name for name in there if there[name] != asked[name]]
     if differ:
         raise SettingsError(
-            f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). Choose another --out, or "
-            "remove it."
+            f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). "
+            "Choose another --out, or remove it."
         )
 
 
 def demo(out: str | Path, *, overrides: Iterable[str] = (), progress: Progress = silent) -> Table:
     """The whole story on the phantom cohort, in minutes."""
     recipe = load_recipe("demo", overrides)
-    return protocol(recipe.source, out, recipe, title="robustmri demo on phantoms", progress=progress)
+    return protocol(
+        recipe.source, out, recipe, title="robustmri demo on phantoms", progress=progress
+    )
 
 
 def reproduce(
@@ -113,7 +138,8 @@ def reproduce(
         name: "poster".
         source: the figshare release, or any source with patient ids.
         out: folder, see `protocol`.
-        preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px) or "gpu" (ResNet-50 at 224 px).
+        preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px) or "gpu" (ResNet-50 at
+            224 px).
         images: whether the report shows slices.
         overrides: single settings, such as "harden.epochs=10".
         progress: told about every stage.
@@ -122,9 +148,14 @@ def reproduce(
         raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
     recipe = load_recipe(f"poster-{preset}", overrides)
     table = protocol(
-        source, out, recipe, published=published_figures(), title="The poster, measured again", images=images,
+        source,
+        out,
+        recipe,
+        published=published_figures(),
+        title="The poster, measured again",
+        images=images,
         progress=progress,
-    )  # fmt: skip
+    )
     notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]
     return msgspec.structs.replace(table, notes=notes)
 
@@ -134,7 +165,10 @@ def published_figures() -> list[Published]:
     from robustmri.report.tables import Published
 
     stored = load_toml("published")
-    return [Published(what="accuracy", source=stored["source"], **figure) for figure in stored["figures"]]
+    return [
+        Published(what="accuracy", source=stored["source"], **figure)
+        for figure in stored["figures"]
+    ]
 
 
 def published_notes() -> list[str]:
