@@ -1,0 +1,507 @@
+"""The operators that an imported graph may use: ONNX's names and meaning, torch's arithmetic.
+
+Each takes the input tensors (None where one is left out), the attributes and the version of the
+operator set. Only what classifiers of images use is here, and nothing that reads or writes files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robustmri.core.errors import CheckpointError
+
+Inputs = Sequence[Any]
+Attributes = Mapping[str, Any]
+Operator = Callable[[Inputs, Attributes, int], Any]
+
+# ONNX's numbers of element types.
+TYPES = {
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float16,
+    11: torch.float64,
+    16: torch.bfloat16,
+}
+LARGEST_SHAPE = 1 << 26
+"""Elements that an operator which makes a tensor from a shape may ask for."""
+
+
+def _ints(value: Any) -> list[int]:
+    """A list of whole numbers from an attribute or from a tensor."""
+    if isinstance(value, Tensor):
+        return [int(one) for one in value.reshape(-1).tolist()]
+    return [int(one) for one in ([value] if isinstance(value, int) else value)]
+
+
+def _axes(inputs: Inputs, attributes: Attributes) -> list[int] | None:
+    """Axes: an input in newer operator sets, an attribute before."""
+    if len(inputs) > 1 and inputs[1] is not None:
+        return _ints(inputs[1])
+    return _ints(attributes["axes"]) if "axes" in attributes else None
+
+
+def _like(x: Any, reference: Any) -> Any:
+    """A constant in the precision of the activations that it meets."""
+    both = isinstance(x, Tensor) and isinstance(reference, Tensor)
+    if both and x.is_floating_point() and reference.is_floating_point():
+        return x.to(reference.dtype)
+    return x
+
+
+def _binary(work: Callable[[Any, Any], Any]) -> Operator:
+    def run(inputs: Inputs, attributes: Attributes, opset: int) -> Any:
+        a, b = inputs
+        smaller = a.dim() < b.dim()
+        return work(_like(a, b) if smaller else a, b if smaller else _like(b, a))
+
+    return run
+
+
+def _unary(work: Callable[[Any], Any]) -> Operator:
+    return lambda inputs, attributes, opset: work(inputs[0])
+
+
+def _folded(work: Callable[[Any, Any], Any]) -> Operator:
+    def run(inputs: Inputs, attributes: Attributes, opset: int) -> Any:
+        made = inputs[0]
+        for other in inputs[1:]:
+            made = work(made, other)
+        return made
+
+    return run
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    whole = not a.is_floating_point() and not b.is_floating_point()
+    return torch.div(a, b, rounding_mode="trunc") if whole else a / b
+
+
+def _padded(
+    x: Tensor, attributes: Attributes, kernel: Sequence[int], value: float = 0.0
+) -> tuple[Tensor, list[int]]:
+    """`x` with what cannot be left to the operator padded already, and the padding that can be."""
+    axes = len(kernel)
+    strides = _ints(attributes.get("strides", [1] * axes))
+    dilations = _ints(attributes.get("dilations", [1] * axes))
+    pads = _ints(attributes.get("pads", [0] * 2 * axes))
+    auto = attributes.get("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        pads = [0] * 2 * axes
+        for axis in range(axes):
+            size, span = x.shape[2 + axis], (kernel[axis] - 1) * dilations[axis] + 1
+            total = max((math.ceil(size / strides[axis]) - 1) * strides[axis] + span - size, 0)
+            small, large = total // 2, total - total // 2
+            upper = auto == "SAME_UPPER"
+            pads[axis], pads[axes + axis] = (small, large) if upper else (large, small)
+    begin, end = pads[:axes], pads[axes:]
+    if begin == end:
+        return x, begin
+    around = [side for axis in reversed(range(axes)) for side in (begin[axis], end[axis])]
+    return F.pad(x, around, value=value), [0] * axes
+
+
+def _conv(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, weight = inputs[:2]
+    bias = inputs[2] if len(inputs) > 2 else None
+    axes = weight.dim() - 2
+    x, padding = _padded(x, attributes, weight.shape[2:])
+    run: Any = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
+    made: Tensor = run(
+        x,
+        weight,
+        bias,
+        stride=_ints(attributes.get("strides", [1] * axes)),
+        padding=padding,
+        dilation=_ints(attributes.get("dilations", [1] * axes)),
+        groups=int(attributes.get("group", 1)),
+    )
+    return made
+
+
+def _batch_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, scale, bias, mean, variance = inputs
+    epsilon = float(attributes.get("epsilon", 1e-5))
+    return F.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
+
+
+def _max_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    kernel = _ints(attributes["kernel_shape"])
+    x, padding = _padded(inputs[0], attributes, kernel, value=-math.inf)
+    run: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
+    made: Tensor = run(
+        x,
+        kernel,
+        stride=_ints(attributes.get("strides", [1] * len(kernel))),
+        padding=padding,
+        dilation=_ints(attributes.get("dilations", [1] * len(kernel))),
+        ceil_mode=bool(attributes.get("ceil_mode", 0)),
+    )
+    return made
+
+
+def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    kernel = _ints(attributes["kernel_shape"])
+    counted = bool(attributes.get("count_include_pad", 0))
+    x, padding = _padded(inputs[0], attributes, kernel)
+    if x is not inputs[0] and not counted:
+        raise CheckpointError("AveragePool with uneven padding that is not counted is not known.")
+    run: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
+    made: Tensor = run(
+        x,
+        kernel,
+        stride=_ints(attributes.get("strides", [1] * len(kernel))),
+        padding=padding,
+        ceil_mode=bool(attributes.get("ceil_mode", 0)),
+        count_include_pad=counted,
+    )
+    return made
+
+
+def _gemm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    a, b = inputs[:2]
+    a = a.transpose(0, 1) if attributes.get("transA", 0) else a
+    b = b.transpose(0, 1) if attributes.get("transB", 0) else b
+    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
+    bias = inputs[2] if len(inputs) > 2 else None
+    if alpha == beta == 1.0 and bias is not None and bias.dim() == 1:
+        return F.linear(a, b.transpose(0, 1), bias)
+    made: Tensor = alpha * (a @ b)
+    return made if bias is None else made + beta * bias
+
+
+def _reshape(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, shape = inputs[0], _ints(inputs[1])
+    if not attributes.get("allowzero", 0):
+        shape = [x.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
+    made: Tensor = x.reshape(tuple(shape))
+    return made
+
+
+def _squeeze(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, axes = inputs[0], _axes(inputs, attributes)
+    if axes is None:
+        axes = [axis for axis, size in enumerate(x.shape) if size == 1]
+    made: Tensor = x.squeeze(tuple(axes))
+    return made
+
+
+def _unsqueeze(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, axes = inputs[0], _axes(inputs, attributes) or []
+    room = x.dim() + len(axes)
+    for axis in sorted(axis % room for axis in axes):
+        x = x.unsqueeze(axis)
+    made: Tensor = x
+    return made
+
+
+def _flatten(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x = inputs[0]
+    axis = int(attributes.get("axis", 1)) % (x.dim() + 1)
+    made: Tensor = x.reshape(math.prod(x.shape[:axis]), -1)
+    return made
+
+
+def _slice(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x = inputs[0]
+    if opset >= 10:
+        starts, ends = _ints(inputs[1]), _ints(inputs[2])
+        given = inputs[3] if len(inputs) > 3 else None
+        axes = _ints(given) if given is not None else list(range(len(starts)))
+        given = inputs[4] if len(inputs) > 4 else None
+        steps = _ints(given) if given is not None else [1] * len(starts)
+    else:
+        starts, ends = _ints(attributes["starts"]), _ints(attributes["ends"])
+        axes = _ints(attributes.get("axes", range(len(starts))))
+        steps = [1] * len(starts)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        where = range(*slice(start, end, step).indices(x.shape[axis]))
+        if step > 0:
+            length = max(len(where), 0)
+            stop = where.start + (length - 1) * step + 1 if length else where.start
+            x = x[(slice(None),) * (axis % x.dim()) + (slice(where.start, stop, step),)]
+        else:
+            x = x.index_select(axis, torch.tensor(list(where), device=x.device))
+    made: Tensor = x
+    return made
+
+
+def _split(inputs: Inputs, attributes: Attributes, opset: int) -> tuple[Tensor, ...]:
+    x, axis = inputs[0], int(attributes.get("axis", 0))
+    if len(inputs) > 1 and inputs[1] is not None:
+        return torch.split(x, _ints(inputs[1]), dim=axis)
+    if "split" in attributes:
+        return torch.split(x, _ints(attributes["split"]), dim=axis)
+    parts = int(attributes.get("num_outputs", 2))
+    return torch.split(x, -(-x.shape[axis] // parts), dim=axis)
+
+
+def _gather(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, index = inputs
+    axis = int(attributes.get("axis", 0)) % x.dim()
+    index = torch.where(index < 0, index + x.shape[axis], index).to(torch.int64)
+    picked = x.index_select(axis, index.reshape(-1))
+    made: Tensor = picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return made
+
+
+def _scatter_nd(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, index, updates = inputs
+    if attributes.get("reduction", "none") != "none":
+        raise CheckpointError("ScatterND with a reduction is not known.")
+    made: Tensor = x.index_put(index.to(torch.int64).unbind(-1), updates.to(x.dtype))
+    return made
+
+
+def _shape(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    sizes = list(inputs[0].shape)
+    start, end = attributes.get("start", 0), attributes.get("end", len(sizes))
+    return torch.tensor(sizes[start:end], dtype=torch.int64, device=inputs[0].device)
+
+
+def _constant_of_shape(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    sizes = _ints(inputs[0])
+    if min(sizes, default=1) < 0 or math.prod(sizes) > LARGEST_SHAPE:
+        raise CheckpointError(f"ConstantOfShape asks for {sizes}, more than {LARGEST_SHAPE}.")
+    kind = TYPES.get(int(attributes.get("value_type", 1)), torch.float32)
+    value = attributes.get("value", 0.0)
+    return torch.full(sizes, value, dtype=kind, device=inputs[0].device)
+
+
+def _expand(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x = inputs[0]
+    sizes = torch.broadcast_shapes(x.shape, _ints(inputs[1]))
+    if math.prod(sizes) > LARGEST_SHAPE:
+        raise CheckpointError(f"Expand asks for {list(sizes)}, more than {LARGEST_SHAPE}.")
+    made: Tensor = x.expand(sizes)
+    return made
+
+
+def _cast(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    kind = TYPES.get(int(attributes["to"]))
+    if kind is None:
+        raise CheckpointError(f"Cast to ONNX type {attributes['to']} is not known.")
+    made: Tensor = inputs[0].to(kind)
+    return made
+
+
+def _reduce(work: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Operator:
+    def run(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+        x, axes = inputs[0], _axes(inputs, attributes)
+        if not axes:
+            if attributes.get("noop_with_empty_axes", 0):
+                made: Tensor = x
+                return made
+            axes = list(range(x.dim()))
+        return work(x, tuple(axes), bool(attributes.get("keepdims", 1)))
+
+    return run
+
+
+def _pad(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x = inputs[0]
+    pads = _ints(inputs[1] if opset >= 11 else attributes["pads"])
+    given = inputs[2] if opset >= 11 and len(inputs) > 2 else attributes.get("value", 0.0)
+    value = 0.0 if given is None else float(given)
+    axes = _ints(inputs[3]) if len(inputs) > 3 and inputs[3] is not None else list(range(x.dim()))
+    half = len(pads) // 2
+    sides = {axis % x.dim(): (pads[k], pads[half + k]) for k, axis in enumerate(axes)}
+    around = [side for axis in reversed(range(x.dim())) for side in sides.get(axis, (0, 0))]
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[
+        attributes.get("mode", "constant")
+    ]
+    while mode != "constant" and len(around) > 2 * (x.dim() - 2) and around[-2:] == [0, 0]:
+        around = around[:-2]
+    return F.pad(x, around, mode, value) if mode == "constant" else F.pad(x, around, mode)
+
+
+def _resize(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x = inputs[0]
+    sizes = inputs[3] if len(inputs) > 3 else None
+    scales = inputs[2] if len(inputs) > 2 else None
+    if sizes is not None:
+        wanted = _ints(sizes)[2:]
+    elif scales is not None and scales.numel():
+        factors = [float(one) for one in scales.tolist()][2:]
+        wanted = [math.floor(n * factor) for n, factor in zip(x.shape[2:], factors, strict=True)]
+    else:
+        raise CheckpointError("Resize without sizes and without scales.")
+    mode = attributes.get("mode", "nearest")
+    places = attributes.get("coordinate_transformation_mode", "half_pixel")
+    if mode == "nearest":
+        if places != "asymmetric" or attributes.get("nearest_mode") != "floor":
+            return F.interpolate(x, wanted, mode="nearest-exact")
+        return F.interpolate(x, wanted, mode="nearest")
+    if attributes.get("cubic_coeff_a", -0.75) != -0.75:
+        raise CheckpointError("Resize with another cubic coefficient than -0.75 is not known.")
+    name = {"linear": "bilinear", "cubic": "bicubic"}[mode]
+    return F.interpolate(x, wanted, mode=name, align_corners=places == "align_corners")
+
+
+def _layer_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, scale = inputs[:2]
+    bias = inputs[2] if len(inputs) > 2 else None
+    axis = int(attributes.get("axis", -1)) % x.dim()
+    return F.layer_norm(
+        x, tuple(x.shape[axis:]), scale, bias, float(attributes.get("epsilon", 1e-5))
+    )
+
+
+def _instance_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, scale, bias = inputs
+    return F.instance_norm(x, weight=scale, bias=bias, eps=float(attributes.get("epsilon", 1e-5)))
+
+
+def _group_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, scale, bias = inputs
+    groups = int(attributes["num_groups"])
+    if len(scale) == groups != x.shape[1]:  # One number a group, before operator set 21.
+        scale, bias = (one.repeat_interleave(x.shape[1] // groups) for one in (scale, bias))
+    return F.group_norm(x, groups, scale, bias, float(attributes.get("epsilon", 1e-5)))
+
+
+def _clip(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x = inputs[0]
+    low = inputs[1] if len(inputs) > 1 else attributes.get("min")
+    high = inputs[2] if len(inputs) > 2 else attributes.get("max")
+    low, high = (None if one is None else float(one) for one in (low, high))
+    if low is None or high is None:
+        made: Tensor = x.clamp(low, high)
+        return made
+    return F.hardtanh(x, low, high)  # Like ReLU6, and unlike clamp, without a slope at its bounds.
+
+
+def _softmax(work: Callable[..., Tensor]) -> Operator:
+    def run(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+        x = inputs[0]
+        axis = int(attributes.get("axis", -1 if opset >= 13 else 1))
+        if opset >= 13 or axis % x.dim() == x.dim() - 1:
+            return work(x, dim=axis)
+        return work(x.flatten(axis), dim=-1).reshape(x.shape)
+
+    return run
+
+
+def _gelu(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    return F.gelu(inputs[0], approximate=attributes.get("approximate", "none"))
+
+
+def _prelu(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x, slope = inputs
+    made: Tensor = torch.where(x < 0, slope * x, x)
+    return made
+
+
+def _transpose(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    x = inputs[0]
+    made: Tensor = x.permute(*_ints(attributes.get("perm", range(x.dim())[::-1])))
+    return made
+
+
+def _range(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    start, limit, step = (one.item() for one in inputs)
+    if not step or (limit - start) / step > LARGEST_SHAPE:
+        raise CheckpointError(f"Range from {start} to {limit} by {step} is too long.")
+    return torch.arange(start, limit, step, dtype=inputs[0].dtype, device=inputs[0].device)
+
+
+OPERATORS: dict[str, Operator] = {
+    "Abs": _unary(torch.abs),
+    "Add": _binary(torch.add),
+    "And": _binary(torch.logical_and),
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Cast": _cast,
+    "Ceil": _unary(torch.ceil),
+    "Clip": _clip,
+    "Concat": lambda inputs, attributes, opset: torch.cat(
+        list(inputs), dim=int(attributes["axis"])
+    ),
+    "ConstantOfShape": _constant_of_shape,
+    "Conv": _conv,
+    "Cos": _unary(torch.cos),
+    "Div": _binary(_divide),
+    "Dropout": _unary(lambda x: x),
+    "Einsum": lambda inputs, attributes, opset: torch.einsum(attributes["equation"], *inputs),
+    "Elu": lambda inputs, attributes, opset: F.elu(inputs[0], attributes.get("alpha", 1.0)),
+    "Equal": _binary(torch.eq),
+    "Erf": _unary(torch.erf),
+    "Exp": _unary(torch.exp),
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Floor": _unary(torch.floor),
+    "Gather": _gather,
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _unary(lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True)),
+    "GlobalMaxPool": _unary(lambda x: x.amax(tuple(range(2, x.dim())), keepdim=True)),
+    "Greater": _binary(torch.gt),
+    "GreaterOrEqual": _binary(torch.ge),
+    "GroupNormalization": _group_norm,
+    "HardSigmoid": lambda inputs, attributes, opset: (
+        inputs[0] * attributes.get("alpha", 0.2) + attributes.get("beta", 0.5)
+    ).clamp(0, 1),
+    "HardSwish": _unary(F.hardswish),
+    "Identity": _unary(lambda x: x),
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
+    "LeakyRelu": lambda inputs, attributes, opset: F.leaky_relu(
+        inputs[0], attributes.get("alpha", 0.01)
+    ),
+    "Less": _binary(torch.lt),
+    "LessOrEqual": _binary(torch.le),
+    "Log": _unary(torch.log),
+    "LogSoftmax": _softmax(torch.log_softmax),
+    "MatMul": _binary(torch.matmul),
+    "Max": _folded(torch.maximum),
+    "MaxPool": _max_pool,
+    "Min": _folded(torch.minimum),
+    "Mish": _unary(F.mish),
+    "Mod": _binary(torch.remainder),
+    "Mul": _binary(torch.mul),
+    "Neg": _unary(torch.neg),
+    "Not": _unary(torch.logical_not),
+    "Or": _binary(torch.logical_or),
+    "PRelu": _prelu,
+    "Pad": _pad,
+    "Pow": _binary(torch.pow),
+    "Range": _range,
+    "Reciprocal": _unary(torch.reciprocal),
+    "ReduceL2": _reduce(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
+    "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keep)),
+    "ReduceMean": _reduce(lambda x, axes, keep: x.mean(axes, keep)),
+    "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keep)),
+    "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keep)),
+    "Relu": _unary(F.relu),
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Round": _unary(torch.round),
+    "ScatterND": _scatter_nd,
+    "Selu": _unary(F.selu),
+    "Shape": _shape,
+    "Sigmoid": _unary(torch.sigmoid),
+    "Sign": _unary(torch.sign),
+    "Sin": _unary(torch.sin),
+    "Slice": _slice,
+    "Softmax": _softmax(torch.softmax),
+    "Softplus": _unary(F.softplus),
+    "Split": _split,
+    "Sqrt": _unary(torch.sqrt),
+    "Squeeze": _squeeze,
+    "Sub": _binary(torch.sub),
+    "Sum": _folded(torch.add),
+    "Tanh": _unary(torch.tanh),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Where": lambda inputs, attributes, opset: torch.where(*inputs),
+}
+"""Name of an ONNX operator to what computes it."""
