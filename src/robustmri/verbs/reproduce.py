@@ -54,6 +54,7 @@ def protocol(
     def stage(name: str) -> Progress:
         return lambda task, done, total, note="": progress(name, done, total, note)
 
+    check_recipe(recipe)
     root = Path(out)
     if not (root / "cohort").is_dir():
         prepare(source, root / "cohort", settings=recipe.prepare, progress=stage("1/6 prepare"))
@@ -92,6 +93,20 @@ def protocol(
         partial.write_text(as_markdown(table), encoding="utf-8")
     progress("6/6 report", 1, 1)
     return table
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse, before hours are spent, what training or evaluation would refuse later.
+
+    Raises:
+        SettingsError: an attack or an objective that cannot be used as the recipe has it.
+    """
+    from robustmri.evaluation.plan import resolve_attacks
+    from robustmri.training.objectives import check_objective
+
+    resolve_attacks(recipe.evaluate)
+    for settings in (recipe.train, recipe.harden):
+        check_objective(settings)
 
 
 def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
