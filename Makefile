@@ -4,12 +4,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo test test-slow test-peer test-gpu benchmark lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu benchmark docs lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
 	@echo "make test       the tests; also test-slow, test-peer, test-gpu"
 	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
+	@echo "make docs       the site, into build/site; broken links fail"
 	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
 	@echo "make clean      remove .venv and the caches"
 
@@ -45,6 +46,15 @@ benchmark: $(INSTALLED)
 	  echo "make benchmark ARGS=--quick   everything on almost nothing, to see that it runs"; \
 	  exit 2; }
 	$(BIN)/python -m benchmarks $(STANDARD) $(HARDENED) $(COHORT) $(if $(STANDARD),--out "$(or $(OUT),results/benchmarks/cpu)") $(ARGS)
+
+# The site, and what it needs; tests do not pay for it.
+.venv/.docs: $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

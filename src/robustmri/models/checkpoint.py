@@ -49,9 +49,12 @@ def save_checkpoint(
 
     A network of one's own is saved like any other, as long as its backbone has a name that says so:
 
-        classifier = Classifier(my_network, ClassifierSpec(backbone="custom", classes=("ill",
-        "well"), size=128)) save_checkpoint(classifier, "checkpoint") classifier, checkpoint =
-        load_checkpoint("checkpoint", network=MyNetwork())
+        spec = ClassifierSpec(backbone="custom", classes=("ill", "well"), size=128)
+        save_checkpoint(Classifier(my_network, spec), "checkpoint")
+        classifier, checkpoint = load_checkpoint("checkpoint", network=MyNetwork())
+
+    Raises:
+        CheckpointError: weights that are not finite.
     """
     from safetensors.torch import save
 
