@@ -45,8 +45,9 @@ def steps_of(n: int, settings: TrainSettings) -> int:
 
 
 def batches(
-    examples: Examples, settings: TrainSettings, turn: int, *, pace: float = 1.0, rank: int = 0, ranks: int = 1
-) -> Iterator[list[Part]]:
+    examples: Examples, settings: TrainSettings, turn: int, *, begins: float | None = None, pace: float = 1.0,
+    rank: int = 0, ranks: int = 1,
+) -> Iterator[list[Part]]:  # fmt: skip
     """What process `rank` of `ranks` does in each step of one pass over the examples.
 
     An image is changed, and gets the number that its random start is drawn from, by its place in the batch. So one
@@ -56,13 +57,14 @@ def batches(
         examples: all of them.
         settings: batch size, parts, augmentation and seed.
         turn: which pass, from 0.
+        begins: the time in epochs at which it begins; None: as many as the passes before count for.
         pace: epochs that a pass counts for.
         rank: number of this process.
         ranks: how many there are.
     """
     n, change = len(examples.labels), augmentation(settings.augment)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(settings.seed, turn)))
-    steps = steps_of(n, settings)
+    steps, begins = steps_of(n, settings), turn * pace if begins is None else begins
     for step in range(steps):
         first = step * settings.batch_size
         rows = order[first : n if step == steps - 1 else first + settings.batch_size].to(examples.images.device)
@@ -75,7 +77,7 @@ def batches(
             # Whoever draws from it more than an attack does must not draw the same in every step.
             generator.manual_seed(seed)
             own = images[places].contiguous(memory_format=torch.channels_last)
-            parts.append(Part(Batch(own, labels[places], (turn + step / steps) * pace, generator), weight))
+            parts.append(Part(Batch(own, labels[places], begins + step / steps * pace, generator), weight))
         yield parts
 
 

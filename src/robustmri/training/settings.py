@@ -57,6 +57,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         logger: "tensorboard" or "mlflow": where the rows of epochs.csv are shown too; "none": nowhere.
         devices: processes or GPUs on each node.
         nodes: machines.
+        minutes: time for the run: of its `epochs` so many are made as fit on the machine at hand, and warm-up, ramp of
+            eps and averages shrink with them; 0: as long as it takes.
     """
 
     objective: Literal["standard", "adversarial", "one-step", "free", "trades", "mart"] = "standard"
@@ -94,6 +96,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     logger: Literal["none", "tensorboard", "mlflow"] = "none"
     devices: int = 1
     nodes: int = 1
+    minutes: float = 0.0
 
     @property
     def attacked(self) -> bool:
@@ -117,7 +120,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("momentum", "ema_decay", "label_smoothing", "clean_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
-        at_least_0 = "warmup_epochs weight_decay eps_ramp_epochs guard_slices swa_from_epoch beta logit_pairing"
+        at_least_0 = "warmup_epochs weight_decay eps_ramp_epochs guard_slices swa_from_epoch beta logit_pairing minutes"
         for name in at_least_0.split():
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} must be at least 0, got {getattr(self, name)}.")

@@ -77,6 +77,7 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
     from robustmri.models.backbones import build_classifier
     from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
     from robustmri.training.batches import Examples
+    from robustmri.training.deadline import fitted_settings
     from robustmri.training.loggers import check_installed
     from robustmri.training.loop import fit
     from robustmri.training.state import STATE
@@ -114,6 +115,7 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
         Examples(load_images(scans, rows), load_labels(scans, rows)) for rows in (split.train, split.validation)
     )
     classifier, choice = fit(classifier, learn, choose, settings, run, repair=start is not None, progress=progress)
+    settings = fitted_settings(run, settings)
     provenance = describe_run(settings.seed) | {
         "cohort": scans.fingerprint,
         "split": split.fingerprint,
