@@ -16,15 +16,21 @@ from robustmri import __version__
 PACKAGES = ("torch", "monai", "lightning-fabric", "kornia", "numpy", "scikit-learn")
 
 
-def _commit() -> str | None:
+COMMIT_FILE = "COMMIT"
+"""In a package that was carried to another machine: the commit that it was made from."""
+
+
+def commit() -> str | None:
     """Commit of the checkout that this code runs from, with `+` where it has uncommitted changes."""
-    here = Path(__file__).resolve().parent
-    if not (here.parents[1] / ".git").exists():
+    package = Path(__file__).resolve().parents[1]
+    if (package / COMMIT_FILE).is_file():
+        return (package / COMMIT_FILE).read_text(encoding="utf-8").strip()
+    if not (package.parents[1] / ".git").exists():
         return None
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+            cwd=package, capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
@@ -51,7 +57,7 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
             versions[name] = "not installed"
     return {
         "robustmri": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": versions,
         "system": f"{platform.system()} {platform.machine()}",
