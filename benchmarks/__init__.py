@@ -1,1 +1,3 @@
-"""robustmri side by side with torchattacks, foolbox, ART and secml-torch: `python -m benchmarks --help`."""
+"""robustmri side by side with torchattacks, foolbox, ART and secml-torch: `python -m benchmarks
+--help`.
+"""

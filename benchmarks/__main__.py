@@ -24,16 +24,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cohort = Cohort.open(given.cohort)
     images, labels = read_images(cohort, given.images)
     inputs = Inputs(
-        read_classifier(given.standard, cohort), read_classifier(given.hardened, cohort), images, labels,
+        read_classifier(given.standard, cohort),
+        read_classifier(given.hardened, cohort),
+        images,
+        labels,
         paths=(given.standard.resolve(), given.hardened.resolve(), given.cohort.resolve()),
-        eps=given.eps, rounds=given.rounds, work=QUICK if given.quick else FULL, device=given.device, say=_say,
-    )  # fmt: skip
+        eps=given.eps,
+        rounds=given.rounds,
+        work=QUICK if given.quick else FULL,
+        device=given.device,
+        say=_say,
+    )
     facts = {
-        "cohort": cohort.name, "cohort_fingerprint": cohort.fingerprint, "images": len(images),
+        "cohort": cohort.name,
+        "cohort_fingerprint": cohort.fingerprint,
+        "images": len(images),
         "standard": read_checkpoint(given.standard).weights_sha256[:12],
         "hardened": read_checkpoint(given.hardened).weights_sha256[:12],
-        "eps": given.eps, "rounds": given.rounds, "quick": given.quick,
-    }  # fmt: skip
+        "eps": given.eps,
+        "rounds": given.rounds,
+        "quick": given.quick,
+    }
     results = open_results(given.out, facts)
     for name in given.only or TASKS:
         _say(f"== {name}")
@@ -48,19 +59,40 @@ def _say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time robustmri beside its peers.")
-    parser.add_argument("standard", type=Path, metavar="CHECKPOINT_STANDARD", help="of an undefended network")
-    parser.add_argument("hardened", type=Path, metavar="CHECKPOINT_HARDENED", help="of a hardened one, same cohort")
-    parser.add_argument("cohort", type=Path, metavar="COHORT", help="folder; its test slices are attacked")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder; tasks that it holds already stay, or are renewed"
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Time robustmri beside its peers."
     )
-    parser.add_argument("--only", nargs="+", choices=list(TASKS), metavar="NAME", help=", ".join(TASKS))
-    parser.add_argument("--images", type=int, default=128, help="test slices, evenly spaced; slow tasks take fewer")
+    parser.add_argument(
+        "standard", type=Path, metavar="CHECKPOINT_STANDARD", help="of an undefended network"
+    )
+    parser.add_argument(
+        "hardened", type=Path, metavar="CHECKPOINT_HARDENED", help="of a hardened one, same cohort"
+    )
+    parser.add_argument(
+        "cohort", type=Path, metavar="COHORT", help="folder; its test slices are attacked"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder; tasks that it holds already stay, or are renewed",
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(TASKS), metavar="NAME", help=", ".join(TASKS)
+    )
+    parser.add_argument(
+        "--images", type=int, default=128, help="test slices, evenly spaced; slow tasks take fewer"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--eps", type=float, default=0.04, help="linf radius, a fraction of the [0, 1] range")
-    parser.add_argument("--device", default="cpu", help="of gradient-step; all else is timed on the CPU")
-    parser.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
+    parser.add_argument(
+        "--eps", type=float, default=0.04, help="linf radius, a fraction of the [0, 1] range"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="of gradient-step; all else is timed on the CPU"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a few steps of everything, to see that it runs"
+    )
     return parser
 
 

@@ -1,8 +1,10 @@
-"""Each library's way to do each task: one small function, written as a user of that library would write it.
+"""Each library's way to do each task: one small function, written as a user of that library would
+write it.
 
-All take a `Setting` and give attacked images, a batch for each radius. Where a library has a default that only makes
-it slow (ART attacks one image at a time), it is set to what all use; every other default is left. Nothing of what we
-do to be fast is done for the others, and nothing is done to slow them.
+All take a `Setting` and give attacked images, a batch for each radius. Where a library has a
+default that only makes it slow (ART attacks one image at a time), it is set to what all use; every
+other default is left. Nothing of what we do to be fast is done for the others, and nothing is done
+to slow them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ OURS = "robustmri"
 
 
 class Contender(NamedTuple):
-    """A name, how it does the task, the module that it needs, the most rounds it takes part in, and what it is."""
+    """A name, how it does the task, the module that it needs, the most rounds it takes part in, and
+    what it is.
+    """
 
     name: str
     attack: Callable[[Setting], Points]
@@ -51,12 +55,23 @@ def _evaluated(
 ) -> list[Images]:
     view, generator = _view(setting, precision), torch.Generator().manual_seed(setting.seed)
     threat = ThreatModel(norm, setting.eps if norm == "linf" else torch.inf)
-    clean = [None] * len(setting.images) if setting.clean is None else setting.clean.split(setting.batch)
+    clean = (
+        [None] * len(setting.images)
+        if setting.clean is None
+        else setting.clean.split(setting.batch)
+    )
     return [
         torch.cat(
             [
                 attack_batch(
-                    attack, setting.classifier, view, images, labels, threat, generator=generator, clean=known
+                    attack,
+                    setting.classifier,
+                    view,
+                    images,
+                    labels,
+                    threat,
+                    generator=generator,
+                    clean=known,
                 ).images
                 for (images, labels), known in zip(setting.batches(), clean, strict=False)
             ]
@@ -101,7 +116,10 @@ def ours_cw_l2(setting: Setting) -> Points:
 
 
 def ours_standard(setting: Setting) -> Points:
-    return _evaluated(make_attack("standard", steps=setting.work.suite_steps, queries=setting.work.queries), setting)
+    return _evaluated(
+        make_attack("standard", steps=setting.work.suite_steps, queries=setting.work.queries),
+        setting,
+    )
 
 
 def ours_standard_in_10_steps(setting: Setting) -> Points:
@@ -116,7 +134,8 @@ def ours_curve(setting: Setting) -> Points:
     (found,) = _evaluated(attack, setting.at(max(setting.radii)))
     sizes = LINF.size(found - setting.images)
     return [
-        torch.where(per_image(sizes <= radius + TOLERANCE, found), found, setting.images) for radius in setting.radii
+        torch.where(per_image(sizes <= radius + TOLERANCE, found), found, setting.images)
+        for radius in setting.radii
     ]
 
 
@@ -130,7 +149,9 @@ def _in_batches(attack: Callable[[Images, Labels], Images], setting: Setting) ->
 def torchattacks_pgd(setting: Setting) -> Points:
     import torchattacks
 
-    attack = torchattacks.PGD(setting.classifier, eps=setting.eps, alpha=setting.step, steps=setting.steps)
+    attack = torchattacks.PGD(
+        setting.classifier, eps=setting.eps, alpha=setting.step, steps=setting.steps
+    )
     return [_in_batches(attack, setting)]
 
 
@@ -148,7 +169,9 @@ def torchattacks_autoattack(setting: Setting) -> Points:
     """With its own numbers of steps: 10 where the paper has 100."""
     import torchattacks
 
-    attack = torchattacks.AutoAttack(setting.classifier, eps=setting.eps, n_classes=setting.classes, seed=setting.seed)
+    attack = torchattacks.AutoAttack(
+        setting.classifier, eps=setting.eps, n_classes=setting.classes, seed=setting.seed
+    )
     for part in attack._autoattack.attacks:
         if hasattr(part, "n_queries"):
             part.n_queries = setting.work.queries
@@ -159,7 +182,12 @@ def torchattacks_autoattack_paper(setting: Setting) -> Points:
     """The same attacks with the paper's 100 steps."""
     import torchattacks
 
-    model, eps, steps, classes = setting.classifier, setting.eps, setting.work.suite_steps, setting.classes
+    model, eps, steps, classes = (
+        setting.classifier,
+        setting.eps,
+        setting.work.suite_steps,
+        setting.classes,
+    )
     parts = [
         torchattacks.APGD(model, eps=eps, steps=steps),
         torchattacks.APGDT(model, eps=eps, steps=steps, n_classes=classes),
@@ -194,7 +222,9 @@ def _foolbox(attack: Any, setting: Setting, epsilons: Any) -> list[Any]:
     import foolbox
 
     model = foolbox.PyTorchModel(setting.classifier, bounds=(0, 1), device="cpu")
-    return [attack(model, images, labels, epsilons=epsilons)[1] for images, labels in setting.batches()]
+    return [
+        attack(model, images, labels, epsilons=epsilons)[1] for images, labels in setting.batches()
+    ]
 
 
 def foolbox_pgd(setting: Setting) -> Points:
@@ -208,7 +238,9 @@ def foolbox_cw(setting: Setting) -> Points:
     import foolbox
 
     work = setting.work
-    attack = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=work.cw_searches, steps=work.cw_steps)
+    attack = foolbox.attacks.L2CarliniWagnerAttack(
+        binary_search_steps=work.cw_searches, steps=work.cw_steps
+    )
     return [torch.cat(_foolbox(attack, setting, None))]
 
 
@@ -227,9 +259,13 @@ def _art_estimator(setting: Setting) -> Any:
     from art.estimators.classification import PyTorchClassifier
 
     return PyTorchClassifier(
-        setting.classifier, loss=nn.CrossEntropyLoss(), input_shape=tuple(setting.images.shape[1:]),
-        nb_classes=setting.classes, clip_values=(0.0, 1.0), device_type="cpu",
-    )  # fmt: skip
+        setting.classifier,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=tuple(setting.images.shape[1:]),
+        nb_classes=setting.classes,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
 
 
 def _art(attack: Any, setting: Setting) -> Points:
@@ -240,20 +276,30 @@ def art_pgd(setting: Setting) -> Points:
     from art.attacks.evasion import ProjectedGradientDescent
 
     attack = ProjectedGradientDescent(
-        _art_estimator(setting), eps=setting.eps, eps_step=setting.step, max_iter=setting.steps, num_random_init=1,
-        batch_size=setting.batch, verbose=False,
-    )  # fmt: skip
+        _art_estimator(setting),
+        eps=setting.eps,
+        eps_step=setting.step,
+        max_iter=setting.steps,
+        num_random_init=1,
+        batch_size=setting.batch,
+        verbose=False,
+    )
     return _art(attack, setting)
 
 
 def art_cw(setting: Setting) -> Points:
-    """With its own 10 steps; each has a line search of up to ten forwards, and 50 took many minutes."""
+    """With its own 10 steps; each has a line search of up to ten forwards, and 50 took many
+    minutes.
+    """
     from art.attacks.evasion import CarliniL2Method
 
     attack = CarliniL2Method(
-        _art_estimator(setting), binary_search_steps=setting.work.cw_searches, max_iter=min(10, setting.work.cw_steps),
-        batch_size=setting.batch, verbose=False,
-    )  # fmt: skip
+        _art_estimator(setting),
+        binary_search_steps=setting.work.cw_searches,
+        max_iter=min(10, setting.work.cw_steps),
+        batch_size=setting.batch,
+        verbose=False,
+    )
     return _art(attack, setting)
 
 
@@ -263,7 +309,7 @@ def art_autoattack(setting: Setting) -> Points:
 
     attack = AutoAttack(
         _art_estimator(setting), eps=setting.eps, eps_step=2 * setting.eps, batch_size=setting.batch
-    )  # fmt: skip
+    )
     for part in attack.attacks:
         part.verbose = False
         part.max_iter = min(part.max_iter, setting.work.queries)  # Less only to warm up.
@@ -288,9 +334,13 @@ def secml_pgd(setting: Setting) -> Points:
     from secmlt.adv.evasion.pgd import PGD as SecmlPGD  # noqa: N811
 
     attack = SecmlPGD(
-        perturbation_model=LpPerturbationModels.LINF, epsilon=setting.eps, num_steps=setting.steps,
-        step_size=setting.step, random_start=True, backend=Backends.NATIVE,
-    )  # fmt: skip
+        perturbation_model=LpPerturbationModels.LINF,
+        epsilon=setting.eps,
+        num_steps=setting.steps,
+        step_size=setting.step,
+        random_start=True,
+        backend=Backends.NATIVE,
+    )
     return _secml(attack, setting)
 
 
@@ -300,5 +350,7 @@ def secml_cw(setting: Setting) -> Points:
     from secmlt.adv.evasion.cw import CW
 
     work = setting.work
-    attack = CW(binary_search_steps=work.cw_searches, num_steps=work.cw_steps, backend=Backends.FOOLBOX)
+    attack = CW(
+        binary_search_steps=work.cw_searches, num_steps=work.cw_steps, backend=Backends.FOOLBOX
+    )
     return _secml(attack, setting)

@@ -1,4 +1,6 @@
-"""A task of ten classes that is there wherever scikit-learn is: its digits, and a network hardened on them."""
+"""A task of ten classes that is there wherever scikit-learn is: its digits, and a network hardened
+on them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ HELD_OUT = 360
 
 
 def load_digits() -> tuple[Images, Labels]:
-    """All 1797, 8 px wide, enlarged to `SIZE`, in an order drawn once; the first `HELD_OUT` are the test set."""
+    """All 1797, 8 px wide, enlarged to `SIZE`, in an order drawn once; the first `HELD_OUT` are the
+    test set.
+    """
     from sklearn.datasets import load_digits as load
 
     pixels, classes = load(return_X_y=True)
@@ -37,12 +41,16 @@ def hardened_on_digits(*, epochs: int, limit: int = 0, seed: int = 0) -> Classif
     """
     images, labels = load_digits()
     images, labels = images[HELD_OUT:][: limit or None], labels[HELD_OUT:][: limit or None]
-    classifier = build_classifier("resnet18", [str(digit) for digit in range(10)], SIZE, seed=seed).train()
+    classifier = build_classifier(
+        "resnet18", [str(digit) for digit in range(10)], SIZE, seed=seed
+    ).train()
     generator, threat = torch.Generator().manual_seed(seed), ThreatModel(eps=EPS)
     attack = PGD(steps=2, step_size=0.75)
     optimiser = torch.optim.Adam(classifier.parameters(), lr=2e-3)
     batches = -(-len(images) // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=2e-3, total_steps=max(2, epochs * batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=2e-3, total_steps=max(2, epochs * batches)
+    )
     for _ in range(epochs):
         for rows in torch.randperm(len(images), generator=generator).split(64):
             points = attack(classifier, images[rows], labels[rows], threat, generator=generator)

@@ -35,19 +35,32 @@ SPEED_UPS = (
     ("parameters too, .backward()", OURS),
     (REFERENCE, OURS),
 )
-"""Pairs that differ in one thing, the slower way first; then ours against the two ways of the peers."""
+"""Pairs that differ in one thing, the slower way first; then ours against the two ways of the
+peers.
+"""
 
 
 class _ThreePlanes(nn.Module):
-    """The same network as one trained on colour pictures has it: the grey plane repeated, a stem of three planes."""
+    """The same network as one trained on colour pictures has it: the grey plane repeated, a stem of
+    three planes.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
-        name, stem = next((name, part) for name, part in self.network.named_modules() if isinstance(part, nn.Conv2d))
+        name, stem = next(
+            (name, part)
+            for name, part in self.network.named_modules()
+            if isinstance(part, nn.Conv2d)
+        )
         planes = nn.Conv2d(
-            3, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=stem.bias is not None
-        )  # fmt: skip
+            3,
+            stem.out_channels,
+            stem.kernel_size,
+            stem.stride,
+            stem.padding,
+            bias=stem.bias is not None,
+        )
         planes.weight = nn.Parameter(stem.weight.detach().repeat(1, 3, 1, 1) / 3)
         planes.bias = stem.bias
         parent, _, child = name.rpartition(".")
@@ -83,18 +96,25 @@ def _backward(classifier: nn.Module, labels: Labels) -> Gradient:
 
 def _ours(view: Predictor, labels: Labels) -> Gradient:
     """As the engine does it."""
-    objective, rows = loss_against("cross_entropy", labels, ThreatModel()), torch.arange(len(labels)).to(labels)
+    objective, rows = (
+        loss_against("cross_entropy", labels, ThreatModel()),
+        torch.arange(len(labels)).to(labels),
+    )
     return lambda points: by_backpropagation(view, points, rows, objective, {})[2]
 
 
 def _side_by_side(view: Predictor, labels: Labels) -> Gradient:
-    """As many parts as cores, each on a thread with one core, in place of one batch on all cores."""
+    """As many parts as cores, each on a thread with one core, in place of one batch on all
+    cores.
+    """
     cores = torch.get_num_threads()
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
     parts = [_ours(view, part) for part in labels.tensor_split(cores)]
 
     def gradient(points: Images) -> Images:
-        return torch.cat(list(pool.map(lambda part, here: part(here), parts, points.tensor_split(cores))))
+        return torch.cat(
+            list(pool.map(lambda part, here: part(here), parts, points.tensor_split(cores)))
+        )
 
     return gradient
 
@@ -127,12 +147,18 @@ def variants(classifier: Classifier, images: Images, labels: Labels) -> dict[str
         REFERENCE: _peers_way(copy.deepcopy(classifier), labels),
         "frozen": _peers_way(frozen(), labels),
         "frozen, grey in three planes": _peers_way(planes, labels),
-        "frozen, batch-norm folded": _peers_way(simplified(classifier, images[:2], swap=False)[0], labels),
-        "frozen, channels-last": lambda points: in_last(points.contiguous(memory_format=torch.channels_last)),
+        "frozen, batch-norm folded": _peers_way(
+            simplified(classifier, images[:2], swap=False)[0], labels
+        ),
+        "frozen, channels-last": lambda points: in_last(
+            points.contiguous(memory_format=torch.channels_last)
+        ),
         "frozen, bf16": _peers_way(_in_bf16(frozen()), labels),
         OURS: _ours(OptimisedView(classifier, images[:2]), labels),
         f"{OURS}, float32": _ours(OptimisedView(classifier, images[:2], precision="fp32"), labels),
-        f"{OURS}, a half batch on each core": _side_by_side(OptimisedView(classifier, images[:2]), labels),
+        f"{OURS}, a half batch on each core": _side_by_side(
+            OptimisedView(classifier, images[:2]), labels
+        ),
     }
     in_last = _peers_way(last, labels)
     return made
@@ -146,8 +172,12 @@ def gradient_steps(inputs: Inputs) -> dict[str, Any]:
         images, labels, classifier = _example(backbone, size, batch, inputs.device)
         made = variants(classifier, images, labels)
         steps = inputs.work.gradient_steps
-        entries = [Entry(name, _prepare(gradient, images, steps)) for name, gradient in made.items()]
-        finishes = race(entries, rounds=inputs.rounds, say=lambda line, at=where: inputs.say(f"{at}: {line}"))  # type: ignore[misc]
+        entries = [
+            Entry(name, _prepare(gradient, images, steps)) for name, gradient in made.items()
+        ]
+        finishes = race(
+            entries, rounds=inputs.rounds, say=lambda line, at=where: inputs.say(f"{at}: {line}")
+        )  # type: ignore[misc]
         expected = made[REFERENCE](images).flatten().double()
         for name, gradient in made.items():
             found = gradient(images).flatten().double()
@@ -158,7 +188,11 @@ def gradient_steps(inputs: Inputs) -> dict[str, Any]:
             rows.append(row | {"cosine_to_reference": round(cosine, 4)})
         for pair in ratios_of(finishes, SPEED_UPS):
             ratios.append(pair | {"seconds_of": f"{where}: {pair['seconds_of']}"})
-        setting[where] = {"batch": batch, "steps": steps, "bf16": fast_precision(images.device) == "bf16"}
+        setting[where] = {
+            "batch": batch,
+            "steps": steps,
+            "bf16": fast_precision(images.device) == "bf16",
+        }
     return {
         "title": "One gradient step, random weights",
         "setting": {"device": _device(inputs.device), **setting},
@@ -168,8 +202,12 @@ def gradient_steps(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _example(backbone: str, size: int, batch: int, device: str) -> tuple[Images, Labels, Classifier]:
-    """Noise, labels, and a network whose batch-norms know the noise: untouched ones let activations grow and grow."""
+def _example(
+    backbone: str, size: int, batch: int, device: str
+) -> tuple[Images, Labels, Classifier]:
+    """Noise, labels, and a network whose batch-norms know the noise: untouched ones let activations
+    grow and grow.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch, 1, size, size, generator=generator)
     labels = torch.randint(3, (batch,), generator=generator)

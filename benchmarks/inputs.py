@@ -70,7 +70,10 @@ def is_there(library: str) -> bool:
 
 def versions() -> dict[str, str]:
     """Of the peers, by the names that they are installed under."""
-    return {name: metadata.version(name) if is_there(module) else "missing" for module, name in LIBRARIES.items()}
+    return {
+        name: metadata.version(name) if is_there(module) else "missing"
+        for module, name in LIBRARIES.items()
+    }
 
 
 def read_classifier(path: Path, cohort: Cohort) -> Classifier:

@@ -1,4 +1,6 @@
-"""Peak memory of PGD at one batch, each contender in a process of its own: `python -m benchmarks.memory --help`."""
+"""Peak memory of PGD at one batch, each contender in a process of its own: `python -m
+benchmarks.memory --help`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ STATUS = Path("/proc/self/status")
 def peak_mib() -> float:
     """Largest resident memory of this process so far."""
     if STATUS.exists():
-        # Not ru_maxrss: on Linux a process inherits that of its parent, which holds every library and result.
+        # Not ru_maxrss: on Linux a process inherits that of its parent, which holds every library
+        # and result.
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
@@ -32,25 +35,46 @@ def peak_mib() -> float:
 
 
 def peaks(inputs: Inputs, contenders: Sequence[Contender]) -> dict[str, Any]:
-    """The record of the task: the hardened network, where ours keeps its images longest, one batch."""
+    """The record of the task: the hardened network, where ours keeps its images longest, one
+    batch.
+    """
     _, hardened, cohort = inputs.paths
     present = [one for one in contenders if is_there(one.library)]
     batch = min(Setting.batch, len(inputs.images))
     rows = []
     for one in present:
-        command = [sys.executable, "-m", "benchmarks.memory", one.name, str(hardened), str(cohort), str(batch)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.memory",
+            one.name,
+            str(hardened),
+            str(cohort),
+            str(batch),
+        ]
         command += ["--eps", str(inputs.eps), "--steps", str(inputs.work.pgd_steps)]
         ran = subprocess.run(
-            command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1], check=False
+            command,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).resolve().parents[1],
+            check=False,
         )
         if ran.returncode:
             raise RuntimeError(f"memory of {one.name}: {ran.stderr.strip().splitlines()[-1:]}")
-        rows.append({"contender": one.name, **json.loads(ran.stdout.splitlines()[-1]), "note": one.note})
+        rows.append(
+            {"contender": one.name, **json.loads(ran.stdout.splitlines()[-1]), "note": one.note}
+        )
         inputs.say(f"{one.name}: {rows[-1]['peak_mib']} MiB")
     spec = inputs.hardened.spec
     return {
         "title": "Peak memory of PGD-20 at one batch, hardened network",
-        "setting": {"backbone": spec.backbone, "size": spec.size, "batch": batch, "eps": inputs.eps},
+        "setting": {
+            "backbone": spec.backbone,
+            "size": spec.size,
+            "batch": batch,
+            "eps": inputs.eps,
+        },
         "rows": rows,
         "ratios": [],
         "missing": [one.name for one in contenders if one not in present],
@@ -73,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cohort = Cohort.open(given.cohort)
     images, labels = read_images(cohort, given.batch)
     classifier = read_classifier(given.checkpoint, cohort)
-    setting = Setting(classifier, images, labels, given.eps, batch=given.batch, work=Work(pgd_steps=given.steps))
+    setting = Setting(
+        classifier, images, labels, given.eps, batch=given.batch, work=Work(pgd_steps=given.steps)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         is_there(contender.library)

@@ -69,7 +69,9 @@ def open_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = read_json(folder / RESULTS)
     for name, value in head.items():
         if found.get(name) != value:
-            raise DataError(f"{folder / RESULTS}: {name} differ from this run's. Choose another --out.")
+            raise DataError(
+                f"{folder / RESULTS}: {name} differ from this run's. Choose another --out."
+            )
     return found
 
 
@@ -90,9 +92,10 @@ def page_of(results: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, bfloat16 in hardware: "
-        f"{'yes' if machine['bf16'] else 'no'}; {listed}.",
-        "How it was measured: docs/benchmarks.md. Seconds are medians over the rounds; ratios are taken within each",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
+        f"bfloat16 in hardware: {'yes' if machine['bf16'] else 'no'}; {listed}.",
+        "How it was measured: docs/benchmarks.md. Seconds are medians over the rounds; ratios "
+        "are taken within each",
         "round, then their median, lowest and highest.",
         "",
         "Inputs: " + _facts(results["inputs"]),
@@ -118,8 +121,13 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]], headings: dict[str, str]) -> list[str]:
     columns = [name for name in headings if any(row.get(name) not in (None, "") for row in rows)]
-    lines = ["| " + " | ".join(headings[name] for name in columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(_text(row.get(name)) for name in columns) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(headings[name] for name in columns) + " |",
+        "|" + "---|" * len(columns),
+    ]
+    return lines + [
+        "| " + " | ".join(_text(row.get(name)) for name in columns) + " |" for row in rows
+    ]
 
 
 def _text(value: Any) -> str:

@@ -41,9 +41,17 @@ class Work:
 
 FULL = Work()
 QUICK = Work(
-    pgd_steps=2, cw_steps=2, cw_searches=2, suite_steps=2, queries=5, digits=64, digits_epochs=1,
-    networks=(("resnet18", 32, 2),), gradient_steps=1, training=("resnet18", 32, 2, 1),
-)  # fmt: skip
+    pgd_steps=2,
+    cw_steps=2,
+    cw_searches=2,
+    suite_steps=2,
+    queries=5,
+    digits=64,
+    digits_epochs=1,
+    networks=(("resnet18", 32, 2),),
+    gradient_steps=1,
+    training=("resnet18", 32, 2, 1),
+)
 """Enough to see that everything runs, and to warm up; its numbers mean nothing."""
 
 
@@ -52,14 +60,16 @@ class Setting:
     """One task, as all its contenders get it.
 
     Args:
-        classifier: what is attacked, in evaluation mode, its parameters as a user has them: requiring gradients.
+        classifier: what is attacked, in evaluation mode, its parameters as a user has them:
+            requiring gradients.
         images: originals, on the CPU.
         labels: true classes.
         eps: radius, linf, in image units.
         step_size: of PGD, as a fraction of eps.
         batch: images attacked together, by everyone.
         radii: of a curve, ascending, in image units.
-        clean: logits of the original at the images, float32: whoever asks for robust accuracy has had the clean one.
+        clean: logits of the original at the images, float32: whoever asks for robust accuracy has
+            had the clean one.
         seed: of ours; the peers draw from the global generators, which are seeded before each run.
         work: everything else that costs time.
     """
@@ -103,6 +113,10 @@ class Setting:
         return replace(self, classifier=copy.deepcopy(self.classifier))
 
     def warm_up(self) -> Setting:
-        """A few images and little work: whatever happens once only, such as imports, happens there."""
+        """A few images and little work: whatever happens once only, such as imports, happens
+        there.
+        """
         clean = None if self.clean is None else self.clean[:4]
-        return replace(self, images=self.images[:4], labels=self.labels[:4], clean=clean, work=QUICK)
+        return replace(
+            self, images=self.images[:4], labels=self.labels[:4], clean=clean, work=QUICK
+        )

@@ -29,7 +29,9 @@ Judge = Callable[[Setting, dict[str, Points]], dict[str, dict[str, Any]]]
 
 PGD = (
     Contender(OURS, by.ours_pgd, note="as an evaluation runs it"),
-    Contender(f"{OURS}, FGSM first", by.ours_fgsm_then_pgd, note="PGD on what FGSM leaves standing"),
+    Contender(
+        f"{OURS}, FGSM first", by.ours_fgsm_then_pgd, note="PGD on what FGSM leaves standing"
+    ),
     Contender(f"{OURS}, search in float32", by.ours_pgd_in_fp32, note="without bf16"),
     Contender(f"{OURS}, no image leaves", by.ours_pgd_to_the_end, note="without survivors only"),
     Contender("torchattacks", by.torchattacks_pgd, "torchattacks"),
@@ -40,35 +42,70 @@ PGD = (
 CW = (
     Contender(OURS, by.ours_cw, note="cw: the margin climbed within eps, steps as PGD"),
     Contender(f"{OURS} cw-l2", by.ours_cw_l2, note="searches and steps as foolbox"),
-    Contender("torchattacks", by.torchattacks_cw, "torchattacks", note="c = 1, 50 steps, no search of c"),
+    Contender(
+        "torchattacks", by.torchattacks_cw, "torchattacks", note="c = 1, 50 steps, no search of c"
+    ),
     Contender("foolbox", by.foolbox_cw, "foolbox", note="5 values of c, 50 steps"),
-    Contender("ART", by.art_cw, "art", note="5 values of c, its own 10 steps, each with a line search"),
+    Contender(
+        "ART", by.art_cw, "art", note="5 values of c, its own 10 steps, each with a line search"
+    ),
     Contender("secml-torch", by.secml_cw, "secmlt", note="foolbox's, called by secml-torch"),
 )
 STANDARD_10 = (
     Contender(OURS, by.ours_standard, note="standard"),
     Contender(f"{OURS}, 10 steps", by.ours_standard_in_10_steps, note="standard(steps=10)"),
-    Contender("torchattacks", by.torchattacks_autoattack, "torchattacks", note="AutoAttack, its own 10 steps"),
     Contender(
-        "torchattacks, 100 steps", by.torchattacks_autoattack_paper, "torchattacks", 1,
+        "torchattacks",
+        by.torchattacks_autoattack,
+        "torchattacks",
+        note="AutoAttack, its own 10 steps",
+    ),
+    Contender(
+        "torchattacks, 100 steps",
+        by.torchattacks_autoattack_paper,
+        "torchattacks",
+        1,
         note="the same attacks with the paper's 100 steps",
     ),
-)  # fmt: skip
+)
 STANDARD_10_ART = (
     Contender(OURS, by.ours_standard, note="standard"),
-    Contender("ART", by.art_autoattack, "art", 1, note="AutoAttack: two APGD, DeepFool, Square, 5 restarts each"),
+    Contender(
+        "ART",
+        by.art_autoattack,
+        "art",
+        1,
+        note="AutoAttack: two APGD, DeepFool, Square, 5 restarts each",
+    ),
 )
 STANDARD_3 = (
     Contender(OURS, by.ours_standard, note="standard"),
-    Contender("torchattacks, whole", by.torchattacks_autoattack, "torchattacks", 1, note="AutoAttack, n_classes=3"),
-    Contender("torchattacks", by.torchattacks_safe_parts, "torchattacks", 1, note="the parts that run, its 10 steps"),
     Contender(
-        "torchattacks, 100 steps", by.torchattacks_safe_parts_paper, "torchattacks", 1,
+        "torchattacks, whole",
+        by.torchattacks_autoattack,
+        "torchattacks",
+        1,
+        note="AutoAttack, n_classes=3",
+    ),
+    Contender(
+        "torchattacks",
+        by.torchattacks_safe_parts,
+        "torchattacks",
+        1,
+        note="the parts that run, its 10 steps",
+    ),
+    Contender(
+        "torchattacks, 100 steps",
+        by.torchattacks_safe_parts_paper,
+        "torchattacks",
+        1,
         note="the parts that run, the paper's 100 steps",
     ),
-)  # fmt: skip
+)
 CURVE = (
-    Contender(OURS, by.ours_curve, note="one search for the smallest radius of each image, verified"),
+    Contender(
+        OURS, by.ours_curve, note="one search for the smallest radius of each image, verified"
+    ),
     Contender("torchattacks", by.torchattacks_curve, "torchattacks", note="a loop over the radii"),
     Contender("foolbox", by.foolbox_curve, "foolbox", note="epsilons=[...]"),
 )
@@ -76,10 +113,15 @@ RADII = tuple(grey / 255 for grey in (1, 2, 4, 6, 8, 10.2, 12, 16))
 
 
 def standing(setting: Setting, points: Images, eps: float, norm: str = "linf") -> Tensor:
-    """Which images the original, in float32, still gets right; a point further away than eps counts for nothing."""
+    """Which images the original, in float32, still gets right; a point further away than eps counts
+    for nothing.
+    """
     threat = ThreatModel(norm, eps)
     batches = zip(points.split(setting.batch), setting.batches(), strict=True)
-    held = [~verify(setting.classifier, part, images, labels, threat).fooled for part, (images, labels) in batches]
+    held = [
+        ~verify(setting.classifier, part, images, labels, threat).fooled
+        for part, (images, labels) in batches
+    ]
     return torch.cat(held)
 
 
@@ -87,7 +129,9 @@ def judge_budget(setting: Setting, outputs: dict[str, Points]) -> dict[str, dict
     """Accuracy at each radius, and on how many images the outcome is another one than ours."""
     radii = setting.radii or (setting.eps,)
     held = {
-        name: torch.stack([standing(setting, at, eps) for at, eps in zip(points, radii, strict=True)])
+        name: torch.stack(
+            [standing(setting, at, eps) for at, eps in zip(points, radii, strict=True)]
+        )
         for name, points in outputs.items()
     }
     return {
@@ -102,7 +146,9 @@ def judge_budget(setting: Setting, outputs: dict[str, Points]) -> dict[str, dict
 
 def judge_distance(setting: Setting, outputs: dict[str, Points]) -> dict[str, dict[str, Any]]:
     """Accuracy at any distance and within eps, and the mean l2 distance where everyone fooled."""
-    held = {name: standing(setting, points[0], float("inf"), "l2") for name, points in outputs.items()}
+    held = {
+        name: standing(setting, points[0], float("inf"), "l2") for name, points in outputs.items()
+    }
     right = standing(setting, setting.images, 0.0)
     everywhere = right & ~torch.stack(list(held.values())).any(0)
     facts = {}
@@ -146,33 +192,44 @@ class Comparison:
     def __call__(self, inputs: Inputs) -> Record:
         """Run everyone that is installed."""
         setting = self.setting(inputs)
-        setting = replace(setting, images=setting.images[: self.most], labels=setting.labels[: self.most])
+        setting = replace(
+            setting, images=setting.images[: self.most], labels=setting.labels[: self.most]
+        )
         clean = [logits_of(setting.classifier, images) for images, _ in setting.batches()]
         setting = replace(setting, clean=torch.cat(clean))
         present = [contender for contender in self.contenders if is_there(contender.library)]
         entries = [
             Entry(one.name, partial(_prepare, one, setting), one.rounds, may_fail=bool(one.library))
             for one in present
-        ]  # fmt: skip
+        ]
         finishes = race(entries, rounds=inputs.rounds, say=inputs.say)
-        outputs = {name: finish.output for name, finish in finishes.items() if finish.output is not None}
+        outputs = {
+            name: finish.output for name, finish in finishes.items() if finish.output is not None
+        }
         facts = self.judge(setting, outputs)
-        rows = [row_of(one.name, finishes[one.name], **facts.get(one.name, {}), note=one.note) for one in present]
+        rows = [
+            row_of(one.name, finishes[one.name], **facts.get(one.name, {}), note=one.note)
+            for one in present
+        ]
         pairs = [(one.name, ours) for ours in self.against for one in present if one.name != ours]
         return {
             "title": self.title,
             "setting": {
-                "backbone": setting.classifier.spec.backbone, "size": setting.classifier.spec.size,
-                "classes": setting.classes, "images": len(setting.images), "batch": setting.batch,
+                "backbone": setting.classifier.spec.backbone,
+                "size": setting.classifier.spec.size,
+                "classes": setting.classes,
+                "images": len(setting.images),
+                "batch": setting.batch,
                 "clean_accuracy": _plain(standing(setting, setting.images, 0.0).float().mean()),
                 "eps": [round(radius, 5) for radius in setting.radii] or setting.eps,
-                "steps": setting.steps, "step_size_of_eps": setting.step_size,
+                "steps": setting.steps,
+                "step_size_of_eps": setting.step_size,
             },
             "rows": rows,
             "ratios": ratios_of(finishes, pairs),
             "failed": {name: finish.failed for name, finish in finishes.items() if finish.failed},
             "missing": [one.name for one in self.contenders if one not in present],
-        }  # fmt: skip
+        }
 
 
 def _prepare(contender: Contender, setting: Setting, warm_up: bool) -> Callable[[], Points]:
@@ -213,7 +270,9 @@ TASKS: dict[str, Callable[[Inputs], Record]] = {
     "standard-10": Comparison(
         "AutoAttack on ten classes", on_digits, STANDARD_10, 64, against=(OURS, f"{OURS}, 10 steps")
     ),
-    "standard-10-art": Comparison("ART's AutoAttack on ten classes", on_digits, STANDARD_10_ART, 16),
+    "standard-10-art": Comparison(
+        "ART's AutoAttack on ten classes", on_digits, STANDARD_10_ART, 16
+    ),
     "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 8),
     "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
     "gradient-step": gradient_steps,

@@ -1,4 +1,6 @@
-"""A race: contenders take turns within each round, in rotating order, so that a slow minute of the machine hits all."""
+"""A race: contenders take turns within each round, in rotating order, so that a slow minute of the
+machine hits all.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ import torch
 class Entry(NamedTuple):
     """One contender: `prepare(warm_up)` is not timed and gives what is.
 
-    `rounds` is the most it takes part in (0: all). A foreign one `may_fail`: its error is a result, and it is out.
+    `rounds` is the most it takes part in (0: all). A foreign one `may_fail`: its error is a result,
+    and it is out.
     """
 
     name: str
@@ -27,7 +30,9 @@ class Entry(NamedTuple):
 
 @dataclass
 class Finish:
-    """What came of one contender: seconds by round, what it returned last, or the error that stopped it."""
+    """What came of one contender: seconds by round, what it returned last, or the error that
+    stopped it.
+    """
 
     seconds: dict[int, float] = field(default_factory=dict)
     output: Any = None
@@ -35,14 +40,18 @@ class Finish:
 
 
 class Ratio(NamedTuple):
-    """How many times as long one took as the other: the median over the rounds that both ran, and the extremes."""
+    """How many times as long one took as the other: the median over the rounds that both ran, and
+    the extremes.
+    """
 
     median: float
     lowest: float
     highest: float
 
 
-def race(entries: Sequence[Entry], *, rounds: int, say: Callable[[str], None] = lambda line: None) -> dict[str, Finish]:
+def race(
+    entries: Sequence[Entry], *, rounds: int, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Finish]:
     """Run every entry once to warm up, then in each of `rounds` rounds."""
     finishes = {entry.name: Finish() for entry in entries}
     for number in range(-1, rounds):
@@ -92,7 +101,9 @@ def row_of(name: str, finish: Finish, **facts: Any) -> dict[str, Any]:
     return {"contender": name, "median_seconds": median, "seconds": seconds, **facts}
 
 
-def ratios_of(finishes: dict[str, Finish], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def ratios_of(
+    finishes: dict[str, Finish], pairs: Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
     """Rows of (seconds of, divided by those of), for pairs that both ran."""
     rows = []
     for one, other in pairs:

@@ -1,4 +1,6 @@
-"""Seconds of PGD adversarial training, each library's own way: the same images, radius, inner steps and batch."""
+"""Seconds of PGD adversarial training, each library's own way: the same images, radius, inner steps
+and batch.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +27,43 @@ STEPS, STEP_SIZE = 7, 0.25
 Train = Callable[[Classifier, Images, Labels, float, int], Any]
 
 
-def ours(classifier: Classifier, images: Images, labels: Labels, eps: float, batch: int, **others: Any) -> None:
+def ours(
+    classifier: Classifier, images: Images, labels: Labels, eps: float, batch: int, **others: Any
+) -> None:
     """`harden` itself, with its validation on a single image."""
     settings = TrainSettings(
-        objective="adversarial", attack_steps=STEPS, attack_step_size=STEP_SIZE, eps=str(eps), epochs=1,
-        batch_size=batch, learning_rate=0.01, warmup_epochs=0, augment="none", guard_slices=1, **others,
-    )  # fmt: skip
+        objective="adversarial",
+        attack_steps=STEPS,
+        attack_step_size=STEP_SIZE,
+        eps=str(eps),
+        epochs=1,
+        batch_size=batch,
+        learning_rate=0.01,
+        warmup_epochs=0,
+        augment="none",
+        guard_slices=1,
+        **others,
+    )
     with tempfile.TemporaryDirectory() as run:
-        fit(classifier, Examples(images, labels), Examples(images[:1], labels[:1]), settings, Path(run))
+        fit(
+            classifier,
+            Examples(images, labels),
+            Examples(images[:1], labels[:1]),
+            settings,
+            Path(run),
+        )
 
 
-def ours_in_fp32(classifier: Classifier, images: Images, labels: Labels, eps: float, batch: int) -> None:
+def ours_in_fp32(
+    classifier: Classifier, images: Images, labels: Labels, eps: float, batch: int
+) -> None:
     """Without bfloat16."""
     ours(classifier, images, labels, eps, batch, precision="fp32")
 
 
-def torchattacks_loop(classifier: Classifier, images: Images, labels: Labels, eps: float, batch: int) -> None:
+def torchattacks_loop(
+    classifier: Classifier, images: Images, labels: Labels, eps: float, batch: int
+) -> None:
     """The plain loop around torchattacks' PGD."""
     import torchattacks
 
@@ -53,17 +76,29 @@ def torchattacks_loop(classifier: Classifier, images: Images, labels: Labels, ep
         optimiser.step()
 
 
-def art_trainer(classifier: Classifier, images: Images, labels: Labels, eps: float, batch: int) -> None:
+def art_trainer(
+    classifier: Classifier, images: Images, labels: Labels, eps: float, batch: int
+) -> None:
     """ART's `AdversarialTrainerMadryPGD`."""
     from art.defences.trainer import AdversarialTrainerMadryPGD
     from art.estimators.classification import PyTorchClassifier
 
     wrapped = PyTorchClassifier(
-        classifier, nn.CrossEntropyLoss(), tuple(images.shape[1:]), len(classifier.classes),
-        optimizer=torch.optim.SGD(classifier.parameters(), lr=0.01, momentum=0.9), clip_values=(0, 1),
-    )  # fmt: skip
+        classifier,
+        nn.CrossEntropyLoss(),
+        tuple(images.shape[1:]),
+        len(classifier.classes),
+        optimizer=torch.optim.SGD(classifier.parameters(), lr=0.01, momentum=0.9),
+        clip_values=(0, 1),
+    )
     trainer = AdversarialTrainerMadryPGD(
-        wrapped, nb_epochs=1, batch_size=batch, eps=eps, eps_step=STEP_SIZE * eps, max_iter=STEPS, num_random_init=1
+        wrapped,
+        nb_epochs=1,
+        batch_size=batch,
+        eps=eps,
+        eps_step=STEP_SIZE * eps,
+        max_iter=STEPS,
+        num_random_init=1,
     )
     trainer.fit(images.numpy(), nn.functional.one_hot(labels, len(classifier.classes)).numpy())
 
@@ -96,10 +131,22 @@ def training_steps(inputs: Inputs) -> dict[str, Any]:
     rows = []
     for name, _, _ in present:
         row = row_of(name, finishes[name])
-        rows.append(row | {"images_per_second": row["seconds"] and round(len(images) / row["median_seconds"], 1)})
+        rows.append(
+            row
+            | {
+                "images_per_second": row["seconds"]
+                and round(len(images) / row["median_seconds"], 1)
+            }
+        )
     return {
         "title": f"PGD-{STEPS} adversarial training, one epoch",
-        "setting": {"backbone": backbone, "size": size, "batch": batch, "images": len(images), "eps": inputs.eps},
+        "setting": {
+            "backbone": backbone,
+            "size": size,
+            "batch": batch,
+            "images": len(images),
+            "eps": inputs.eps,
+        },
         "rows": rows,
         "ratios": ratios_of(finishes, [(name, OURS) for name, _, _ in present if name != OURS]),
         "failed": {name: finish.failed for name, finish in finishes.items() if finish.failed},

@@ -1,4 +1,6 @@
-"""Toy networks, small and built anew for every test, so that nothing one test does reaches another; a toy cohort."""
+"""Toy networks, small and built anew for every test, so that nothing one test does reaches another;
+a toy cohort.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +20,34 @@ collect_ignore_glob = ["*conftest.py"]
 
 def _smooth(classes: int, activation: type[nn.Module]) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), activation(), nn.Conv2d(4, 6, 3, stride=2), activation(),
-        nn.Flatten(), nn.Linear(6 * 3 * 3, classes),
-    )  # fmt: skip
+        nn.Conv2d(1, 4, 3, padding=1),
+        activation(),
+        nn.Conv2d(4, 6, 3, stride=2),
+        activation(),
+        nn.Flatten(),
+        nn.Linear(6 * 3 * 3, classes),
+    )
 
 
 def _batch_norm(classes: int) -> nn.Module:
     network = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
-        nn.Conv2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 3 * 3, classes),
-    )  # fmt: skip
+        nn.Conv2d(1, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3, stride=2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(6 * 3 * 3, classes),
+    )
     scatter_statistics(network)
     return network
 
 
 def _volume(classes: int) -> nn.Module:
-    return nn.Sequential(nn.Conv3d(1, 3, 3), nn.Tanh(), nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, classes))
+    return nn.Sequential(
+        nn.Conv3d(1, 3, 3), nn.Tanh(), nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, classes)
+    )
 
 
 _KINDS: dict[str, Callable[[int], nn.Module]] = {
@@ -46,7 +60,9 @@ _KINDS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def scatter_statistics(network: nn.Module) -> None:
-    """Give every batch-norm statistics and weights far from those of a new one, where mistakes would not show."""
+    """Give every batch-norm statistics and weights far from those of a new one, where mistakes
+    would not show.
+    """
     for module in network.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -57,14 +73,19 @@ def scatter_statistics(network: nn.Module) -> None:
 
 @pytest.fixture
 def make_network() -> Callable[..., nn.Module]:
-    """Kind, number of classes, seed to a network in double precision, in training mode as a new one is."""
+    """Kind, number of classes, seed to a network in double precision, in training mode as a new one
+    is.
+    """
 
     def make(kind: str, classes: int = 3, seed: int = 0) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = _KINDS[kind](classes).double()
-        grey = torch.full((1, 1, 5, 6, 7) if kind == "volume" else (1, 1, SIDE, SIDE), 0.5, dtype=torch.float64)
-        with torch.no_grad():  # Undecided about a grey image: else random weights give every image the same class.
+        grey = torch.full(
+            (1, 1, 5, 6, 7) if kind == "volume" else (1, 1, SIDE, SIDE), 0.5, dtype=torch.float64
+        )
+        # Undecided about a grey image: else random weights give every image the same class.
+        with torch.no_grad():
             network[-1].bias -= network.eval()(grey)[0]
         return network.train()
 
@@ -73,11 +94,15 @@ def make_network() -> Callable[..., nn.Module]:
 
 @pytest.fixture
 def make_images() -> Callable[..., Tensor]:
-    """Number of images to grey images in double precision that reach exactly 0 and 1, as MRI slices do."""
+    """Number of images to grey images in double precision that reach exactly 0 and 1, as MRI slices
+    do.
+    """
 
     def make(n: int, *shape: int, seed: int = 1) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        values = torch.rand(n, 1, *(shape or (SIDE, SIDE)), generator=generator, dtype=torch.float64)
+        values = torch.rand(
+            n, 1, *(shape or (SIDE, SIDE)), generator=generator, dtype=torch.float64
+        )
         return (1.6 * values - 0.3).clamp(0, 1)
 
     return make
@@ -89,14 +114,20 @@ def generator() -> torch.Generator:
 
 
 def draw_blobs(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A bright spot in one of three places on a black background, under noise: a task learnt in seconds."""
+    """A bright spot in one of three places on a black background, under noise: a task learnt in
+    seconds.
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(3, (n,), generator=generator)
-    centres = torch.tensor([[2.5, 2.5], [2.5, 8.5], [8.5, 5.5]])[labels] + torch.randn(n, 2, generator=generator)
+    centres = torch.tensor([[2.5, 2.5], [2.5, 8.5], [8.5, 5.5]])[labels] + torch.randn(
+        n, 2, generator=generator
+    )
     rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
     squared = (rows - centres[:, 0, None, None]) ** 2 + (columns - centres[:, 1, None, None]) ** 2
     heights = 0.4 + 0.4 * torch.rand(n, 1, 1, generator=generator)
-    images = heights * torch.exp(-squared / 6) + 0.15 * torch.randn(n, 12, 12, generator=generator) - 0.1
+    images = (
+        heights * torch.exp(-squared / 6) + 0.15 * torch.randn(n, 12, 12, generator=generator) - 0.1
+    )
     return images.clamp(0, 1)[:, None], labels
 
 
@@ -106,9 +137,14 @@ def trained() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 3 * 3, 3),
-        )  # fmt: skip
+            nn.Conv2d(1, 8, 3, stride=2, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(16 * 3 * 3, 3),
+        )
     images, labels = draw_blobs(1024, seed=0)
     optimiser = torch.optim.Adam(network.parameters(), lr=5e-3)
     for epoch in range(8):
@@ -156,7 +192,9 @@ def use_tiny_networks() -> Callable[[pytest.MonkeyPatch], None]:
 
 
 @pytest.fixture
-def tiny_networks(monkeypatch: pytest.MonkeyPatch, use_tiny_networks: Callable[[pytest.MonkeyPatch], None]) -> None:
+def tiny_networks(
+    monkeypatch: pytest.MonkeyPatch, use_tiny_networks: Callable[[pytest.MonkeyPatch], None]
+) -> None:
     """The same, for one test."""
     use_tiny_networks(monkeypatch)
 
@@ -168,4 +206,11 @@ def tiny_run(tiny_cohort: Path, use_tiny_networks: Callable[[pytest.MonkeyPatch]
 
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_networks(patch)
-        return train(tiny_cohort, tiny_cohort.parent / "run", epochs=5, batch_size=16, augment="none", precision="fp32")
+        return train(
+            tiny_cohort,
+            tiny_cohort.parent / "run",
+            epochs=5,
+            batch_size=16,
+            augment="none",
+            precision="fp32",
+        )

@@ -9,17 +9,24 @@ import torch
 
 
 def value_of(name):
-    """A constant of its own for each name, so that a tensor that lands in the wrong place is seen."""
+    """A constant of its own for each name, so that a tensor that lands in the wrong place is
+    seen.
+    """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big") / 65536 - 0.5
 
 
 def fill(shapes):
     """Tensors of the shapes that take no room: each one is a single number, expanded."""
-    return {name: torch.full((1,) * len(shape), value_of(name)).expand(shape) for name, shape in shapes.items()}
+    return {
+        name: torch.full((1,) * len(shape), value_of(name)).expand(shape)
+        for name, shape in shapes.items()
+    }
 
 
 def batch_norm(name, channels, counts=True):
-    shapes = {f"{name}.{kind}": (channels,) for kind in ("weight", "bias", "running_mean", "running_var")}
+    shapes = {
+        f"{name}.{kind}": (channels,) for kind in ("weight", "bias", "running_mean", "running_var")
+    }
     return shapes | ({f"{name}.num_batches_tracked": ()} if counts else {})
 
 
@@ -46,7 +53,9 @@ def torchvision_resnet(name, classes=1000, planes=3):
 
 
 def torchvision_densenet(classes=1000, dot=""):
-    """Names and shapes of torchvision's densenet121; its published file says norm.1 for norm1 and has no counts."""
+    """Names and shapes of torchvision's densenet121; its published file says norm.1 for norm1 and
+    has no counts.
+    """
     norm = partial(batch_norm, counts=not dot)
     shapes, channels = {"features.conv0.weight": (64, 3, 7, 7)} | norm("features.norm0", 64), 64
     for block, layers in enumerate((6, 12, 24, 16), 1):
@@ -64,11 +73,20 @@ def torchvision_densenet(classes=1000, dot=""):
     return shapes | {"classifier.weight": (classes, channels), "classifier.bias": (classes,)}
 
 
-RESNET_CHILDREN = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+RESNET_CHILDREN = {
+    "conv1": "0",
+    "bn1": "1",
+    "layer1": "4",
+    "layer2": "5",
+    "layer3": "6",
+    "layer4": "7",
+}
 
 
 def as_radimagenet(state):
-    """torchvision's children in a row, without the head: what RadImageNet's authors publish for PyTorch."""
+    """torchvision's children in a row, without the head: what RadImageNet's authors publish for
+    PyTorch.
+    """
     renamed = {}
     for name, value in state.items():
         child, _, rest = name.partition(".")
@@ -80,14 +98,26 @@ def as_radimagenet(state):
 
 
 def as_robustness(state, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), prefix="module."):
-    """A checkpoint of MadryLab's robustness library after training: the classifier twice, and an optimiser's state."""
-    constants = {"new_mean": torch.tensor(mean).view(3, 1, 1), "new_std": torch.tensor(std).view(3, 1, 1)}
+    """A checkpoint of MadryLab's robustness library after training: the classifier twice, and an
+    optimiser's state.
+    """
+    constants = {
+        "new_mean": torch.tensor(mean).view(3, 1, 1),
+        "new_std": torch.tensor(std).view(3, 1, 1),
+    }
     model = {f"{prefix}normalizer.{name}": value for name, value in constants.items()}
     model |= {f"{prefix}model.{name}": value for name, value in state.items()}
     model |= {f"{prefix}attacker.normalize.{name}": value for name, value in constants.items()}
     model |= {f"{prefix}attacker.model.{name}": value for name, value in state.items()}
-    optimizer = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    optimizer = {
+        "state": {0: {"momentum_buffer": torch.zeros(3)}},
+        "param_groups": [{"lr": 0.1, "params": [0]}],
+    }
     return {
-        "model": model, "optimizer": optimizer, "schedule": {"last_epoch": 90, "lr_lambdas": [None]}, "epoch": 90,
-        "amp": None, "nat_prec1": torch.tensor(63.86),
-    }  # fmt: skip
+        "model": model,
+        "optimizer": optimizer,
+        "schedule": {"last_epoch": 90, "lr_lambdas": [None]},
+        "epoch": 90,
+        "amp": None,
+        "nat_prec1": torch.tensor(63.86),
+    }

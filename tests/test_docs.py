@@ -1,4 +1,6 @@
-"""What the pages say is so: links, names of modules and tests, command lines, settings, and code that runs."""
+"""What the pages say is so: links, names of modules and tests, command lines, settings, and code
+that runs.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,12 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "robustmri"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-CHANGES = {"prepare": PrepareSettings, "train": TrainSettings, "harden": TrainSettings, "evaluate": EvaluateSettings}
+CHANGES = {
+    "prepare": PrepareSettings,
+    "train": TrainSettings,
+    "harden": TrainSettings,
+    "evaluate": EvaluateSettings,
+}
 """What the `**changes` of a verb may be."""
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -43,7 +50,9 @@ of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.nam
 
 
 def fenced(page: Path, language: str) -> list[str]:
-    return [body for name, body in FENCE.findall(page.read_text(encoding="utf-8")) if name == language]
+    return [
+        body for name, body in FENCE.findall(page.read_text(encoding="utf-8")) if name == language
+    ]
 
 
 def prose(page: Path) -> str:
@@ -69,7 +78,9 @@ def test_links_lead_somewhere(page):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name} links to {link}, which is not there"
-        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}; no such heading"
+        assert not anchor or anchor in anchors(target), (
+            f"{page.name} links to {link}; no such heading"
+        )
 
 
 @of_every_page
@@ -78,7 +89,9 @@ def test_named_files_exist(page):
     for name in spans(page):
         ours = page.name != "data.md"  # Which speaks of the folders of its reader.
         if re.fullmatch(r"[\w/-]+\.(py|toml)", name) or (ours and re.fullmatch(r"[\w/-]+/", name)):
-            assert any((place / name).exists() for place in (ROOT, PACKAGE)), f"{page.name} names `{name}`"
+            assert any((place / name).exists() for place in (ROOT, PACKAGE)), (
+                f"{page.name} names `{name}`"
+            )
 
 
 @of_every_page
@@ -101,14 +114,19 @@ def resolve(dotted: str) -> Any:
 @of_every_page
 def test_named_tests_exist(page):
     for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8")):
-        functions = [node.name for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
-                     if isinstance(node, ast.FunctionDef)]  # fmt: skip
+        functions = [
+            node.name
+            for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+            if isinstance(node, ast.FunctionDef)
+        ]
         assert name in functions, f"{page.name} relies on {path}::{name}"
 
 
 @of_every_page
 def test_make_targets_exist(page):
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     named = [*re.findall(r"^ {4}make ([\w-]+)", prose(page), re.MULTILINE)]
     named += [span.split()[1] for span in spans(page) if re.match(r"make [a-z]", span)]
     assert set(named) <= targets
@@ -116,10 +134,16 @@ def test_make_targets_exist(page):
 
 def command_lines(page: Path) -> list[tuple[str, bool]]:
     """Command lines, and whether they are complete; in running text they need not be."""
-    blocks = [line for body in (*fenced(page, "console"), *fenced(page, "sh")) for line in body.splitlines()]
+    blocks = [
+        line
+        for body in (*fenced(page, "console"), *fenced(page, "sh"))
+        for line in body.splitlines()
+    ]
     indented = re.findall(r"^ {4}(robustmri .*)$", prose(page), re.MULTILINE)
     whole = [line for line in (*blocks, *indented) if line.startswith("robustmri ")]
-    return [(line, True) for line in whole] + [(span, False) for span in spans(page) if span.startswith("robustmri ")]
+    return [(line, True) for line in whole] + [
+        (span, False) for span in spans(page) if span.startswith("robustmri ")
+    ]
 
 
 @of_every_page
@@ -131,7 +155,9 @@ def test_command_lines_parse(page):
             continue
         assert verb in commands, f"{page.name}: {line}"
         known = {option for parameter in commands[verb].params for option in parameter.opts}
-        known |= {option for parameter in commands[verb].params for option in parameter.secondary_opts} | {"--help"}
+        known |= {
+            option for parameter in commands[verb].params for option in parameter.secondary_opts
+        } | {"--help"}
         unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - known
         assert not unknown, f"{page.name}: {line}: no option {', '.join(unknown)}"
         if whole:
@@ -142,13 +168,24 @@ def accept(command: Any, verb: str, words: list[str]) -> None:
     """Parse the line as the shell would hand it over, and load its settings, without running it."""
     given = command.make_context(verb, words).params
     overrides = list(given.get("set_") or ())
-    stage = {name: given.get(name) for name in ("attacks", "eps", "curve", "norm", "limit") if given.get(name)}
-    overrides += [f"{verb}.{name}={value}" for name, value in stage.items() if verb in ("evaluate", "harden")]
+    stage = {
+        name: given.get(name)
+        for name in ("attacks", "eps", "curve", "norm", "limit")
+        if given.get(name)
+    }
+    overrides += [
+        f"{verb}.{name}={value}" for name, value in stage.items() if verb in ("evaluate", "harden")
+    ]
     recipe = given.get("recipe", "standard")
     if recipe in list_recipes():
         load_recipe(recipe, overrides)
     if verb == "prepare":
-        PrepareSettings(size=given["size"], intensity=given["intensity"], split=given["split"], fold=given["fold"])
+        PrepareSettings(
+            size=given["size"],
+            intensity=given["intensity"],
+            split=given["split"],
+            fold=given["fold"],
+        )
 
 
 def test_command_lines_are_found():
@@ -157,12 +194,17 @@ def test_command_lines_are_found():
 
 @of_every_page
 def test_python_runs(page):
-    """Blocks with `>>>` are run, one after another; the others are held against the signatures of what they call."""
+    """Blocks with `>>>` are run, one after another; the others are held against the signatures of
+    what they call.
+    """
     blocks = fenced(page, "python")
     examples = "\n".join(body for body in blocks if body.startswith(">>>"))
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     outcome: list[str] = []
-    runner.run(doctest.DocTestParser().get_doctest(examples, {}, page.name, str(page), 0), out=outcome.append)
+    runner.run(
+        doctest.DocTestParser().get_doctest(examples, {}, page.name, str(page), 0),
+        out=outcome.append,
+    )
     assert not outcome, "".join(outcome)
     for body in blocks:
         if not body.startswith(">>>"):
@@ -186,7 +228,9 @@ def check_calls(tree: ast.Module, where: str) -> None:
         changes = CHANGES.get(getattr(function, "__name__", ""))
         if changes:
             fields = {field.name for field in msgspec.structs.fields(changes)}
-            assert set(keywords) <= fields | set(inspect.signature(function).parameters), f"{where}: {root}"
+            assert set(keywords) <= fields | set(inspect.signature(function).parameters), (
+                f"{where}: {root}"
+            )
 
 
 @of_every_page
@@ -206,26 +250,49 @@ def test_every_attack_has_a_section_with_its_settings():
     page = sections(ROOT / "docs" / "attacks.md")
     assert [title for title in page if title in ATTACKS] == list(ATTACKS)
     for name in ATTACKS:
-        said = {setting: ast.literal_eval(value)
-                for setting, value in re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", page[name], re.MULTILINE)}  # fmt: skip
+        said = {
+            setting: ast.literal_eval(value)
+            for setting, value in re.findall(
+                r"^\| `(\w+)` \| ([^|]+?) \|", page[name], re.MULTILINE
+            )
+        }
         settings = asdict(make_attack(name))
-        if not isinstance(ATTACKS[name].make, type):  # Another attack with other settings, which a line of code states.
-            assert re.search(rf"^>>> {name.replace('-', '_')}\(\) == \w+\(", page[name], re.MULTILINE)
+        # Another attack with other settings, which a line of code states.
+        if not isinstance(ATTACKS[name].make, type):
+            assert re.search(
+                rf"^>>> {name.replace('-', '_')}\(\) == \w+\(", page[name], re.MULTILINE
+            )
         else:
             assert said == settings
 
 
 def test_every_check_has_a_row():
-    rows = set(re.findall(r"^\| ([^|]+?) \|", (ROOT / "docs" / "checks.md").read_text(encoding="utf-8"), re.MULTILINE))
-    calls = [node for path in ("evaluation/sanity.py", "evaluation/study.py", "report/html.py")
-             for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))
-             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]  # fmt: skip
-    names = {word.value.value for node in calls if node.func.id in ("Check", "_compare") for word in node.keywords
-             if word.arg == "name" and isinstance(word.value, ast.Constant)}  # fmt: skip
-    assert len(names) > 12
-    assert names | {"patients in one set only", "groups in one set only", "near-duplicates in one set only"} == (
-        rows - {"check", "---"}
+    rows = set(
+        re.findall(
+            r"^\| ([^|]+?) \|",
+            (ROOT / "docs" / "checks.md").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
     )
+    calls = [
+        node
+        for path in ("evaluation/sanity.py", "evaluation/study.py", "report/html.py")
+        for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+    names = {
+        word.value.value
+        for node in calls
+        if node.func.id in ("Check", "_compare")
+        for word in node.keywords
+        if word.arg == "name" and isinstance(word.value, ast.Constant)
+    }
+    assert len(names) > 12
+    assert names | {
+        "patients in one set only",
+        "groups in one set only",
+        "near-duplicates in one set only",
+    } == (rows - {"check", "---"})
 
 
 def indented_block(page: Path, beginning: str) -> list[str]:
@@ -250,8 +317,13 @@ def test_tree_names_every_module():
 
 
 def test_ranks_are_those_that_are_checked():
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-    ranks = [layer.translate({ord(mark): None for mark in "()"}) for layer in contracts["contracts"][0]["layers"]]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "importlinter"
+    ]
+    ranks = [
+        layer.translate({ord(mark): None for mark in "()"})
+        for layer in contracts["contracts"][0]["layers"]
+    ]
     assert indented_block(ROOT / "docs" / "architecture.md", "app") == ranks
 
 
@@ -272,7 +344,9 @@ def test_plain_text(page):
 def test_tables_of_results_are_those_of_the_files():
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     shown = re.findall(r"<!-- ([\w-]+) -->\n(.*?)<!-- /\1 -->", page, re.DOTALL)
-    assert {name for name, _ in shown} == {path.parent.name for path in (ROOT / "results").glob("*/table.md")}
+    assert {name for name, _ in shown} == {
+        path.parent.name for path in (ROOT / "results").glob("*/table.md")
+    }
     for name, table in shown:
         stored = (ROOT / "results" / name / "table.md").read_text(encoding="utf-8")
         rows = [line for line in stored.splitlines() if line.startswith("|")]

@@ -33,7 +33,8 @@ VALUES = [
     (log_odds, [0.0, 1000.0], 0, 1000.0),
     (margin, [2.0, 0.5, 1.0], 0, -1.0),
     (margin, [2.0, 0.5, 1.0], 2, 1.0),
-    (margin, [-5.0, -7.0, -6.0], 0, -1.0),  # Zeroing the true logit instead of leaving it out would give 5.
+    # Zeroing the true logit instead of leaving it out would give 5.
+    (margin, [-5.0, -7.0, -6.0], 0, -1.0),
     (margin, [3.0, 3.0], 1, 0.0),
     (difference_of_logits_ratio, [4.0, 1.0, 2.0], 0, -2 / 3),
     (difference_of_logits_ratio, [4.0, 1.0, 2.0], 1, 1.0),
@@ -43,7 +44,14 @@ VALUES = [
     (targeted_ratio, [4.0, 1.0, 2.0], 1, 3 / 2.5),
     (targeted_ratio, [4.0, 1.0, 2.0], 0, -2 / 2.5),
 ]
-PER_LABEL = [boosted_cross_entropy, cross_entropy, log_odds, margin, difference_of_logits_ratio, targeted_ratio]
+PER_LABEL = [
+    boosted_cross_entropy,
+    cross_entropy,
+    log_odds,
+    margin,
+    difference_of_logits_ratio,
+    targeted_ratio,
+]
 
 
 @pytest.fixture
@@ -66,7 +74,9 @@ def test_values(loss, logits, label, value):
 def test_each_image_has_its_own_value_whatever_is_added_to_all_logits(loss, logits, labels):
     values = loss(logits, labels)
     assert values.shape == labels.shape
-    torch.testing.assert_close(torch.cat([loss(logits[[i]], labels[[i]]) for i in range(50)]), values)
+    torch.testing.assert_close(
+        torch.cat([loss(logits[[i]], labels[[i]]) for i in range(50)]), values
+    )
     torch.testing.assert_close(loss(logits - 100, labels), values)
 
 
@@ -74,7 +84,8 @@ def test_each_image_has_its_own_value_whatever_is_added_to_all_logits(loss, logi
 def test_sign_says_whether_the_image_is_misclassified(loss, logits, labels):
     wrong = logits.argmax(1) != labels
     assert 0 < wrong.sum() < 50
-    if loss is log_odds:  # Positive only where p_y < 1/2, so a positive value is not needed to be wrong.
+    # Positive only where p_y < 1/2, so a positive value is not needed to be wrong.
+    if loss is log_odds:
         assert (loss(logits, labels)[wrong] > 0).all()
     else:
         assert torch.equal(loss(logits, labels) > 0, wrong)
@@ -82,18 +93,26 @@ def test_sign_says_whether_the_image_is_misclassified(loss, logits, labels):
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_log_odds_climb_the_way_the_cross_entropy_does(classes):
-    logits = torch.randn(20, classes, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    logits = torch.randn(
+        20, classes, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     logits.requires_grad_()
     labels = torch.arange(20) % classes
     torch.testing.assert_close(F.softplus(log_odds(logits, labels)), cross_entropy(logits, labels))
-    one, other = (torch.autograd.grad(loss(logits, labels).sum(), logits)[0] for loss in (log_odds, cross_entropy))
+    one, other = (
+        torch.autograd.grad(loss(logits, labels).sum(), logits)[0]
+        for loss in (log_odds, cross_entropy)
+    )
     torch.testing.assert_close(F.normalize(one), F.normalize(other))
 
 
 def test_log_odds_keep_their_gradient_where_the_cross_entropy_loses_it():
     logits = torch.tensor([[200.0, 3.0, 1.0]], requires_grad=True)
     label = torch.tensor([0])
-    lost, kept = (torch.autograd.grad(loss(logits, label).sum(), logits)[0] for loss in (cross_entropy, log_odds))
+    lost, kept = (
+        torch.autograd.grad(loss(logits, label).sum(), logits)[0]
+        for loss in (cross_entropy, log_odds)
+    )
     assert not lost.any()
     assert kept[0, 0] == -1
     torch.testing.assert_close(kept[0, 1:], torch.softmax(torch.tensor([3.0, 1.0]), 0))
@@ -108,7 +127,9 @@ def test_logit_ratio_needs_three_classes():
 @pytest.mark.parametrize("classes", [3, 4, 10])
 def test_the_targeted_ratio_has_a_slope_whatever_the_rank_of_the_target(classes):
     """The untargeted ratio is constant where the target ranks third: -1."""
-    logits = torch.randn(1, classes, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
+    logits = torch.randn(
+        1, classes, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    ).requires_grad_()
     for target in logits.argsort(1, descending=True)[0, 1:]:
         (slope,) = torch.autograd.grad(targeted_ratio(logits, target[None]).sum(), logits)
         assert slope[0, target] < -1e-3

@@ -19,8 +19,11 @@ def test_a_packaged_recipe_is_whole(name):
     assert recipe.train.epochs > recipe.train.warmup_epochs
     assert recipe.harden.epochs > recipe.harden.eps_ramp_epochs
     attacks = {job.attack for job in jobs_of(recipe.evaluate)}
-    assert {"pgd", "cw", "standard"} & attacks - {recipe.harden.objective}, "not by single steps alone"
-    # The table of the file says everything that the recipe differs in, and nothing it does not know.
+    assert {"pgd", "cw", "standard"} & attacks - {recipe.harden.objective}, (
+        "not by single steps alone"
+    )
+    # The table of the file says everything that the recipe differs in, and nothing it does not
+    # know.
     assert set(load_toml(name)) <= set(Recipe.__struct_fields__)
 
 
@@ -42,7 +45,9 @@ def test_the_packaged_recipes():
 
 def test_variants_of_a_packaged_recipe_fit():
     recipe = load_recipe("ablation")
-    changed = [change_settings(recipe.harden, variant.harden) for variant in recipe.variants.values()]
+    changed = [
+        change_settings(recipe.harden, variant.harden) for variant in recipe.variants.values()
+    ]
     assert changed[0] == recipe.harden, "the first is the recipe's own"
     starts = {variant.start for variant in recipe.variants.values()}
     assert starts == {"standard", "scratch"}
@@ -60,17 +65,26 @@ def test_overrides_replace_one_setting_each():
     changed = load_recipe(
         "standard",
         [
-            "train.epochs=3", "harden.learning_rate=1e-3", "evaluate.eps=0.04, 8/255", "evaluate.attacks=pgd",
-            "evaluate.options.pgd.restarts=7", "evaluate.options.pgd.loss=margin", "evaluate.limit=12",
-            "prepare.size=96", " train.weights = imagenet ", "prepare.fold=2",
+            "train.epochs=3",
+            "harden.learning_rate=1e-3",
+            "evaluate.eps=0.04, 8/255",
+            "evaluate.attacks=pgd",
+            "evaluate.options.pgd.restarts=7",
+            "evaluate.options.pgd.loss=margin",
+            "evaluate.limit=12",
+            "prepare.size=96",
+            " train.weights = imagenet ",
+            "prepare.fold=2",
         ],
-    )  # fmt: skip
+    )
     assert (changed.train.epochs, changed.train.weights) == (3, "imagenet")
     assert changed.harden.learning_rate == 1e-3
     assert (changed.prepare.size, changed.prepare.fold) == (96, 2)
     assert changed.evaluate.eps == ("0.04", "8/255")
     assert changed.evaluate.attacks == ("pgd",)
-    assert changed.evaluate.options == {"pgd": {**plain.evaluate.options["pgd"], "restarts": 7, "loss": "margin"}}
+    assert changed.evaluate.options == {
+        "pgd": {**plain.evaluate.options["pgd"], "restarts": 7, "loss": "margin"}
+    }
     assert changed.evaluate.limit == 12
     assert changed.train.batch_size == plain.train.batch_size
     assert load_recipe("standard") == plain, "the next one starts anew"
@@ -79,14 +93,20 @@ def test_overrides_replace_one_setting_each():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epoch=3", r"recipe standard: train: there is no setting 'epoch'\. Did you mean 'epochs'\?"),
+        (
+            "train.epoch=3",
+            r"recipe standard: train: there is no setting 'epoch'\. Did you mean 'epochs'\?",
+        ),
         ("trian.epochs=3", r"there is no setting 'trian'\. Did you mean 'train'\?"),
         ("train.epochs=many", r"Expected `int`, got `str` - at `\$\.train\.epochs`"),
         ("train.epochs=2.5", r"Expected `int`, got `.*` - at `\$\.train\.epochs`"),
         ("train.epochs=0", r"epochs must be at least 1, got 0"),
         ("train.learning_rate=fast", r"Expected `float`"),
         ("train.norm=l1", r"train\.norm cannot be 'l1'\. Choices: l2, linf"),
-        ("harden.augment=strong", r"harden\.augment cannot be 'strong'.* Choices: light, none, standard"),
+        (
+            "harden.augment=strong",
+            r"harden\.augment cannot be 'strong'.* Choices: light, none, standard",
+        ),
         ("prepare.split=patients", r"prepare\.split cannot be 'patients'\. Did you mean 'patient'"),
         ("train=fast", r"Expected `object`, got `str` - at `\$\.train`"),
         ("about.text=x", r"'about' has no settings of its own"),
@@ -104,7 +124,9 @@ def test_a_wrong_override_is_explained(override, message):
         load_recipe("standard", [override])
 
 
-@pytest.mark.parametrize("override", ["train.eps=large", "harden.eps=-1", "evaluate.eps=0.04,8/", "evaluate.curve=1/0"])
+@pytest.mark.parametrize(
+    "override", ["train.eps=large", "harden.eps=-1", "evaluate.eps=0.04,8/", "evaluate.curve=1/0"]
+)
 def test_a_wrong_eps_is_explained(override):
     with pytest.raises(ThreatModelError, match="eps"):
         load_recipe("standard", [override])
@@ -112,7 +134,9 @@ def test_a_wrong_eps_is_explained(override):
 
 def test_a_recipe_of_ones_own(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('about = "Mine."\n[harden]\neps = "8/255"\n[evaluate.options.pgd]\nsteps = 50\n')
+    path.write_text(
+        'about = "Mine."\n[harden]\neps = "8/255"\n[evaluate.options.pgd]\nsteps = 50\n'
+    )
     recipe = load_recipe(str(path), ["harden.epochs=2"])
     assert (recipe.harden.eps, recipe.harden.epochs) == ("8/255", 2)
     assert recipe.evaluate.options == {"pgd": {"steps": 50}}
@@ -139,7 +163,9 @@ def test_a_broken_recipe_is_named(tmp_path, content, message):
 
 @pytest.mark.parametrize("name", ["demi", "/nowhere/mine.toml", ""])
 def test_a_missing_recipe_is_named(name):
-    with pytest.raises(SettingsError, match=r"There is no recipe .* Choices: ablation, demo, folds-cpu, folds-gpu"):
+    with pytest.raises(
+        SettingsError, match=r"There is no recipe .* Choices: ablation, demo, folds-cpu, folds-gpu"
+    ):
         load_recipe(name)
 
 
@@ -149,8 +175,10 @@ def test_settings_change_as_strictly_as_a_recipe():
     assert (changed.eps, changed.limit, changed.attacks) == (("0.1",), 3, settings.attacks)
     assert change_settings(settings, {}) == settings
     for wrong, message in (
-        ({"eps": "0.1"}, "Expected `array`, got `str`"), ({"limits": 3}, "Did you mean 'limit'"),
-        ({"limit": "3"}, "Expected `int`"), ({"norm": "l3"}, "EvaluateSettings: norm cannot be 'l3'"),
-    ):  # fmt: skip
+        ({"eps": "0.1"}, "Expected `array`, got `str`"),
+        ({"limits": 3}, "Did you mean 'limit'"),
+        ({"limit": "3"}, "Expected `int`"),
+        ({"norm": "l3"}, "EvaluateSettings: norm cannot be 'l3'"),
+    ):
         with pytest.raises(SettingsError, match=message):
             change_settings(settings, wrong)

@@ -1,4 +1,6 @@
-"""A cohort that is learnt in seconds, and a network small enough to do it: for whatever runs from file to file."""
+"""A cohort that is learnt in seconds, and a network small enough to do it: for whatever runs from
+file to file.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,14 @@ def draw_slice(kind: int, patient: int, number: int) -> np.ndarray:
     head = ((rows - 15.5) ** 2 + (columns - 15.5) ** 2 < 15**2) * 60.0
     row, column = np.array(PLACES[kind]) + rng.normal(0, 2.0, 2)
     spot = rng.uniform(20, 120) * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 12)
-    return np.clip(head + spot + (head > 0) * rng.normal(0, 30, head.shape), 0, 255).astype(np.uint8)
+    return np.clip(head + spot + (head > 0) * rng.normal(0, 30, head.shape), 0, 255).astype(
+        np.uint8
+    )
 
 
-def write_scans(folder: Path, *, patients: int = 9, each: int = 4, classes: tuple[str, ...] = CLASSES) -> Path:
+def write_scans(
+    folder: Path, *, patients: int = 9, each: int = 4, classes: tuple[str, ...] = CLASSES
+) -> Path:
     """images/ and slices.csv: `patients` patients of each class, `each` slices a patient."""
     (folder / "images").mkdir(parents=True)
     rows = []
@@ -35,9 +41,14 @@ def write_scans(folder: Path, *, patients: int = 9, each: int = 4, classes: tupl
         for patient in range(patients):
             for number in range(each):
                 slice_id = f"{label}-{patient}-{number}"
-                Image.fromarray(draw_slice(kind, patient, number)).save(folder / "images" / f"{slice_id}.png")
+                Image.fromarray(draw_slice(kind, patient, number)).save(
+                    folder / "images" / f"{slice_id}.png"
+                )
                 row, column = PLACES[kind]
-                outline = f"{column - 3} {row - 3} {column + 3} {row - 3} {column + 3} {row + 3} {column - 3} {row + 3}"
+                outline = (
+                    f"{column - 3} {row - 3} {column + 3} {row - 3} {column + 3} {row + 3} "
+                    f"{column - 3} {row + 3}"
+                )
                 rows.append((slice_id, label, f"{label}{patient:02d}", outline))
     with open(folder / "slices.csv", "w", newline="") as stream:
         writer = csv.writer(stream)
@@ -47,12 +58,19 @@ def write_scans(folder: Path, *, patients: int = 9, each: int = 4, classes: tupl
 
 
 def tiny_network(name: str, classes: int, size: int) -> nn.Module:
-    """In place of `robustmri.models.backbones.build_network`: learns the task above in a few epochs, in a second."""
+    """In place of `robustmri.models.backbones.build_network`: learns the task above in a few
+    epochs, in a second.
+    """
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
         nn.Linear(12 * 16, classes),
-    )  # fmt: skip
+    )
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
@@ -71,7 +89,9 @@ def read_outcomes(folder: Path) -> list[Row]:
     return pq.read_table(folder / "outcomes.parquet").to_pylist()
 
 
-def rows_of(outcomes: list[Row], attack: str, eps: float | None = None, units: str = "image") -> list[Row]:
+def rows_of(
+    outcomes: list[Row], attack: str, eps: float | None = None, units: str = "image"
+) -> list[Row]:
     """Rows of one attack, at one radius if it is given, in the order of the images."""
     rows = [row for row in outcomes if row["attack"] == attack]
     if eps is not None:

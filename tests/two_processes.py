@@ -1,4 +1,6 @@
-"""What two processes do together, as torchrun would start them; a test does the same alone and compares."""
+"""What two processes do together, as torchrun would start them; a test does the same alone and
+compares.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,34 @@ ATTACKED = {"eps": "0.03", "attack_steps": 2, "guard_steps": 2}
 TRAININGS = {
     "standard": {},
     # 39 images and three, which two processes in two parts cannot share evenly.
-    "adversarial": {"objective": "adversarial", "batch_size": 39, "accumulate": 2, "weight_perturbation": "awp"},
+    "adversarial": {
+        "objective": "adversarial",
+        "batch_size": 39,
+        "accumulate": 2,
+        "weight_perturbation": "awp",
+    },
     "trades": {"objective": "trades", "ema_decay": 0.9},
     "free": {"objective": "free", "replays": 2},
     "batch-norm": {"objective": "adversarial", "average": "swa"},
 }
 """All but the last without batch-norm: on a CPU each process normalises its own images."""
-ATTACKS = {"attacks": ("fgsm", "pgd", "square"), "eps": ("0.02", "0.04"), "batch_size": 5, "precision": "fp32",
-           "options": {"pgd": {"steps": 3}, "square": {"queries": 20}}}  # fmt: skip
+ATTACKS = {
+    "attacks": ("fgsm", "pgd", "square"),
+    "eps": ("0.02", "0.04"),
+    "batch_size": 5,
+    "precision": "fp32",
+    "options": {"pgd": {"steps": 3}, "square": {"queries": 20}},
+}
 
 
 def learn() -> Examples:
     """42 slices: batches of 15, 15 and 12, which two processes cannot halve."""
-    cases = [(kind, patient, number) for kind in range(3) for patient in range(7) for number in range(2)]
-    images = torch.stack([torch.from_numpy(draw_slice(*case)).float() / 255 for case in cases])[:, None]
+    cases = [
+        (kind, patient, number) for kind in range(3) for patient in range(7) for number in range(2)
+    ]
+    images = torch.stack([torch.from_numpy(draw_slice(*case)).float() / 255 for case in cases])[
+        :, None
+    ]
     return Examples(images, torch.tensor([kind for kind, _, _ in cases]))
 
 
@@ -48,11 +64,23 @@ def fresh(name: str) -> Classifier:
 
 def train(name: str, folder: Path) -> nn.Module:
     """One of the trainings."""
-    settings = {"epochs": 2, "batch_size": 15, "warmup_epochs": 1.0, "learning_rate": 0.02, "precision": "fp32"}
+    settings = {
+        "epochs": 2,
+        "batch_size": 15,
+        "warmup_epochs": 1.0,
+        "learning_rate": 0.02,
+        "precision": "fp32",
+    }
     if name != "standard":
         settings |= ATTACKED
     (folder / name).mkdir(parents=True, exist_ok=True)
-    return fit(fresh(name), learn(), learn(), TrainSettings(**{**settings, **TRAININGS[name]}), folder / name)[0]
+    return fit(
+        fresh(name),
+        learn(),
+        learn(),
+        TrainSettings(**{**settings, **TRAININGS[name]}),
+        folder / name,
+    )[0]
 
 
 def main(folder: Path, checkpoint: Path, cohort: Path) -> None:

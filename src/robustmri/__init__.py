@@ -23,6 +23,10 @@ _HOME = {
     "cross_validate": "verbs.cross_validate",
     "ablate": "verbs.ablate",
     "reproduce": "verbs.reproduce",
+    "bundle": "verbs.bundle",
+    "run_bundle": "verbs.run_bundle",
+    "unpack": "verbs.unpack",
+    "unpack_travelled": "verbs.unpack",
     "write_report": "report",
     "Cohort": "data.cohort",
     "Split": "data.split",
@@ -81,6 +85,7 @@ __all__ = [
     "ablate",
     "add_universal",
     "bim",
+    "bundle",
     "cross_validate",
     "cw",
     "demo",
@@ -95,9 +100,12 @@ __all__ = [
     "pool",
     "prepare",
     "reproduce",
+    "run_bundle",
     "save_checkpoint",
     "standard",
     "train",
+    "unpack",
+    "unpack_travelled",
     "write_report",
 ]
 
@@ -133,16 +141,21 @@ if TYPE_CHECKING:
     from robustmri.threat.eps import parse_eps
     from robustmri.threat.threat_model import ThreatModel
     from robustmri.verbs.ablate import ablate
+    from robustmri.verbs.bundle import bundle
     from robustmri.verbs.cross_validate import cross_validate
     from robustmri.verbs.evaluate import evaluate
     from robustmri.verbs.pool import pool
     from robustmri.verbs.prepare import prepare
     from robustmri.verbs.reproduce import demo, reproduce
+    from robustmri.verbs.run_bundle import run_bundle
     from robustmri.verbs.train import harden, train
+    from robustmri.verbs.unpack import unpack, unpack_travelled
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for: the command line must answer before torch is there."""
+    """Load a public name when it is first asked for: the command line must answer before torch is
+    there.
+    """
     if name not in _HOME:
         raise AttributeError(f"module 'robustmri' has no attribute {name!r}")
     return getattr(import_module(f"robustmri.{_HOME[name]}"), name)

@@ -1,4 +1,6 @@
-"""Losses per image, from logits (n, k) and labels (n,) to values (n,). Attacks climb them, training descends them."""
+"""Losses per image, from logits (n, k) and labels (n,) to values (n,). Attacks climb them, training
+descends them.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,10 @@ def _true(logits: Logits, labels: Labels) -> PerImage:
 def log_odds(logits: Logits, labels: Labels) -> PerImage:
     """log((1 - p_y) / p_y), the log-odds against the true class.
 
-    The cross-entropy is softplus of it, so both have the same gradient up to a positive factor for each image, and an
-    attack that uses only its direction takes the same steps. But this one never underflows: on a network that is
-    99.99999 % sure the factor 1 - p_y rounds to zero in float32, and so does the gradient of the cross-entropy.
+    The cross-entropy is softplus of it, so both have the same gradient up to a positive factor for
+    each image, and an attack that uses only its direction takes the same steps. But this one never
+    underflows: on a network that is 99.99999 % sure the factor 1 - p_y rounds to zero in float32,
+    and so does the gradient of the cross-entropy.
 
     >>> log_odds(torch.tensor([[200.0, 0.0, 0.0]]), torch.tensor([0]))
     tensor([-199.3069])
@@ -41,7 +44,8 @@ def log_odds(logits: Logits, labels: Labels) -> PerImage:
 
 
 def margin(logits: Logits, labels: Labels) -> PerImage:
-    """Largest logit of a wrong class minus that of the true class; positive where the image is misclassified.
+    """Largest logit of a wrong class minus that of the true class; positive where the image is
+    misclassified.
 
     Reference: Carlini & Wagner 2017, f6, without the clip.
 
@@ -52,21 +56,26 @@ def margin(logits: Logits, labels: Labels) -> PerImage:
 
 
 def difference_of_logits_ratio(logits: Logits, labels: Labels) -> PerImage:
-    """Margin divided by the gap between the largest and the third largest logit; needs at least three classes.
+    """Margin divided by the gap between the largest and the third largest logit; needs at least
+    three classes.
 
     Reference: Croce & Hein 2020, Eq. 6.
     """
     if logits.shape[1] < 3:
-        raise ThreatModelError(f"the logit ratio needs 3 classes or more, got {logits.shape[1]}. Use the margin loss.")
+        raise ThreatModelError(
+            f"the logit ratio needs 3 classes or more, got {logits.shape[1]}. Use the margin loss."
+        )
     ranked = logits.sort(1, descending=True).values
     return margin(logits, labels) / (ranked[:, 0] - ranked[:, 2]).clamp_min(1e-12)
 
 
 def targeted_ratio(logits: Logits, targets: Labels) -> PerImage:
-    """Largest other logit minus the target's, divided by how far the third and the fourth lie below the largest.
+    """Largest other logit minus the target's, divided by how far the third and the fourth lie below
+    the largest.
 
-    Descend it to get the target; needs at least three classes, of which the second stands in for a fourth. With the
-    third logit alone below the line, as in the untargeted ratio, it would be constant while the target ranks third.
+    Descend it to get the target; needs at least three classes, of which the second stands in for a
+    fourth. With the third logit alone below the line, as in the untargeted ratio, it would be
+    constant while the target ranks third.
 
     >>> targeted_ratio(torch.tensor([[4.0, 1.0, 2.0, 3.0]]), torch.tensor([2]))
     tensor([0.8000])
@@ -74,13 +83,16 @@ def targeted_ratio(logits: Logits, targets: Labels) -> PerImage:
     Reference: Croce & Hein 2020, Eq. 7.
     """
     if logits.shape[1] < 3:
-        raise ThreatModelError(f"the logit ratio needs 3 classes or more, got {logits.shape[1]}. Use the margin loss.")
+        raise ThreatModelError(
+            f"the logit ratio needs 3 classes or more, got {logits.shape[1]}. Use the margin loss."
+        )
     ranked = logits.sort(1, descending=True).values[:, :4]
     return margin(logits, targets) / (ranked[:, 0] - ranked[:, -2:].mean(1)).clamp_min(1e-12)
 
 
 def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerImage:
-    """-log p_y - log(1 - p_k) with k the likeliest wrong class: cross-entropy that also asks for a margin.
+    """-log p_y - log(1 - p_k) with k the likeliest wrong class: cross-entropy that also asks for a
+    margin.
 
     >>> boosted_cross_entropy(torch.zeros(1, 2), torch.tensor([0]))
     tensor([1.3863])
@@ -93,5 +105,9 @@ def boosted_cross_entropy(logits: Logits, labels: Labels) -> PerImage:
 
 
 def kl_divergence(logits: Logits, reference: Logits) -> PerImage:
-    """KL(reference || logits) between the two softmax distributions, in nats. Reference: Zhang et al. 2019, Eq. 5."""
-    return F.kl_div(logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True).sum(1)
+    """KL(reference || logits) between the two softmax distributions, in nats. Reference: Zhang et
+    al. 2019, Eq. 5.
+    """
+    return F.kl_div(
+        logits.log_softmax(1), reference.log_softmax(1), reduction="none", log_target=True
+    ).sum(1)

@@ -1,4 +1,6 @@
-"""The command line: every verb once, and every bad input as one line, without a traceback, with nothing left behind."""
+"""The command line: every verb once, and every bad input as one line, without a traceback, with
+nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ from robustmri.results.schema import Check
 from robustmri.verbs.prepare import prepare
 from tiny import read_outcomes, write_scans
 
-# The command line with the small network in place of all others, for a process of its own. On demand it gets a signal
-# when its so-manieth file is written and does not have its name yet: the worst moment, and always the same.
+# The command line with the small network in place of all others, for a process of its own. On
+# demand it gets a signal when its so-manieth file is written and does not have its name yet: the
+# worst moment, and always the same.
 TINY = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -44,7 +47,7 @@ if "STOP_BY" in os.environ:
         replace(*paths)
     os.replace = stop
 main()
-"""  # fmt: skip
+"""
 FAST = ("--set", "train.batch_size=16", "--set", "train.precision=fp32", "--epochs", "2")
 
 
@@ -67,7 +70,9 @@ def robustmri(monkeypatch, capsys, tiny_networks):
 
 
 def tree(folder):
-    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")}
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*")
+    }
 
 
 @pytest.fixture
@@ -77,7 +82,9 @@ def refuses(robustmri, tmp_path):
     def check(*words, says):
         before = tree(tmp_path)
         status, out, err = robustmri(*words)
-        lines = [line for line in err.splitlines() if not line.startswith(("reading:", "training:"))]
+        lines = [
+            line for line in err.splitlines() if not line.startswith(("reading:", "training:"))
+        ]
         assert status in (1, 2), (status, out, err)
         assert len(lines) == 1, err
         assert lines[0].startswith("robustmri: ")
@@ -100,12 +107,31 @@ def test_every_verb_once(robustmri, tiny_scans, tmp_path):
     assert "kept epoch" in out
     assert "validation accuracy" in out
     assert "training: 8/8" in err
-    words = ("--attacks", "fgsm,pgd", "--eps", "0.04,8/255", "--limit", 12, "--set", "evaluate.options.pgd.steps=3")
+    words = (
+        "--attacks",
+        "fgsm,pgd",
+        "--eps",
+        "0.04,8/255",
+        "--limit",
+        12,
+        "--set",
+        "evaluate.options.pgd.steps=3",
+    )
     status, out, _ = robustmri("evaluate", tmp_path / "run", cohort, "--out", before, *words)
     assert status == 0
     assert "FGSM" in out
     assert len(read_outcomes(before)) == 12 * (1 + 2 * 3)
-    harden = ("harden", tmp_path / "run", cohort, "--out", tmp_path / "hardened", "--epochs", 1, "--eps", "0.02")
+    harden = (
+        "harden",
+        tmp_path / "run",
+        cohort,
+        "--out",
+        tmp_path / "hardened",
+        "--epochs",
+        1,
+        "--eps",
+        "0.02",
+    )
     status, out, _ = robustmri(*harden, "--set", "harden.attack_steps=1")
     assert status == 0
     assert ", robust" in out
@@ -114,7 +140,9 @@ def test_every_verb_once(robustmri, tiny_scans, tmp_path):
     status, _, _ = robustmri("evaluate", tmp_path / "hardened", cohort, "--out", after, *words)
     assert status == 0
     page = tmp_path / "report.html"
-    status, out, _ = robustmri("report", before, after, "--out", page, "--title", "Before, and after")
+    status, out, _ = robustmri(
+        "report", before, after, "--out", page, "--title", "Before, and after"
+    )
     assert (status, out) == (0, f"wrote {page}\n")
     assert "Before, and after" in page.read_text(encoding="utf-8")
     status, _, _ = robustmri("report", before, "--out", tmp_path / "plain.html", "--no-images")
@@ -123,9 +151,16 @@ def test_every_verb_once(robustmri, tiny_scans, tmp_path):
 
 
 SHORT = (
-    "train.epochs=2", "train.batch_size=16", "harden.epochs=1", "harden.attack_steps=1", "evaluate.attacks=fgsm,pgd",
-    "evaluate.curve=0.1", "evaluate.limit=6", "evaluate.options.pgd.restarts=1", "evaluate.options.pgd.steps=2",
-)  # fmt: skip
+    "train.epochs=2",
+    "train.batch_size=16",
+    "harden.epochs=1",
+    "harden.attack_steps=1",
+    "evaluate.attacks=fgsm,pgd",
+    "evaluate.curve=0.1",
+    "evaluate.limit=6",
+    "evaluate.options.pgd.restarts=1",
+    "evaluate.options.pgd.steps=2",
+)
 STAGES = ["after", "before", "cohort", "hardened", "report.html", "standard", "table.md"]
 
 
@@ -151,7 +186,9 @@ def test_the_whole_story_in_one_command(robustmri, tmp_path):
     assert status == 0, err
     assert "2/6 train" not in err, "a stage that is done is not repeated"
     assert "5/6 attack again" in err
-    assert len((tmp_path / "demo" / "report.html").read_bytes()) == pytest.approx(len(page), rel=0.01)
+    assert len((tmp_path / "demo" / "report.html").read_bytes()) == pytest.approx(
+        len(page), rel=0.01
+    )
 
 
 def test_a_published_protocol_stands_beside_its_figures(robustmri, tiny_scans, tmp_path):
@@ -202,7 +239,9 @@ def test_variants_of_a_recipe_are_compared(robustmri, tiny_cohort, tmp_path):
 
 def test_studies_refuse_what_does_not_fit(refuses, tiny_scans, tiny_cohort, tmp_path):
     out = ("--out", tmp_path / "out")
-    refuses("cross-validate", tiny_scans, *out, "--only", "1,six", says="no fold 'six'. Choices: 1 to 5")
+    refuses(
+        "cross-validate", tiny_scans, *out, "--only", "1,six", says="no fold 'six'. Choices: 1 to 5"
+    )
     refuses("ablate", tiny_cohort, *out, "--recipe", "standard", says="has no variants")
     refuses("ablate", tiny_cohort, *out, "--only", "trade", says="Did you mean 'trades'")
 
@@ -210,19 +249,33 @@ def test_studies_refuse_what_does_not_fit(refuses, tiny_scans, tiny_cohort, tmp_
 def test_the_networks_of_the_package_run_too(robustmri, monkeypatch, tmp_path):
     """Everything else here is done with a network of three layers."""
     monkeypatch.undo()
-    cohort = prepare(write_scans(tmp_path / "scans", patients=3, each=2), tmp_path / "cohort", size=32).root
+    cohort = prepare(
+        write_scans(tmp_path / "scans", patients=3, each=2), tmp_path / "cohort", size=32
+    ).root
     words = ["robustmri", "train", str(cohort), "--out", str(tmp_path / "run"), "--epochs", "1"]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert not end.value.code
     assert read_checkpoint(tmp_path / "run").spec.backbone == "resnet18"
-    words = ["evaluate", str(tmp_path / "run"), str(cohort), "--out", str(tmp_path / "result"), "--attacks", "fgsm"]
+    words = [
+        "evaluate",
+        str(tmp_path / "run"),
+        str(cohort),
+        "--out",
+        str(tmp_path / "result"),
+        "--attacks",
+        "fgsm",
+    ]
     monkeypatch.setattr(sys, "argv", ["robustmri", *words])
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert not end.value.code
-    assert {row["attack"] for row in read_outcomes(tmp_path / "result")} == {"none", "fgsm", "worst"}
+    assert {row["attack"] for row in read_outcomes(tmp_path / "result")} == {
+        "none",
+        "fgsm",
+        "worst",
+    }
 
 
 def test_version_and_recipes(robustmri):
@@ -230,12 +283,22 @@ def test_version_and_recipes(robustmri):
     status, out, _ = robustmri("recipes")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [
-        "ablation", "demo", "folds-cpu", "folds-gpu", "poster-cpu", "poster-gpu", "poster-small", "quick",
-        "standard", "strong",
-    ]  # fmt: skip
+        "ablation",
+        "demo",
+        "folds-cpu",
+        "folds-gpu",
+        "poster-cpu",
+        "poster-gpu",
+        "poster-small",
+        "quick",
+        "standard",
+        "strong",
+    ]
 
 
-@pytest.mark.parametrize("words", [("train",), ("trian", "x"), ("train", "x", "--out", "y", "--epochs", "many"), ()])
+@pytest.mark.parametrize(
+    "words", [("train",), ("trian", "x"), ("train", "x", "--out", "y", "--epochs", "many"), ()]
+)
 def test_a_command_that_is_none_shows_how_it_is_used(robustmri, words):
     status, out, err = robustmri(*words)
     assert status == 2
@@ -272,10 +335,15 @@ def test_unreadable_slices_are_named_and_the_rest_goes_on(robustmri, tmp_path):
     assert "101 slices of 26 patients" in out
     said = {line.split(": ")[1]: line for line in out.splitlines() if line.startswith("left out: ")}
     wrong = {
-        "images/glioma-0-0.png": "", "images/glioma-0-1.png": "not an image", "slices.csv": "the image file is missing",
-        "images/glioma-0-3.png": "constant", "images/glioma-1-0.tif": "NaN", "images/glioma-1-1.png": "no label",
-        "images/glioma-1-2.png": "no patient_id", "images/stranger.png": "not listed",
-    }  # fmt: skip
+        "images/glioma-0-0.png": "",
+        "images/glioma-0-1.png": "not an image",
+        "slices.csv": "the image file is missing",
+        "images/glioma-0-3.png": "constant",
+        "images/glioma-1-0.tif": "NaN",
+        "images/glioma-1-1.png": "no label",
+        "images/glioma-1-2.png": "no patient_id",
+        "images/stranger.png": "not listed",
+    }
     assert said.keys() == wrong.keys()
     for name, reason in wrong.items():
         assert reason.lower() in said[name].lower()
@@ -295,26 +363,55 @@ def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
     for path in (few / "images").iterdir():
         path.write_bytes(b"broken")
     refuses("prepare", few, *out, says="not one slice could be read")
-    refuses("prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 2, says="at least 8 pixels")
+    refuses(
+        "prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 2, says="at least 8 pixels"
+    )
     refuses("prepare", tiny_scans, *out, "--split", "patients", says="Did you mean 'patient'?")
-    refuses("prepare", tiny_scans, *out, "--intensity", "maxmin", says="Choices: minmax, percentile")
-    refuses("prepare", tiny_scans, *out, "--split", "folds", "--fold", 6, says="fold must be 1 to 5")
+    refuses(
+        "prepare", tiny_scans, *out, "--intensity", "maxmin", says="Choices: minmax, percentile"
+    )
+    refuses(
+        "prepare", tiny_scans, *out, "--split", "folds", "--fold", 6, says="fold must be 1 to 5"
+    )
     refuses("prepare", "phantom:patients=none", *out, says="expected a whole number")
     refuses("prepare", "phantom:people=3", *out, says="no setting 'people'")
 
 
 def test_a_repair_says_what_it_kept_and_why(robustmri, tiny_run, tiny_cohort, tmp_path):
-    words = ("harden", tiny_run, tiny_cohort, "--out", tmp_path / "run", "--recipe", "quick", "--epochs", 12)
-    fast = ("--set", "harden.batch_size=16", "--set", "harden.precision=fp32", "--set", "harden.guard_steps=2")
+    words = (
+        "harden",
+        tiny_run,
+        tiny_cohort,
+        "--out",
+        tmp_path / "run",
+        "--recipe",
+        "quick",
+        "--epochs",
+        12,
+    )
+    fast = (
+        "--set",
+        "harden.batch_size=16",
+        "--set",
+        "harden.precision=fp32",
+        "--set",
+        "harden.guard_steps=2",
+    )
     status, out, err = robustmri(*words, *fast, "--eps", "0.02", "--clean-cost", 100)
     assert status == 0, err
-    assert re.search(r"^training: 0/48 - about \d+ s on this machine, measured on 3 batches$", err, re.MULTILINE), err
+    assert re.search(
+        r"^training: 0/48 - about \d+ s on this machine, measured on 3 batches$", err, re.MULTILINE
+    ), err
     made = read_checkpoint(tmp_path / "run")
     assert (made.training["objective"], made.training["clean_cost"]) == ("one-step", 100.0)
     kept = made.provenance["kept_epoch"]
     assert f"Epoch {kept['epoch']} is the most robust within 100 points: it loses" in out
     lines = out.splitlines()
-    rows = [line.split() for line in lines[lines.index("  epoch   clean  robust") + 1 :] if line.startswith("  ")]
+    rows = [
+        line.split()
+        for line in lines[lines.index("  epoch   clean  robust") + 1 :]
+        if line.startswith("  ")
+    ]
     assert [row[0] for row in rows if row[-1] == "kept"] == [str(kept["epoch"])]
     clean, robust = ([float(row[place].rstrip("%")) for row in rows] for place in (1, 2))
     assert clean == sorted(clean, reverse=True)
@@ -327,18 +424,48 @@ def test_what_cannot_be_trained(refuses, tiny_cohort, tmp_path, monkeypatch):
     refuses("train", tmp_path / "nowhere", *out, says="is not a cohort")
     refuses("train", tiny_cohort, *out, "--weights", tmp_path / "none.pth", says="none.pth")
     refuses("train", tiny_cohort, *out, "--recipe", "demi", says="Did you mean 'demo'?")
-    refuses("harden", "scratch", tiny_cohort, *out, "--objective", "standard", says="A repair needs attacked images")
-    refuses("harden", "scratch", tiny_cohort, *out, "--objective", "trade", says="Did you mean 'trades'?")
-    refuses("harden", "scratch", tiny_cohort, *out, "--clean-cost", -1, says="clean_cost must be at least 0")
-    refuses("train", tiny_cohort, *out, "--recipe", tmp_path / "none.toml", says="There is no recipe")
+    refuses(
+        "harden",
+        "scratch",
+        tiny_cohort,
+        *out,
+        "--objective",
+        "standard",
+        says="A repair needs attacked images",
+    )
+    refuses(
+        "harden",
+        "scratch",
+        tiny_cohort,
+        *out,
+        "--objective",
+        "trade",
+        says="Did you mean 'trades'?",
+    )
+    refuses(
+        "harden",
+        "scratch",
+        tiny_cohort,
+        *out,
+        "--clean-cost",
+        -1,
+        says="clean_cost must be at least 0",
+    )
+    refuses(
+        "train", tiny_cohort, *out, "--recipe", tmp_path / "none.toml", says="There is no recipe"
+    )
     refuses("train", tiny_cohort, *out, "--set", "train.epoch=3", says="Did you mean 'epochs'?")
     refuses("train", tiny_cohort, *out, "--set", "train.epochs", says="is not an override")
     refuses("train", tiny_cohort, *out, "--epochs", 0, says="epochs must be at least 1")
-    refuses("harden", "scratch", tiny_cohort, *out, "--eps", "big", says="eps 'big' is not a number")
+    refuses(
+        "harden", "scratch", tiny_cohort, *out, "--eps", "big", says="eps 'big' is not a number"
+    )
     refuses("harden", tmp_path / "nowhere", tiny_cohort, *out, says="does not exist")
     # Not by the small network, which takes any name.
     monkeypatch.undo()
-    monkeypatch.setattr(sys, "argv", ["robustmri", "train", str(tiny_cohort), *map(str, out), "--model", "resnet81"])
+    monkeypatch.setattr(
+        sys, "argv", ["robustmri", "train", str(tiny_cohort), *map(str, out), "--model", "resnet81"]
+    )
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
@@ -367,30 +494,59 @@ def test_what_cannot_be_evaluated(refuses, tiny_cohort, tiny_run, tmp_path):
     refuses(*given, "--set", "evaluate.options.pgd.step=3", says="Did you mean 'steps'?")
     refuses(*given, "--set", "evaluate.options.pgd.steps=2.5", says="steps cannot be 2.5")
     refuses(*given, "--set", "evaluate.options.pgd.steps=many", says="steps cannot be 'many'")
-    refuses("evaluate", tmp_path / "nowhere", tiny_cohort, "--out", tmp_path / "result", says="does not exist")
-    refuses("evaluate", tiny_cohort, tiny_cohort, "--out", tmp_path / "result", says="holds no checkpoint")
+    refuses(
+        "evaluate",
+        tmp_path / "nowhere",
+        tiny_cohort,
+        "--out",
+        tmp_path / "result",
+        says="does not exist",
+    )
+    refuses(
+        "evaluate",
+        tiny_cohort,
+        tiny_cohort,
+        "--out",
+        tmp_path / "result",
+        says="holds no checkpoint",
+    )
 
 
-def test_what_the_split_lets_through_is_printed_too(robustmri, tiny_run, tiny_cohort, tmp_path, monkeypatch):
+def test_what_the_split_lets_through_is_printed_too(
+    robustmri, tiny_run, tiny_cohort, tmp_path, monkeypatch
+):
     measure = robustmri_package.evaluate
 
     def leaky(*words, **settings):
         result = measure(*words, **settings)
         found = Check(name="near-duplicates in one set only", status="warn", detail="3 pairs.")
-        return msgspec.structs.replace(result, split=msgspec.structs.replace(result.split, leakage=[found]))
+        return msgspec.structs.replace(
+            result, split=msgspec.structs.replace(result.split, leakage=[found])
+        )
 
     monkeypatch.setattr(robustmri_package, "evaluate", leaky, raising=False)
     words = ("--attacks", "fgsm", "--limit", 3, "--set", "evaluate.precision=fp32")
-    status, out, _ = robustmri("evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result", *words)
+    status, out, _ = robustmri(
+        "evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result", *words
+    )
     assert status == 0
     assert "warn: near-duplicates in one set only: 3 pairs." in out
 
 
 def test_a_cohort_and_a_checkpoint_that_disagree(refuses, tiny_run, tiny_scans, tmp_path):
     larger = prepare(tiny_scans, tmp_path / "larger", size=48).root
-    two = prepare(write_scans(tmp_path / "scans", classes=("glioma", "well")), tmp_path / "two", size=32).root
+    two = prepare(
+        write_scans(tmp_path / "scans", classes=("glioma", "well")), tmp_path / "two", size=32
+    ).root
     for verb in ("evaluate", "harden"):
-        refuses(verb, tiny_run, larger, "--out", tmp_path / "x", says="images of 32 px; the cohort has 48 px")
+        refuses(
+            verb,
+            tiny_run,
+            larger,
+            "--out",
+            tmp_path / "x",
+            says="images of 32 px; the cohort has 48 px",
+        )
         refuses(verb, tiny_run, two, "--out", tmp_path / "x", says="the cohort has glioma, well")
 
 
@@ -402,10 +558,22 @@ def test_a_corrupted_checkpoint(refuses, tiny_run, tiny_cohort, tmp_path, place)
     content[place] ^= 0xFF
     weights.write_bytes(bytes(content))
     for verb in ("evaluate", "harden"):
-        refuses(verb, tmp_path / "checkpoint", tiny_cohort, "--out", tmp_path / "x", says="is damaged or was exchanged")
+        refuses(
+            verb,
+            tmp_path / "checkpoint",
+            tiny_cohort,
+            "--out",
+            tmp_path / "x",
+            says="is damaged or was exchanged",
+        )
     (tmp_path / "checkpoint" / "classifier.json").write_text("{")
     refuses(
-        "evaluate", tmp_path / "checkpoint", tiny_cohort, "--out", tmp_path / "x", says="classifier.json is damaged"
+        "evaluate",
+        tmp_path / "checkpoint",
+        tiny_cohort,
+        "--out",
+        tmp_path / "x",
+        says="classifier.json is damaged",
     )
 
 
@@ -422,23 +590,47 @@ def test_a_place_that_is_taken(refuses, tiny_scans, tiny_cohort, tiny_run, tmp_p
     (tmp_path / "taken" / "thesis.txt").write_text("precious")
     (tmp_path / "file").write_text("precious")
     for place in (tmp_path / "taken", tmp_path / "file", tmp_path / "file" / "below"):
-        for words in (("prepare", tiny_scans), ("train", tiny_cohort), ("evaluate", tiny_run, tiny_cohort)):
+        for words in (
+            ("prepare", tiny_scans),
+            ("train", tiny_cohort),
+            ("evaluate", tiny_run, tiny_cohort),
+        ):
             refuses(*words, "--out", place, says=str(tmp_path))
-    assert (tmp_path / "file").read_text() == (tmp_path / "taken" / "thesis.txt").read_text() == "precious"
+    assert (
+        (tmp_path / "file").read_text()
+        == (tmp_path / "taken" / "thesis.txt").read_text()
+        == "precious"
+    )
 
 
 def test_another_run_in_the_same_place(robustmri, refuses, tiny_cohort, tmp_path):
     assert robustmri("train", tiny_cohort, "--out", tmp_path / "run", *FAST)[0] == 0
-    refuses("train", tiny_cohort, "--out", tmp_path / "run", *FAST, "--seed", 1, says="they differ in train.seed")
+    refuses(
+        "train",
+        tiny_cohort,
+        "--out",
+        tmp_path / "run",
+        *FAST,
+        "--seed",
+        1,
+        says="they differ in train.seed",
+    )
 
 
 def test_what_cannot_be_reported(refuses, robustmri, tiny_run, tiny_cohort, tmp_path):
     page = ("--out", tmp_path / "report.html")
     refuses("report", tmp_path / "nowhere", *page, says="holds no robustness.json")
     refuses("report", tiny_run, *page, says="holds no robustness.json")
-    assert robustmri("evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result", "--attacks", "fgsm")[0] == 0
+    assert (
+        robustmri(
+            "evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result", "--attacks", "fgsm"
+        )[0]
+        == 0
+    )
     (tmp_path / "folder").mkdir()
-    refuses("report", tmp_path / "result", "--out", tmp_path / "folder", says=str(tmp_path / "folder"))
+    refuses(
+        "report", tmp_path / "result", "--out", tmp_path / "folder", says=str(tmp_path / "folder")
+    )
     (tmp_path / "result" / "robustness.json").write_text("{}")
     refuses("report", tmp_path / "result", *page, says="robustness.json")
 
@@ -447,19 +639,41 @@ def test_what_cannot_be_reproduced(refuses, tiny_scans, tmp_path):
     given = ("--data", tiny_scans, "--out", tmp_path / "x")
     refuses("reproduce", "thesis", *given, says="There is no protocol 'thesis'")
     refuses("reproduce", "poster", *given, "--preset", "tpu", says="tpu")
-    refuses("reproduce", "poster", "--data", tmp_path / "none", "--out", tmp_path / "x", says="none does not exist")
+    refuses(
+        "reproduce",
+        "poster",
+        "--data",
+        tmp_path / "none",
+        "--out",
+        tmp_path / "x",
+        says="none does not exist",
+    )
 
 
 def stop(words, how, at):
-    """Run a command in a process of its own, on one thread, with a signal at its file number `at`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "STOP_BY": str(int(how)), "STOP_AT": str(at)}
+    """Run a command in a process of its own, on one thread, with a signal at its file number
+    `at`.
+    """
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "STOP_BY": str(int(how)),
+        "STOP_AT": str(at),
+    }
     done = subprocess.run(
-        [sys.executable, "-c", TINY, *map(str, words)], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", TINY, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.returncode == (130 if how == signal.SIGINT else -how), done.stderr
     assert "Traceback" not in done.stderr
     if how == signal.SIGINT:
-        assert done.stderr.splitlines()[-1] == "robustmri: stopped. The same command goes on where it was."
+        assert (
+            done.stderr.splitlines()[-1]
+            == "robustmri: stopped. The same command goes on where it was."
+        )
 
 
 def partials(folder):
@@ -468,7 +682,9 @@ def partials(folder):
 
 @pytest.fixture
 def one_thread():
-    """As the processes that `stop` starts: on another number of threads sums are rounded otherwise."""
+    """As the processes that `stop` starts: on another number of threads sums are rounded
+    otherwise.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -480,13 +696,26 @@ def one_thread():
 def log_of(run):
     """Rows of epochs.csv without their seconds."""
     path = run / "epochs.csv"
-    return [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [line.rsplit(",", 1)[0] for line in path.read_text().splitlines()] if path.exists() else []
+    )
 
 
 def test_a_stopped_training_goes_on(robustmri, tiny_cohort, tmp_path, one_thread):
-    """First by kill -9, then by Ctrl-C; then it ends with the weights of a run that nobody stopped."""
+    """First by kill -9, then by Ctrl-C; then it ends with the weights of a run that nobody
+    stopped.
+    """
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    words = ("train", tiny_cohort, "--set", "train.batch_size=20", "--set", "train.precision=fp32", "--epochs", 8)
+    words = (
+        "train",
+        tiny_cohort,
+        "--set",
+        "train.batch_size=20",
+        "--set",
+        "train.precision=fp32",
+        "--epochs",
+        8,
+    )
     # The settings, then a state and a log for each epoch: the fourth state is lost.
     stop([*words, "--out", cut], signal.SIGKILL, at=8)
     assert [line.split(",")[0] for line in log_of(cut)] == ["epoch", "1", "2", "3"]
@@ -499,12 +728,24 @@ def test_a_stopped_training_goes_on(robustmri, tiny_cohort, tmp_path, one_thread
     assert read_checkpoint(cut).weights_sha256 == read_checkpoint(whole).weights_sha256
     assert log_of(cut) == log_of(whole)
     assert len(log_of(cut)) == 9
-    assert sorted(path.name for path in cut.iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
+    assert sorted(path.name for path in cut.iterdir()) == [
+        "checkpoint",
+        "epochs.csv",
+        "settings.json",
+    ]
 
 
 def test_a_stopped_evaluation_goes_on(robustmri, tiny_run, tiny_cohort, tmp_path, one_thread):
     cut, whole = tmp_path / "cut", tmp_path / "whole"
-    words = ("evaluate", tiny_run, tiny_cohort, "--attacks", "fgsm,bim,pgd,cw", "--set", "evaluate.batch_size=4")
+    words = (
+        "evaluate",
+        tiny_run,
+        tiny_cohort,
+        "--attacks",
+        "fgsm,bim,pgd,cw",
+        "--set",
+        "evaluate.batch_size=4",
+    )
     words = (*words, "--set", "evaluate.precision=fp32", "--set", "evaluate.options.pgd.restarts=1")
 
     def shards():
@@ -519,9 +760,13 @@ def test_a_stopped_evaluation_goes_on(robustmri, tiny_run, tiny_cohort, tmp_path
     for out in (cut, whole):
         assert robustmri(*words, "--out", out)[0] == 0
     assert (cut / "outcomes.parquet").read_bytes() == (whole / "outcomes.parquet").read_bytes()
-    results = [json.loads((folder / "robustness.json").read_text())["results"] for folder in (cut, whole)]
+    results = [
+        json.loads((folder / "robustness.json").read_text())["results"] for folder in (cut, whole)
+    ]
     assert results[0] == results[1]
-    assert sorted(path.name for path in cut.iterdir()) == sorted(path.name for path in whole.iterdir())
+    assert sorted(path.name for path in cut.iterdir()) == sorted(
+        path.name for path in whole.iterdir()
+    )
 
 
 def test_a_stopped_preparation_leaves_nothing(tiny_scans, tmp_path):

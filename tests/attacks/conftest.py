@@ -1,4 +1,6 @@
-"""The table of attacks. A new attack is a new row here, and every test of the contract runs on it."""
+"""The table of attacks. A new attack is a new row here, and every test of the contract runs on
+it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ class Row:
     gradients: int
     forwards: int
     settings: dict[str, Any] = field(default_factory=dict)
-    fewer_forwards: dict[str, int] = field(default_factory=dict)  # In a norm that a member of a suite does not know.
+    # In a norm that a member of a suite does not know.
+    fewer_forwards: dict[str, int] = field(default_factory=dict)
 
     @property
     def attack(self) -> Attack:
@@ -53,7 +56,12 @@ ROWS = [
     Row("di-fgsm", 4, 9, {"steps": 4}),
     Row("ti-fgsm", 4, 5, {"steps": 4}),
     Row("vmi-fgsm", 7, 8, {"steps": 3, "neighbours": 2, "reach": 300.0}),
-    Row("vmi-fgsm", 7, 11, {"steps": 3, "neighbours": 2, "look_ahead": True, "diversity": 0.5, "kernel": 3}),
+    Row(
+        "vmi-fgsm",
+        7,
+        11,
+        {"steps": 3, "neighbours": 2, "look_ahead": True, "diversity": 0.5, "kernel": 3},
+    ),
     Row("cw", 4, 5, {"steps": 4}),
     Row("square", 0, 30, {"queries": 30}),
     Row("spsa", 0, 28, {"steps": 3, "samples": 4}),
@@ -84,7 +92,9 @@ BUDGET_ROWS = [row for row in ROWS if not row.minimal]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`row`: every attack; `budget_row`: those with a radius; with them, `norm`: each that the attack knows."""
+    """`row`: every attack; `budget_row`: those with a radius; with them, `norm`: each that the
+    attack knows.
+    """
     names = metafunc.fixturenames
     which, table = ("row", ROWS) if "row" in names else ("budget_row", BUDGET_ROWS)
     if which in names and "norm" in names:

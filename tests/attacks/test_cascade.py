@@ -1,4 +1,6 @@
-"""A suite runs each attack on what is left, whatever else is in the batch, and says who broke what."""
+"""A suite runs each attack on what is left, whatever else is in the batch, and says who broke
+what.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,20 @@ def test_each_member_sees_only_what_stands(trained, blobs):
     threat, seen = ThreatModel("l2", 0.5), []
 
     suite = Cascade(
-        {"one": fgsm(), "two": watched(PGD(loss="margin"), seen), "three": watched(PGD(steps=40, restarts=3), seen)}
+        {
+            "one": fgsm(),
+            "two": watched(PGD(loss="margin"), seen),
+            "three": watched(PGD(steps=40, restarts=3), seen),
+        }
     )
     found, broken_by = suite.run(trained, images, labels, threat, generator=seeded())
     fooled = threat.fooled(trained(found), labels)
     assert torch.equal(broken_by >= 0, fooled)
     assert seen == [(broken_by != 0).sum(), ((broken_by < 0) | (broken_by == 2)).sum()]
     assert 128 > seen[0] > seen[1] > 0
-    alone = threat.fooled(trained(fgsm()(trained, images, labels, threat, generator=seeded())), labels)
+    alone = threat.fooled(
+        trained(fgsm()(trained, images, labels, threat, generator=seeded())), labels
+    )
     assert torch.equal(broken_by == 0, alone)
     assert torch.equal(suite(trained, images, labels, threat, generator=seeded()), found)
 
@@ -58,7 +66,9 @@ def test_the_draws_of_an_image_do_not_depend_on_which_others_stand(trained, blob
     """By a batch of one, in which no other image is broken before it."""
     images, labels = blobs[0][:40], blobs[1][:40]
     threat = ThreatModel("l2", torch.linspace(0.3, 0.8, 40))
-    suite = Cascade({"noise": Noise(), "fgsm": fgsm(), "pgd": PGD(restarts=2, stop_when_fooled=True)})
+    suite = Cascade(
+        {"noise": Noise(), "fgsm": fgsm(), "pgd": PGD(restarts=2, stop_when_fooled=True)}
+    )
     whole, broken_by = suite.run(trained, images, labels, threat, generator=seeded())
     assert set(broken_by.tolist()) >= {-1, 1, 2}
     shared = seeded()
@@ -76,9 +86,15 @@ def test_an_image_that_stands_keeps_its_worst_point(trained, blobs):
 
     def margins(attack) -> Tensor:
         logits = trained(attack(trained, images, labels, threat, generator=seeded()))
-        return logits.scatter(1, labels[:, None], -torch.inf).amax(1) - logits.gather(1, labels[:, None])[:, 0]
+        return (
+            logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+            - logits.gather(1, labels[:, None])[:, 0]
+        )
 
-    both, strong = margins(Cascade({"strong": STRONG, "noise": Noise()})), margins(Cascade({"strong": STRONG}))
+    both, strong = (
+        margins(Cascade({"strong": STRONG, "noise": Noise()})),
+        margins(Cascade({"strong": STRONG})),
+    )
     assert torch.equal(both, strong)  # Noise finds nothing worse.
     weak_first = margins(Cascade({"noise": Noise(), "strong": STRONG}))
     assert (weak_first <= 0).any()
@@ -90,7 +106,9 @@ def test_a_nearest_image_counts_where_it_lies_within_eps(trained, blobs):
     nearest = FMN()(trained, images, labels, ThreatModel("l2"), generator=seeded())
     distance = L2_.size(nearest - images)
     wins = (trained(nearest).argmax(1) != labels) & (distance <= 0.5)
-    found, broken_by = Cascade({"fmn": FMN()}).run(trained, images, labels, ThreatModel("l2", 0.5), generator=seeded())
+    found, broken_by = Cascade({"fmn": FMN()}).run(
+        trained, images, labels, ThreatModel("l2", 0.5), generator=seeded()
+    )
     assert 8 < wins.sum() < 120
     assert ((broken_by == 0) | ~wins).all()
     assert torch.equal(found[wins], nearest[wins])
@@ -111,7 +129,9 @@ def test_a_member_that_does_not_know_the_norm_is_left_out(trained, blobs):
 def test_a_target_is_all_that_counts(norm, target, trained, blobs):
     images, labels = blobs
     threat = ThreatModel(norm, {"linf": 0.12, "l2": 0.9}[norm], target=target)
-    found, broken_by = standard(steps=20, queries=20).run(trained, images, labels, threat, generator=seeded())
+    found, broken_by = standard(steps=20, queries=20).run(
+        trained, images, labels, threat, generator=seeded()
+    )
     predicted = trained(found).argmax(1)
     won = predicted != labels if target is None else (predicted == target) & (labels != target)
     assert torch.equal(broken_by >= 0, won)
@@ -131,19 +151,24 @@ def test_targets_are_tried_on_what_stands(counting, trained, blobs):
     assert gradients[1] == gradients[2] == pytest.approx(gradients[0] + 10 * right[0], rel=0.1)
     aimed = replace(threat, target=1)
     results = [
-        attack(trained, images, labels, aimed, generator=seeded()) for attack in (APGD(steps=10), apgd_t(steps=10))
+        attack(trained, images, labels, aimed, generator=seeded())
+        for attack in (APGD(steps=10), apgd_t(steps=10))
     ]
     assert torch.equal(*results)
 
 
 def test_a_probe_finds_the_targets_that_are_worth_all_steps(counting):
-    """On a network whose likeliest other class is out of reach: some steps towards each show which one is not."""
+    """On a network whose likeliest other class is out of reach: some steps towards each show which
+    one is not.
+    """
     images = torch.full((4, 1, 8, 8), 0.5, dtype=torch.float64)
     weight = torch.zeros(6, 64, dtype=torch.float64)
     weight[4] = 0.2  # Class 1 is always next; only class 4 can be reached.
 
     def network(points: Tensor) -> Tensor:
-        return (points - 0.5).flatten(1) @ weight.T - torch.tensor([0.0, 0.5, 1.0, 2.0, 5.0, 3.0], dtype=torch.float64)
+        return (points - 0.5).flatten(1) @ weight.T - torch.tensor(
+            [0.0, 0.5, 1.0, 2.0, 5.0, 3.0], dtype=torch.float64
+        )
 
     labels, threat = torch.zeros(4, dtype=torch.long), ThreatModel("linf", 0.5)
     for probe, gradients, fooled in ((0, 20, False), (3, 5 * 3 + 20, True)):
@@ -176,7 +201,9 @@ def test_a_spent_budget_ends_the_search(trained, blobs):
 
 
 def test_square_goes_on_where_gradients_are_hidden(counting, trained, blobs):
-    """Stairs have no slope: there the gradients find nothing, and a fifth of the queries is not all that is asked."""
+    """Stairs have no slope: there the gradients find nothing, and a fifth of the queries is not all
+    that is asked.
+    """
     images, labels = blobs
     threat, queries = ThreatModel("linf", 0.1), 200
 
@@ -198,22 +225,33 @@ def test_a_member_may_wait_for_another_to_come_nearest(trained, blobs):
 
     def suite(after: str) -> Cascade:
         return Cascade(
-            {"noise": Noise(), "strong": STRONG, "then": watched(Noise(), seen), "last": watched(Noise(), seen)},
+            {
+                "noise": Noise(),
+                "strong": STRONG,
+                "then": watched(Noise(), seen),
+                "last": watched(Noise(), seen),
+            },
             after={"then": after},
         )
 
     for after in ("strong", "noise"):
         _, broken_by = suite(after).run(trained, images, labels, threat, generator=seeded())
-        assert seen.pop() == ((broken_by < 0) | (broken_by == 3)).sum()  # The last one meets all that stand.
-    assert seen[0] == ((broken_by < 0) | (broken_by >= 2)).sum()  # Noise is never nearest where PGD was.
+        # The last one meets all that stand.
+        assert seen.pop() == ((broken_by < 0) | (broken_by == 3)).sum()
+    # Noise is never nearest where PGD was.
+    assert seen[0] == ((broken_by < 0) | (broken_by >= 2)).sum()
     assert len(seen) == 1
 
 
 def test_suites_that_make_no_sense_are_refused():
     for build in (
-        lambda: Cascade({}), lambda: Cascade({"pgd": PGD()}, {"l1": ("square",)}), lambda: APGD(steps=0),
-        lambda: APGD(restarts=0), lambda: APGD(targets=-1), lambda: Cascade({"pgd": PGD()}, after={"pgd": "fgsm"}),
+        lambda: Cascade({}),
+        lambda: Cascade({"pgd": PGD()}, {"l1": ("square",)}),
+        lambda: APGD(steps=0),
+        lambda: APGD(restarts=0),
+        lambda: APGD(targets=-1),
+        lambda: Cascade({"pgd": PGD()}, after={"pgd": "fgsm"}),
         lambda: Cascade({"pgd": PGD()}, after={"fgsm": "pgd"}),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ThreatModelError):
             build()

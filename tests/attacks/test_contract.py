@@ -1,4 +1,6 @@
-"""What every attack promises: stays in S(x), changes nothing else, repeats itself, costs what it says."""
+"""What every attack promises: stays in S(x), changes nothing else, repeats itself, costs what it
+says.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def assert_same_state(before: dict[str, object], after: dict[str, object]) -> No
 
 @pytest.fixture
 def half_frozen(make_network):
-    """In training, but for its first batch-norm; one parameter does not learn, one holds a gradient."""
+    """In training, but for its first batch-norm; one parameter does not learn, one holds a
+    gradient.
+    """
     network = make_network("batch_norm").train()
     network[1].eval()
     network[0].weight.requires_grad_(False)
@@ -81,7 +85,8 @@ def test_stays_in_the_set(row, norm, kind, dtype, make_network, make_images):
     outside = threat.allow(torch.ones_like(delta)) == 0
     assert not delta[outside].any()
     if not row.minimal:
-        # 1e-6: adding the perturbation to the image rounds it, by 6e-8 for float32 images in [0, 1].
+        # 1e-6: adding the perturbation to the image rounds it, by 6e-8 for float32 images in [0,
+        # 1].
         assert (NORMS[norm].size(delta) <= torch.as_tensor(threat.eps) + 1e-6).all()
 
 
@@ -90,7 +95,9 @@ def test_changes_nothing_but_its_result(row, norm, half_frozen, make_images):
     labels = predict(half_frozen, images)
     images_before, labels_before, before = images.clone(), labels.clone(), state_of(half_frozen)
     global_stream = torch.get_rng_state()
-    attacked = row.attack(half_frozen, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded())
+    attacked = row.attack(
+        half_frozen, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded()
+    )
     assert_same_state(before, state_of(half_frozen))
     assert torch.equal(torch.get_rng_state(), global_stream)
     attacked.fill_(0.5)  # Must not be the caller's own tensor.
@@ -104,7 +111,8 @@ def test_runs_the_classifier_in_evaluation_mode(row, half_frozen, make_images):
     labels = predict(half_frozen, images)
     frozen = copy.deepcopy(half_frozen).eval()
     one, other = (
-        row.attack(network, images, labels, ThreatModel(), generator=seeded()) for network in (half_frozen, frozen)
+        row.attack(network, images, labels, ThreatModel(), generator=seeded())
+        for network in (half_frozen, frozen)
     )
     assert torch.equal(one, other)
 
@@ -129,7 +137,9 @@ def test_result_carries_no_graph(row, make_network, make_images):
     network, images = make_network("tanh"), make_images(3)
     labels = predict(network, images)
     plain = row.attack(network, images, labels, ThreatModel(), generator=seeded())
-    learning = row.attack(network, images.clone().requires_grad_(), labels, ThreatModel(), generator=seeded())
+    learning = row.attack(
+        network, images.clone().requires_grad_(), labels, ThreatModel(), generator=seeded()
+    )
     assert not learning.requires_grad
     assert torch.equal(learning, plain)
 
@@ -139,18 +149,34 @@ def test_works_without_gradients_and_without_a_module(row, make_network, make_im
     labels = predict(network, images)
     plain = row.attack(network, images, labels, ThreatModel(), generator=seeded())
     with torch.no_grad():
-        quiet = row.attack(lambda points: network(points), images, labels, ThreatModel(), generator=seeded())
+        quiet = row.attack(
+            lambda points: network(points), images, labels, ThreatModel(), generator=seeded()
+        )
     assert torch.equal(quiet, plain)
 
 
 def test_same_generator_same_result(row, norm, make_network, make_images):
     network, images = make_network("tanh"), make_images(4)
     labels, threat = predict(network, images), ThreatModel(norm, EPS[norm] / 10)
-    first, second, third = (row.attack(network, images, labels, threat, generator=seeded(seed)) for seed in (5, 5, 6))
+    first, second, third = (
+        row.attack(network, images, labels, threat, generator=seeded(seed)) for seed in (5, 5, 6)
+    )
     assert torch.equal(first, second)
     # APGD's first step spans the cube: on so smooth a network all starts end in one corner.
     forgets = norm == "linf" and row.name.startswith(("apgd", "standard"))
-    same = {"fgsm", "bim", "mi-fgsm", "ni-fgsm", "ti-fgsm", "fmn", "cw-l2", "deepfool", "ddn", "pgd-l0", "ead"}
+    same = {
+        "fgsm",
+        "bim",
+        "mi-fgsm",
+        "ni-fgsm",
+        "ti-fgsm",
+        "fmn",
+        "cw-l2",
+        "deepfool",
+        "ddn",
+        "pgd-l0",
+        "ead",
+    }
     assert torch.equal(first, third) == (forgets or row.name in same)
 
 
@@ -164,9 +190,13 @@ def test_a_batch_is_its_images_one_by_one(row, norm, make_network, make_images):
     whole = row.attack(network, images, labels, threat, generator=seeded())
     shared = seeded()
     singly = [
-        row.attack(network, images[[i]], labels[[i]], threat.at(torch.tensor([i])), generator=shared) for i in range(6)
+        row.attack(
+            network, images[[i]], labels[[i]], threat.at(torch.tensor([i])), generator=shared
+        )
+        for i in range(6)
     ]
-    # Matrix products of another size add up in another order: 1e-16 in the logits, and Adam divides by small numbers.
+    # Matrix products of another size add up in another order: 1e-16 in the logits, and Adam divides
+    # by small numbers.
     torch.testing.assert_close(whole, torch.cat(singly), rtol=0, atol=1e-9)
     assert (whole != images).flatten(1).any(1).sum() >= 4
 
@@ -174,7 +204,9 @@ def test_a_batch_is_its_images_one_by_one(row, norm, make_network, make_images):
 def test_eps_zero_is_the_identity(budget_row, norm, make_network, make_images):
     network, images = make_network("tanh"), make_images(4)
     labels = predict(network, images)
-    attacked = budget_row.attack(network, images, labels, ThreatModel(norm, 0.0), generator=seeded())
+    attacked = budget_row.attack(
+        network, images, labels, ThreatModel(norm, 0.0), generator=seeded()
+    )
     assert torch.equal(attacked, images)
 
 
@@ -184,12 +216,16 @@ def test_minimal_attacks_use_no_radius(row, norm, make_network, make_images):
     network, images = make_network("tanh"), make_images(4)
     labels = predict(network, images)
     threats = [ThreatModel(norm, 0.0), ThreatModel(norm, torch.inf), ThreatModel(norm, 3.0)]
-    results = [row.attack(network, images, labels, threat, generator=seeded()) for threat in threats]
+    results = [
+        row.attack(network, images, labels, threat, generator=seeded()) for threat in threats
+    ]
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
 
 
-def test_k_steps_cost_k_gradients_and_k_plus_one_forwards(row, norm, counting, make_network, make_images):
+def test_k_steps_cost_k_gradients_and_k_plus_one_forwards(
+    row, norm, counting, make_network, make_images
+):
     network, images = make_network("tanh"), make_images(5)
     with torch.no_grad():
         network[-1].weight.mul_(1e-3)
@@ -241,11 +277,15 @@ def test_a_batch_of_one_and_of_none(row, norm, make_network, make_images):
         assert attacked.shape == (n, 1, 8, 8)
 
 
-@pytest.mark.parametrize("mask", [None, torch.ones(3, 1, 5, 6, 7), torch.ones(5, 6, 7)], ids=["all", "each", "shared"])
+@pytest.mark.parametrize(
+    "mask", [None, torch.ones(3, 1, 5, 6, 7), torch.ones(5, 6, 7)], ids=["all", "each", "shared"]
+)
 def test_volumes(row, norm, mask, make_network, make_images):
     network, images = make_network("volume"), make_images(3, 5, 6, 7)
     labels = predict(network, images)
-    attacked = row.attack(network, images, labels, ThreatModel(norm, EPS[norm], mask=mask), generator=seeded())
+    attacked = row.attack(
+        network, images, labels, ThreatModel(norm, EPS[norm], mask=mask), generator=seeded()
+    )
     assert attacked.shape == images.shape
     if not row.minimal:
         assert (NORMS[norm].size(attacked - images) <= EPS[norm] + 1e-6).all()
@@ -264,7 +304,12 @@ REFUSED = {
     "8-bit images": (torch.ones(1, 1, 8, 8, dtype=torch.uint8), ONE, {}, "Divide 8-bit"),
     "float labels": (GREY, torch.zeros(1), {}, "integer labels"),
     "negative label": (GREY, -1 - ONE, {}, "at least 0, got -1"),
-    "label of a class that is not there": (GREY, ONE + 3, {}, r"more than 3 classes.* got \(1, 3\)"),
+    "label of a class that is not there": (
+        GREY,
+        ONE + 3,
+        {},
+        r"more than 3 classes.* got \(1, 3\)",
+    ),
     "target that is not there": (GREY, ONE, {"target": 5}, "more than 5 classes"),
     "radii of another batch": (GREY, ONE, {"eps": torch.ones(2)}, "one radius"),
     "negative radii": (GREY, ONE, {"eps": torch.tensor([-0.1])}, "at least 0"),
@@ -278,23 +323,31 @@ REFUSED = {
 def test_refuses(row, case, make_network):
     images, labels, settings, message = REFUSED[case]
     with pytest.raises(ThreatModelError, match=message):
-        row.attack(make_network("linear"), images, labels, ThreatModel(**settings), generator=seeded())
+        row.attack(
+            make_network("linear"), images, labels, ThreatModel(**settings), generator=seeded()
+        )
 
 
 def test_refuses_an_infinite_radius(budget_row, norm, make_network):
     for eps in (torch.inf, torch.tensor([torch.inf])):
         with pytest.raises(ThreatModelError, match="finite eps"):
-            budget_row.attack(make_network("linear"), GREY, ONE, ThreatModel(norm, eps), generator=seeded())
+            budget_row.attack(
+                make_network("linear"), GREY, ONE, ThreatModel(norm, eps), generator=seeded()
+            )
 
 
 def test_refuses_a_classifier_without_a_logit_per_class(row, make_network):
     with pytest.raises(ThreatModelError, match=r"expected logits \(1, classes\).* got \(1,\)"):
-        row.attack(lambda images: images.flatten(1).sum(1), GREY, ONE, ThreatModel(), generator=seeded())
+        row.attack(
+            lambda images: images.flatten(1).sum(1), GREY, ONE, ThreatModel(), generator=seeded()
+        )
 
 
 @pytest.mark.parametrize("kind", ["plain", "mask-per-image", "eps-per-image", "target"])
 @pytest.mark.parametrize("name", ["bim", "pgd", "cw", "apgd", "apgd-t"])
-def test_stopping_when_fooled_fools_the_same_images_for_less(name, norm, kind, counting, trained, blobs):
+def test_stopping_when_fooled_fools_the_same_images_for_less(
+    name, norm, kind, counting, trained, blobs
+):
     images, labels = blobs[0][:60], blobs[1][:60]
     settings = {
         "plain": {},

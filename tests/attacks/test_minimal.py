@@ -1,4 +1,6 @@
-"""Attacks that look for the nearest fooling image: closed forms, peers, and the mistakes that such attacks make."""
+"""Attacks that look for the nearest fooling image: closed forms, peers, and the mistakes that such
+attacks make.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,24 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def run(name: str, network: Any, images: Tensor, labels: Tensor, threat: ThreatModel, **settings: Any) -> Tensor:
+def run(
+    name: str, network: Any, images: Tensor, labels: Tensor, threat: ThreatModel, **settings: Any
+) -> Tensor:
     return make_attack(name, **settings)(network, images, labels, threat, generator=seeded())
 
 
 def linear(classes: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """A linear classifier, images of which many pixels are exactly 0 or 1, and the labels that it gives them."""
-    images = (1.6 * torch.rand(N, 1, 8, 8, generator=seeded(1), dtype=torch.float64) - 0.3).clamp(0, 1)
+    """A linear classifier, images of which many pixels are exactly 0 or 1, and the labels that it
+    gives them.
+    """
+    images = (1.6 * torch.rand(N, 1, 8, 8, generator=seeded(1), dtype=torch.float64) - 0.3).clamp(
+        0, 1
+    )
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).double()
     with torch.no_grad():
-        network[1].weight.copy_(torch.randn(classes, 64, generator=seeded(), dtype=torch.float64) / 4)
+        network[1].weight.copy_(
+            torch.randn(classes, 64, generator=seeded(), dtype=torch.float64) / 4
+        )
         network[1].bias.zero_().sub_(network(images).mean(0))
     return network, images, network(images).argmax(1)
 
@@ -50,7 +60,9 @@ def solve(gain: Any, wanted: Tensor) -> float:
 
 
 def nearest_boundary(slope: Tensor, room: Tensor, gap: Tensor, norm: str) -> float:
-    """Smallest change that gains `gap`, where a pixel gains `slope` times its change, which is at most `room`."""
+    """Smallest change that gains `gap`, where a pixel gains `slope` times its change, which is at
+    most `room`.
+    """
     if not (slope * room).sum() > gap:
         return torch.inf
     if norm == "linf":
@@ -62,10 +74,15 @@ def nearest_boundary(slope: Tensor, room: Tensor, gap: Tensor, norm: str) -> flo
         return 1.0 + int(((slope * room).sort(descending=True).values.cumsum(0) < gap).sum())
     order = slope.argsort(descending=True)
     before = room[order].cumsum(0) - room[order]
-    return solve(lambda eps: (slope[order] * torch.minimum((eps - before).clamp_min(0), room[order])).sum(), gap)
+    return solve(
+        lambda eps: (slope[order] * torch.minimum((eps - before).clamp_min(0), room[order])).sum(),
+        gap,
+    )
 
 
-def exact(network: nn.Module, images: Tensor, labels: Tensor, norm: str, threat: ThreatModel) -> Tensor:
+def exact(
+    network: nn.Module, images: Tensor, labels: Tensor, norm: str, threat: ThreatModel
+) -> Tensor:
     """Distance from each image to its nearest fooling image, by hand."""
     weight, logits = network[1].weight.detach(), network(images).detach()
     distances = []
@@ -80,13 +97,22 @@ def exact(network: nn.Module, images: Tensor, labels: Tensor, norm: str, threat:
     return torch.tensor(distances, dtype=torch.float64)
 
 
-# How much further than the closed form an attack may end on average, bounds and four classes included.
+# How much further than the closed form an attack may end on average, bounds and four classes
+# included.
 SLACK = {
-    ("fmn", "linf"): 1.01, ("fmn", "l2"): 1.01, ("fmn", "l1"): 1.02, ("ddn", "l2"): 1.01, ("pgd-l0", "l0"): 1.0,
-    ("cw-l2", "l2"): 1.02, ("ead", "l1"): 1.07, ("deepfool", "linf"): 1.01, ("deepfool", "l2"): 1.01,
-}  # fmt: skip
+    ("fmn", "linf"): 1.01,
+    ("fmn", "l2"): 1.01,
+    ("fmn", "l1"): 1.02,
+    ("ddn", "l2"): 1.01,
+    ("pgd-l0", "l0"): 1.0,
+    ("cw-l2", "l2"): 1.02,
+    ("ead", "l1"): 1.07,
+    ("deepfool", "linf"): 1.01,
+    ("deepfool", "l2"): 1.01,
+}
 CASES = list(SLACK)
-# The cross-entropy looks at several classes at once where the network is not sure, so scale matters.
+# The cross-entropy looks at several classes at once where the network is not sure, so scale
+# matters.
 SCALE_FREE = {"ddn": {"loss": "margin"}, "cw-l2": {"searches": 8}, "ead": {"searches": 8}}
 
 
@@ -101,9 +127,14 @@ def test_every_minimal_attack_by_gradients_is_held_to_a_closed_form():
 def test_finds_the_closed_form_distance(name, norm, classes, mask):
     network, images, labels = linear(classes)
     threat = ThreatModel(norm, mask=mask)
-    attacked = run(name, network, images, labels, threat, **({"loss": "margin"} if name == "ddn" else {}))
+    attacked = run(
+        name, network, images, labels, threat, **({"loss": "margin"} if name == "ddn" else {})
+    )
     assert threat.fooled(network(attacked), labels).all()
-    distance, nearest = NORMS[norm].size(attacked - images), exact(network, images, labels, norm, threat)
+    distance, nearest = (
+        NORMS[norm].size(attacked - images),
+        exact(network, images, labels, norm, threat),
+    )
     assert (distance >= nearest * (1 - 1e-9)).all()
     assert (distance / nearest).mean() <= SLACK[name, norm] + 1e-9
 
@@ -140,15 +171,21 @@ def test_finds_the_same_distance_however_sure_the_network(name, norm, factor, tr
     images, labels = blobs[0][:24], blobs[1][:24]
     settings = SCALE_FREE.get(name, {})  # More values of c, since some go into finding the bracket.
     plain = run(name, trained, images, labels, ThreatModel(norm), **settings)
-    scaled = run(name, lambda points: factor * trained(points), images, labels, ThreatModel(norm), **settings)
+    scaled = run(
+        name, lambda points: factor * trained(points), images, labels, ThreatModel(norm), **settings
+    )
     assert (trained(scaled).argmax(1) != labels).all()
     size = NORMS[norm].size
-    assert size(scaled - images).mean() == pytest.approx(size(plain - images).mean().item(), rel=0.05)
+    assert size(scaled - images).mean() == pytest.approx(
+        size(plain - images).mean().item(), rel=0.05
+    )
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_no_image_is_lost_because_much_of_it_is_black(name, norm, trained, blobs):
-    """Steps that the bounds cut short creep up to the boundary: FMN without our changes lost 14 of 32 of these."""
+    """Steps that the bounds cut short creep up to the boundary: FMN without our changes lost 14 of
+    32 of these.
+    """
     images, labels = blobs[0][:32], blobs[1][:32]
     assert (images == 0).float().mean() > 0.3
     attacked = run(name, trained, images, labels, ThreatModel(norm))
@@ -157,7 +194,9 @@ def test_no_image_is_lost_because_much_of_it_is_black(name, norm, trained, blobs
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_a_black_image_is_no_harder(name, norm):
-    """Nine pixels in ten push against the bounds, each as hard as the others: linear guesses fall far short."""
+    """Nine pixels in ten push against the bounds, each as hard as the others: linear guesses fall
+    far short.
+    """
     network, _, _ = linear(2)
     images = torch.zeros(1, 1, 8, 8, dtype=torch.float64)
     with torch.no_grad():
@@ -165,10 +204,14 @@ def test_a_black_image_is_no_harder(name, norm):
         network[1].weight[0, ::10] = -0.1
         network[1].weight[1] = 0.0
         network[1].bias.copy_(torch.tensor([0.45, 0.0]))
-    reach = {"learning_rate": 0.05} if name == "cw-l2" else {}  # Adam's 60 steps of 0.005 reach no further than 0.3.
+    # Adam's 60 steps of 0.005 reach no further than 0.3.
+    reach = {"learning_rate": 0.05} if name == "cw-l2" else {}
     attacked = run(name, network, images, ZERO, ThreatModel(norm), **reach)
     assert (network(attacked).argmax(1) == 1).all()
-    distance, nearest = NORMS[norm].size(attacked), exact(network, images, ZERO, norm, ThreatModel())
+    distance, nearest = (
+        NORMS[norm].size(attacked),
+        exact(network, images, ZERO, norm, ThreatModel()),
+    )
     assert distance <= 1.1 * nearest
 
 
@@ -216,7 +259,9 @@ def test_the_way_back_only_shortens(name, norm, trained, blobs):
     images, labels = blobs[0][:32], blobs[1][:32]
     size = NORMS[norm].size
     few = {"steps": 12, **({"learning_rate": 0.05} if name == "cw-l2" else {})}
-    far, near = (run(name, trained, images, labels, ThreatModel(norm), **few, halvings=h) for h in (0, 10))
+    far, near = (
+        run(name, trained, images, labels, ThreatModel(norm), **few, halvings=h) for h in (0, 10)
+    )
     fooled = trained(far).argmax(1) != labels
     assert fooled.sum() > 16
     assert torch.equal(trained(near).argmax(1) != labels, fooled)
@@ -236,7 +281,10 @@ def test_the_way_back_ends_at_a_point_that_was_seen_to_fool():
     images = torch.full((1, 1, 1, 1), 0.1, dtype=torch.float64)
     found = Found(torch.full_like(images, 0.9), torch.tensor([True]), torch.zeros(1))
     threat = ThreatModel("linf", torch.inf)
-    ends = [shorten(network, images, ZERO, threat, found, halvings=halvings).item() for halvings in range(12)]
+    ends = [
+        shorten(network, images, ZERO, threat, found, halvings=halvings).item()
+        for halvings in range(12)
+    ]
     assert ends[0] == 0.9
     assert all(network(torch.full_like(images, end)).argmax(1) == 1 for end in ends)
     assert ends == sorted(ends, reverse=True)
@@ -245,7 +293,9 @@ def test_the_way_back_ends_at_a_point_that_was_seen_to_fool():
 
 def test_the_way_back_keeps_the_confidence():
     network, images, labels = linear(2)
-    attacked = CarliniWagnerL2(confidence=0.5)(network, images, labels, ThreatModel("l2"), generator=seeded())
+    attacked = CarliniWagnerL2(confidence=0.5)(
+        network, images, labels, ThreatModel("l2"), generator=seeded()
+    )
     logits = network(attacked).detach()
     lead = logits.gather(1, 1 - labels[:, None]) - logits.gather(1, labels[:, None])
     assert (lead >= 0.5).all()
@@ -266,9 +316,12 @@ def test_distances_agree_with_the_accuracy_at_each_radius(norm, trained, blobs):
     distance = NORMS[norm].size(run("fmn", trained, images, labels, ThreatModel(norm)) - images)
     for eps in torch.quantile(distance, torch.tensor([0.25, 0.5, 0.75])).tolist():
         threat = ThreatModel(norm, eps)
-        attacked = PGD(steps=100, step_size=0.05, loss="margin")(trained, images, labels, threat, generator=seeded())
+        attacked = PGD(steps=100, step_size=0.05, loss="margin")(
+            trained, images, labels, threat, generator=seeded()
+        )
         left = (trained(attacked).argmax(1) == labels).float().mean().item()
-        # Never much more than PGD leaves: what PGD fools within eps has a nearest fooling point within it.
+        # Never much more than PGD leaves: what PGD fools within eps has a nearest fooling point
+        # within it.
         assert (distance > eps).float().mean().item() <= left + 0.03
 
 
@@ -297,7 +350,11 @@ def peers(foolbox: Any) -> dict[tuple[str, str], Any]:
         ("deepfool", "l2"): attacks.L2DeepFoolAttack(steps=50),
         ("cw-l2", "l2"): attacks.L2CarliniWagnerAttack(binary_search_steps=5, steps=60),
         ("ead", "l1"): attacks.EADAttack(
-            binary_search_steps=5, steps=100, decision_rule="L1", initial_const=0.1, abort_early=False
+            binary_search_steps=5,
+            steps=100,
+            decision_rule="L1",
+            initial_const=0.1,
+            abort_early=False,
         ),
         ("pgd-l0", "l0"): attacks.L0FMNAttack(steps=100),
     }
@@ -306,13 +363,17 @@ def peers(foolbox: Any) -> dict[tuple[str, str], Any]:
 @pytest.mark.peer
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_no_further_than_foolbox(name, norm, trained, blobs):
-    """With the same number of gradients; and without the way back, which costs ten forwards more."""
+    """With the same number of gradients; and without the way back, which costs ten forwards
+    more.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         foolbox = pytest.importorskip("foolbox", exc_type=ImportError)
     images, labels = blobs[0][:32], blobs[1][:32]
     model = foolbox.PyTorchModel(copy.deepcopy(trained), bounds=(0, 1), device="cpu")
-    theirs = peers(foolbox)[name, norm].run(model, images, foolbox.criteria.Misclassification(labels))
+    theirs = peers(foolbox)[name, norm].run(
+        model, images, foolbox.criteria.Misclassification(labels)
+    )
     beaten = trained(theirs).argmax(1) != labels
     size = NORMS[norm].size
     distance = size(theirs - images)[beaten].mean()
@@ -337,4 +398,7 @@ def test_fewer_pixels_than_salt_and_pepper(trained, blobs):
         )
     ours = run("pgd-l0", trained, images, labels, ThreatModel("l0"))
     size = NORMS["l0"].size
-    assert size(ours - images).mean() < size(theirs - images)[trained(theirs).argmax(1) != labels].mean()
+    assert (
+        size(ours - images).mean()
+        < size(theirs - images)[trained(theirs).argmax(1) != labels].mean()
+    )

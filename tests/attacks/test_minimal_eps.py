@@ -11,7 +11,10 @@ from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
-RADII = {"linf": [0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2], "l2": [0.1, 0.2, 0.3, 0.4, 0.6, 0.9, 1.2, 1.5]}
+RADII = {
+    "linf": [0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, 0.2],
+    "l2": [0.1, 0.2, 0.3, 0.4, 0.6, 0.9, 1.2, 1.5],
+}
 ATTACK = PGD(steps=20, loss="margin", random_start=False, stop_when_fooled=True)
 
 
@@ -49,14 +52,21 @@ def test_every_bracket_is_true(norm, trained, blobs):
     images, labels = blobs
     labels = labels.clone()
     labels[:3] = (labels[:3] + 1) % 3  # Wrong before any attack.
-    found = bracket_eps(ATTACK, trained, images, labels, ThreatModel(norm), RADII[norm], generator=seeded())
+    found = bracket_eps(
+        ATTACK, trained, images, labels, ThreatModel(norm), RADII[norm], generator=seeded()
+    )
     radii = torch.tensor([-torch.inf, 0.0, *RADII[norm], torch.inf])
-    place = {name: torch.searchsorted(radii, values) for name, values in found._asdict().items() if name != "images"}
+    place = {
+        name: torch.searchsorted(radii, values)
+        for name, values in found._asdict().items()
+        if name != "images"
+    }
     wrong = trained(images).argmax(1) != labels
     assert wrong.sum() >= 3
     assert (found.low[wrong] == -torch.inf).all()
     assert (found.high[wrong] == 0).all()
-    assert torch.equal(place["high"], place["low"] + 1)  # Neighbours: exact to the spacing of the radii.
+    # Neighbours: exact to the spacing of the radii.
+    assert torch.equal(place["high"], place["low"] + 1)
     fooled = trained(found.images).argmax(1) != labels
     assert torch.equal(fooled, torch.isfinite(found.high))
     sizes = NORMS[norm].size(found.images - images)
@@ -70,7 +80,9 @@ def test_an_image_that_holds_at_the_largest_radius_is_asked_once(make_network, m
         network[-1].bias.copy_(torch.tensor([1e3, 0.0, 0.0]))
     counting = Counting(network.eval())
     labels = torch.zeros(4, dtype=torch.long)
-    found = bracket_eps(cw(steps=5), counting, images, labels, ThreatModel(), [0.01, 0.1, 0.2], generator=seeded())
+    found = bracket_eps(
+        cw(steps=5), counting, images, labels, ThreatModel(), [0.01, 0.1, 0.2], generator=seeded()
+    )
     assert counting.gradients == 4 * 5
     assert (found.low == 0.2).all()
     assert torch.isinf(found.high).all()
@@ -85,21 +97,34 @@ def test_targets_and_masks_are_kept(trained, blobs):
     assert moved.sum() > 10
     assert (trained(found.images[moved]).argmax(1) == 2).all()
     assert not (found.images - images)[..., ~mask].any()
-    assert torch.isinf(found.high[labels == 2]).all()  # An image of the target's own class cannot be made so.
+    # An image of the target's own class cannot be made so.
+    assert torch.isinf(found.high[labels == 2]).all()
 
 
 def test_an_image_does_not_depend_on_the_batch(trained, blobs):
     images, labels, attack = blobs[0][:12], blobs[1][:12], PGD(steps=5, stop_when_fooled=True)
-    whole = bracket_eps(attack, trained, images, labels, ThreatModel(), RADII["linf"], generator=seeded())
+    whole = bracket_eps(
+        attack, trained, images, labels, ThreatModel(), RADII["linf"], generator=seeded()
+    )
     shared = seeded()
     for k in range(12):
-        one = bracket_eps(attack, trained, images[[k]], labels[[k]], ThreatModel(), RADII["linf"], generator=shared)
+        one = bracket_eps(
+            attack,
+            trained,
+            images[[k]],
+            labels[[k]],
+            ThreatModel(),
+            RADII["linf"],
+            generator=shared,
+        )
         assert (one.low.item(), one.high.item()) == (whole.low[k].item(), whole.high[k].item())
         torch.testing.assert_close(one.images[0], whole.images[k])
 
 
 def test_no_images(trained, blobs):
-    found = bracket_eps(ATTACK, trained, blobs[0][:0], blobs[1][:0], ThreatModel(), [0.1], generator=seeded())
+    found = bracket_eps(
+        ATTACK, trained, blobs[0][:0], blobs[1][:0], ThreatModel(), [0.1], generator=seeded()
+    )
     assert [len(part) for part in found] == [0, 0, 0]
 
 

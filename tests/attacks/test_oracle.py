@@ -1,4 +1,6 @@
-"""Linear classifiers, whose nearest fooling image is known in closed form: margin over the dual norm of the weights."""
+"""Linear classifiers, whose nearest fooling image is known in closed form: margin over the dual
+norm of the weights.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,28 @@ def linear(classes: int, *, far: float = 0.0, seed: int = 0) -> nn.Module:
     """Random weights; all classes but the first two are `far` logits below them."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(D, classes)).double()
     with torch.no_grad():
-        network[1].weight.copy_(torch.randn(classes, D, generator=seeded(seed), dtype=torch.float64))
+        network[1].weight.copy_(
+            torch.randn(classes, D, generator=seeded(seed), dtype=torch.float64)
+        )
         network[1].bias.zero_()[2:] = -far
-        network[1].bias[:2] -= network[1].weight[:2].sum(1) / 2  # Undecided between the two about a grey image.
+        # Undecided between the two about a grey image.
+        network[1].bias[:2] -= network[1].weight[:2].sum(1) / 2
     return network
 
 
 def central(network: nn.Module, n: int = N) -> Tensor:
-    """Images near mid-grey, from which no bounds are met, about 0.25 (l2) from the boundary and on both sides of it."""
+    """Images near mid-grey, from which no bounds are met, about 0.25 (l2) from the boundary and on
+    both sides of it.
+    """
     across = network[1].weight[0] - network[1].weight[1]
     sides = (0.25 - 0.5 * (torch.arange(n) % 2)).reshape(n, 1, 1, 1)
     noise = torch.randn(n, 1, 8, 8, generator=seeded(1), dtype=torch.float64)
     return (0.5 + 0.01 * noise + sides * (across / across.norm()).reshape(1, 8, 8)).detach()
 
 
-def radius(network: nn.Module, images: Tensor, norm: str, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def radius(
+    network: nn.Module, images: Tensor, norm: str, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Labels given by the network, and the distance from each image to the nearest other class."""
     weight, logits = network[1].weight.detach(), network(images).detach()
     labels = logits.argmax(1)
@@ -51,8 +60,8 @@ def radius(network: nn.Module, images: Tensor, norm: str, mask: Tensor | None = 
     return labels, distances.scatter(1, labels[:, None], torch.inf).amin(1)
 
 
-# Enough steps for the l2 attacks to turn from a random start to the gradient: each of 1/8 eps shrinks what is across it
-# by 1 / 1.125.
+# Enough steps for the l2 attacks to turn from a random start to the gradient: each of 1/8 eps
+# shrinks what is across it by 1 / 1.125.
 EXACT = {
     "fgsm": {},
     "bim": {},
@@ -88,11 +97,15 @@ def test_holds_just_inside_the_closed_form_radius_whatever_the_attack(budget_row
     network = linear(classes, far=1.0)
     images = central(network, 32)
     labels, nearest = radius(network, images, norm)
-    attacked = budget_row.attack(network, images, labels, ThreatModel(norm, 0.999 * nearest), generator=seeded())
+    attacked = budget_row.attack(
+        network, images, labels, ThreatModel(norm, 0.999 * nearest), generator=seeded()
+    )
     assert torch.equal(network(attacked).argmax(1), labels)
 
 
-@pytest.mark.parametrize(("classes", "far", "slack"), [(2, 0.0, 1.02), (5, 100.0, 1.02), (10, 1.0, 1.05)])
+@pytest.mark.parametrize(
+    ("classes", "far", "slack"), [(2, 0.0, 1.02), (5, 100.0, 1.02), (10, 1.0, 1.05)]
+)
 def test_carlini_wagner_finds_the_closed_form_distance(classes, far, slack):
     network = linear(classes, far=far)
     images = central(network)
@@ -101,7 +114,8 @@ def test_carlini_wagner_finds_the_closed_form_distance(classes, far, slack):
     assert (network(attacked).argmax(1) != labels).all()
     distance = L2_.size(attacked - images)
     assert (distance >= nearest * (1 - 1e-9)).all()
-    # 2 %: Adam's steps near the boundary are finite. Among ten near classes the margin turns from one to another.
+    # 2 %: Adam's steps near the boundary are finite. Among ten near classes the margin turns from
+    # one to another.
     assert (distance <= slack * nearest).all()
 
 
@@ -113,18 +127,24 @@ def test_targeted_flips_just_beyond_the_distance_to_the_target(name, norm):
     labels, nearest = radius(network, images, norm)
     for target in (0, 1):
         threat = ThreatModel(norm, 1.001 * nearest, target=target)
-        attacked = make_attack(name, **EXACT.get(name, {}))(network, images, labels, threat, generator=seeded())
+        attacked = make_attack(name, **EXACT.get(name, {}))(
+            network, images, labels, threat, generator=seeded()
+        )
         won = network(attacked).argmax(1) == target
         assert won.all()
         assert torch.equal(threat.fooled(network(attacked), labels), labels != target)
         inside = ThreatModel(norm, 0.999 * nearest, target=target)
-        attacked = make_attack(name, **EXACT.get(name, {}))(network, images, labels, inside, generator=seeded())
+        attacked = make_attack(name, **EXACT.get(name, {}))(
+            network, images, labels, inside, generator=seeded()
+        )
         assert torch.equal(network(attacked).argmax(1), labels)
 
 
 @pytest.mark.parametrize("name", ["apgd", "apgd-ce", "apgd-t", "standard"])
 def test_l1_with_active_bounds(name):
-    """The best change takes the pixels of the largest weights, one after another, each as far as 0 or 1."""
+    """The best change takes the pixels of the largest weights, one after another, each as far as 0
+    or 1.
+    """
     network = linear(2)
     images = torch.rand(N, 1, 8, 8, generator=seeded(3), dtype=torch.float64).round(decimals=1)
     with torch.no_grad():
@@ -136,18 +156,26 @@ def test_l1_with_active_bounds(name):
     for image, label, own in zip(images, labels, logits, strict=True):
         difference = (weight[label] - weight[1 - label]).reshape(1, 8, 8)
         order = difference.abs().flatten().argsort(descending=True)
-        slope, room = difference.abs().flatten()[order], room_for(image, difference).flatten()[order]
+        slope, room = (
+            difference.abs().flatten()[order],
+            room_for(image, difference).flatten()[order],
+        )
         before = room.cumsum(0) - room
         reach = solve(
-            lambda eps, s=slope, r=room, b=before: (s * torch.minimum((eps - b).clamp_min(0), r)).sum(),
+            lambda eps, s=slope, r=room, b=before: (
+                s * torch.minimum((eps - b).clamp_min(0), r)
+            ).sum(),
             own[label] - own[1 - label],
         )
         assert 0.5 < reach < 9
         assert (before < reach).sum() > 1  # The bounds do bind.
         nearest.append(reach)
-    for factor, fools in ((0.999, False), (1.02, True)):  # 2 %: the number of pixels adapts in few checkpoints.
+    # 2 %: the number of pixels adapts in few checkpoints.
+    for factor, fools in ((0.999, False), (1.02, True)):
         threat = ThreatModel("l1", factor * torch.tensor(nearest, dtype=torch.float64))
-        attacked = make_attack(name, **EXACT[name])(network, images, labels, threat, generator=seeded())
+        attacked = make_attack(name, **EXACT[name])(
+            network, images, labels, threat, generator=seeded()
+        )
         assert ((network(attacked).argmax(1) != labels) == fools).all()
 
 
@@ -192,14 +220,22 @@ def test_linf_with_active_bounds(name, mask):
     labels = logits.argmax(1)
     nearest = []
     for image, label, own in zip(images, labels, logits, strict=True):
-        difference = (weight[label] - weight[1 - label]).reshape(1, 8, 8) * (1 if mask is None else mask)
+        difference = (weight[label] - weight[1 - label]).reshape(1, 8, 8) * (
+            1 if mask is None else mask
+        )
         room = room_for(image, difference)
-        reach = solve(lambda eps, d=difference, r=room: (d.abs() * r.clamp(max=eps)).sum(), own[label] - own[1 - label])
+        reach = solve(
+            lambda eps, d=difference, r=room: (d.abs() * r.clamp(max=eps)).sum(),
+            own[label] - own[1 - label],
+        )
         nearest.append(reach)
-        assert (room < reach)[difference != 0].any()  # The bounds do bind, else this test is the one without them.
+        # The bounds do bind, else this test is the one without them.
+        assert (room < reach)[difference != 0].any()
     for factor, fools in ((0.999, False), (1.001, True)):
         threat = ThreatModel("linf", factor * torch.tensor(nearest, dtype=torch.float64), mask=mask)
-        attacked = make_attack(name, **EXACT[name])(network, images, labels, threat, generator=seeded())
+        attacked = make_attack(name, **EXACT[name])(
+            network, images, labels, threat, generator=seeded()
+        )
         assert ((network(attacked).argmax(1) != labels) == fools).all()
 
 
@@ -211,12 +247,16 @@ def test_mask_leaves_the_weights_inside_it(name, norm):
     labels, nearest = radius(network, images, norm, MASK)
     for factor, fools in ((0.999, False), (1.001, True)):
         threat = ThreatModel(norm, factor * nearest, mask=MASK)
-        attacked = make_attack(name, **EXACT[name])(network, images, labels, threat, generator=seeded())
+        attacked = make_attack(name, **EXACT[name])(
+            network, images, labels, threat, generator=seeded()
+        )
         assert ((network(attacked).argmax(1) != labels) == fools).all()
 
 
 def test_carlini_wagner_with_active_bounds():
-    """The nearest point lies where every free pixel moves in proportion to its weight, and the rest stop at 0 or 1."""
+    """The nearest point lies where every free pixel moves in proportion to its weight, and the rest
+    stop at 0 or 1.
+    """
     network = linear(2)
     images = torch.rand(N, 1, 8, 8, generator=seeded(3), dtype=torch.float64)
     images = torch.where(images < 0.5, 0.02, images)
@@ -225,13 +265,18 @@ def test_carlini_wagner_with_active_bounds():
         network[1].bias.add_(torch.tensor([1.0, 0.0]) - network(images).mean(0))
     logits = network(images).detach()
     labels = logits.argmax(1)
-    attacked = CarliniWagnerL2(steps=100)(network, images, labels, ThreatModel("l2"), generator=seeded())
+    attacked = CarliniWagnerL2(steps=100)(
+        network, images, labels, ThreatModel("l2"), generator=seeded()
+    )
     assert (network(attacked).argmax(1) != labels).all()
     for image, label, own, found in zip(images, labels, logits, attacked, strict=True):
-        difference = (network[1].weight[label] - network[1].weight[1 - label]).detach().reshape(1, 8, 8)
+        difference = (
+            (network[1].weight[label] - network[1].weight[1 - label]).detach().reshape(1, 8, 8)
+        )
         room = room_for(image, difference)
         pace = solve(
-            lambda t, d=difference, r=room: (d.abs() * torch.minimum(t * d.abs(), r)).sum(), own[label] - own[1 - label]
+            lambda t, d=difference, r=room: (d.abs() * torch.minimum(t * d.abs(), r)).sum(),
+            own[label] - own[1 - label],
         )
         nearest = torch.minimum(pace * difference.abs(), room).norm()
         assert (room < pace * difference.abs()).any()

@@ -31,8 +31,17 @@ def test_fgsm_and_bim_are_pgd(norm, make_network, make_images):
     assert bim() == PGD(random_start=False)
     assert cw() == PGD(loss="margin")
     results = [
-        attack(network, images, labels, ThreatModel(norm, 0.1), generator=torch.Generator().manual_seed(0))
-        for attack in (fgsm(keep="last"), PGD(steps=1, step_size=1, random_start=False, keep="last"))
+        attack(
+            network,
+            images,
+            labels,
+            ThreatModel(norm, 0.1),
+            generator=torch.Generator().manual_seed(0),
+        )
+        for attack in (
+            fgsm(keep="last"),
+            PGD(steps=1, step_size=1, random_start=False, keep="last"),
+        )
     ]
     assert torch.equal(*results)
     if norm == "linf":  # Goodfellow et al. 2015, Sec. 4, written out.
@@ -44,7 +53,10 @@ def test_fgsm_and_bim_are_pgd(norm, make_network, make_images):
 @pytest.mark.parametrize("name", ["fgsm", *(name for name in ITERATIVE if name != "standard")])
 def test_more_eps_never_raises_accuracy(name, norm, trained, blobs):
     images, labels = blobs
-    curve = [accuracy(trained, make_attack(name), images, labels, ThreatModel(norm, eps)) for eps in EPS[norm]]
+    curve = [
+        accuracy(trained, make_attack(name), images, labels, ThreatModel(norm, eps))
+        for eps in EPS[norm]
+    ]
     assert falls(curve)
     assert curve[0] > 0.9
     assert curve[-1] < 0.1
@@ -75,12 +87,17 @@ def test_more_adaptive_steps_never_raise_accuracy(name, norm, trained, blobs):
     assert curve[-1] < curve[0]
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.06), ("linf", 0.1), ("l2", 0.5), ("l2", 0.8), ("l1", 2.5)])
+@pytest.mark.parametrize(
+    ("norm", "eps"), [("linf", 0.06), ("linf", 0.1), ("l2", 0.5), ("l2", 0.8), ("l1", 2.5)]
+)
 def test_the_suite_is_no_weaker_than_its_members_nor_than_pgd(norm, eps, trained, blobs):
     images, labels = blobs
     threat = ThreatModel(norm, eps)
     suite = accuracy(trained, make_attack("standard", queries=100), images, labels, threat)
-    others = [make_attack(name, steps=100) for name in ("pgd", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t")]
+    others = [
+        make_attack(name, steps=100)
+        for name in ("pgd", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t")
+    ]
     accuracies = [accuracy(trained, attack, images, labels, threat) for attack in others]
     assert suite <= min(accuracies)
     assert 0.1 < suite < 0.9
@@ -97,7 +114,12 @@ def test_noise_is_weaker_than_one_step_and_one_step_than_many(norm, trained, blo
     images, labels = blobs
     noise, one, several, more = (
         accuracy(trained, attack, images, labels, ThreatModel(norm, EPS[norm][3]))
-        for attack in (make_attack("noise", draws=10), fgsm(), PGD(), PGD(steps=100, step_size=0.05, restarts=3))
+        for attack in (
+            make_attack("noise", draws=10),
+            fgsm(),
+            PGD(),
+            PGD(steps=100, step_size=0.05, restarts=3),
+        )
     )
     assert noise > one >= several >= more
     assert noise > 0.9
@@ -109,27 +131,39 @@ def test_momentum_is_no_weaker_than_one_step(name, norm, trained, blobs):
     images, labels = blobs
     for eps in EPS[norm][2:5]:
         threat = ThreatModel(norm, eps)
-        one, many = (accuracy(trained, attack, images, labels, threat) for attack in (fgsm(), make_attack(name)))
+        one, many = (
+            accuracy(trained, attack, images, labels, threat)
+            for attack in (fgsm(), make_attack(name))
+        )
         assert one >= many
 
 
 def test_minimal_distances_agree_with_the_accuracy_at_each_radius(trained, blobs):
-    """An image whose nearest fooling point lies within eps is not robust at eps, whatever PGD says."""
+    """An image whose nearest fooling point lies within eps is not robust at eps, whatever PGD
+    says.
+    """
     images, labels = blobs
-    attacked = make_attack("cw-l2")(trained, images, labels, ThreatModel("l2"), generator=torch.Generator())
+    attacked = make_attack("cw-l2")(
+        trained, images, labels, ThreatModel("l2"), generator=torch.Generator()
+    )
     distance = torch.linalg.vector_norm((attacked - images).flatten(1), dim=1)
     assert (trained(attacked).argmax(1) != labels).all()
     for eps in EPS["l2"][1:]:
         survived = (distance > eps).float().mean().item()
         # One image in twenty: each search stops at a slightly different place near the boundary.
-        assert survived == pytest.approx(accuracy(trained, PGD(), images, labels, ThreatModel("l2", eps)), abs=0.05)
+        assert survived == pytest.approx(
+            accuracy(trained, PGD(), images, labels, ThreatModel("l2", eps)), abs=0.05
+        )
 
 
 def test_masking_more_never_lowers_accuracy(norm, trained, blobs):
     images, labels = blobs
     order = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
     masks = [order < share for share in (1.0, 0.6, 0.3, 0.1, 0.0)]
-    curve = [accuracy(trained, bim(), images, labels, ThreatModel(norm, EPS[norm][4], mask=mask)) for mask in masks]
+    curve = [
+        accuracy(trained, bim(), images, labels, ThreatModel(norm, EPS[norm][4], mask=mask))
+        for mask in masks
+    ]
     assert falls(curve[::-1])
     assert curve[-1] > 0.9
     assert curve[0] < 0.3
@@ -141,7 +175,30 @@ def test_unknown_attacks_and_settings_are_named():
     with pytest.raises(SettingsError, match=r"'bim'.*stepz"):
         make_attack("bim", stepz=3)
     assert list(ATTACKS) == [
-        "noise", "fgsm", "bim", "pgd", "r-fgsm", "mi-fgsm", "ni-fgsm", "di-fgsm", "ti-fgsm", "vmi-fgsm",
-        "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t", "square", "spsa", "universal",
-        "deepfool", "fmn", "ddn", "pgd-l0", "cw-l2", "ead", "hop-skip-jump", "standard"
-    ]  # fmt: skip
+        "noise",
+        "fgsm",
+        "bim",
+        "pgd",
+        "r-fgsm",
+        "mi-fgsm",
+        "ni-fgsm",
+        "di-fgsm",
+        "ti-fgsm",
+        "vmi-fgsm",
+        "cw",
+        "apgd",
+        "apgd-ce",
+        "apgd-dlr",
+        "apgd-t",
+        "square",
+        "spsa",
+        "universal",
+        "deepfool",
+        "fmn",
+        "ddn",
+        "pgd-l0",
+        "cw-l2",
+        "ead",
+        "hop-skip-jump",
+        "standard",
+    ]

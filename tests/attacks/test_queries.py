@@ -38,10 +38,14 @@ def test_square_beats_random_points_and_more_queries_only_help(norm, trained, bl
     images, labels = blobs
     threat = ThreatModel(norm, EPS[norm])
     fooled = [
-        threat.fooled(trained(Square(queries)(trained, images, labels, threat, generator=seeded())), labels).sum()
+        threat.fooled(
+            trained(Square(queries)(trained, images, labels, threat, generator=seeded())), labels
+        ).sum()
         for queries in (1, 30, 200)
     ]
-    noise = threat.fooled(trained(random_points(images, threat, list(range(len(images))))), labels).sum()
+    noise = threat.fooled(
+        trained(random_points(images, threat, list(range(len(images))))), labels
+    ).sum()
     assert noise <= fooled[0] < fooled[1] < fooled[2]
 
 
@@ -54,7 +58,8 @@ def test_square_leaves_an_image_at_its_first_success(trained, blobs):
     assert 0 < fooled < 32
     assert len(metered.asked) == 50
     assert metered.asked == sorted(metered.asked, reverse=True)
-    assert metered.asked[-1] in (32 - fooled, 33 - fooled)  # One more where the last query is a success.
+    # One more where the last query is a success.
+    assert metered.asked[-1] in (32 - fooled, 33 - fooled)
 
 
 def test_square_ends_when_queries_are_spent(trained, blobs):
@@ -64,7 +69,9 @@ def test_square_ends_when_queries_are_spent(trained, blobs):
 
 
 def test_square_asks_for_a_new_point_each_time(norm, make_network, make_images):
-    """Patches on the pixels that may change; a patch that repaints nothing would be a query for nothing."""
+    """Patches on the pixels that may change; a patch that repaints nothing would be a query for
+    nothing.
+    """
     network, images = make_network("tanh").eval(), make_images(1) * 0.4 + 0.3
     mask = torch.zeros(8, 8)
     mask[1, 2] = mask[6, 3] = mask[6, 4] = 1
@@ -77,7 +84,9 @@ def test_square_asks_for_a_new_point_each_time(norm, make_network, make_images):
     for allowed in (None, mask):
         seen.clear()
         labels = network(images).argmax(1)
-        Square(40)(predictor, images, labels, ThreatModel(norm, 1e-3, mask=allowed), generator=seeded())
+        Square(40)(
+            predictor, images, labels, ThreatModel(norm, 1e-3, mask=allowed), generator=seeded()
+        )
         moved = [not torch.equal(one, other) for one, other in pairwise(seen)]
         assert sum(moved) >= (0.9 if norm == "linf" and allowed is None else 0.3) * len(moved)
 
@@ -85,15 +94,21 @@ def test_square_asks_for_a_new_point_each_time(norm, make_network, make_images):
 def test_square_in_linf_lies_in_the_corners_of_the_ball(make_network, make_images):
     images = make_images(4) * 0.4 + 0.3
     network = make_network("tanh").eval()
-    attacked = Square(60)(network, images, network(images).argmax(1), ThreatModel(eps=0.01), generator=seeded())
+    attacked = Square(60)(
+        network, images, network(images).argmax(1), ThreatModel(eps=0.01), generator=seeded()
+    )
     torch.testing.assert_close((attacked - images).abs(), torch.full_like(images, 0.01))
 
 
 def test_square_in_l2_has_full_length(make_network, make_images):
     images = make_images(4) * 0.4 + 0.3
     network = make_network("tanh").eval()
-    attacked = Square(60)(network, images, network(images).argmax(1), ThreatModel("l2", 0.1), generator=seeded())
-    torch.testing.assert_close((attacked - images).flatten(1).norm(dim=1), torch.full((4,), 0.1).double())
+    attacked = Square(60)(
+        network, images, network(images).argmax(1), ThreatModel("l2", 0.1), generator=seeded()
+    )
+    torch.testing.assert_close(
+        (attacked - images).flatten(1).norm(dim=1), torch.full((4,), 0.1).double()
+    )
 
 
 @pytest.mark.parametrize("rule", ["adam", "steepest"])
@@ -101,8 +116,14 @@ def test_spsa_is_nearly_as_strong_as_the_gradient(rule, norm, trained, blobs):
     images, labels = blobs[0][:32], blobs[1][:32]
     threat = ThreatModel(norm, {"linf": 0.08, "l2": 0.6}[norm])
     guessed, few, known = (
-        threat.fooled(trained(attack(trained, images, labels, threat, generator=seeded())), labels).sum()
-        for attack in (SPSA(samples=64, rule=rule), SPSA(samples=2, rule=rule), cw(random_start=False))
+        threat.fooled(
+            trained(attack(trained, images, labels, threat, generator=seeded())), labels
+        ).sum()
+        for attack in (
+            SPSA(samples=64, rule=rule),
+            SPSA(samples=2, rule=rule),
+            cw(random_start=False),
+        )
     )
     assert 8 < known < 28
     # Adam moves all pixels about equally much, which in l2 is not the steepest way.
@@ -122,7 +143,9 @@ def test_spsa_needs_no_gradient_and_stays_within_the_bounds(make_network, make_i
     labels = network(images).argmax(1)
     mask = torch.zeros(8, 8)
     mask[2:5] = 1
-    attacked = SPSA(steps=3)(steps_only, images, labels, ThreatModel(eps=0.05, mask=mask), generator=seeded())
+    attacked = SPSA(steps=3)(
+        steps_only, images, labels, ThreatModel(eps=0.05, mask=mask), generator=seeded()
+    )
     assert min(low for low, _ in seen) >= 0
     assert max(high for _, high in seen) <= 1
     assert not torch.equal(attacked, images)
@@ -143,7 +166,10 @@ def test_hop_skip_jump_asks_for_decisions_only(norm, target, trained, blobs):
 
     attack = HopSkipJump(steps=3, samples=30)
     threat = ThreatModel(norm, target=target)
-    one, other = (attack(classifier, images, labels, threat, generator=seeded()) for classifier in (trained, decisions))
+    one, other = (
+        attack(classifier, images, labels, threat, generator=seeded())
+        for classifier in (trained, decisions)
+    )
     assert torch.equal(one, other)
     wanted = labels != (-1 if target is None else target)
     assert torch.equal(threat.fooled(trained(one), labels), wanted)
@@ -154,10 +180,12 @@ def test_hop_skip_jump_comes_nearer_with_more_steps(norm, trained, blobs):
     images, labels = blobs[0][:16], blobs[1][:16]
     threat = ThreatModel(norm)
     far, near = (
-        HopSkipJump(steps=steps, samples=50)(trained, images, labels, threat, generator=seeded()) for steps in (1, 8)
+        HopSkipJump(steps=steps, samples=50)(trained, images, labels, threat, generator=seeded())
+        for steps in (1, 8)
     )
     far, near = (threat.measure.size(points - images) for points in (far, near))
-    assert (near <= far + 1e-6).all()  # The first steps are the same; 1e-6: float32 forwards of other batches.
+    # The first steps are the same; 1e-6: float32 forwards of other batches.
+    assert (near <= far + 1e-6).all()
     assert near.mean() < 0.7 * far.mean()
 
 
@@ -173,9 +201,16 @@ def test_hop_skip_jump_ends_when_queries_are_spent(limit, trained, blobs):
 
 def test_settings_that_make_no_attack_are_refused():
     for build in (
-        lambda: Square(0), lambda: Square(share=0.0), lambda: Square(share=1.5), lambda: SPSA(steps=0),
-        lambda: SPSA(samples=0), lambda: SPSA(reach=0.0), lambda: SPSA(rule="none"), lambda: HopSkipJump(steps=0),
-        lambda: HopSkipJump(samples=0), lambda: HopSkipJump(starts=0),
-    ):  # fmt: skip
+        lambda: Square(0),
+        lambda: Square(share=0.0),
+        lambda: Square(share=1.5),
+        lambda: SPSA(steps=0),
+        lambda: SPSA(samples=0),
+        lambda: SPSA(reach=0.0),
+        lambda: SPSA(rule="none"),
+        lambda: HopSkipJump(steps=0),
+        lambda: HopSkipJump(samples=0),
+        lambda: HopSkipJump(starts=0),
+    ):
         with pytest.raises(ThreatModelError):
             build()

@@ -1,4 +1,6 @@
-"""Settings from a recipe: a wrong name or kind is one sentence, and an attack's own errors stay what they are."""
+"""Settings from a recipe: a wrong name or kind is one sentence, and an attack's own errors stay
+what they are.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ def test_a_stream_does_not_depend_on_the_batch(draw):
     assert open_streams(shared, 0, torch.device("cpu")).shape == (0,)
 
 
-@pytest.mark.parametrize(("draw", "mean", "variance"), [(uniforms, 0.5, 1 / 12), (signs, 0, 1), (normals, 0, 1)])
+@pytest.mark.parametrize(
+    ("draw", "mean", "variance"), [(uniforms, 0.5, 1 / 12), (signs, 0, 1), (normals, 0, 1)]
+)
 def test_moments_and_independence(draw, mean, variance):
     streams = torch.arange(3)  # Neighbouring seeds must not show.
     rows = []
@@ -43,4 +45,6 @@ def test_moments_and_independence(draw, mean, variance):
     assert (numbers.var(1) / variance - 1).abs().max() < 5 * (2 / 50_000) ** 0.5
     correlations = torch.corrcoef(numbers) - torch.eye(len(numbers))
     assert correlations.abs().max() < 5 / 50_000**0.5
-    assert torch.corrcoef(torch.stack([numbers[0, :-1], numbers[0, 1:]]))[0, 1].abs() < 5 / 50_000**0.5
+    assert (
+        torch.corrcoef(torch.stack([numbers[0, :-1], numbers[0, 1:]]))[0, 1].abs() < 5 / 50_000**0.5
+    )

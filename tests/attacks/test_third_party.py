@@ -38,15 +38,21 @@ def run(name, trained, blobs, threat, n=24, seed=0, cost=None, **settings):
     """Verified outcome of an attack on the first images."""
     images, labels = (part[:n] for part in blobs)
     generator, attack = torch.Generator().manual_seed(seed), make_attack(name, **settings)
-    return attack_batch(attack, trained, trained, images, labels, threat, generator=generator, cost=cost)
+    return attack_batch(
+        attack, trained, trained, images, labels, threat, generator=generator, cost=cost
+    )
 
 
 BUDGET = [
-    ("torchattacks:PGD", "linf", {"alpha": 0.03}), ("torchattacks:FGSM", "linf", {}),
-    ("torchattacks:PGDL2", "l2", {"alpha": 0.3}), ("torchattacks:Square", "linf", {"n_queries": 50}),
-    ("torchattacks:APGD", "l2", {"steps": 5}), ("foolbox:LinfPGD", "linf", {"steps": 10}),
-    ("foolbox:L2BasicIterativeAttack", "l2", {}), ("foolbox:L1PGD", "l1", {}),
-]  # fmt: skip
+    ("torchattacks:PGD", "linf", {"alpha": 0.03}),
+    ("torchattacks:FGSM", "linf", {}),
+    ("torchattacks:PGDL2", "l2", {"alpha": 0.3}),
+    ("torchattacks:Square", "linf", {"n_queries": 50}),
+    ("torchattacks:APGD", "l2", {"steps": 5}),
+    ("foolbox:LinfPGD", "linf", {"steps": 10}),
+    ("foolbox:L2BasicIterativeAttack", "l2", {}),
+    ("foolbox:L1PGD", "l1", {}),
+]
 RADIUS = {"linf": 0.15, "l2": 1.0, "l1": 8.0}
 
 
@@ -63,7 +69,9 @@ def test_it_keeps_to_the_radius_of_the_threat(name, norm, settings, trained, blo
 
 
 @with_peers
-@pytest.mark.parametrize("name", ["torchattacks:DeepFool", "foolbox:L2DeepFoolAttack", "foolbox:LInfFMNAttack"])
+@pytest.mark.parametrize(
+    "name", ["torchattacks:DeepFool", "foolbox:L2DeepFoolAttack", "foolbox:LInfFMNAttack"]
+)
 def test_without_a_radius_it_is_minimal(name, trained, blobs):
     assert is_minimal(name)
     norm = "linf" if "Inf" in name else "l2"
@@ -80,7 +88,9 @@ def test_it_finds_what_the_library_finds_by_itself(trained, blobs):
     images, labels = blobs[0][:24], blobs[1][:24]
     settings = {"alpha": 0.02, "steps": 4, "random_start": False}
     threat = ThreatModel("linf", 0.07)
-    found = make_attack("torchattacks:PGD", **settings)(trained, images, labels, threat, generator=torch.Generator())
+    found = make_attack("torchattacks:PGD", **settings)(
+        trained, images, labels, threat, generator=torch.Generator()
+    )
     assert torch.equal(found, torchattacks.PGD(trained, eps=0.07, **settings)(images, labels))
 
 
@@ -109,7 +119,9 @@ def test_the_generator_decides_and_nothing_global_moves(name, trained, blobs):
     ],
     ids=str,
 )
-def test_a_spent_budget_breaks_it_off_and_leaves_the_images(name, threat, settings, limits, trained, blobs):
+def test_a_spent_budget_breaks_it_off_and_leaves_the_images(
+    name, threat, settings, limits, trained, blobs
+):
     cost = AttackCost(24, limits)
     done = run(name, trained, blobs, threat, cost=cost, **settings)
     assert cost.cut_short
@@ -117,7 +129,9 @@ def test_a_spent_budget_breaks_it_off_and_leaves_the_images(name, threat, settin
     assert cost.gradients <= 24 * (limits.gradients or torch.inf)
     assert cost.forwards <= 24 * (limits.forwards or torch.inf)
     ample = AttackCost(24, Limits(seconds=60, gradients=10**6, forwards=10**6))
-    whole, free = (run(name, trained, blobs, threat, cost=cost, **settings) for cost in (ample, None))
+    whole, free = (
+        run(name, trained, blobs, threat, cost=cost, **settings) for cost in (ample, None)
+    )
     assert not ample.cut_short
     assert torch.equal(whole.images, free.images)
     assert not torch.equal(whole.images, done.images)
@@ -138,10 +152,16 @@ def test_a_network_keeps_its_flags(name, make_network, make_images):
     network, images = make_network("batch_norm"), make_images(4)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     make_attack(name, steps=2)(
-        network, images, torch.zeros(4, dtype=torch.long), ThreatModel("linf", 0.1), generator=torch.Generator()
+        network,
+        images,
+        torch.zeros(4, dtype=torch.long),
+        ThreatModel("linf", 0.1),
+        generator=torch.Generator(),
     )
     assert all(module.training for module in network.modules())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+    assert all(
+        parameter.requires_grad and parameter.grad is None for parameter in network.parameters()
+    )
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
@@ -172,7 +192,11 @@ def test_what_a_library_cannot_do_is_said(name, threat, message, trained, blobs)
         ("torchattacks:PDG", {}, "torchattacks has no attack 'PDG'. Did you mean 'PGD'?"),
         ("foolbox:LinfPDG", {}, "foolbox has no attack 'LinfPDG'. Did you mean 'LinfPGD'?"),
         ("foolbox:PyTorchModel", {}, "foolbox has no attack"),
-        ("torchattacks:PGD", {"step": 3}, "Attack 'torchattacks:PGD' has no setting 'step'. Did you mean 'steps'?"),
+        (
+            "torchattacks:PGD",
+            {"step": 3},
+            "Attack 'torchattacks:PGD' has no setting 'step'. Did you mean 'steps'?",
+        ),
         ("foolbox:LinfPGD", {"stepps": 3}, "Did you mean 'steps'?"),
         ("torchattacks:PGD", {"eps": 0.1}, "takes 'eps' from the threat"),
         ("torchattacks:LGV", {}, "has no default for trainloader"),
@@ -188,7 +212,9 @@ def test_a_library_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     with pytest.raises(SettingsError, match="pip install torchattacks"):
         make_attack("torchattacks:PGD")
-    with pytest.raises(SettingsError, match=r"'torchatacks' cannot be imported.*Did you mean 'torchattacks'"):
+    with pytest.raises(
+        SettingsError, match=r"'torchatacks' cannot be imported.*Did you mean 'torchattacks'"
+    ):
         make_attack("torchatacks:PGD")
 
 
@@ -264,9 +290,14 @@ def test_an_evaluation_refuses_at_once_what_they_cannot_do(settings, message):
 @with_peers
 def test_a_whole_evaluation_with_peers(tiny_run, tiny_cohort, tmp_path, tiny_networks):
     settings = {
-        "attacks": ("pgd", "torchattacks:PGD", "foolbox:LinfPGD", "torchattacks:CW"), "precision": "fp32", "limit": 6,
-        "options": {"torchattacks:PGD": {"steps": 3, "alpha": 0.02}, "torchattacks:CW": {"steps": 5}},
-    }  # fmt: skip
+        "attacks": ("pgd", "torchattacks:PGD", "foolbox:LinfPGD", "torchattacks:CW"),
+        "precision": "fp32",
+        "limit": 6,
+        "options": {
+            "torchattacks:PGD": {"steps": 3, "alpha": 0.02},
+            "torchattacks:CW": {"steps": 5},
+        },
+    }
     result = evaluate(tiny_run, tiny_cohort, tmp_path / "result", **settings)
     for name in ("torchattacks:PGD", "foolbox:LinfPGD", "torchattacks:CW"):
         rows = rows_of(read_outcomes(tmp_path / "result"), name)

@@ -31,12 +31,20 @@ def test_resize_and_pad_is_interpolation_put_at_a_place(shape, make_images):
     sizes = set()
     for image, out, number in zip(images[resized], found[resized], numbers[resized], strict=True):
         small = [int(size * 0.5) for size in shape]
-        sides = [least + int(number[1] * (size - least + 1)) for least, size in zip(small, shape, strict=True)]
+        sides = [
+            least + int(number[1] * (size - least + 1))
+            for least, size in zip(small, shape, strict=True)
+        ]
         mode = "bilinear" if len(shape) == 2 else "trilinear"
         copy = F.interpolate(image[None], size=sides, mode=mode, align_corners=False)[0]
         expected = torch.full_like(image, 0.25)
-        corners = [int(u * (size - side + 1)) for u, size, side in zip(number[2:], shape, sides, strict=True)]
-        where = tuple(slice(corner, corner + side) for corner, side in zip(corners, sides, strict=True))
+        corners = [
+            int(u * (size - side + 1))
+            for u, size, side in zip(number[2:], shape, sides, strict=True)
+        ]
+        where = tuple(
+            slice(corner, corner + side) for corner, side in zip(corners, sides, strict=True)
+        )
         expected[(slice(None), *where)] = copy
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
         sizes.add(tuple(sides))
@@ -62,7 +70,9 @@ def test_smoothing_is_one_convolution_with_the_product_of_gaussians(axes):
 
 
 def test_success_is_judged_at_the_point_and_not_through_its_smaller_copy(counting, make_images):
-    """Only copies on a black ground fool; an image judged through them would leave at the first step."""
+    """Only copies on a black ground fool; an image judged through them would leave at the first
+    step.
+    """
 
     class Framed(nn.Module):
         def forward(self, images):
@@ -72,7 +82,9 @@ def test_success_is_judged_at_the_point_and_not_through_its_smaller_copy(countin
     images = 0.5 * make_images(3) + 0.4
     counted = counting(Framed())
     attack = di_fgsm(steps=3, diversity=1.0, smallest=0.3, stop_when_fooled=True)
-    attack(counted, images, torch.zeros(3, dtype=torch.long), ThreatModel(eps=0.01), generator=seeded())
+    attack(
+        counted, images, torch.zeros(3, dtype=torch.long), ThreatModel(eps=0.01), generator=seeded()
+    )
     assert (counted.gradients, counted.forwards) == (9, 21)
 
 
@@ -81,7 +93,9 @@ def test_they_are_at_least_as_strong_as_one_step(norm, trained, blobs):
     threat = ThreatModel(norm, EPS[norm])
 
     def fooled(attack, threat=threat):
-        return threat.fooled(trained(attack(trained, images, labels, threat, generator=seeded())), labels).sum()
+        return threat.fooled(
+            trained(attack(trained, images, labels, threat, generator=seeded())), labels
+        ).sum()
 
     one = fooled(fgsm())
     assert 20 < one < 120
@@ -96,9 +110,13 @@ def test_each_setting_matters(make_network, make_images):
     network, images = make_network("tanh").eval(), make_images(4)
     labels, threat = network(images).argmax(1), ThreatModel(eps=0.3)
     attacks = [
-        Transfer(), Transfer(decay=0.0), ni_fgsm(), di_fgsm(decay=1.0, diversity=1.0, smallest=0.5),
-        ti_fgsm(decay=1.0, kernel=5), vmi_fgsm(reach=5.0),
-    ]  # fmt: skip
+        Transfer(),
+        Transfer(decay=0.0),
+        ni_fgsm(),
+        di_fgsm(decay=1.0, diversity=1.0, smallest=0.5),
+        ti_fgsm(decay=1.0, kernel=5),
+        vmi_fgsm(reach=5.0),
+    ]
     found = [attack(network, images, labels, threat, generator=seeded()) for attack in attacks]
     for i, one in enumerate(found):
         assert not any(torch.equal(one, other) for other in found[:i])
@@ -106,9 +124,15 @@ def test_each_setting_matters(make_network, make_images):
 
 def test_settings_that_make_no_attack_are_refused():
     for settings in (
-        {"steps": 0}, {"step_size": 0.0}, {"decay": -1.0}, {"diversity": 1.5}, {"smallest": 0.0}, {"kernel": 4},
-        {"neighbours": -1}, {"reach": 0.0},
-    ):  # fmt: skip
+        {"steps": 0},
+        {"step_size": 0.0},
+        {"decay": -1.0},
+        {"diversity": 1.5},
+        {"smallest": 0.0},
+        {"kernel": 4},
+        {"neighbours": -1},
+        {"reach": 0.0},
+    ):
         with pytest.raises(ThreatModelError):
             Transfer(**settings)
     with pytest.raises(ThreatModelError):

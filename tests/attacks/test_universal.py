@@ -23,7 +23,11 @@ def test_it_fools_images_that_it_has_not_seen(norm, trained, blobs):
     change = learn_universal(trained, images[:64], labels[:64], threat, generator=seeded())
     assert change.shape == (1, 1, 12, 12)
     assert threat.measure.size(change) <= EPS[norm] + 1e-6
-    fooled = threat.fooled(trained(add_universal(change, images[64:], threat)), labels[64:]).float().mean()
+    fooled = (
+        threat.fooled(trained(add_universal(change, images[64:], threat)), labels[64:])
+        .float()
+        .mean()
+    )
     noise = random_points(images[64:], threat, list(range(64)))
     assert fooled > threat.fooled(trained(noise), labels[64:]).float().mean() + 0.15
 
@@ -32,7 +36,10 @@ def test_every_image_gets_the_same_change(norm, make_network, make_images):
     network, images = make_network("tanh"), 0.4 * make_images(6) + 0.3
     labels = network.eval()(images).argmax(1)
     threat = ThreatModel(norm, 0.05)
-    delta = Universal(epochs=2, batch_size=4)(network, images, labels, threat, generator=seeded()) - images
+    delta = (
+        Universal(epochs=2, batch_size=4)(network, images, labels, threat, generator=seeded())
+        - images
+    )
     torch.testing.assert_close(delta, delta[:1].expand_as(delta), rtol=0, atol=1e-12)
     assert threat.measure.size(delta).min() > 0.01
 
@@ -58,7 +65,9 @@ def test_towards_a_target(trained, blobs):
 def test_an_image_that_is_lost_beyond_the_clip_counts_no_more(make_network, make_images):
     network, images = make_network("tanh").eval(), make_images(3)
     labels, threat = network(images).argmax(1), ThreatModel(eps=0.05)
-    change = learn_universal(network, images, labels, threat, attack=Universal(clip=-1e3), generator=seeded())
+    change = learn_universal(
+        network, images, labels, threat, attack=Universal(clip=-1e3), generator=seeded()
+    )
     assert not change.any()
 
 
@@ -75,7 +84,9 @@ def test_it_ends_when_queries_are_spent(trained, blobs):
             return self.asked >= 3
 
     metered = Metered()
-    Universal(epochs=9, batch_size=2)(metered, blobs[0][:8], blobs[1][:8], ThreatModel(eps=0.1), generator=seeded())
+    Universal(epochs=9, batch_size=2)(
+        metered, blobs[0][:8], blobs[1][:8], ThreatModel(eps=0.1), generator=seeded()
+    )
     assert metered.asked == 3
 
 

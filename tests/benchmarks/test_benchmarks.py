@@ -50,7 +50,10 @@ def lasting(clock, order, name, seconds, **others):
 
 def test_contenders_take_turns_in_rotating_order(clock):
     order = []
-    entries = [lasting(clock, order, name, seconds) for name, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0))]
+    entries = [
+        lasting(clock, order, name, seconds)
+        for name, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0))
+    ]
     finishes = race(entries, rounds=3)
     assert "".join(order) == "abc" + "abc" + "bca" + "cab"
     assert finishes["b"].seconds == {0: 2.0, 1: 2.0, 2: 2.0}
@@ -70,7 +73,9 @@ def test_preparation_is_not_timed(clock):
 
 def test_a_slow_contender_may_run_fewer_rounds(clock):
     order = []
-    finishes = race([lasting(clock, order, "a", 1.0), lasting(clock, order, "b", 5.0, rounds=1)], rounds=3)
+    finishes = race(
+        [lasting(clock, order, "a", 1.0), lasting(clock, order, "b", 5.0, rounds=1)], rounds=3
+    )
     assert finishes["b"].seconds == {0: 5.0}
     assert ratio(finishes["b"], finishes["a"]) == (5.0, 5.0, 5.0)
 
@@ -93,13 +98,16 @@ def test_the_error_of_a_peer_is_a_result_and_ours_is_not():
 
 @pytest.fixture
 def setting(trained, blobs):
-    classifier = Classifier(trained, ClassifierSpec(backbone="custom", classes=CLASSES, size=12, mean=0.0, std=1.0))
+    classifier = Classifier(
+        trained, ClassifierSpec(backbone="custom", classes=CLASSES, size=12, mean=0.0, std=1.0)
+    )
     return Setting(classifier, blobs[0][:40], blobs[1][:40], eps=0.1, batch=16)
 
 
 def test_ours_leave_nothing_standing_that_stays_to_the_end(setting):
     quick, slow = (
-        standing(setting.own(), run(setting.own())[0], setting.eps) for run in (ours_pgd, ours_pgd_to_the_end)
+        standing(setting.own(), run(setting.own())[0], setting.eps)
+        for run in (ours_pgd, ours_pgd_to_the_end)
     )
     assert (quick == slow).float().mean() > 0.95  # bf16 may see a step otherwise.
     assert 0.05 < quick.float().mean() < 0.95
@@ -118,7 +126,11 @@ def test_points_outside_the_ball_count_for_nothing(setting):
     far = (1 - setting.images).clamp(0, 1)
     clean = standing(setting, setting.images, 0.0)
     facts = judge_budget(setting, {OURS: [setting.images], "cheat": [far]})
-    assert facts["cheat"]["accuracy"] == facts[OURS]["accuracy"] == pytest.approx(clean.float().mean().item(), abs=1e-4)
+    assert (
+        facts["cheat"]["accuracy"]
+        == facts[OURS]["accuracy"]
+        == pytest.approx(clean.float().mean().item(), abs=1e-4)
+    )
     within = judge_distance(setting, {OURS: [setting.images], "cheat": [far]})
     assert within["cheat"]["accuracy"] < within["cheat"]["accuracy_within_eps"]
     assert within["cheat"]["mean_l2"] is None  # Nobody but the cheat fools anything.
@@ -151,7 +163,9 @@ from benchmarks.memory import peak_mib
 print(peak_mib())
 held = numpy.ones(25 << 20)
 print(peak_mib())"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     before, after = map(float, ran.stdout.split())
     assert after - before == pytest.approx(200, abs=20)
     assert peak_mib() > len(ballast) / 2**20
@@ -161,7 +175,14 @@ def test_results_of_another_machine_are_not_joined(tmp_path):
     facts = {"eps": 0.04}
     results = open_results(tmp_path, facts)
     row = {"contender": OURS, "median_seconds": 1.5, "seconds": [1.0, 2.0], "accuracy": [0.5, 0.25]}
-    record = {"title": "T", "setting": facts, "rows": [row], "ratios": [], "missing": ["foolbox"], "failed": {"x": "E"}}
+    record = {
+        "title": "T",
+        "setting": facts,
+        "rows": [row],
+        "ratios": [],
+        "missing": ["foolbox"],
+        "failed": {"x": "E"},
+    }
     add_task(tmp_path, results, "first", record)
     assert open_results(tmp_path, facts)["tasks"]["first"]["title"] == "T"
     page = page_of(results)

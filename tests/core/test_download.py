@@ -81,9 +81,12 @@ def test_a_file_arrives_whole_and_is_not_fetched_twice(server: Server, tmp_path:
     calls: list[tuple[int, int | None]] = []
     for _ in range(2):
         path = fetch(
-            f"{server.url}/a", tmp_path / "new" / "a", sha256=hashlib.sha256(CONTENT).hexdigest()[:8],
-            size=len(CONTENT), progress=lambda *call: calls.append(call),
-        )  # fmt: skip
+            f"{server.url}/a",
+            tmp_path / "new" / "a",
+            sha256=hashlib.sha256(CONTENT).hexdigest()[:8],
+            size=len(CONTENT),
+            progress=lambda *call: calls.append(call),
+        )
     assert path.read_bytes() == CONTENT
     assert len(server.asked) == 1
     assert calls[-1] == (len(CONTENT), len(CONTENT))
@@ -116,7 +119,9 @@ def test_a_part_that_is_already_whole_needs_no_more_bytes(server: Server, tmp_pa
 
 
 @pytest.mark.parametrize("wrong", [{"md5": "0" * 32}, {"sha256": "0" * 8}, {"size": 5}])
-def test_another_file_than_expected_is_refused_and_removed(server: Server, tmp_path: Path, wrong: dict) -> None:
+def test_another_file_than_expected_is_refused_and_removed(
+    server: Server, tmp_path: Path, wrong: dict
+) -> None:
     server.files["/a"] = CONTENT
     with pytest.raises(DownloadError, match="is not the expected file"):
         fetch(f"{server.url}/a", tmp_path / "a", **wrong)
@@ -137,14 +142,24 @@ def test_offline_and_not_found_are_said_plainly(server: Server, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-RELEASE = {"part1.zip": CONTENT, "part2.zip": CONTENT[::-1], "cvind.mat": b"folds", "README.txt": b"words"}
+RELEASE = {
+    "part1.zip": CONTENT,
+    "part2.zip": CONTENT[::-1],
+    "cvind.mat": b"folds",
+    "README.txt": b"words",
+}
 
 
 def publish(server: Server) -> str:
     """The release, and the API that describes it."""
     server.files |= {f"/files/{name}": content for name, content in RELEASE.items()}
     listed = [
-        {"name": name, "download_url": f"{server.url}/files/{name}", "size": len(content), "computed_md5": md5(content)}
+        {
+            "name": name,
+            "download_url": f"{server.url}/files/{name}",
+            "size": len(content),
+            "computed_md5": md5(content),
+        }
         for name, content in RELEASE.items()
     ]
     server.files["/article"] = json.dumps({"files": listed}).encode()
@@ -155,7 +170,9 @@ def test_the_release_is_what_the_api_lists(server: Server, tmp_path: Path) -> No
     article = publish(server)
     calls: dict[str, tuple[int, int | None]] = {}
     out = download_release(
-        tmp_path / "release", article=article, progress=lambda name, *bytes_: calls.__setitem__(name, bytes_)
+        tmp_path / "release",
+        article=article,
+        progress=lambda name, *bytes_: calls.__setitem__(name, bytes_),
     )
     assert {file.name: file.read_bytes() for file in out.iterdir()} == {
         name: content for name, content in RELEASE.items() if name != "README.txt"
@@ -166,12 +183,17 @@ def test_the_release_is_what_the_api_lists(server: Server, tmp_path: Path) -> No
 
 def test_an_interrupted_release_goes_on(server: Server, tmp_path: Path) -> None:
     article = publish(server)
-    server.cut = [10**9, 10**9, 5000]  # The article and the first zip arrive, the second zip breaks off.
+    # The article and the first zip arrive, the second zip breaks off.
+    server.cut = [10**9, 10**9, 5000]
     with pytest.raises(DownloadError, match=r"part2\.zip broke off after 5000"):
         download_release(tmp_path, article=article)
     server.asked.clear()
     download_release(tmp_path, article=article)
-    assert server.asked == [("/article", None), ("/files/part2.zip", "bytes=5000-"), ("/files/cvind.mat", None)]
+    assert server.asked == [
+        ("/article", None),
+        ("/files/part2.zip", "bytes=5000-"),
+        ("/files/cvind.mat", None),
+    ]
     assert (tmp_path / "part2.zip").read_bytes() == RELEASE["part2.zip"]
 
 
@@ -182,7 +204,9 @@ def test_a_file_other_than_the_api_promised_is_refused(server: Server, tmp_path:
         download_release(tmp_path, article=article)
 
 
-@pytest.mark.parametrize("answer", [None, b"<html>403</html>", b"[]", b'{"files": [{"name": "x.zip"}]}'])
+@pytest.mark.parametrize(
+    "answer", [None, b"<html>403</html>", b"[]", b'{"files": [{"name": "x.zip"}]}']
+)
 def test_without_a_usable_api_the_known_files_are_asked_for(
     server: Server, tmp_path: Path, answer: bytes | None
 ) -> None:

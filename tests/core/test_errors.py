@@ -6,7 +6,11 @@ from robustmri.core import errors
 
 
 def test_every_error_is_one_that_the_command_line_prints():
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+    kinds = [
+        kind
+        for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if kind.__module__ == errors.__name__
+    ]
     assert len(kinds) > 5
     assert all(issubclass(kind, errors.RobustMRIError) for kind in kinds)
     assert all(kind.__doc__ for kind in kinds)

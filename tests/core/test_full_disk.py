@@ -1,4 +1,6 @@
-"""A disk that is full: said in one line, nothing half-written, and once there is room the same command goes on."""
+"""A disk that is full: said in one line, nothing half-written, and once there is room the same
+command goes on.
+"""
 
 from __future__ import annotations
 
@@ -50,21 +52,41 @@ def full_after(monkeypatch):
     return limit
 
 
-# The files of each verb, in their order. prepare: head, split. train: settings, then state and log of two epochs.
-# evaluate: settings, two shards for each of the clean slices and FGSM, table, pictures, result.
-PLACES = [(verb, n) for verb, files in (("prepare", 2), ("train", 5), ("evaluate", 8)) for n in range(files)]
+# The files of each verb, in their order. prepare: head, split. train: settings, then state and log
+# of two epochs. evaluate: settings, two shards for each of the clean slices and FGSM, table,
+# pictures, result.
+PLACES = [
+    (verb, n)
+    for verb, files in (("prepare", 2), ("train", 5), ("evaluate", 8))
+    for n in range(files)
+]
 
 
 @pytest.mark.parametrize(("verb", "files"), PLACES)
 def test_wherever_it_happens(
-    verb, files, full_after, monkeypatch, tiny_scans, tiny_cohort, tiny_run, use_tiny_networks, tmp_path
+    verb,
+    files,
+    full_after,
+    monkeypatch,
+    tiny_scans,
+    tiny_cohort,
+    tiny_run,
+    use_tiny_networks,
+    tmp_path,
 ):
     use_tiny_networks(monkeypatch)
     act = verbs(tmp_path, tiny_scans, tiny_cohort, tiny_run)[verb]
     full_after(files)
-    with pytest.raises(RobustMRIError, match=r"The disk that holds .* is full; .*Free some space and run it again"):
+    with pytest.raises(
+        RobustMRIError, match=r"The disk that holds .* is full; .*Free some space and run it again"
+    ):
         act()
-    finished = tmp_path / {"prepare": "cohort", "train": "run/checkpoint", "evaluate": "result/robustness.json"}[verb]
+    finished = (
+        tmp_path
+        / {"prepare": "cohort", "train": "run/checkpoint", "evaluate": "result/robustness.json"}[
+            verb
+        ]
+    )
     assert not finished.exists()
     assert list(tmp_path.rglob("*.partial")) == []
     full_after(99)
@@ -72,7 +94,9 @@ def test_wherever_it_happens(
     assert finished.exists()
 
 
-def test_the_count_above_is_right(full_after, tiny_scans, tiny_cohort, tiny_run, tiny_networks, tmp_path):
+def test_the_count_above_is_right(
+    full_after, tiny_scans, tiny_cohort, tiny_run, tiny_networks, tmp_path
+):
     """With one file more there is room for all."""
     for verb, act in verbs(tmp_path, tiny_scans, tiny_cohort, tiny_run).items():
         full_after(sum(name == verb for name, _ in PLACES))
@@ -80,7 +104,9 @@ def test_the_count_above_is_right(full_after, tiny_scans, tiny_cohort, tiny_run,
 
 
 def test_a_checkpoint_is_written_by_python_itself(tiny_run, tiny_networks, tmp_path, monkeypatch):
-    """The writer of safetensors raises an error of its own kind, which does not say that the disk is full."""
+    """The writer of safetensors raises an error of its own kind, which does not say that the disk
+    is full.
+    """
     classifier, _ = load_checkpoint(tiny_run)
 
     write = Path.write_bytes
@@ -96,7 +122,8 @@ def test_a_checkpoint_is_written_by_python_itself(tiny_run, tiny_networks, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-# Runs where nobody else sees what it mounts: each verb on a small disk of its own, then again with room.
+# Runs where nobody else sees what it mounts: each verb on a small disk of its own, then again with
+# room.
 SCRIPT = """
 import contextlib, io, json, pathlib, subprocess, sys
 sys.path.insert(0, {tests!r})
@@ -118,7 +145,9 @@ for name, (size, words) in json.loads({jobs!r}).items():
                 status = 0
             except SystemExit as end:
                 status = end.code or 0
-        files = sorted(path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.is_file())
+        files = sorted(
+            path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.is_file()
+        )
         told[name].append([status, said.getvalue(), files])
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
     subprocess.run(["umount", disk], check=True)
@@ -131,19 +160,30 @@ def test_on_a_disk_that_is_really_full(tiny_scans, tiny_cohort, tiny_run, tmp_pa
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = [*alone, "mount", "-t", "tmpfs", "none", disk]
-    if not shutil.which("unshare") or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
         pytest.skip("needs to mount a disk of its own")
     fast = ["--epochs", "2", "--set", "train.batch_size=16", "--set", "train.precision=fp32"]
     jobs = {
         "prepare": ("96k", ["prepare", str(tiny_scans), "--out", f"{disk}/cohort", "--size", "32"]),
         "train": ("24k", ["train", str(tiny_cohort), "--out", f"{disk}/run", *fast]),
-        "evaluate": ("48k", ["evaluate", str(tiny_run), str(tiny_cohort), "--out", f"{disk}/result"]),
+        "evaluate": (
+            "48k",
+            ["evaluate", str(tiny_run), str(tiny_cohort), "--out", f"{disk}/result"],
+        ),
     }
-    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), disk=str(disk), jobs=json.dumps(jobs))
+    script = SCRIPT.format(
+        tests=str(Path(__file__).parents[1]), disk=str(disk), jobs=json.dumps(jobs)
+    )
     done = subprocess.run(
-        [*alone, sys.executable, "-c", script], capture_output=True, text=True, check=False,
+        [*alone, sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     whole = {

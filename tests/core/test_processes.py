@@ -1,4 +1,6 @@
-"""Several processes on one job: the weights and the outcomes of one, and nothing lost with one of them."""
+"""Several processes on one job: the weights and the outcomes of one, and nothing lost with one of
+them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,13 @@ def free_port():
 
 def environment(rank):
     """What torchrun gives each of two processes on one machine."""
-    said = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "TORCHELASTIC_RUN_ID": "test"}
+    said = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+        "TORCHELASTIC_RUN_ID": "test",
+    }
     return {name: str(value) for name, value in said.items()}
 
 
@@ -44,10 +52,13 @@ def together(tiny_run, tiny_cohort, tmp_path_factory):
     started = [
         subprocess.Popen(
             [sys.executable, TESTS / "two_processes.py", folder, tiny_run, tiny_cohort],
-            env={**common, **environment(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**common, **environment(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     said = [process.communicate(timeout=200) for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     assert [out for out, _ in said] == ["0 2\n", "1 2\n"]
@@ -61,10 +72,12 @@ def weights(path):
 @pytest.mark.parametrize("name", [name for name in TRAININGS if name != "batch-norm"])
 def test_two_processes_give_the_weights_of_one(together, tmp_path, name):
     train(name, tmp_path)
-    alone, shared = (weights(folder / name / STATE)["classifier"] for folder in (tmp_path, together))
+    alone, shared = (
+        weights(folder / name / STATE)["classifier"] for folder in (tmp_path, together)
+    )
     before = fresh(name).state_dict()
-    # Sums in another order. Where attacks step by the sign of a gradient, that flips it here and there; other images or
-    # other random starts give 0.3.
+    # Sums in another order. Where attacks step by the sign of a gradient, that flips it here and
+    # there; other images or other random starts give 0.3.
     rounding = 1e-4 if name == "standard" else 5e-3
     for key, value in alone.items():
         way = (value - before[key]).norm()
@@ -80,16 +93,25 @@ def test_both_processes_end_with_the_same(together, name):
     assert all(torch.isfinite(value).all() for value in one.values())
 
 
-def test_two_processes_have_the_outcomes_of_one(together, tiny_run, tiny_cohort, tmp_path, tiny_networks):
+def test_two_processes_have_the_outcomes_of_one(
+    together, tiny_run, tiny_cohort, tmp_path, tiny_networks
+):
     evaluate(tiny_run, tiny_cohort, tmp_path / "result", **ATTACKS)
-    alone, shared = (pq.read_table(folder / "result" / "outcomes.parquet") for folder in (tmp_path, together))
+    alone, shared = (
+        pq.read_table(folder / "result" / "outcomes.parquet") for folder in (tmp_path, together)
+    )
     assert shared.equals(alone)
     names = ["examples.npz", "outcomes.parquet", "robustness.json", "settings.json"]
     assert sorted(path.name for path in (together / "result").iterdir()) == names
 
 
 def test_a_process_alone_is_the_first():
-    assert (processes.rank(), processes.size(), processes.process_name(), processes.is_main_process()) == (
+    assert (
+        processes.rank(),
+        processes.size(),
+        processes.process_name(),
+        processes.is_main_process(),
+    ) == (
         0,
         1,
         "0",
@@ -103,11 +125,14 @@ def test_a_process_alone_is_the_first():
 @pytest.mark.parametrize(
     ("said", "number"),
     [
-        ({"RANK": "0", "LOCAL_RANK": "0"}, "0"), ({"RANK": "4", "LOCAL_RANK": "0"}, "4"), ({"SLURM_PROCID": "3"}, "3"),
-        ({"LOCAL_RANK": "1"}, "1"), ({"NODE_RANK": "1"}, "0 of machine 1"),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, "0"),
+        ({"RANK": "4", "LOCAL_RANK": "0"}, "4"),
+        ({"SLURM_PROCID": "3"}, "3"),
+        ({"LOCAL_RANK": "1"}, "1"),
+        ({"NODE_RANK": "1"}, "0 of machine 1"),
         ({"NODE_RANK": "0", "LOCAL_RANK": "0"}, "0"),
     ],
-)  # fmt: skip
+)
 def test_launchers_say_who_speaks(monkeypatch, said, number):
     for name, value in said.items():
         monkeypatch.setenv(name, value)
@@ -138,7 +163,8 @@ def test_a_number_that_a_launcher_does_not_have_is_refused(monkeypatch):
         launch(3)
 
 
-# The command line with the small network. On demand its second process is killed when the first step has been taken.
+# The command line with the small network. On demand its second process is killed when the first
+# step has been taken.
 TINY = f"""
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
@@ -162,24 +188,48 @@ main()
 def test_devices_on_the_command_line_and_one_that_is_killed(tiny_cohort, tmp_path):
     (tmp_path / "tiny_cli.py").write_text(TINY)
     words = (
-        "harden", "scratch", tiny_cohort, "--out", tmp_path / "run", "--devices", 2, "--epochs", 2,
-        "--set", "harden.batch_size=32", "--set", "harden.attack_steps=1", "--set", "harden.precision=fp32",
-    )  # fmt: skip
+        "harden",
+        "scratch",
+        tiny_cohort,
+        "--out",
+        tmp_path / "run",
+        "--devices",
+        2,
+        "--epochs",
+        2,
+        "--set",
+        "harden.batch_size=32",
+        "--set",
+        "harden.attack_steps=1",
+        "--set",
+        "harden.precision=fp32",
+    )
 
     def run(**more):
         command = [sys.executable, str(tmp_path / "tiny_cli.py"), *map(str, words)]
-        return subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True, timeout=200)
+        return subprocess.run(
+            command, env={**os.environ, **more}, capture_output=True, text=True, timeout=200
+        )
 
     cut = run(DIE="1")
-    # Two steps an epoch: the second process dies in the second epoch. The first one says so, if it is not killed too.
+    # Two steps an epoch: the second process dies in the second epoch. The first one says so, if it
+    # is not killed too.
     assert cut.returncode in (1, -signal.SIGKILL)
     assert "Traceback" not in cut.stderr
     assert cut.returncode < 0 or "process 0 of 2 has lost another one" in cut.stderr
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["epochs.csv", STATE, "settings.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "epochs.csv",
+        STATE,
+        "settings.json",
+    ]
     done = run()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("kept epoch") == 1, "the first process alone speaks"
     assert done.stderr.count("training: 4/4") == 1
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoint",
+        "epochs.csv",
+        "settings.json",
+    ]
     assert len((tmp_path / "run" / "epochs.csv").read_text().splitlines()) == 3
     assert read_checkpoint(tmp_path / "run").training["devices"] == 2

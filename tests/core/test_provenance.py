@@ -7,7 +7,14 @@ import json
 import pytest
 
 from robustmri.core.errors import DataError, RobustMRIError
-from robustmri.core.files import atomic_file, atomic_folder, fingerprint, read_json, sha256_of, write_json
+from robustmri.core.files import (
+    atomic_file,
+    atomic_folder,
+    fingerprint,
+    read_json,
+    sha256_of,
+    write_json,
+)
 from robustmri.core.provenance import describe_run
 
 
@@ -125,7 +132,9 @@ def test_fingerprint_tells_values_apart_and_not_orders():
 
 
 def test_a_run_is_described(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/somewhere/bin/robustmri", "train", "/home/anna/cohort", "--out", "runs/a"])
+    monkeypatch.setattr(
+        "sys.argv", ["/somewhere/bin/robustmri", "train", "/home/anna/cohort", "--out", "runs/a"]
+    )
     facts = describe_run(seed=7)
     assert facts["seed"] == 7
     assert facts["command"] == "robustmri train cohort --out runs/a"

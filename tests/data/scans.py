@@ -17,7 +17,9 @@ SHARED = Path(__file__).parents[3] / "shared" / "data" / "t1ce"
 
 
 def draw(patient: int, number: int, size: int = 64) -> np.ndarray:
-    """One slice of a patient, uint8: a coarse random pattern, shifted a little from slice to slice."""
+    """One slice of a patient, uint8: a coarse random pattern, shifted a little from slice to
+    slice.
+    """
     coarse = np.random.default_rng(patient).integers(0, 255, (8, 8)).astype(np.uint8)
     large = np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
     return np.roll(large, number * size // 64, axis=1)
@@ -41,7 +43,11 @@ class SliceList:
 
 
 def slices_of(
-    patients: int = 12, each: int = 4, *, size: int = 64, fold: Callable[[int], int | None] = lambda patient: None
+    patients: int = 12,
+    each: int = 4,
+    *,
+    size: int = 64,
+    fold: Callable[[int], int | None] = lambda patient: None,
 ) -> list[RawSlice | LeftOut]:
     """Slices of `patients` patients, the classes in turn, number of slices `each` to `each` + 2."""
     items: list[RawSlice | LeftOut] = []
@@ -77,7 +83,9 @@ def write_csv_layout(folder: Path, count: int = 6) -> list[dict[str, str]]:
         Image.fromarray(draw(patient, number)).save(folder / "images" / f"{number}.jpg")
         border = " ".join(f"{x + number} {y}" for x, y in OUTLINE)
         values = (str(number), LABELS[patient % 3], f"MR{patient:03d}", border)
-        rows.append(dict(zip(("slice_id", "label", "patient_id", "tumor_border_xy"), values, strict=True)))
+        rows.append(
+            dict(zip(("slice_id", "label", "patient_id", "tumor_border_xy"), values, strict=True))
+        )
     write_rows(folder / "slices.csv", rows)
     return rows
 
@@ -100,7 +108,9 @@ def write_mat(
     rows_first: bool = True,
     leave: tuple[str, ...] = (),
 ) -> None:
-    """One slice as MATLAB v7.3 stores it: transposed, the struct `cjdata`, behind a block of 512 bytes."""
+    """One slice as MATLAB v7.3 stores it: transposed, the struct `cjdata`, behind a block of 512
+    bytes.
+    """
     canvas = Image.new("L", grey.shape[::-1], 0)
     ImageDraw.Draw(canvas).polygon(outline, fill=1)
     pairs = [(y, x) if rows_first else (x, y) for x, y in outline]
@@ -126,7 +136,12 @@ def write_release(csv_folder: Path, out: Path, rows: list[dict[str, str]]) -> No
     """The slices of a CSV folder, as the figshare release would hold them."""
     out.mkdir()
     for row in rows:
-        grey = np.asarray(Image.open(csv_folder / "images" / f"{row['slice_id']}.jpg")).astype(np.int16) * 16
+        grey = (
+            np.asarray(Image.open(csv_folder / "images" / f"{row['slice_id']}.jpg")).astype(
+                np.int16
+            )
+            * 16
+        )
         values = [float(value) for value in row["tumor_border_xy"].split()]
         outline = list(zip(values[0::2], values[1::2], strict=True))
         write_mat(

@@ -33,7 +33,11 @@ def test_a_cohort_holds_what_the_source_gave(cohort: Cohort) -> None:
     assert isinstance(cohort.images, np.memmap)
     for case, item in zip(cohort.cases, items, strict=True):
         assert isinstance(item, RawSlice)
-        assert (case.case_id, case.label, case.patient_id) == (item.case_id, item.label, item.patient_id)
+        assert (case.case_id, case.label, case.patient_id) == (
+            item.case_id,
+            item.label,
+            item.patient_id,
+        )
         assert (case.height, case.width, case.plane, case.sha256) == (64, 64, "axial", item.sha256)
         assert cohort.classes[case.class_index] == case.label
         expected = resize(scale(item.image), 32)
@@ -53,7 +57,9 @@ def test_masks_are_resized_with_the_images(cohort: Cohort) -> None:
 
 
 @pytest.mark.parametrize(("columns", "right"), [(5, 1), (6, 2), (7, 2), (9, 2)])
-def test_a_pixel_half_covered_by_the_lesion_belongs_to_it(tmp_path: Path, columns: int, right: int) -> None:
+def test_a_pixel_half_covered_by_the_lesion_belongs_to_it(
+    tmp_path: Path, columns: int, right: int
+) -> None:
     mask = np.zeros((64, 64), dtype=bool)
     mask[:, :columns] = True
     items = [one(case_id="a", mask=mask), one(case_id="b", label="glioma")]
@@ -65,7 +71,10 @@ def test_a_pixel_half_covered_by_the_lesion_belongs_to_it(tmp_path: Path, column
 def test_masks_of_any_width(tmp_path: Path, size: int) -> None:
     mask = np.zeros((size, size), dtype=bool)
     mask[:, -1] = True
-    items = [one(case_id="a", image=draw(1, 0, size), mask=mask), one(case_id="b", label="glioma", mask=None)]
+    items = [
+        one(case_id="a", image=draw(1, 0, size), mask=mask),
+        one(case_id="b", label="glioma", mask=None),
+    ]
     cohort = write_cohort(SliceList(items), tmp_path / "cohort", size=size)
     masks = cohort.masks([0, 1])
     assert masks is not None
@@ -90,7 +99,9 @@ def test_opened_again_it_is_the_same(cohort: Cohort) -> None:
 def test_the_fingerprint_covers_pixels_and_cases(tmp_path: Path) -> None:
     def print_of(name: str, first: RawSlice, **settings: object) -> str:
         items = [first, one(case_id="b", label="glioma", image=draw(5, 0))]
-        return write_cohort(SliceList(items), tmp_path / name, **{"size": 16, **settings}).fingerprint
+        return write_cohort(
+            SliceList(items), tmp_path / name, **{"size": 16, **settings}
+        ).fingerprint
 
     plain = one()
     base = print_of("base", plain)
@@ -117,7 +128,12 @@ def test_other_classes_come_after_the_known_tumours_in_alphabetical_order(tmp_pa
 
 def test_groups_ignore_one_trailing_letter_after_a_digit() -> None:
     ids = ["MR040240", "MR040240B", "MR040240b", "100360", "abc", "P1BC", "B"]
-    assert [group_of(patient) for patient in ids] == ["MR040240"] * 3 + ["100360", "abc", "P1BC", "B"]
+    assert [group_of(patient) for patient in ids] == ["MR040240"] * 3 + [
+        "100360",
+        "abc",
+        "P1BC",
+        "B",
+    ]
 
 
 def test_bad_slices_are_left_out_and_listed(tmp_path: Path) -> None:
@@ -147,7 +163,9 @@ def test_bad_slices_are_left_out_and_listed(tmp_path: Path) -> None:
     assert list(reasons) == list(expected)
     for name, words in expected.items():
         assert words.replace("\\", "") in reasons[name]
-    assert json.loads((cohort.root / "cohort.json").read_text())["left_out"][0]["source"] == "gone.mat"
+    assert (
+        json.loads((cohort.root / "cohort.json").read_text())["left_out"][0]["source"] == "gone.mat"
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +176,9 @@ def test_bad_slices_are_left_out_and_listed(tmp_path: Path) -> None:
         ([one(case_id="a"), one(case_id="b")], r"one class only \(meningioma\)"),
     ],
 )
-def test_a_source_without_a_cohort_in_it_leaves_nothing(tmp_path: Path, items: list[RawSlice], words: str) -> None:
+def test_a_source_without_a_cohort_in_it_leaves_nothing(
+    tmp_path: Path, items: list[RawSlice], words: str
+) -> None:
     with pytest.raises(DataError, match=words):
         write_cohort(SliceList(list(items)), tmp_path / "cohort", size=16)
     assert not list(tmp_path.iterdir())
@@ -176,7 +196,9 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -188,7 +210,9 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, monkeypatch: pyt
 
 def test_a_split_that_fails_leaves_no_cohort(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="fewer than the 3 sets"):
-        write_cohort(SliceList(slices_of(patients=6)), tmp_path / "cohort", size=16, split=make_split)
+        write_cohort(
+            SliceList(slices_of(patients=6)), tmp_path / "cohort", size=16, split=make_split
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -213,7 +237,9 @@ def test_settings_are_checked_first(tmp_path: Path) -> None:
 def test_progress_ends_at_the_number_of_files(tmp_path: Path) -> None:
     calls: list[tuple[int, int | None]] = []
     items = slices_of()
-    write_cohort(SliceList(items), tmp_path / "cohort", size=16, progress=lambda *call: calls.append(call))
+    write_cohort(
+        SliceList(items), tmp_path / "cohort", size=16, progress=lambda *call: calls.append(call)
+    )
     assert [done for done, _ in calls] == list(range(1, len(items) + 1))
     assert {total for _, total in calls} == {len(items)}
 
@@ -225,7 +251,9 @@ def change(path: Path, *, at: int = 1000) -> None:
 
 
 def test_not_a_cohort(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is not a cohort: it has no cohort\.json\. Make one: robustmri prepare"):
+    with pytest.raises(
+        DataError, match=r"is not a cohort: it has no cohort\.json\. Make one: robustmri prepare"
+    ):
         Cohort.open(tmp_path)
 
 

@@ -64,14 +64,17 @@ def test_unknown_rule() -> None:
 @pytest.mark.parametrize(("before", "after"), [(100, 33), (24, 32), (50, 49), (7, 7)])
 def test_resizing_averages_exact_areas(before: int, after: int) -> None:
     image = np.random.default_rng(1).random((before, before)).astype(np.float32)
-    common = np.kron(image, np.ones((after, after), dtype=np.float32))  # A grid that both sizes divide.
+    # A grid that both sizes divide.
+    common = np.kron(image, np.ones((after, after), dtype=np.float32))
     reference = common.reshape(after, before, after, before).mean(axis=(1, 3), dtype=np.float64)
     np.testing.assert_allclose(resize(image, after), reference, atol=1e-6)
 
 
 def test_whole_factor_is_the_block_mean() -> None:
     image = np.random.default_rng(2).random((64, 64)).astype(np.float32)
-    np.testing.assert_allclose(resize(image, 16), image.reshape(16, 4, 16, 4).mean(axis=(1, 3)), atol=1e-6)
+    np.testing.assert_allclose(
+        resize(image, 16), image.reshape(16, 4, 16, 4).mean(axis=(1, 3)), atol=1e-6
+    )
 
 
 def test_the_short_side_is_padded_with_background_and_centred() -> None:

@@ -28,7 +28,9 @@ def test_copies_are_found_through_compression_and_brightness() -> None:
     images = stack(6, 1)
     compressed = np.asarray(Image.fromarray(draw(2, 0, 96)).resize((48, 48)).resize((96, 96)))
     brighter = images[4] // 5 * 4 + 9000
-    pairs = near_duplicates(np.concatenate([images, sixteen(compressed)[None], brighter[None].astype(np.uint16)]))
+    pairs = near_duplicates(
+        np.concatenate([images, sixteen(compressed)[None], brighter[None].astype(np.uint16)])
+    )
     assert pairs == [(2, 6), (4, 7)]
 
 
@@ -54,8 +56,11 @@ def test_stacks_become_groups_even_with_copies_among_them() -> None:
 def test_a_slice_that_no_other_counts_among_its_nearest_stays_alone() -> None:
     rng = np.random.default_rng(0)
     along, across, middle = (np.kron(rng.normal(size=(32, 32)), np.ones((3, 3))) for _ in range(3))
-    angles = [(0.0, 0.4), (-0.18, 0.0), (0.0, 0.0), (0.18, 0.0)]  # The cosine of the angle is the correlation.
-    images = np.stack([30000 + 2000 * (middle + np.tan(a) * along + np.tan(b) * across) for a, b in angles])
+    # The cosine of the angle is the correlation.
+    angles = [(0.0, 0.4), (-0.18, 0.0), (0.0, 0.0), (0.18, 0.0)]
+    images = np.stack(
+        [30000 + 2000 * (middle + np.tan(a) * along + np.tan(b) * across) for a, b in angles]
+    )
     np.testing.assert_array_equal(infer_groups(images.astype(np.uint16)), [0, 1, 1, 1])
 
 
@@ -90,19 +95,28 @@ def test_one_patient_on_both_sides_fails_a_patient_wise_split(cohort: Cohort) ->
     findings = check_leakage(cohort, broken)
     assert status(findings)[:2] == ["fail", "fail"]
     patient = cohort.cases[moved].patient_id
-    assert set(findings[0].case_ids) == {case.case_id for case in cohort.cases if case.patient_id == patient}
+    assert set(findings[0].case_ids) == {
+        case.case_id for case in cohort.cases if case.patient_id == patient
+    }
 
 
-def test_ids_with_another_letter_fail_as_a_group_but_warn_in_the_authors_folds(tmp_path: Path) -> None:
+def test_ids_with_another_letter_fail_as_a_group_but_warn_in_the_authors_folds(
+    tmp_path: Path,
+) -> None:
     items = [
-        replace(item, patient_id="P000B", fold=2) if isinstance(item, RawSlice) and item.patient_id == "P003" else item
+        replace(item, patient_id="P000B", fold=2)
+        if isinstance(item, RawSlice) and item.patient_id == "P003"
+        else item
         for item in slices_of(20, fold=lambda patient: 1 + patient % 5)
     ]
     cohort = write_cohort(SliceList(items), tmp_path / "cohort", size=32)
     authors = make_split(cohort, "folds", fold=1)
     assert authors.folds_source.startswith("authors")
     assert status(check_leakage(cohort, authors))[:2] == ["pass", "warn"]
-    assert status(check_leakage(cohort, replace(authors, folds_source="robustmri")))[:2] == ["pass", "fail"]
+    assert status(check_leakage(cohort, replace(authors, folds_source="robustmri")))[:2] == [
+        "pass",
+        "fail",
+    ]
 
 
 def test_the_same_slice_under_two_patients_is_seen(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_masks(cohort: Cohort, tmp_path: Path) -> None:
     assert masks is not None
     assert masks.shape == (1, 1, 32, 32)
     assert masks.dtype == torch.bool
-    bare = write_cohort(SliceList([replace(i, mask=None) for i in slices_of()]), tmp_path / "bare", size=16)  # type: ignore[type-var]
+    bare = write_cohort(
+        SliceList([replace(i, mask=None) for i in slices_of()]), tmp_path / "bare", size=16
+    )  # type: ignore[type-var]
     assert load_masks(bare, [3]) is None
 
 

@@ -1,4 +1,6 @@
-"""The phantom: anatomy in its place, physics checked by hand, patients that do not depend on each other."""
+"""The phantom: anatomy in its place, physics checked by hand, patients that do not depend on each
+other.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from robustmri.data.readers.source import RawSlice
 @pytest.fixture(scope="module")
 def slices() -> list[RawSlice]:
     return [
-        item for item in PhantomSource(patients=9, slices_per_patient=6, size=96).read() if isinstance(item, RawSlice)
+        item
+        for item in PhantomSource(patients=9, slices_per_patient=6, size=96).read()
+        if isinstance(item, RawSlice)
     ]
 
 
@@ -87,7 +91,9 @@ def test_patient_depends_on_seed_and_number_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"patients": 0}, {"slices_per_patient": 0}, {"size": 8}, {"seed": -1}], ids=lambda s: next(iter(s))
+    "settings",
+    [{"patients": 0}, {"slices_per_patient": 0}, {"size": 8}, {"seed": -1}],
+    ids=lambda s: next(iter(s)),
 )
 def test_impossible_settings_are_named(settings: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match=next(iter(settings))):
@@ -101,7 +107,11 @@ def test_meningioma_lies_on_the_dura_and_glioma_within_the_brain(patient: int) -
     for label in CLASSES:
         lesion = draw_lesion(label, rng)
         steps = np.linspace(-2, 2, 33) * lesion.radius_mm
-        cube = np.stack(np.meshgrid(*(lesion.centre[:, None] + steps), indexing="ij")).reshape(3, -1).astype(np.float32)
+        cube = (
+            np.stack(np.meshgrid(*(lesion.centre[:, None] + steps), indexing="ij"))
+            .reshape(3, -1)
+            .astype(np.float32)
+        )
         cavity = skull_cavity(mirrored(cube))
         brain = brain_surface(mirrored(lesion.displace(cube)), head.gap_mm, cavity)
         inside = lesion.outline(cube, cavity, brain) < 0
@@ -109,9 +119,13 @@ def test_meningioma_lies_on_the_dura_and_glioma_within_the_brain(patient: int) -
         assert inside.any()
         if label == "meningioma":
             assert cavity[inside].max() <= 0
-            assert cavity[inside].max() > -4 or abs(cube[0, inside]).min() < 2, "neither on the skull nor on the falx"
+            assert cavity[inside].max() > -4 or abs(cube[0, inside]).min() < 2, (
+                "neither on the skull nor on the falx"
+            )
             unmoved = brain_surface(mirrored(cube), head.gap_mm, cavity)
-            assert (unmoved[inside] < 0).mean() > (brain[inside] < 0).mean(), "the brain does not give way"
+            assert (unmoved[inside] < 0).mean() > (brain[inside] < 0).mean(), (
+                "the brain does not give way"
+            )
         elif label == "glioma":
             assert brain[inside].max() <= 0.5
             assert cavity[inside].max() < 0
@@ -131,7 +145,9 @@ def test_a_lump_on_the_dura_presses_inwards_and_leaves_the_other_side_alone() ->
     assert came_from[np.argmin(np.abs(depth - 20))] == pytest.approx(0, abs=0.3)
     np.testing.assert_allclose(moved[:, -1], line[:, -1], atol=0.5)
     behind = (base[:, None] + normal[:, None] * depth).astype(np.float32)
-    np.testing.assert_array_equal(push_along(behind, base, normal, height_mm=20, radius_mm=15), behind)
+    np.testing.assert_array_equal(
+        push_along(behind, base, normal, height_mm=20, radius_mm=15), behind
+    )
 
 
 def test_a_glioma_pushes_outwards_without_folding() -> None:
@@ -152,10 +168,15 @@ def test_spin_echo_has_its_limits() -> None:
     tissue = Tissue(0.8, (1000, 1200), (80, 70))
     full = spin_echo(tissue, tesla=1.5, tr_ms=1e6, te_ms=0.0, gadolinium_mm=0.0)
     assert full == pytest.approx(0.8)
-    half = spin_echo(tissue, tesla=1.5, tr_ms=1000 * np.log(2), te_ms=80 * np.log(2), gadolinium_mm=0.0)
+    half = spin_echo(
+        tissue, tesla=1.5, tr_ms=1000 * np.log(2), te_ms=80 * np.log(2), gadolinium_mm=0.0
+    )
     assert half == pytest.approx(0.8 * 0.5 * 0.5)
-    # Contrast agent brightens at clinical concentrations and darkens at high ones, where T2 takes over.
-    low, clinical, high = (spin_echo(tissue, tesla=3.0, tr_ms=600, te_ms=12, gadolinium_mm=c) for c in (0.0, 0.5, 30.0))
+    # Contrast agent brightens at clinical concentrations and darkens at high ones, where T2 takes
+    # over.
+    low, clinical, high = (
+        spin_echo(tissue, tesla=3.0, tr_ms=600, te_ms=12, gadolinium_mm=c) for c in (0.0, 0.5, 30.0)
+    )
     assert low < clinical
     assert high < clinical
 
@@ -163,7 +184,13 @@ def test_spin_echo_has_its_limits() -> None:
 @pytest.mark.parametrize("tesla", [1.5, 3.0])
 def test_tissues_are_ordered_as_on_enhanced_t1(tesla: float) -> None:
     def level(name: str) -> float:
-        return spin_echo(TISSUES[name], tesla=tesla, tr_ms=550, te_ms=12, gadolinium_mm=TISSUES[name].gadolinium_mm)
+        return spin_echo(
+            TISSUES[name],
+            tesla=tesla,
+            tr_ms=550,
+            te_ms=12,
+            gadolinium_mm=TISSUES[name].gadolinium_mm,
+        )
 
     order = ["air", "bone", "csf", "necrosis", "oedema", "grey", "white", "gland", "fat"]
     levels = [level(name) for name in order]
@@ -176,8 +203,11 @@ def test_noise_in_air_is_rayleigh_distributed() -> None:
     scanner = Scanner.draw(np.random.default_rng(0))
     points = np.zeros((3, 200_000), np.float32)
     image = scanner.acquire(np.zeros(200_000, np.float32), points, np.random.default_rng(1))
-    # Mean of a Rayleigh variable; four standard errors of 200 000 draws are 0.5 %, rounding to grey levels is unbiased.
-    assert image.mean() == pytest.approx(scanner.noise * scanner.gain * np.sqrt(np.pi / 2), rel=0.01)
+    # Mean of a Rayleigh variable; four standard errors of 200 000 draws are 0.5 %, rounding to grey
+    # levels is unbiased.
+    assert image.mean() == pytest.approx(
+        scanner.noise * scanner.gain * np.sqrt(np.pi / 2), rel=0.01
+    )
 
 
 def test_pose_can_be_undone() -> None:
@@ -191,7 +221,9 @@ def test_distances() -> None:
     points = np.array([[0, 30, 0, 0], [0, 0, 12, 0], [0, 0, 0, 5]], np.float32)
     np.testing.assert_allclose(ellipsoid(points, (0, 0, 0), (30, 10, 5))[1], 0, atol=1e-4)
     assert ellipsoid(points, (0, 0, 0), (30, 10, 5))[0] == pytest.approx(-5, rel=1e-3)
-    np.testing.assert_allclose(tube(points, (0, 0, 0), (0, 0, 10), (2, 2)), [-2, 28, 10, -2], atol=1e-5)
+    np.testing.assert_allclose(
+        tube(points, (0, 0, 0), (0, 0, 10), (2, 2)), [-2, 28, 10, -2], atol=1e-5
+    )
     np.testing.assert_allclose(merge(np.float32([3, 0]), np.float32([9, 0]), 4), [3, -1])
 
 
@@ -199,7 +231,8 @@ def test_waves_have_unit_variance_and_the_gradient_they_claim() -> None:
     rng = np.random.default_rng(0)
     waves = Waves(rng, 20)
     points = rng.uniform(-500, 500, size=(3, 50_000)).astype(np.float32)
-    # The variance is a sum over 24 waves whose own averages converge slowly: 5 % is ten standard errors.
+    # The variance is a sum over 24 waves whose own averages converge slowly: 5 % is ten standard
+    # errors.
     assert waves(points).var() == pytest.approx(1, rel=0.05)
     few = points[:, :50] / 10
     field, gradient = waves.with_gradient(few)
@@ -209,7 +242,9 @@ def test_waves_have_unit_variance_and_the_gradient_they_claim() -> None:
     np.testing.assert_allclose(gradient[0], slope, atol=2e-3)
 
 
-@pytest.mark.parametrize("part", [Blob("fat", (5, 0, 0), (4, 6, 3)), Tube("fat", (0, 0, 0), (8, 3, 1), (2, 4))])
+@pytest.mark.parametrize(
+    "part", [Blob("fat", (5, 0, 0), (4, 6, 3)), Tube("fat", (0, 0, 0), (8, 3, 1), (2, 4))]
+)
 def test_painting_near_a_part_is_painting_it_everywhere(part: Blob | Tube) -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(-15, 15, size=(3, 5000)).astype(np.float32)

@@ -31,15 +31,23 @@ def test_the_threshold_is_the_one_that_a_search_finds() -> None:
     image = np.concatenate([generator.normal(20, 6, 700), generator.normal(90, 15, 300)])
     grid = np.linspace(image.min() + 1, image.max() - 1, 2000)
     between = [
-        (image <= t).mean() * (image > t).mean() * (image[image <= t].mean() - image[image > t].mean()) ** 2
+        (image <= t).mean()
+        * (image > t).mean()
+        * (image[image <= t].mean() - image[image > t].mean()) ** 2
         for t in grid
     ]
     assert find_threshold(image) == pytest.approx(grid[np.argmax(between)], abs=1.5)
 
 
 def test_the_head_is_whole() -> None:
-    """A scalp with a gap around dark bone, a grey brain with a dark middle, noise, and a bright speck outside."""
-    image = np.where(disc(96, 40), 0.03, 0.0) + 0.3 * disc(96, 33) + 0.7 * (disc(96, 40) & ~disc(96, 36))
+    """A scalp with a gap around dark bone, a grey brain with a dark middle, noise, and a bright
+    speck outside.
+    """
+    image = (
+        np.where(disc(96, 40), 0.03, 0.0)
+        + 0.3 * disc(96, 33)
+        + 0.7 * (disc(96, 40) & ~disc(96, 36))
+    )
     image[:12, 46:48] = image[disc(96, 12)] = 0.0
     image[2:4, 2:4] = 1.0
     image += np.random.default_rng(0).uniform(0, 0.03, image.shape)
@@ -56,7 +64,9 @@ def test_regions_of_a_cohort(cohort: Cohort) -> None:
     rows = [5, 0, 3]
     lesions = cohort.masks(rows)
     assert lesions is not None
-    lesion, outside, brain = (find_region(cohort, rows, name) for name in ("lesion", "outside-lesion", "brain"))
+    lesion, outside, brain = (
+        find_region(cohort, rows, name) for name in ("lesion", "outside-lesion", "brain")
+    )
     assert find_region(cohort, rows, "image") is None
     np.testing.assert_array_equal(lesion, lesions)
     np.testing.assert_array_equal(outside, ~lesions)
@@ -71,12 +81,18 @@ def test_regions_of_a_cohort(cohort: Cohort) -> None:
 
 @pytest.mark.parametrize("region", ["lesion", "outside-lesion"])
 def test_a_lesion_that_is_not_outlined_is_told(cohort: Cohort, tmp_path: Path, region) -> None:  # type: ignore[no-untyped-def]
-    some = [replace(item, mask=None) if place == 2 else item for place, item in enumerate(slices_of())]
+    some = [
+        replace(item, mask=None) if place == 2 else item for place, item in enumerate(slices_of())
+    ]
     other = write_cohort(SliceList(some), tmp_path / "some", size=32)
     name = other.cases[2].case_id
-    with pytest.raises(DataError, match=rf"{region}.*1 of 3 slices have none, the first is '{name}'"):
+    with pytest.raises(
+        DataError, match=rf"{region}.*1 of 3 slices have none, the first is '{name}'"
+    ):
         find_region(other, [0, 1, 2], region)
     assert find_region(other, [0, 1], region) is not None
-    bare = write_cohort(SliceList([replace(item, mask=None) for item in slices_of()]), tmp_path / "bare", size=32)
+    bare = write_cohort(
+        SliceList([replace(item, mask=None) for item in slices_of()]), tmp_path / "bare", size=32
+    )
     with pytest.raises(DataError, match="2 of 2 slices have none"):
         find_region(bare, [0, 1], region)

@@ -26,15 +26,33 @@ def cohort_of(patients: list[tuple[str, str, int, int | None]], groups: str = "p
         for _ in range(slices):
             cases.append(
                 Case(
-                    index=len(cases), case_id=str(len(cases)), label=label, class_index=labels.index(label),
-                    patient_id=patient, group=group_of(patient), source="", sha256="", height=8, width=8, plane="",
-                    fold=fold, lesion_box=None,
+                    index=len(cases),
+                    case_id=str(len(cases)),
+                    label=label,
+                    class_index=labels.index(label),
+                    patient_id=patient,
+                    group=group_of(patient),
+                    source="",
+                    sha256="",
+                    height=8,
+                    width=8,
+                    plane="",
+                    fold=fold,
+                    lesion_box=None,
                 )
-            )  # fmt: skip
+            )
     return Cohort(
-        root=Path("cohort"), name="test", classes=tuple(labels), size=8, intensity="minmax", groups=groups,  # type: ignore[arg-type]
-        synthetic=True, cases=tuple(cases), left_out=(), fingerprint="0123456789abcdef",
-    )  # fmt: skip
+        root=Path("cohort"),
+        name="test",
+        classes=tuple(labels),
+        size=8,
+        intensity="minmax",
+        groups=groups,  # type: ignore[arg-type]
+        synthetic=True,
+        cases=tuple(cases),
+        left_out=(),
+        fingerprint="0123456789abcdef",
+    )
 
 
 def many(count: int = 60, fold: bool = False) -> Cohort:
@@ -100,14 +118,25 @@ def test_the_seed_decides() -> None:
 
 def test_no_patient_is_always_trained_on() -> None:
     cohort = many()
-    largest = max(cohort.cases, key=lambda case: Counter(other.group for other in cohort.cases)[case.group]).group
+    largest = max(
+        cohort.cases, key=lambda case: Counter(other.group for other in cohort.cases)[case.group]
+    ).group
     splits = [make_split(cohort, seed=seed) for seed in range(12)]
-    homes = {name for split in splits for name in SETS if largest in groups_in(cohort, getattr(split, name))}
+    homes = {
+        name
+        for split in splits
+        for name in SETS
+        if largest in groups_in(cohort, getattr(split, name))
+    }
     assert len(homes) >= 2
 
 
 def test_ids_that_differ_by_a_trailing_letter_stay_together() -> None:
-    patients = [(f"MR{i}{letter}", ("glioma", "meningioma")[i % 2], 3, None) for i in range(20) for letter in ("", "B")]
+    patients = [
+        (f"MR{i}{letter}", ("glioma", "meningioma")[i % 2], 3, None)
+        for i in range(20)
+        for letter in ("", "B")
+    ]
     cohort = cohort_of(patients)
     for kind in ("patient", "folds"):
         split = make_split(cohort, kind)  # type: ignore[arg-type]
@@ -131,7 +160,9 @@ def test_the_authors_folds_are_used_where_every_case_has_one() -> None:
     cohort = many(fold=True)
     split = make_split(cohort, "folds", fold=4)
     assert split.folds_source == "authors (cvind.mat)"
-    assert all((cohort.cases[index].fold == 4) == (index in split.test) for index in range(len(cohort)))
+    assert all(
+        (cohort.cases[index].fold == 4) == (index in split.test) for index in range(len(cohort))
+    )
     assert_partition(cohort, split)
     assert_patients_apart(cohort, split)
     assert "authors (cvind.mat)" in split.note
@@ -143,7 +174,10 @@ def test_authors_folds_that_part_a_patient_say_so() -> None:
     patients = [(f"P{i}", ("a", "b")[i % 2], 4, 1 + i % 5) for i in range(40)]
     patients += [("MR1", "a", 4, 1), ("MR1B", "a", 4, 2)]
     split = make_split(cohort_of(patients), "folds", fold=2)
-    assert "1 patients have slices in more than one set under ids that differ by a trailing" in split.note
+    assert (
+        "1 patients have slices in more than one set under ids that differ by a trailing"
+        in split.note
+    )
 
 
 def test_folds_with_a_hole_are_refused() -> None:
@@ -163,12 +197,26 @@ def test_few_patients_are_enough_if_each_set_gets_one() -> None:
     ("patients", "kind", "words"),
     [
         ([("1", "a", 9, None), ("2", "a", 9, None)], "patient", "one class only"),
-        ([(str(i), "ab"[i > 1], 9, None) for i in range(9)], "patient", "'a' has 2 patients, fewer than the 3 sets"),
-        ([(str(i), "ab"[i > 3], 9, None) for i in range(12)], "folds", "'a' has 4 patients, fewer than the 5 sets"),
-        ([("1", "a", 2, None), ("2", "b", 9, None)], "slice", "'a' has 2 slices, fewer than the 3 sets"),
+        (
+            [(str(i), "ab"[i > 1], 9, None) for i in range(9)],
+            "patient",
+            "'a' has 2 patients, fewer than the 3 sets",
+        ),
+        (
+            [(str(i), "ab"[i > 3], 9, None) for i in range(12)],
+            "folds",
+            "'a' has 4 patients, fewer than the 5 sets",
+        ),
+        (
+            [("1", "a", 2, None), ("2", "b", 9, None)],
+            "slice",
+            "'a' has 2 slices, fewer than the 3 sets",
+        ),
     ],
 )
-def test_too_little_to_split(patients: list[tuple[str, str, int, int | None]], kind: str, words: str) -> None:
+def test_too_little_to_split(
+    patients: list[tuple[str, str, int, int | None]], kind: str, words: str
+) -> None:
     with pytest.raises(DataError, match=words):
         make_split(cohort_of(patients), kind)  # type: ignore[arg-type]
 
@@ -226,7 +274,11 @@ def test_a_split_of_another_cohort_is_refused(cohort: Cohort, tmp_path: Path) ->
 def test_the_whole_release_has_209_groups_and_splits_evenly() -> None:
     rows = read_table(SHARED / "patients_full.csv")
     cohort = cohort_of([(row["patient_id"], row["label"], 1, None) for row in rows])
-    assert (len(cohort), len({case.patient_id for case in cohort.cases}), cohort.n_patients) == (3064, 233, 209)
+    assert (len(cohort), len({case.patient_id for case in cohort.cases}), cohort.n_patients) == (
+        3064,
+        233,
+        209,
+    )
     split = make_split(cohort)
     assert_patients_apart(cohort, split)
     total = Counter(case.label for case in cohort.cases)

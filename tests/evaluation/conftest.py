@@ -13,29 +13,60 @@ SLICES_PER_PATIENT = 2
 
 
 class Table:
-    """Rows of `n` images; image i is of class i % 3 and of patient i // 2, and all are right before any attack."""
+    """Rows of `n` images; image i is of class i % 3 and of patient i // 2, and all are right before
+    any attack.
+    """
 
     def __init__(self, n: int, clean_wrong: Iterable[int] = ()) -> None:
         self.n, self.clean_wrong = n, set(clean_wrong)
         self.rows: list[dict[str, Any]] = []
         self.add("none", 0.0, clean_wrong, norm="")
 
-    def add(self, attack: str, eps: float, fooled: Iterable[int], *, norm="linf", target="", **others: Any) -> Table:
-        """Rows of one attack; `others` replaces a column of all its rows, or of image i where it is {i: value}."""
+    def add(
+        self,
+        attack: str,
+        eps: float,
+        fooled: Iterable[int],
+        *,
+        norm="linf",
+        target="",
+        **others: Any,
+    ) -> Table:
+        """Rows of one attack; `others` replaces a column of all its rows, or of image i where it is
+        {i: value}.
+        """
         fooled = set(fooled)
         for i in range(self.n):
             label, other = CLASSES[i % 3], CLASSES[(i + 1) % 3]
             distance = 0.0 if not np.isfinite(eps) or attack == "none" else eps
             row = {
-                "case_id": f"case{i}", "index": i, "patient_id": f"P{i // 2}", "group": f"P{i // 2}", "label": label,
-                "plane": "axial", "attack": attack, "norm": norm, "eps": eps, "eps_units": "image", "eps_image": eps,
-                "target": target, "clean_prediction": other if i in self.clean_wrong else label,
-                "prediction": (target or other) if i in fooled else label, "confidence": 0.9,
-                "label_confidence": 0.1 if i in fooled else 0.9, "distance_linf": distance, "distance_l2": distance,
-                "distance_l1": distance, "distance_l0": distance,
-                "fooled": i in fooled, "verified": True, "gradients": 10, "forwards": 11,
-                "cut_short": False, "broken_by": "",
-            }  # fmt: skip
+                "case_id": f"case{i}",
+                "index": i,
+                "patient_id": f"P{i // 2}",
+                "group": f"P{i // 2}",
+                "label": label,
+                "plane": "axial",
+                "attack": attack,
+                "norm": norm,
+                "eps": eps,
+                "eps_units": "image",
+                "eps_image": eps,
+                "target": target,
+                "clean_prediction": other if i in self.clean_wrong else label,
+                "prediction": (target or other) if i in fooled else label,
+                "confidence": 0.9,
+                "label_confidence": 0.1 if i in fooled else 0.9,
+                "distance_linf": distance,
+                "distance_l2": distance,
+                "distance_l1": distance,
+                "distance_l0": distance,
+                "fooled": i in fooled,
+                "verified": True,
+                "gradients": 10,
+                "forwards": 11,
+                "cut_short": False,
+                "broken_by": "",
+            }
             for name, value in others.items():
                 row[name] = value.get(i, row[name]) if isinstance(value, dict) else value
             self.rows.append(row)

@@ -28,7 +28,9 @@ class Returns:
 
 
 def run(attack, trained, search, blobs, threat=THREAT, seed=0):
-    return attack_batch(attack, trained, search, *blobs, threat, generator=torch.Generator().manual_seed(seed))
+    return attack_batch(
+        attack, trained, search, *blobs, threat, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def test_what_is_reported_is_what_the_classifier_says(trained, blobs):
@@ -49,7 +51,9 @@ def test_what_is_reported_is_what_the_classifier_says(trained, blobs):
 
 
 def test_a_search_that_lies_is_caught_and_done_again(trained, blobs):
-    """It calls every image by a wrong name: whoever believed it would stop at the start and count all as fooled."""
+    """It calls every image by a wrong name: whoever believed it would stop at the start and count
+    all as fooled.
+    """
     asked = []
 
     def liar(points):
@@ -64,7 +68,9 @@ def test_a_search_that_lies_is_caught_and_done_again(trained, blobs):
 
 
 def test_an_image_is_searched_in_the_same_way_in_any_batch(trained, blobs):
-    """With a liar, so that some images are searched twice, and with images that are not attacked at all."""
+    """With a liar, so that some images are searched twice, and with images that are not attacked at
+    all.
+    """
     images, labels = blobs[0][:40].double(), blobs[1][:40].clone()
     labels[::7] = (labels[::7] + 1) % 3
     network = copy.deepcopy(trained).double()
@@ -75,13 +81,20 @@ def test_an_image_is_searched_in_the_same_way_in_any_batch(trained, blobs):
     def search(parts):
         generator = torch.Generator().manual_seed(0)
         attack = PGD(steps=2, step_size=0.3)
-        return torch.cat([
-            attack_batch(
-                attack, network, liar, images[rows], labels[rows],
-                THREAT, generator=generator,
-            ).images
-            for rows in torch.arange(40).split(parts)
-        ])  # fmt: skip
+        return torch.cat(
+            [
+                attack_batch(
+                    attack,
+                    network,
+                    liar,
+                    images[rows],
+                    labels[rows],
+                    THREAT,
+                    generator=generator,
+                ).images
+                for rows in torch.arange(40).split(parts)
+            ]
+        )
 
     torch.testing.assert_close(search(40), search(9), rtol=0, atol=1e-12)
 
@@ -145,7 +158,9 @@ def test_images_that_are_wrong_already_are_not_attacked(trained, blobs):
     assert (done.distance_linf[done.fooled & ~wrong] > 0).all()
 
 
-@pytest.mark.parametrize("attack", [STRONG, Noise(), PGD(steps=1, random_start=False)], ids=["pgd", "noise", "fgsm"])
+@pytest.mark.parametrize(
+    "attack", [STRONG, Noise(), PGD(steps=1, random_start=False)], ids=["pgd", "noise", "fgsm"]
+)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_at_eps_zero_robust_accuracy_is_clean_accuracy(trained, blobs, attack, norm):
     done = run(attack, trained, trained, blobs, ThreatModel(norm=norm, eps=0.0))
@@ -183,7 +198,9 @@ def test_who_broke_an_image_is_told_of_a_suite_alone(trained, blobs):
 
 
 def test_a_claim_that_does_not_hold_has_broken_nothing(trained, blobs):
-    """The first image is claimed and stands, the second is claimed from outside the set, the third is fooled."""
+    """The first image is claimed and stands, the second is claimed from outside the set, the third
+    is fooled.
+    """
     images, labels = (part[:3] for part in blobs)
     fooling = run(STRONG, trained, trained, (images, labels), replace(THREAT, eps=0.3)).images
     points = torch.stack([images[0], fooling[1], fooling[2]])
@@ -193,7 +210,9 @@ def test_a_claim_that_does_not_hold_has_broken_nothing(trained, blobs):
 
 
 def test_a_suite_is_run_again_where_low_precision_lied(trained, blobs):
-    """Each member stops where it believes the view; the suite asks the original, and must not leave it at that."""
+    """Each member stops where it believes the view; the suite asks the original, and must not leave
+    it at that.
+    """
     suite = Cascade({"fgsm": fgsm(), "pgd": STRONG})
     honest = run(suite, trained, trained, blobs)
     lied = run(suite, trained, lambda points: trained(points).roll(1, dims=1), blobs)
@@ -203,7 +222,9 @@ def test_a_suite_is_run_again_where_low_precision_lied(trained, blobs):
 
 def test_a_saturated_network_has_a_gradient_and_a_step_function_has_none(trained, blobs):
     images, labels = blobs
-    assert not zero_gradients(lambda x: 1000 * trained(x), images, labels).any(), "attacks climb what never underflows"
+    assert not zero_gradients(lambda x: 1000 * trained(x), images, labels).any(), (
+        "attacks climb what never underflows"
+    )
     assert zero_gradients(lambda x: trained(x).sign() + 0 * x.sum(), images, labels).all()
 
 
@@ -214,7 +235,9 @@ def test_the_smallest_radius_is_searched_again_where_the_view_lies(trained, blob
     def view(points):
         return trained(points).roll(turn, dims=1)
 
-    attack = SmallestEps(PGD(steps=10, random_start=False, stop_when_fooled=True), (0.02, 0.05, 0.1, 0.15))
+    attack = SmallestEps(
+        PGD(steps=10, random_start=False, stop_when_fooled=True), (0.02, 0.05, 0.1, 0.15)
+    )
     honest, found = run(attack, trained, trained, blobs), run(attack, trained, view, blobs)
     assert torch.equal(found.fooled, honest.fooled)
     assert 0.3 < found.fooled.float().mean() < 1

@@ -28,11 +28,20 @@ from robustmri.verbs.evaluate import evaluate
 from tiny import PLACES, column, read_outcomes, rows_of, tiny_network
 
 SMALL = {
-    "attacks": ("noise", "fgsm", "pgd", "cw", "cw-l2"), "eps": ("0.04", "0.2@normalised", "0"),
-    "curve": ("0.02", "0.1"), "minimal_limit": 6, "batch_size": 10, "precision": "fp32",
+    "attacks": ("noise", "fgsm", "pgd", "cw", "cw-l2"),
+    "eps": ("0.04", "0.2@normalised", "0"),
+    "curve": ("0.02", "0.1"),
+    "minimal_limit": 6,
+    "batch_size": 10,
+    "precision": "fp32",
     "options": {"pgd": {"steps": 8, "restarts": 2}, "cw-l2": {"steps": 10, "searches": 3}},
-}  # fmt: skip
-QUICK = {"attacks": ("fgsm", "pgd"), "batch_size": 5, "precision": "fp32", "options": {"pgd": {"steps": 3}}}
+}
+QUICK = {
+    "attacks": ("fgsm", "pgd"),
+    "batch_size": 5,
+    "precision": "fp32",
+    "options": {"pgd": {"steps": 3}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +94,26 @@ def test_robust_accuracy_at_eps_zero_is_clean_accuracy(done):
         rows = rows_of(outcomes, attack, 0.0)
         assert column(rows, "prediction") == column(clean, "prediction")
         assert set(column(rows, "distance_linf")) == {0}
-        shares = [number.accuracy for number in result.results if number.unit == "slice" and number.attack == "none"]
+        shares = [
+            number.accuracy
+            for number in result.results
+            if number.unit == "slice" and number.attack == "none"
+        ]
         assert shares == [1 - np.mean(column(rows, "fooled"))]
 
 
 def test_worst_is_no_better_than_any_attack(done):
     _, result, outcomes = done
-    share = {(r.attack, r.eps, r.eps_units): r.accuracy for r in result.results if r.unit == "slice"}
+    share = {
+        (r.attack, r.eps, r.eps_units): r.accuracy for r in result.results if r.unit == "slice"
+    }
     for (_, eps, units), accuracy in share.items():
         if eps is not None:
             assert share["worst", eps, units] <= min(accuracy, share["none", None, "image"])
-    each = [column(rows_of(outcomes, attack, 0.04), "fooled") for attack in ("fgsm", "pgd", "cw", "noise")]
+    each = [
+        column(rows_of(outcomes, attack, 0.04), "fooled")
+        for attack in ("fgsm", "pgd", "cw", "noise")
+    ]
     together = [any(of_one_image) for of_one_image in zip(*each, strict=True)]
     assert column(rows_of(outcomes, "worst", 0.04), "fooled") == together
     assert 0 < np.mean(together) < 1, "where everything or nothing is fooled this shows little"
@@ -109,8 +127,9 @@ def test_both_readings_of_eps_stand_side_by_side(done):
     assert max(column(normalised, "distance_linf")) == pytest.approx(0.2 * 0.226, abs=1e-6)
     assert max(column(image, "distance_linf")) == pytest.approx(0.04, abs=1e-6)
     assert {(r.eps, r.eps_units, r.eps_image) for r in result.results if r.attack == "pgd"} >= {
-        (0.04, "image", 0.04), (0.2, "normalised", 0.2 * 0.226),
-    }  # fmt: skip
+        (0.04, "image", 0.04),
+        (0.2, "normalised", 0.2 * 0.226),
+    }
     assert any("10.2 of 255 grey levels" in sentence for sentence in result.threat)
 
 
@@ -119,13 +138,19 @@ def test_rows_say_what_happened(done, cohort):
     for row in outcomes:
         assert row["verified"]
         case = cohort.cases[row["index"]]
-        assert (row["case_id"], row["patient_id"], row["group"]) == (case.case_id, case.patient_id, case.group)
+        assert (row["case_id"], row["patient_id"], row["group"]) == (
+            case.case_id,
+            case.patient_id,
+            case.group,
+        )
         assert row["label"] == case.label
         assert row["fooled"] == (row["prediction"] != row["label"])
         assert row["label_confidence"] <= row["confidence"] + 1e-6
         assert row["distance_linf"] <= row["eps_image"] + 1e-6
     minimal = rows_of(outcomes, "cw-l2")
-    assert {(row["eps"], row["eps_image"], row["norm"]) for row in minimal} == {(np.inf, np.inf, "l2")}
+    assert {(row["eps"], row["eps_image"], row["norm"]) for row in minimal} == {
+        (np.inf, np.inf, "l2")
+    }
     found = [row for row in minimal if row["fooled"] and row["clean_prediction"] == row["label"]]
     assert found
     assert all(0 < row["distance_l2"] < 3 for row in found)
@@ -135,7 +160,9 @@ def test_misclassified_images_count_as_fooled_where_they_stand(done):
     _, _, outcomes = done
     wrong = [row for row in outcomes if row["clean_prediction"] != row["label"]]
     assert wrong
-    assert {(row["fooled"], row["distance_linf"], row["distance_l2"]) for row in wrong} == {(True, 0.0, 0.0)}
+    assert {(row["fooled"], row["distance_linf"], row["distance_l2"]) for row in wrong} == {
+        (True, 0.0, 0.0)
+    }
 
 
 def test_costs_are_told(done):
@@ -153,13 +180,15 @@ def test_costs_are_told(done):
 def test_progress_says_what_was_broken_so_far(outcomes_of):
     told = []
     outcomes = outcomes_of(progress=lambda *said: told.append(said), batch_size=16).to_pylist()
-    assert [(task, done, total) for task, done, total, _ in told] == [("evaluation", k + 1, 6) for k in range(6)]
+    assert [(task, done, total) for task, done, total, _ in told] == [
+        ("evaluation", k + 1, 6) for k in range(6)
+    ]
     for attack, note in (("fgsm", told[3][3]), ("pgd", told[5][3])):
         rows = rows_of(outcomes, attack)
         each = np.mean(column(rows, "gradients"))
-        assert (
-            note == f"{attack}-0.04-image: 24 images, {sum(column(rows, 'fooled'))} broken, {each:.1f} gradients each"
-        )
+        broken = sum(column(rows, "fooled"))
+        said = f"{attack}-0.04-image: 24 images, {broken} broken, {each:.1f} gradients each"
+        assert note == said
     assert told[4][3].startswith("pgd-0.04-image: 16 images, ")
 
 
@@ -171,8 +200,11 @@ def test_the_result_file_is_the_result(done):
     assert result.cohort.n_patients == 27
     assert not (folder / ".shards").exists()
     assert sorted(path.name for path in folder.iterdir()) == [
-        "examples.npz", "outcomes.parquet", "robustness.json", "settings.json",
-    ]  # fmt: skip
+        "examples.npz",
+        "outcomes.parquet",
+        "robustness.json",
+        "settings.json",
+    ]
 
 
 def test_a_finished_evaluation_is_left_alone(done, tiny_run, tiny_cohort, tiny_networks):
@@ -204,7 +236,9 @@ def test_killed_after_a_shard_the_rerun_gives_the_same(outcomes_of, tmp_path, sh
     seen = []
 
     def watch(task, done, total, note=""):
-        seen.extend(name for name, time in stored.items() if (kept / name).stat().st_mtime_ns != time)
+        seen.extend(
+            name for name, time in stored.items() if (kept / name).stat().st_mtime_ns != time
+        )
 
     assert outcomes_of("cut", progress=watch).equals(whole)
     assert not seen, "a finished shard was done again"
@@ -213,7 +247,9 @@ def test_killed_after_a_shard_the_rerun_gives_the_same(outcomes_of, tmp_path, sh
 def test_a_killed_summary_is_done_again(outcomes_of, tmp_path, monkeypatch):
     whole = outcomes_of("whole")
     with monkeypatch.context() as patch:
-        patch.setattr("robustmri.evaluation.summary.summarise", lambda *a, **k: (_ for _ in ()).throw(Killed))
+        patch.setattr(
+            "robustmri.evaluation.summary.summarise", lambda *a, **k: (_ for _ in ()).throw(Killed)
+        )
         with pytest.raises(Killed):
             outcomes_of("cut")
     assert outcomes_of("cut").equals(whole)
@@ -231,7 +267,9 @@ def test_the_shards_of_other_settings_are_not_taken(outcomes_of, tmp_path):
     with pytest.raises(Killed):
         outcomes_of("cut", progress=stop)
     shutil.copytree(tmp_path / "cut" / ".shards", tmp_path / "other" / ".shards")
-    (tmp_path / "other" / "settings.json").write_bytes((tmp_path / "whole" / "settings.json").read_bytes())
+    (tmp_path / "other" / "settings.json").write_bytes(
+        (tmp_path / "whole" / "settings.json").read_bytes()
+    )
     assert outcomes_of("other", seed=1).equals(whole)
 
 
@@ -258,7 +296,10 @@ def test_an_image_does_not_depend_on_its_batch(outcomes_of):
 
 
 def test_the_seed_is_of_the_attacks(outcomes_of):
-    one, same, other = (outcomes_of(name, seed=seed, attacks=("pgd",)) for name, seed in (("1", 0), ("2", 0), ("3", 1)))
+    one, same, other = (
+        outcomes_of(name, seed=seed, attacks=("pgd",))
+        for name, seed in (("1", 0), ("2", 0), ("3", 1))
+    )
     assert one.equals(same)
     assert not one.equals(other)
 
@@ -289,7 +330,9 @@ def test_validation_slices_can_be_attacked_in_place_of_the_test(split, outcomes_
 def test_limits_reach_the_outcomes(outcomes_of):
     outcomes = outcomes_of(limit=9, minimal_limit=3, attacks=("fgsm", "cw-l2")).to_pylist()
     assert Counter(column(outcomes, "attack")) == {"none": 9, "fgsm": 9, "worst": 9, "cw-l2": 3}
-    assert set(column(rows_of(outcomes, "cw-l2"), "index")) < set(column(rows_of(outcomes, "none"), "index"))
+    assert set(column(rows_of(outcomes, "cw-l2"), "index")) < set(
+        column(rows_of(outcomes, "none"), "index")
+    )
 
 
 def test_a_target_is_aimed_at_by_the_slices_of_other_classes(outcomes_of, tmp_path, split):
@@ -299,7 +342,9 @@ def test_a_target_is_aimed_at_by_the_slices_of_other_classes(outcomes_of, tmp_pa
     assert set(column(clean, "target")) == {""}
     assert all(row["fooled"] == (row["prediction"] != row["label"]) for row in clean)
     assert set(column(pgd, "target")) == {"glioma"}
-    assert set(column(pgd, "label")) == {"meningioma", "pituitary"}, "a slice of the target class is there already"
+    assert set(column(pgd, "label")) == {"meningioma", "pituitary"}, (
+        "a slice of the target class is there already"
+    )
     assert all(row["fooled"] == (row["prediction"] == "glioma") for row in pgd)
     fooled = np.mean(column(pgd, "fooled"))
     assert 0 < fooled < 1
@@ -319,7 +364,9 @@ def test_a_target_is_aimed_at_by_the_slices_of_other_classes(outcomes_of, tmp_pa
         ({"target": "meningioma", "limit": 1}, DataError, "no slice of another class"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_before_anything_is_written(outcomes_of, tmp_path, settings, error, message):
+def test_what_cannot_be_answered_is_refused_before_anything_is_written(
+    outcomes_of, tmp_path, settings, error, message
+):
     with pytest.raises(error, match=message):
         outcomes_of(**settings)
     assert not Path(tmp_path / "result").exists()
@@ -327,7 +374,12 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_written(outcomes_
 
 @pytest.mark.parametrize("region", ["brain", "lesion", "outside-lesion"])
 def test_an_attack_stays_in_its_region(outcomes_of, tmp_path, cohort, region):
-    settings = {"region": region, "eps": ("0.3",), "attacks": ("fgsm", "noise"), "examples_per_class": 4}
+    settings = {
+        "region": region,
+        "eps": ("0.3",),
+        "attacks": ("fgsm", "noise"),
+        "examples_per_class": 4,
+    }
     rows = rows_of(outcomes_of(**settings).to_pylist(), "fgsm")
     result = load_result(tmp_path / "result")
     assert all(row["verified"] for row in rows)
@@ -344,9 +396,15 @@ def test_an_attack_stays_in_its_region(outcomes_of, tmp_path, cohort, region):
 
 
 def test_a_region_that_slices_lack_is_refused(outcomes_of, tmp_path, cohort, monkeypatch):
-    bare = tuple(replace(case, lesion_box=None) if case.index % 2 else case for case in cohort.cases)
-    monkeypatch.setattr("robustmri.verbs.evaluate.Cohort.open", lambda root: replace(cohort, cases=bare))
-    with pytest.raises(DataError, match=r"'lesion' needs the outline of every lesion; 12 of 24 slices have none"):
+    bare = tuple(
+        replace(case, lesion_box=None) if case.index % 2 else case for case in cohort.cases
+    )
+    monkeypatch.setattr(
+        "robustmri.verbs.evaluate.Cohort.open", lambda root: replace(cohort, cases=bare)
+    )
+    with pytest.raises(
+        DataError, match=r"'lesion' needs the outline of every lesion; 12 of 24 slices have none"
+    ):
         outcomes_of(region="lesion")
     assert not (tmp_path / "result").exists()
 
@@ -358,7 +416,9 @@ def test_l2_is_measured_in_l2(outcomes_of, tmp_path):
     assert "Euclidean" in load_result(tmp_path / "result").threat[0]
 
 
-@pytest.mark.parametrize("limits", [{"max_gradients": 2}, {"max_forwards": 3}, {"max_seconds": 1e-6}], ids=str)
+@pytest.mark.parametrize(
+    "limits", [{"max_gradients": 2}, {"max_forwards": 3}, {"max_seconds": 1e-6}], ids=str
+)
 def test_a_budget_that_was_spent_is_told(outcomes_of, tmp_path, limits):
     outcomes = outcomes_of(attacks=("pgd",), eps=("0.01",), **limits).to_pylist()
     cut = [row for row in rows_of(outcomes, "pgd") if row["cut_short"]]
@@ -390,39 +450,58 @@ class Cramped(torch.nn.Module):
 
 
 def test_where_memory_runs_out_the_result_is_the_same(cohort, split, tmp_path):
-    settings = EvaluateSettings(attacks=("pgd",), eps=("0.1",), precision="fp32", options={"pgd": {"steps": 3}})
+    settings = EvaluateSettings(
+        attacks=("pgd",), eps=("0.1",), precision="fp32", options={"pgd": {"steps": 3}}
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = tiny_network("", 3, 32).eval()
     spec, tried = ClassifierSpec(backbone="custom", classes=cohort.classes, size=32), []
     whole, cramped = (
         run_attacks(
-            Classifier(made, spec), cohort, split, settings, tmp_path / name, identity="", device=torch.device("cpu")
+            Classifier(made, spec),
+            cohort,
+            split,
+            settings,
+            tmp_path / name,
+            identity="",
+            device=torch.device("cpu"),
         ).outcomes
         for name, made in (("whole", network), ("cramped", Cramped(network, tried)))
-    )  # fmt: skip
+    )
     assert {24, 12, 6, 3} <= set(tried)
     exact = ["case_id", "attack", "prediction", "fooled", "verified"]
     assert cramped.select(exact).equals(whole.select(exact))
     # The random starts are the same; sums over another number of images are rounded otherwise.
     np.testing.assert_allclose(cramped["distance_l2"], whole["distance_l2"], atol=1e-4)
     assert len(set(cramped["distance_l2"].to_pylist())) > 3
-    assert sum(cramped["gradients"].to_pylist()) == pytest.approx(sum(whole["gradients"].to_pylist()))
+    assert sum(cramped["gradients"].to_pylist()) == pytest.approx(
+        sum(whole["gradients"].to_pylist())
+    )
 
 
 class Broken(torch.nn.Module):
-    """Answers with minus infinity where the first pixel is bright: the softmax of that is still made of numbers."""
+    """Answers with minus infinity where the first pixel is bright: the softmax of that is still
+    made of numbers.
+    """
 
     def forward(self, images):
-        spots = [images[:, 0, row - 4 : row + 5, column - 4 : column + 5].mean((1, 2)) for row, column in PLACES]
+        spots = [
+            images[:, 0, row - 4 : row + 5, column - 4 : column + 5].mean((1, 2))
+            for row, column in PLACES
+        ]
         logits = torch.stack(spots, 1)
         return logits.where(images[:, :, 0, 0] < 0.2, -torch.inf)
 
 
 def test_logits_that_are_not_finite_are_found_before_and_under_attack(cohort, split, tmp_path):
-    classifier = Classifier(Broken(), ClassifierSpec(backbone="custom", classes=cohort.classes, size=32, mean=0, std=1))
+    classifier = Classifier(
+        Broken(), ClassifierSpec(backbone="custom", classes=cohort.classes, size=32, mean=0, std=1)
+    )
     settings = EvaluateSettings(attacks=("noise",), eps=("1",), precision="fp32", limit=12)
-    done = run_attacks(classifier, cohort, split, settings, tmp_path, identity="", device=torch.device("cpu"))
+    done = run_attacks(
+        classifier, cohort, split, settings, tmp_path, identity="", device=torch.device("cpu")
+    )
     outcomes = columns_of(with_worst_case(done.outcomes))
     check = check_finite(outcomes)
     assert check.status == "fail"
@@ -433,7 +512,12 @@ def test_logits_that_are_not_finite_are_found_before_and_under_attack(cohort, sp
 
 
 def test_a_suite_says_who_broke_what(outcomes_of, tmp_path):
-    settings = {"attacks": ("standard", "fgsm"), "eps": ("0.04",), "curve": ("0.08",), "curve_attack": "standard"}
+    settings = {
+        "attacks": ("standard", "fgsm"),
+        "eps": ("0.04",),
+        "curve": ("0.08",),
+        "curve_attack": "standard",
+    }
     options = {"standard": {"steps": 4, "queries": 10}}
     outcomes = outcomes_of(**settings, options=options, batch_size=10).to_pylist()
     suite = rows_of(outcomes, "standard", 0.04)
@@ -446,7 +530,9 @@ def test_a_suite_says_who_broke_what(outcomes_of, tmp_path):
     (told,) = [number for number in result.results if number.broken_by]
     assert (told.attack, told.eps, told.unit) == ("standard", 0.04, "slice")
     assert list(told.broken_by) == list(standard().members)
-    assert told.broken_by == {name: column(suite, "broken_by").count(name) for name in told.broken_by}
+    assert told.broken_by == {
+        name: column(suite, "broken_by").count(name) for name in told.broken_by
+    }
     assert sum(told.broken_by.values()) == sum(broken)
 
 
@@ -463,12 +549,16 @@ def test_a_curve_is_one_search_and_agrees_with_the_attack_at_each_radius(outcome
     each = outcomes_of("each", attacks=("pgd",), eps=radii, **quick).to_pylist()
     spent = {"curve": 0.0, "each": 0.0}
     for text in radii:
-        value, units = (float(text.removesuffix("@normalised")), "normalised" if "@" in text else "image")
+        value, units = (
+            float(text.removesuffix("@normalised")),
+            "normalised" if "@" in text else "image",
+        )
         found, alone = rows_of(whole, "pgd", value, units), rows_of(each, "pgd", value, units)
         assert column(found, "index") == column(alone, "index")
         assert column(found, "eps_image") == column(alone, "eps_image")
         assert all(column(found, "verified"))
-        assert abs(sum(column(found, "fooled")) - sum(column(alone, "fooled"))) <= 1  # Another radius, other steps.
+        # Another radius, other steps.
+        assert abs(sum(column(found, "fooled")) - sum(column(alone, "fooled"))) <= 1
         limit = found[0]["eps_image"] + 1e-6
         for row in found:
             assert row["distance_linf"] <= limit

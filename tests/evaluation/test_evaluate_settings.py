@@ -9,17 +9,26 @@ from robustmri.threat.eps import Eps
 
 def test_jobs_are_every_attack_at_every_radius_once():
     settings = EvaluateSettings(
-        attacks=("fgsm", "pgd", "cw-l2"), eps=("0.04", "0.04@normalised"), curve=("0.02", "0.04"), curve_attack="pgd"
+        attacks=("fgsm", "pgd", "cw-l2"),
+        eps=("0.04", "0.04@normalised"),
+        curve=("0.02", "0.04"),
+        curve_attack="pgd",
     )
     pixels, normalised = Eps(0.04), Eps(0.04, "normalised")
     assert jobs_of(settings) == [
-        Job("fgsm", pixels), Job("pgd", pixels), Job("fgsm", normalised), Job("pgd", normalised), Job("cw-l2", None),
+        Job("fgsm", pixels),
+        Job("pgd", pixels),
+        Job("fgsm", normalised),
+        Job("pgd", normalised),
+        Job("cw-l2", None),
         Job("pgd", None, (Eps(0.02),)),
-    ]  # fmt: skip
+    ]
 
 
 def test_jobs_that_differ_have_names_that_differ():
-    settings = EvaluateSettings(attacks=("pgd", "cw-l2"), eps=("8/255", "0.0313725", "0.0313725@normalised"))
+    settings = EvaluateSettings(
+        attacks=("pgd", "cw-l2"), eps=("8/255", "0.0313725", "0.0313725@normalised")
+    )
     names = [job.name for job in jobs_of(settings)]
     assert len(set(names)) == 4
     assert all(name.isascii() and not set(name) & set("/@ ") for name in names)

@@ -41,16 +41,27 @@ def test_one_changed_bit_is_another_point(trained, blobs):
 
 
 def test_what_decides_is_asked_once_about_each_image_that_falls_at_once(trained, blobs):
-    """FGSM's points are judged by the original, so neither the suite nor the verification asks again."""
+    """FGSM's points are judged by the original, so neither the suite nor the verification asks
+    again.
+    """
     images, labels = blobs
     decides, search, cost = Counted(trained), Counted(trained), AttackCost(len(images))
-    suite = Cascade({"fgsm": fgsm(stop_when_fooled=True), "pgd": PGD(steps=5, stop_when_fooled=True)})
+    suite = Cascade(
+        {"fgsm": fgsm(stop_when_fooled=True), "pgd": PGD(steps=5, stop_when_fooled=True)}
+    )
     clean = logits_of(trained, images)
     right = int((clean.argmax(1) == labels).sum())
     done = attack_batch(
-        suite, decides, search, images, labels, ThreatModel(eps=0.4), generator=torch.Generator().manual_seed(0),
-        cost=cost, clean=clean,
-    )  # fmt: skip
+        suite,
+        decides,
+        search,
+        images,
+        labels,
+        ThreatModel(eps=0.4),
+        generator=torch.Generator().manual_seed(0),
+        cost=cost,
+        clean=clean,
+    )
     assert done.fooled.all()
     assert decides.images == right
     assert search.images == right

@@ -1,4 +1,6 @@
-"""Intervals hold what they promise on correlated slices, and degenerate counts give honest bounds."""
+"""Intervals hold what they promise on correlated slices, and degenerate counts give honest
+bounds.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,18 @@ import numpy as np
 import pytest
 
 from robustmri.core.errors import ResultError
-from robustmri.evaluation.intervals import FEW, cluster_bootstrap, paired_difference, patient_accuracy
+from robustmri.evaluation.intervals import (
+    FEW,
+    cluster_bootstrap,
+    paired_difference,
+    patient_accuracy,
+)
 
 
 def draw_cohort(rng, *, accuracy, patients=60, correlation=0.3, most=19):
-    """Slices whose patients differ: beta-binomial with the given intra-patient correlation, 1 to `most` slices each."""
+    """Slices whose patients differ: beta-binomial with the given intra-patient correlation, 1 to
+    `most` slices each.
+    """
     sizes = rng.integers(1, most + 1, patients)
     strength = (1 - correlation) / correlation
     shares = rng.beta(accuracy * strength, (1 - accuracy) * strength, patients)
@@ -39,7 +48,8 @@ def by_patient(correct, owner):
 
 @pytest.mark.parametrize("accuracy", [0.01, 0.3, 0.8, 0.99])
 def test_interval_holds_the_truth_in_spite_of_correlated_slices(accuracy):
-    # 250 runs: the standard error of a coverage of 0.95 is 0.014; a percentile bootstrap of 60 patients gives 0.93.
+    # 250 runs: the standard error of a coverage of 0.95 is 0.014; a percentile bootstrap of 60
+    # patients gives 0.93.
     assert coverage(accuracy, by_patient) >= 0.89
 
 
@@ -51,14 +61,18 @@ def test_bootstrap_agrees_with_the_formula_for_one_slice_a_patient():
     correct = np.arange(400) % 4 != 0
     low, high, method = cluster_bootstrap(correct, np.arange(400), draws=4000)
     half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
-    # Monte-Carlo error of a 2.5 % quantile of 4000 draws is about 0.03 of the half width; a slice is 0.0025.
+    # Monte-Carlo error of a 2.5 % quantile of 4000 draws is about 0.03 of the half width; a slice
+    # is 0.0025.
     assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.005)
     assert method == "cluster bootstrap over 400 patients, 4000 draws"
 
 
 def test_repeating_slices_of_patients_adds_no_information():
     correct, owner = np.arange(60) % 3 == 0, np.arange(60)
-    once, tenfold = cluster_bootstrap(correct, owner), cluster_bootstrap(np.repeat(correct, 10), np.repeat(owner, 10))
+    once, tenfold = (
+        cluster_bootstrap(correct, owner),
+        cluster_bootstrap(np.repeat(correct, 10), np.repeat(owner, 10)),
+    )
     assert tenfold[:2] == pytest.approx(once[:2])
 
 
@@ -74,7 +88,9 @@ def test_no_event_is_bounded_by_the_rule_of_three_in_patients(right):
     owner = np.repeat(np.arange(40), 12)
     low, high, method = cluster_bootstrap(np.full(480, right), owner)
     bound = 1 - 0.025 ** (1 / 40)
-    assert (low, high) == (pytest.approx((1 - bound, 1.0)) if right else pytest.approx((0.0, bound)))
+    assert (low, high) == (
+        pytest.approx((1 - bound, 1.0)) if right else pytest.approx((0.0, bound))
+    )
     assert method.endswith("(rule of three)")
     assert 3 / 40 < bound < 3.7 / 40
 
@@ -83,7 +99,10 @@ def test_one_event_is_not_more_certain_than_none():
     owner = np.repeat(np.arange(40), 12)
     one = np.zeros(480, dtype=bool)
     one[5] = True
-    assert cluster_bootstrap(one, owner).high >= cluster_bootstrap(np.zeros(480, dtype=bool), owner).high
+    assert (
+        cluster_bootstrap(one, owner).high
+        >= cluster_bootstrap(np.zeros(480, dtype=bool), owner).high
+    )
     assert cluster_bootstrap(one, owner).low > 0
 
 

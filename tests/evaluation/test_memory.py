@@ -11,7 +11,9 @@ from robustmri.evaluation.memory import Room, in_halves, is_out_of_memory
 
 
 def too_large(limit, said="CUDA out of memory. Tried to allocate 2.00 GiB."):
-    """Work that takes one random number a row, and fails above so many rows; what it tried is in `tried`."""
+    """Work that takes one random number a row, and fails above so many rows; what it tried is in
+    `tried`.
+    """
     tried = []
 
     def work(rows):

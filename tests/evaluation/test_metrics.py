@@ -27,11 +27,19 @@ def right_images(columns):
 
 
 def test_settings_keep_the_order_and_tell_radii_and_units_apart(table):
-    made = table(3).add("fgsm", 0.04, []).add("fgsm", 0.02, []).add("fgsm", 0.04, [], eps_units="normalised")
+    made = (
+        table(3)
+        .add("fgsm", 0.04, [])
+        .add("fgsm", 0.02, [])
+        .add("fgsm", 0.04, [], eps_units="normalised")
+    )
     found = find_settings(made.columns())
     assert [(s.attack, s.budget.eps, s.budget.eps_units) for s in found] == [
-        ("none", 0.0, "image"), ("fgsm", 0.04, "image"), ("fgsm", 0.02, "image"), ("fgsm", 0.04, "normalised"),
-    ]  # fmt: skip
+        ("none", 0.0, "image"),
+        ("fgsm", 0.04, "image"),
+        ("fgsm", 0.02, "image"),
+        ("fgsm", 0.04, "normalised"),
+    ]
     assert found[Setting("fgsm", Budget("linf", 0.02, "image", ""))].tolist() == [6, 7, 8]
 
 
@@ -64,16 +72,29 @@ def test_worst_case_counts_images_that_were_wrong_before(table):
 
 
 def test_worst_case_keeps_budgets_apart_and_leaves_minimal_norm_out(table):
-    made = table(4).add("pgd", 0.04, [0, 1]).add("pgd", 0.02, [0]).add("cw-l2", np.inf, [0, 1, 2, 3], norm="l2")
+    made = (
+        table(4)
+        .add("pgd", 0.04, [0, 1])
+        .add("pgd", 0.02, [0])
+        .add("cw-l2", np.inf, [0, 1, 2, 3], norm="l2")
+    )
     worst = worst_case(made.columns())
-    by_eps = {eps: right_images({k: c[worst["eps"] == eps] for k, c in worst.items()}) for eps in (0.02, 0.04)}
+    by_eps = {
+        eps: right_images({k: c[worst["eps"] == eps] for k, c in worst.items()})
+        for eps in (0.02, 0.04)
+    }
     assert by_eps == {0.02: {1, 2, 3}, 0.04: {2, 3}}
     assert len(worst["eps"]) == 8
 
 
 def test_worst_case_keeps_the_success_that_costs_the_label_most(table):
-    made = table(2).add("fgsm", 0.04, [0], label_confidence=0.3).add("pgd", 0.04, [0], label_confidence=0.01)
-    again = made.add("bim", 0.04, [], label_confidence=0.001).columns()  # not fooled: no success at all
+    made = (
+        table(2)
+        .add("fgsm", 0.04, [0], label_confidence=0.3)
+        .add("pgd", 0.04, [0], label_confidence=0.01)
+    )
+    # not fooled: no success at all
+    again = made.add("bim", 0.04, [], label_confidence=0.001).columns()
     assert worst_case(again)["label_confidence"].tolist() == [0.01, 0.001]
 
 
@@ -88,12 +109,15 @@ def test_worst_case_of_worst_rows_is_the_same(table):
 
 def test_target_decides_what_a_success_is(table):
     columns = table(4).add("pgd", 0.04, [1], target="pituitary").columns()
-    assert right_images({name: column[4:] for name, column in columns.items()}) == {0, 2, 3}  # 2 is one
+    # 2 is one
+    assert right_images({name: column[4:] for name, column in columns.items()}) == {0, 2, 3}
     assert right_images(worst_case(columns)) == {0, 2, 3}
 
 
 def test_wrong_answer_that_is_not_the_target_is_no_success(table):
-    worst = worst_case(table(4, clean_wrong=[0]).add("pgd", 0.04, [1], target="pituitary").columns())
+    worst = worst_case(
+        table(4, clean_wrong=[0]).add("pgd", 0.04, [1], target="pituitary").columns()
+    )
     assert worst["prediction"][0] == "glioma"
     assert worst["fooled"].tolist() == [False, True, False, False]
 
@@ -101,7 +125,13 @@ def test_wrong_answer_that_is_not_the_target_is_no_success(table):
 def test_summary_has_both_units_for_every_setting(table):
     columns = table(60).add("pgd", 0.04, range(0, 60, 2)).columns()
     clean, clean_patients, pgd, pgd_patients = summarise(columns, draws=200)
-    assert (clean.attack, clean.eps, clean.eps_image, clean.accuracy, clean.n) == ("none", None, None, 1.0, 60)
+    assert (clean.attack, clean.eps, clean.eps_image, clean.accuracy, clean.n) == (
+        "none",
+        None,
+        None,
+        1.0,
+        60,
+    )
     assert (clean_patients.unit, clean_patients.n) == ("patient", 30)
     assert (pgd.eps, pgd.eps_image, pgd.accuracy, pgd.unit) == (0.04, 0.04, 0.5, "slice")
     assert pgd.ci_low <= 0.5 <= pgd.ci_high
@@ -111,27 +141,44 @@ def test_summary_has_both_units_for_every_setting(table):
 
 def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
     far = {0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
-    columns = table(5, clean_wrong=[0]).add("cw-l2", np.inf, [0, 1, 2, 3], norm="l2", distance_l2=far).columns()
+    columns = (
+        table(5, clean_wrong=[0])
+        .add("cw-l2", np.inf, [0, 1, 2, 3], norm="l2", distance_l2=far)
+        .columns()
+    )
     slices = summarise(columns, draws=50)[2]
     assert (slices.attack, slices.eps, slices.eps_image) == ("cw-l2", None, None)
-    assert slices.median_distance == 3.0  # of 1, 2, 3 and infinity: 0 was wrong before, 4 was not fooled
-    l0 = table(3).add("jsma", np.inf, [0, 1, 2], norm="l0", distance_l2=1.0, distance_l0={0: 4.0, 1: 6.0, 2: 8.0})
+    # of 1, 2, 3 and infinity: 0 was wrong before, 4 was not fooled
+    assert slices.median_distance == 3.0
+    l0 = table(3).add(
+        "jsma", np.inf, [0, 1, 2], norm="l0", distance_l2=1.0, distance_l0={0: 4.0, 1: 6.0, 2: 8.0}
+    )
     assert summarise(l0.columns(), draws=50)[2].median_distance == 6.0
     none = summarise(table(5).add("cw-l2", np.inf, [0], norm="l2").columns(), draws=50)[2]
     assert none.median_distance is None
 
 
 def test_images_that_only_one_attack_broke(table):
-    made = table(8, clean_wrong=[7]).add("fgsm", 0.04, [0, 1, 7]).add("pgd", 0.04, [1, 2, 3, 7]).add("bim", 0.04, [1])
+    made = (
+        table(8, clean_wrong=[7])
+        .add("fgsm", 0.04, [0, 1, 7])
+        .add("pgd", 0.04, [1, 2, 3, 7])
+        .add("bim", 0.04, [1])
+    )
     made.add("pgd", 0.02, [5]).add("cw-l2", np.inf, range(8), norm="l2")
     columns = made.columns()
     worst = worst_case(columns)
     columns = {name: np.concatenate([columns[name], worst[name]]) for name in columns}
-    alone = {(setting.attack, setting.budget.eps): count for setting, count in count_alone(columns).items()}
+    alone = {
+        (setting.attack, setting.budget.eps): count
+        for setting, count in count_alone(columns).items()
+    }
     assert alone == {("fgsm", 0.04): 1, ("pgd", 0.04): 2, ("bim", 0.04): 0}
     told = {(r.attack, r.eps, r.unit): r.only for r in summarise(columns, draws=20)}
     assert told["pgd", 0.04, "slice"] == 2
-    assert {told[key] for key in told if key[2] == "patient" or key[0] in ("none", "worst", "cw-l2")} == {None}
+    assert {
+        told[key] for key in told if key[2] == "patient" or key[0] in ("none", "worst", "cw-l2")
+    } == {None}
     assert told["pgd", 0.02, "slice"] is None
 
 
@@ -144,7 +191,9 @@ def test_an_attack_on_fewer_images_is_not_compared(table):
 def test_members_of_a_suite_are_counted_in_their_order(table):
     """Image 7 was wrong untouched, and nobody broke it."""
     made = table(8, clean_wrong=[7]).add("pgd", 0.04, [1]).add("suite", 0.1, [1, 7])
-    made.add("suite", 0.04, [0, 1, 2, 7], broken_by={0: "fast", 1: "slow", 2: "fast"}).add("suite", 0.01, [7])
+    made.add("suite", 0.04, [0, 1, 2, 7], broken_by={0: "fast", 1: "slow", 2: "fast"}).add(
+        "suite", 0.01, [7]
+    )
     columns = made.columns()
     worst = worst_case(columns)
     assert set(worst["broken_by"]) == {""}
@@ -156,7 +205,11 @@ def test_members_of_a_suite_are_counted_in_their_order(table):
 
 
 def test_the_target_decides_whether_an_image_was_broken(table):
-    made = table(6).add("pgd", 0.04, [0, 1], target="pituitary").add("fgsm", 0.04, [1], target="pituitary")
+    made = (
+        table(6)
+        .add("pgd", 0.04, [0, 1], target="pituitary")
+        .add("fgsm", 0.04, [1], target="pituitary")
+    )
     made.add("bim", 0.04, [], target="pituitary", prediction={3: "glioma"})
     assert list(count_alone(made.columns()).values()) == [1, 0, 0]
 

@@ -16,26 +16,41 @@ def with_worst(columns):
 
 def test_sound_evaluation_passes_everything(table):
     made = (
-        table(12).add("fgsm", 0.02, [0]).add("pgd", 0.02, [0, 1]).add("fgsm", 0.04, [0, 1]).add("pgd", 0.04, [0, 1, 2])
+        table(12)
+        .add("fgsm", 0.02, [0])
+        .add("pgd", 0.02, [0, 1])
+        .add("fgsm", 0.04, [0, 1])
+        .add("pgd", 0.04, [0, 1, 2])
     )
     made.add("pgd", 0.5, range(12)).add("pgd", 0.0, [])
     checks = sanity.run_checks(
-        with_worst(made.columns()), split_kind="patient", groups="patient", training_attack="pgd",
-        selected_on="validation", zero_gradient_share=0.0,
-    )  # fmt: skip
+        with_worst(made.columns()),
+        split_kind="patient",
+        groups="patient",
+        training_attack="pgd",
+        selected_on="validation",
+        zero_gradient_share=0.0,
+    )
     assert {check.name: check.status for check in checks if check.status != "pass"} == {}
     assert len(checks) == len({check.name for check in checks}) == 13
 
 
 def test_questions_that_do_not_arise_are_left_out(table):
     checks = sanity.run_checks(
-        table(6).columns(), split_kind="patient", groups="patient", training_attack=None,
+        table(6).columns(),
+        split_kind="patient",
+        groups="patient",
+        training_attack=None,
         selected_on="last",
-    )  # fmt: skip
+    )
     assert [check.name for check in checks] == [
-        "every attacked image re-verified", "every logit a finite number", "perturbations within eps",
-        "same images for every attack", "split by patient", "selection on validation patients",
-    ]  # fmt: skip
+        "every attacked image re-verified",
+        "every logit a finite number",
+        "perturbations within eps",
+        "same images for every attack",
+        "split by patient",
+        "selection on validation patients",
+    ]
 
 
 def test_unverified_image_fails(table):
@@ -47,7 +62,11 @@ def test_unverified_image_fails(table):
 
 
 def test_an_answer_that_is_not_a_number_fails(table):
-    made = table(4).add("pgd", 0.04, [1], confidence={2: np.nan}).add("bim", 0.04, [], confidence={3: np.nan})
+    made = (
+        table(4)
+        .add("pgd", 0.04, [1], confidence={2: np.nan})
+        .add("bim", 0.04, [], confidence={3: np.nan})
+    )
     check = sanity.check_finite(with_worst(made.columns()))
     assert (check.status, check.case_ids) == ("fail", ["case2", "case3"])
     assert "0 untouched and 2 attacked images" in check.detail
@@ -64,7 +83,9 @@ def test_a_long_list_of_cases_is_cut_and_says_so(table):
 
 @pytest.mark.parametrize("distance", [0.0401, np.nan, np.inf])
 def test_image_outside_eps_fails(table, distance):
-    check = sanity.check_distances(table(4).add("pgd", 0.04, [1], distance_linf={2: distance}).columns())
+    check = sanity.check_distances(
+        table(4).add("pgd", 0.04, [1], distance_linf={2: distance}).columns()
+    )
     assert (check.status, check.case_ids) == ("fail", ["case2"])
 
 
@@ -75,7 +96,9 @@ def test_distance_is_that_of_the_norm_and_may_be_rounded(table):
     assert sanity.check_distances(rounded.columns()).status == "pass"
     l2 = table(3).add("pgd", 0.5, [], norm="l2", distance_linf=0.1, distance_l2={0: 0.6})
     assert sanity.check_distances(l2.columns()).case_ids == ["case0"]
-    l1 = table(3).add("pgd", 5.0, [], norm="l1", distance_linf=0.1, distance_l2=9.0, distance_l1={1: 5.1})
+    l1 = table(3).add(
+        "pgd", 5.0, [], norm="l1", distance_linf=0.1, distance_l2=9.0, distance_l1={1: 5.1}
+    )
     assert sanity.check_distances(l1.columns()).case_ids == ["case1"]
     l0 = table(3).add("jsma", 10.0, [], norm="l0", distance_l1=99.0, distance_l0={2: 11.0})
     assert sanity.check_distances(l0.columns()).case_ids == ["case2"]
@@ -111,14 +134,22 @@ def test_headline_that_is_missing_fails(table):
 @pytest.mark.parametrize(("extra", "status"), [(0, "pass"), (1, "warn"), (2, "fail")])
 def test_one_step_stronger_than_many_is_a_sign_of_masked_gradients(table, extra, status):
     """Of 150 images one is within a point of accuracy, two are not."""
-    made = table(150).add("fgsm", 0.04, range(10 + extra)).add("pgd", 0.04, range(10)).add("bim", 0.02, [])
+    made = (
+        table(150)
+        .add("fgsm", 0.04, range(10 + extra))
+        .add("pgd", 0.04, range(10))
+        .add("bim", 0.02, [])
+    )
     check = sanity.check_iterative(made.columns())
     assert check.status == status
     assert check.case_ids == sorted(f"case{i}" for i in range(10, 10 + extra))
 
 
 def test_many_steps_of_another_radius_are_not_compared(table):
-    assert sanity.check_iterative(table(9).add("fgsm", 0.04, [0]).add("pgd", 0.02, []).columns()) is None
+    assert (
+        sanity.check_iterative(table(9).add("fgsm", 0.04, [0]).add("pgd", 0.02, []).columns())
+        is None
+    )
 
 
 def test_accuracy_that_rises_with_eps_fails(table):
@@ -126,7 +157,12 @@ def test_accuracy_that_rises_with_eps_fails(table):
     check = sanity.check_eps_order(rising)
     assert (check.status, check.case_ids) == ("fail", ["case1"])
     assert "88.9% right under pgd linf 0.04, 77.8% at the next smaller eps" in check.detail
-    assert sanity.check_eps_order(table(9).add("pgd", 0.02, [0]).add("pgd", 0.04, [0, 1]).columns()).status == "pass"
+    assert (
+        sanity.check_eps_order(
+            table(9).add("pgd", 0.02, [0]).add("pgd", 0.04, [0, 1]).columns()
+        ).status
+        == "pass"
+    )
     above_clean = table(9, clean_wrong=[3]).add("pgd", 0.02, []).columns()
     assert sanity.check_eps_order(above_clean).case_ids == ["case3"]
     assert sanity.check_eps_order(table(9).columns()) is None
@@ -134,7 +170,11 @@ def test_accuracy_that_rises_with_eps_fails(table):
 
 def test_radii_are_ordered_in_image_units(table):
     """0.04 after normalisation is the smaller radius: it may well leave more images right."""
-    made = table(9).add("pgd", 0.02, [0, 1]).add("pgd", 0.04, [0], eps_units="normalised", eps_image=0.009)
+    made = (
+        table(9)
+        .add("pgd", 0.02, [0, 1])
+        .add("pgd", 0.04, [0], eps_units="normalised", eps_image=0.009)
+    )
     assert sanity.check_eps_order(made.columns()).status == "pass"
 
 
@@ -147,7 +187,10 @@ def test_worst_cases_over_other_attacks_are_not_compared(table):
 def test_zero_eps_that_changes_a_prediction_fails(table):
     check = sanity.check_zero_eps(table(4).add("pgd", 0.0, [2]).columns())
     assert (check.status, check.case_ids) == ("fail", ["case2"])
-    assert sanity.check_zero_eps(table(4, clean_wrong=[2]).add("pgd", 0.0, [2]).columns()).status == "pass"
+    assert (
+        sanity.check_zero_eps(table(4, clean_wrong=[2]).add("pgd", 0.0, [2]).columns()).status
+        == "pass"
+    )
     assert sanity.check_zero_eps(table(4).columns()) is None
 
 
@@ -161,21 +204,30 @@ def test_better_than_chance_on_flat_grey_fails(table, standing, status):
 
 def test_only_the_whole_image_can_be_made_flat_grey(table):
     checks = sanity.run_checks(
-        table(12).add("pgd", 0.5, []).columns(), split_kind="patient", groups="patient", training_attack=None,
-        selected_on="last", region="lesion",
-    )  # fmt: skip
+        table(12).add("pgd", 0.5, []).columns(),
+        split_kind="patient",
+        groups="patient",
+        training_attack=None,
+        selected_on="last",
+        region="lesion",
+    )
     assert "at or below chance at eps 0.5" not in [check.name for check in checks]
 
 
 def test_small_eps_is_not_held_to_chance(table):
-    assert sanity.check_large_eps(table(12).add("pgd", 0.3, []).add("fgsm", 0.5, []).columns()) is None
+    assert (
+        sanity.check_large_eps(table(12).add("pgd", 0.3, []).add("fgsm", 0.5, []).columns()) is None
+    )
 
 
 def test_a_search_that_was_cut_short_is_a_warning(table):
     made = table(4).add("pgd", 0.04, [1], cut_short={2: True, 3: True}).add("fgsm", 0.04, [])
     check = sanity.check_budget(with_worst(made.columns()))
     assert (check.status, check.case_ids) == ("warn", ["case2", "case3"])
-    assert "pgd linf 0.04: 2 of 4 images, after 10.0 gradients and 11.0 forwards an image" in check.detail
+    assert (
+        "pgd linf 0.04: 2 of 4 images, after 10.0 gradients and 11.0 forwards an image"
+        in check.detail
+    )
     assert "fgsm" not in check.detail
     assert sanity.check_budget(table(4).add("pgd", 0.04, [1]).columns()).status == "pass"
 

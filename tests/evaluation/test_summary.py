@@ -8,7 +8,9 @@ from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.summary import columns_of, describe_threat, with_worst_case
 from robustmri.models.classifier import Classifier, ClassifierSpec
 
-CLASSIFIER = Classifier(None, ClassifierSpec(backbone="custom", classes=("ill", "well"), size=100, std=0.2))
+CLASSIFIER = Classifier(
+    None, ClassifierSpec(backbone="custom", classes=("ill", "well"), size=100, std=0.2)
+)
 
 
 def arrow(made):
@@ -32,20 +34,27 @@ def test_a_table_without_budget_attacks_stays_as_it_is(table):
 
 
 def test_eps_is_said_in_three_units_once():
-    said = describe_threat(EvaluateSettings(attacks=("fgsm", "pgd"), eps=("0.04", "0.1@normalised")), CLASSIFIER)
+    said = describe_threat(
+        EvaluateSettings(attacks=("fgsm", "pgd"), eps=("0.04", "0.1@normalised")), CLASSIFIER
+    )
     assert said[0].startswith("No pixel changes by more than eps = 0.04 of the [0, 1] range")
     assert "10.2 of 255 grey levels, 0.2 after normalisation (std 0.2)" in said[0]
     assert "0.02 of the [0, 1] range, 5.1 of 255 grey levels, 0.1 after normalisation" in said[1]
     assert said[2:] == [
-        "Goal of the attacker: any wrong class. Every pixel may change; grey values stay within [0, 1].",
-        "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: evasion).",
+        "Goal of the attacker: any wrong class. Every pixel may change; grey values stay within "
+        "[0, 1].",
+        "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "
+        "evasion).",
     ]
 
 
 @pytest.mark.parametrize(("region", "said"), [(name, said) for name, said in REGIONS.items()])
 def test_the_region_is_said(region, said):
     sentences = describe_threat(EvaluateSettings(attacks=("pgd",), region=region), CLASSIFIER)
-    assert sentences[1] == f"Goal of the attacker: any wrong class. {said}; grey values stay within [0, 1]."
+    assert (
+        sentences[1]
+        == f"Goal of the attacker: any wrong class. {said}; grey values stay within [0, 1]."
+    )
 
 
 def test_l1_is_no_length():

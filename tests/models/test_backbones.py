@@ -10,9 +10,15 @@ from robustmri.core.errors import SettingsError
 from robustmri.models.backbones import BACKBONES, build_classifier, build_network
 
 # torchvision's published numbers of parameters for 1000 classes and three planes.
-PUBLISHED = {"resnet18": 11_689_512, "resnet50": 25_557_032, "densenet121": 7_978_856, "vit": 86_567_656}
+PUBLISHED = {
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "densenet121": 7_978_856,
+    "vit": 86_567_656,
+}
 PLANE = {"resnet18": 64 * 49, "resnet50": 64 * 49, "densenet121": 64 * 49, "vit": 768 * 256}
-CLASS_POSITION = {"vit": 768}  # torchvision's embedding of the class token's position, which is part of our token.
+# torchvision's embedding of the class token's position, which is part of our token.
+CLASS_POSITION = {"vit": 768}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,9 @@ def test_parameters_are_as_many_as_torchvisions(name):
 
 def test_the_narrow_one_has_half_the_channels_of_its_namesake():
     with torch.device("meta"):
-        whole, narrow = (build_network(name, 3, 64).state_dict() for name in ("resnet18", "resnet18-half"))
+        whole, narrow = (
+            build_network(name, 3, 64).state_dict() for name in ("resnet18", "resnet18-half")
+        )
     assert whole.keys() == narrow.keys()
     assert {*PUBLISHED, "resnet18-half"} == set(BACKBONES)
     for name, weight in whole.items():
@@ -51,7 +59,8 @@ def test_vit_gives_plain_logits(vit):
         logits = vit(images)
         vit.vit.classification_head.bias += 5.0
         assert logits.shape == (2, 3)
-        torch.testing.assert_close(vit(images), logits + 5.0)  # A Tanh behind the head would squash this.
+        # A Tanh behind the head would squash this.
+        torch.testing.assert_close(vit(images), logits + 5.0)
         vit.vit.classification_head.bias -= 5.0
 
 
@@ -65,7 +74,9 @@ def test_vit_attention_is_the_textbook_one(vit):
 
 
 def test_every_parameter_of_vit_is_used(vit):
-    gradients = torch.autograd.grad(vit(torch.rand(1, 1, 32, 32)).sum(), list(vit.parameters()), allow_unused=True)
+    gradients = torch.autograd.grad(
+        vit(torch.rand(1, 1, 32, 32)).sum(), list(vit.parameters()), allow_unused=True
+    )
     assert all(gradient is not None for gradient in gradients)
 
 
@@ -83,7 +94,11 @@ def test_seed_decides_the_weights_and_leaves_torchs_generator_alone():
 def test_classifier_knows_what_it_is():
     classifier = build_classifier("resnet18", ["glioma", "pituitary"], 48)
     assert classifier.spec.classes == ("glioma", "pituitary")
-    assert (classifier.spec.backbone, classifier.spec.size, classifier.spec.weights) == ("resnet18", 48, "none")
+    assert (classifier.spec.backbone, classifier.spec.size, classifier.spec.weights) == (
+        "resnet18",
+        48,
+        "none",
+    )
     assert classifier.training
 
 

@@ -8,7 +8,12 @@ from torch import nn
 
 from robustmri.core.errors import CheckpointError
 from robustmri.models.backbones import build_classifier
-from robustmri.models.checkpoint import check_fits, load_checkpoint, read_checkpoint, save_checkpoint
+from robustmri.models.checkpoint import (
+    check_fits,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from robustmri.models.classifier import Classifier, ClassifierSpec
 
 CLASSES = ("meningioma", "glioma", "pituitary")
@@ -21,7 +26,9 @@ def classifier():
 
 @pytest.fixture
 def saved(classifier, tmp_path):
-    save_checkpoint(classifier, tmp_path / "run" / "checkpoint", training={"epochs": 2}, provenance={"seed": 0})
+    save_checkpoint(
+        classifier, tmp_path / "run" / "checkpoint", training={"epochs": 2}, provenance={"seed": 0}
+    )
     return tmp_path / "run" / "checkpoint"
 
 
@@ -42,7 +49,10 @@ def test_what_is_saved_comes_back_bit_for_bit(classifier, saved):
     assert (checkpoint.training, checkpoint.provenance) == ({"epochs": 2}, {"seed": 0})
     assert not again.training
     assert read_checkpoint(saved) == checkpoint
-    assert sorted(path.name for path in saved.iterdir()) == ["classifier.json", "weights.safetensors"]
+    assert sorted(path.name for path in saved.iterdir()) == [
+        "classifier.json",
+        "weights.safetensors",
+    ]
 
 
 def test_a_run_folder_will_do(saved):
@@ -55,7 +65,9 @@ def test_channels_last_weights_and_training_mode_are_kept_by_the_one_who_saves(t
     assert classifier.training
     assert classifier.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     again, _ = load_checkpoint(tmp_path / "a")
-    assert torch.equal(again.network.layer1[0].conv1.weight, classifier.network.layer1[0].conv1.weight)
+    assert torch.equal(
+        again.network.layer1[0].conv1.weight, classifier.network.layer1[0].conv1.weight
+    )
 
 
 def test_same_weights_give_the_same_hash(saved, classifier, tmp_path):
@@ -117,7 +129,9 @@ def test_a_network_of_ones_own(tmp_path):
     save_checkpoint(classifier, tmp_path / "own")
     with pytest.raises(CheckpointError, match=r"network=MyNetwork\(\)"):
         load_checkpoint(tmp_path / "own")
-    again, _ = load_checkpoint(tmp_path / "own", network=nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    again, _ = load_checkpoint(
+        tmp_path / "own", network=nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    )
     images = torch.rand(3, 1, 2, 2)
     assert torch.equal(again(images), classifier(images))
     with pytest.raises(CheckpointError, match="does not fit the network 'custom'"):
@@ -135,7 +149,11 @@ def test_tied_weights_are_saved(tmp_path):
 def test_cohort_and_checkpoint_must_agree(saved):
     checkpoint = read_checkpoint(saved)
     check_fits(checkpoint, list(CLASSES), 32)
-    with pytest.raises(CheckpointError, match="tells apart meningioma, glioma, pituitary; the cohort has glioma"):
+    with pytest.raises(
+        CheckpointError, match="tells apart meningioma, glioma, pituitary; the cohort has glioma"
+    ):
         check_fits(checkpoint, ("glioma", "meningioma", "pituitary"), 32)
-    with pytest.raises(CheckpointError, match=r"images of 32 px; the cohort has 64 px\..*--size 32"):
+    with pytest.raises(
+        CheckpointError, match=r"images of 32 px; the cohort has 64 px\..*--size 32"
+    ):
         check_fits(checkpoint, CLASSES, 64)

@@ -71,7 +71,9 @@ def test_a_collapsed_network_is_an_ordinary_one(plain, dual, images, branch):
         expected = dual(images)
     assert torch.equal(plain.eval()(images), expected)
     view = OptimisedView(network, images, precision="fp32")
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in view._network.modules()), "it can be folded"
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in view._network.modules()), (
+        "it can be folded"
+    )
     torch.testing.assert_close(view(images), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -26,7 +26,9 @@ def test_names():
     assert not is_hub("other:resnet18")
 
 
-@pytest.mark.parametrize(("package", "name"), [*NAMES.items(), ("transformers", "hf:microsoft/resnet-18")])
+@pytest.mark.parametrize(
+    ("package", "name"), [*NAMES.items(), ("transformers", "hf:microsoft/resnet-18")]
+)
 def test_a_missing_library_is_named_with_its_extra(package, name, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(SettingsError, match=rf"needs the package {package}.*robustmri\[hub\]"):
@@ -47,12 +49,16 @@ def test_a_foreign_network_is_built_saved_and_loaded(package, name, tmp_path):
         assert logits.shape == (2, 3)
         assert torch.equal(again(images), logits)
     torch.save(classifier.network.model.state_dict(), tmp_path / "own.pth")
-    other = build_classifier(name, ("a", "b", "c"), 64, weights=str(tmp_path / "own.pth"), seed=1).eval()
+    other = build_classifier(
+        name, ("a", "b", "c"), 64, weights=str(tmp_path / "own.pth"), seed=1
+    ).eval()
     with torch.no_grad():
         assert torch.equal(other(images), logits)
 
 
-@pytest.mark.parametrize(("package", "name"), [("timm", "timm:nope"), ("torchvision", "torchvision:nope")])
+@pytest.mark.parametrize(
+    ("package", "name"), [("timm", "timm:nope"), ("torchvision", "torchvision:nope")]
+)
 def test_an_unknown_name_is_refused(package, name):
     if not imports(package):
         pytest.skip(f"{package} is not installed")
@@ -66,7 +72,11 @@ def test_a_hugging_face_network_is_built_from_a_local_folder(tmp_path):
     import transformers
 
     config = transformers.ViTConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=64
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=64,
     )
     transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
     classifier = build_classifier(f"hf:{tmp_path}", ("a", "b", "c"), 64, weights="pretrained")

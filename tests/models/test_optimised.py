@@ -17,7 +17,9 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def settle(network: nn.Module) -> nn.Module:
-    """Batch-norm statistics and weights far from those of a new network, where a wrong fold would hardly show."""
+    """Batch-norm statistics and weights far from those of a new network, where a wrong fold would
+    hardly show.
+    """
     for module in network.modules():
         if isinstance(module, NORMS):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
@@ -63,7 +65,9 @@ def test_fp32_is_the_same_function(classifier, images):
     assert logits.std() > 0.1
     # 1e-4: folding rounds each weight once more, 6e-8 relative, over 20 layers.
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-4)
-    torch.testing.assert_close(found_gradient, gradient, rtol=0, atol=1e-4 * gradient.abs().max().item())
+    torch.testing.assert_close(
+        found_gradient, gradient, rtol=0, atol=1e-4 * gradient.abs().max().item()
+    )
     assert similarity(found_gradient, gradient) > 0.9999
 
 
@@ -91,10 +95,14 @@ def test_the_classifier_is_left_as_it_was(classifier, images):
     flags = [module.training for module in source.modules()]
     view = OptimisedView(source, images, precision="bf16")
     value_and_gradient(view, images)
-    bim(steps=2)(view, images, torch.zeros(11, dtype=torch.long), ThreatModel(), generator=torch.Generator())
+    bim(steps=2)(
+        view, images, torch.zeros(11, dtype=torch.long), ThreatModel(), generator=torch.Generator()
+    )
     torch.testing.assert_close(dict(source.state_dict()), before, rtol=0, atol=0)
     assert [module.training for module in source.modules()] == flags
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in source.parameters())
+    assert all(
+        parameter.requires_grad and parameter.grad is None for parameter in source.parameters()
+    )
     assert not any(module._forward_hooks for module in source.modules())
 
 
@@ -150,7 +158,8 @@ class CalledTwice(Small):
 
 class InPlace(Small):
     def features(self, images: Tensor) -> Tensor:
-        return self.norm(self.relu(self.convolution(images)))  # The very tensor that left the convolution.
+        # The very tensor that left the convolution.
+        return self.norm(self.relu(self.convolution(images)))
 
 
 class ByKeyword(Small):
@@ -192,7 +201,9 @@ def test_folding_never_changes_the_function(kind, example, scale):
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     folded, _ = simplified(network, torch.zeros_like(images) if example == "black" else images)
     expected = network.eval()(images)
-    torch.testing.assert_close(folded(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    torch.testing.assert_close(
+        folded(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item()
+    )
     left = sum(isinstance(module, NORMS) for module in folded.modules())
     assert left == (1 if kind is Small else 2)  # The spare one of `Small` feeds nothing and stays.
 
@@ -202,12 +213,19 @@ def test_volumes(images):
         torch.manual_seed(0)
         network = settle(
             nn.Sequential(
-                nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
+                nn.Conv3d(1, 4, 3),
+                nn.BatchNorm3d(4),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool3d(1),
+                nn.Flatten(),
+                nn.Linear(4, 2),
             )
         ).eval()
     volumes = torch.rand(10, 1, 6, 6, 6, generator=torch.Generator().manual_seed(0))
     view = OptimisedView(network, volumes, precision="fp32")
-    for found, expected in zip(value_and_gradient(view, volumes), value_and_gradient(network, volumes), strict=True):
+    for found, expected in zip(
+        value_and_gradient(view, volumes), value_and_gradient(network, volumes), strict=True
+    ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -216,11 +234,14 @@ def test_attacks_on_the_view_fool_the_classifier(trained, blobs):
     threat = ThreatModel("linf", 0.1)
     fooled = []
     for predict in (trained, OptimisedView(trained, images)):
-        attacked = bim()(predict, images, labels, threat, generator=torch.Generator().manual_seed(0))
+        attacked = bim()(
+            predict, images, labels, threat, generator=torch.Generator().manual_seed(0)
+        )
         assert attacked.dtype == torch.float32
         fooled.append(threat.fooled(trained(attacked), labels).float().mean().item())
     assert 0.2 < fooled[0] < 0.9
-    assert fooled[1] == pytest.approx(fooled[0], abs=0.05)  # Images at the boundary, where bf16 may differ.
+    # Images at the boundary, where bf16 may differ.
+    assert fooled[1] == pytest.approx(fooled[0], abs=0.05)
 
 
 def test_an_empty_example_is_refused(classifier, images):
@@ -229,12 +250,18 @@ def test_an_empty_example_is_refused(classifier, images):
 
 
 class Pooled(nn.Module):
-    """A stem as residual networks have it; `shared` uses its ReLU once more, `read` what is before the pooling."""
+    """A stem as residual networks have it; `shared` uses its ReLU once more, `read` what is before
+    the pooling.
+    """
 
     def __init__(self, kind: str = "") -> None:
         super().__init__()
         self.kind, self.convolution = kind, nn.Conv2d(1, 4, 3)
-        self.relu, self.pool, self.head = nn.ReLU(inplace=kind == "inplace"), nn.MaxPool2d(2), nn.Linear(4, 3)
+        self.relu, self.pool, self.head = (
+            nn.ReLU(inplace=kind == "inplace"),
+            nn.MaxPool2d(2),
+            nn.Linear(4, 3),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         before = self.relu(self.convolution(images) - 0.1)
@@ -247,7 +274,9 @@ class Pooled(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize(("kind", "moved"), [("", True), ("inplace", True), ("shared", False), ("read", False)])
+@pytest.mark.parametrize(
+    ("kind", "moved"), [("", True), ("inplace", True), ("shared", False), ("read", False)]
+)
 def test_pooling_moves_before_the_relu_only_where_nothing_changes(kind, moved):
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -255,7 +284,9 @@ def test_pooling_moves_before_the_relu_only_where_nothing_changes(kind, moved):
     images = torch.rand(4, 1, 9, 9, generator=torch.Generator().manual_seed(1))
     swapped, _ = simplified(network, images)
     assert isinstance(swapped.relu, nn.Identity) == moved
-    for found, expected in zip(value_and_gradient(swapped, images), value_and_gradient(network, images), strict=True):
+    for found, expected in zip(
+        value_and_gradient(swapped, images), value_and_gradient(network, images), strict=True
+    ):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     assert isinstance(network.relu, nn.ReLU)
 
@@ -300,5 +331,9 @@ def test_a_compiled_network_meets_few_sizes(classifier, images, monkeypatch):
 @pytest.mark.slow
 def test_a_really_compiled_network_is_the_same(classifier, images):
     view = OptimisedView(classifier, images, precision="fp32", compiled=True)
-    for found, expected in zip(value_and_gradient(view, images), value_and_gradient(classifier, images), strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * max(1, expected.abs().max().item()))
+    for found, expected in zip(
+        value_and_gradient(view, images), value_and_gradient(classifier, images), strict=True
+    ):
+        torch.testing.assert_close(
+            found, expected, rtol=0, atol=1e-4 * max(1, expected.abs().max().item())
+        )

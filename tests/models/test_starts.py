@@ -21,23 +21,34 @@ from robustmri.models.starts import STARTS, fetch_start, find_start
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("start", STARTS.values(), ids=lambda start: f"{start.name}-{start.backbone}")
+@pytest.mark.parametrize(
+    "start", STARTS.values(), ids=lambda start: f"{start.name}-{start.backbone}"
+)
 def test_every_start_is_complete_and_listed(start):
     assert start.backbone in BACKBONES
     assert start.url.startswith("https://")
     assert len(start.sha256) == 64 or f"-{start.sha256}.pth" in start.file
     assert int(start.sha256, 16) > 0
-    row = f"| `{start.name}` | {start.backbone} | `{start.file}` | {start.megabytes:g} | {start.licence} |"
+    row = (
+        f"| `{start.name}` | {start.backbone} | `{start.file}` | {start.megabytes:g} | "
+        f"{start.licence} |"
+    )
     assert row in (ROOT / "docs" / "repair.md").read_text(encoding="utf-8")
 
 
 def test_no_two_starts_share_a_file():
     starts = STARTS.values()
-    assert len({start.file for start in starts}) == len({start.sha256 for start in starts}) == len(starts)
+    assert (
+        len({start.file for start in starts})
+        == len({start.sha256 for start in starts})
+        == len(starts)
+    )
 
 
 def test_a_name_without_variant_means_its_default():
-    assert find_start("robust-imagenet", "resnet50") == find_start("robust-imagenet:linf-4", "resnet50")
+    assert find_start("robust-imagenet", "resnet50") == find_start(
+        "robust-imagenet:linf-4", "resnet50"
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,7 +56,11 @@ def test_a_name_without_variant_means_its_default():
     [
         ("robust-imagenet:linf-3", "resnet50", "Did you mean 'robust-imagenet:linf-"),
         ("robust-imagenet:linf-8", "resnet18", r"\(there are for resnet50\)"),
-        ("radimagenet", "vit", r"\(there are for densenet121, resnet50\). .*Choices: imagenet. Or none"),
+        (
+            "radimagenet",
+            "vit",
+            r"\(there are for densenet121, resnet50\). .*Choices: imagenet. Or none",
+        ),
         ("imagenet:v2", "resnet18", "Did you mean 'imagenet'"),
     ],
 )
@@ -56,7 +71,9 @@ def test_a_start_that_does_not_exist_is_named_with_those_that_do(weights, backbo
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A local server; `cut` breaks the next answer off after so many bytes, and `gate` holds all of them back."""
+    """A local server; `cut` breaks the next answer off after so many bytes, and `gate` holds all of
+    them back.
+    """
     state = SimpleNamespace(files={}, asked=[], cut=[], url="", gate=threading.Event())
     state.gate.set()
 
@@ -70,7 +87,9 @@ def site(tmp_path, monkeypatch):
             if body is None:
                 self.send_error(404)
                 return
-            begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
+            begin = int(
+                (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-")
+            )
             state.gate.wait(10)
             self.send_response(206 if begin else 200)
             self.send_header("Content-Length", str(len(body) - begin))
@@ -111,7 +130,9 @@ def offer(site, monkeypatch, name, backbone, content, digits=64):
         ("radimagenet", "resnet50", as_radimagenet, 0.5),
     ],
 )
-def test_a_start_is_fetched_once_from_the_mirror(site, tmp_path, monkeypatch, name, backbone, publish, mean):
+def test_a_start_is_fetched_once_from_the_mirror(
+    site, tmp_path, monkeypatch, name, backbone, publish, mean
+):
     content = saved(publish(fill(torchvision_resnet(backbone))), tmp_path)
     file = offer(site, monkeypatch, name, backbone, content, digits=8 if name == "imagenet" else 64)
     seen = []
@@ -119,10 +140,14 @@ def test_a_start_is_fetched_once_from_the_mirror(site, tmp_path, monkeypatch, na
         classifier = build_classifier(
             backbone, ("a", "b"), 32, weights=name, progress=lambda *numbers: seen.append(numbers)
         )
-        assert classifier.spec.weights.startswith(f"{name}, {file} (sha256 {hashlib.sha256(content).hexdigest()[:16]})")
+        assert classifier.spec.weights.startswith(
+            f"{name}, {file} (sha256 {hashlib.sha256(content).hexdigest()[:16]})"
+        )
         assert classifier.spec.mean == mean
         weight = classifier.network.layer4[0].conv1.weight
-        torch.testing.assert_close(weight, torch.full_like(weight, value_of("layer4.0.conv1.weight")))
+        torch.testing.assert_close(
+            weight, torch.full_like(weight, value_of("layer4.0.conv1.weight"))
+        )
     assert site.asked == [(f"/{file}", None)]
     assert seen[-1] == (len(content), len(content))
     assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [file]
@@ -142,7 +167,10 @@ def test_processes_that_ask_together_fetch_once(site, tmp_path, monkeypatch):
     offer(site, monkeypatch, "robust-imagenet:linf-4", "resnet50", b"0123456789" * 100)
     start, came = find_start("robust-imagenet", "resnet50"), []
     site.gate.clear()
-    asking = [threading.Thread(target=lambda: came.append(fetch_start(start).read_bytes())) for _ in range(2)]
+    asking = [
+        threading.Thread(target=lambda: came.append(fetch_start(start).read_bytes()))
+        for _ in range(2)
+    ]
     for one in asking:
         one.start()
     time.sleep(0.3)  # Long enough for both to have asked, if both did.
@@ -154,7 +182,9 @@ def test_processes_that_ask_together_fetch_once(site, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "cache" / "weights").iterdir()] == [start.file]
 
 
-@pytest.mark.parametrize(("name", "backbone"), [("imagenet", "vit"), ("radimagenet", "densenet121")])
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("imagenet", "vit"), ("radimagenet", "densenet121")]
+)
 def test_another_file_under_the_name_is_refused(site, tmp_path, monkeypatch, name, backbone):
     file = offer(site, monkeypatch, name, backbone, b"what was meant")
     site.files[file] = b"what came"
@@ -181,15 +211,23 @@ def test_an_address_with_its_hash_is_fetched(site, tmp_path):
     content = saved(as_robustness(fill(torchvision_resnet("resnet18"))), tmp_path)
     site.files["a/own.ckpt"] = content
     digits = hashlib.sha256(content).hexdigest()
-    spec = build_classifier("resnet18", ("a", "b"), 32, weights=f"{site.url}/a/own.ckpt#sha256={digits}").spec
-    assert spec.weights.startswith(f"{site.url}/a/own.ckpt, {digits[:8]}-own.ckpt (sha256 {digits[:16]})")
+    spec = build_classifier(
+        "resnet18", ("a", "b"), 32, weights=f"{site.url}/a/own.ckpt#sha256={digits}"
+    ).spec
+    assert spec.weights.startswith(
+        f"{site.url}/a/own.ckpt, {digits[:8]}-own.ckpt (sha256 {digits[:16]})"
+    )
     with pytest.raises(DownloadError, match="sha256"):
-        build_classifier("resnet18", ("a", "b"), 32, weights=f"{site.url}/a/own.ckpt#sha256={'0' * 64}")
+        build_classifier(
+            "resnet18", ("a", "b"), 32, weights=f"{site.url}/a/own.ckpt#sha256={'0' * 64}"
+        )
 
 
 @pytest.mark.parametrize("end", ["", "#sha256=", "#sha256=12345678", f"#sha256={'x' * 64}"])
 def test_an_address_without_its_hash_is_not_fetched(site, end):
-    with pytest.raises(SettingsError, match=r"own.ckpt is only fetched if its sha256 is known: write URL#sha256="):
+    with pytest.raises(
+        SettingsError, match=r"own.ckpt is only fetched if its sha256 is known: write URL#sha256="
+    ):
         build_classifier("resnet18", ("a", "b"), 32, weights=f"{site.url}/own.ckpt{end}")
     assert not site.asked
 
@@ -197,5 +235,7 @@ def test_an_address_without_its_hash_is_not_fetched(site, end):
 def test_a_start_of_another_network_does_not_fit(site, tmp_path, monkeypatch):
     content = saved(as_robustness(fill(torchvision_resnet("resnet50"))), tmp_path)
     offer(site, monkeypatch, "robust-imagenet:linf-4", "resnet18", content)
-    with pytest.raises(CheckpointError, match=r"does not fit resnet18 \(.* unexpected: layer1.0.conv3.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"does not fit resnet18 \(.* unexpected: layer1.0.conv3.weight"
+    ):
         build_classifier("resnet18", ("a", "b"), 32, weights="robust-imagenet")

@@ -5,12 +5,23 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustmri.models.classifier import ClassifierSpec
-from robustmri.models.stem import GREY_MEAN, GREY_STD, IMAGENET_MEAN, IMAGENET_STD, ThreePlanes, fold_planes
+from robustmri.models.stem import (
+    GREY_MEAN,
+    GREY_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ThreePlanes,
+    fold_planes,
+)
 
 
 def colour_planes(grey, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-    """A grey image repeated in three planes and normalised plane by plane, the way pretrained networks expect it."""
-    return (grey.expand(-1, 3, -1, -1) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    """A grey image repeated in three planes and normalised plane by plane, the way pretrained
+    networks expect it.
+    """
+    return (grey.expand(-1, 3, -1, -1) - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(
+        3, 1, 1
+    )
 
 
 def test_constants_are_the_classifiers():
@@ -30,7 +41,9 @@ def test_folded_stem_computes_what_three_planes_do():
 def test_three_planes_sees_the_image_the_model_was_trained_on():
     grey, mean, std = torch.rand(1, 1, 4, 4), (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
     seen = ThreePlanes(nn.Flatten(), mean, std)((grey - GREY_MEAN) / GREY_STD)
-    torch.testing.assert_close(seen, colour_planes(grey, mean, std).flatten(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        seen, colour_planes(grey, mean, std).flatten(1), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_three_planes_takes_logits_out_of_an_output_object():

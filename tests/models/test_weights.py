@@ -25,9 +25,12 @@ def torchvision_vit(classes=1000, size=224, linear=("linear_1", "linear_2")):
     for number in range(12):
         layer = f"encoder.layers.encoder_layer_{number}"
         for part, shape in {
-            "ln_1": (768,), "ln_2": (768,), "self_attention.out_proj": (768, 768),
-            f"mlp.{linear[0]}": (3072, 768), f"mlp.{linear[1]}": (768, 3072),
-        }.items():  # fmt: skip
+            "ln_1": (768,),
+            "ln_2": (768,),
+            "self_attention.out_proj": (768, 768),
+            f"mlp.{linear[0]}": (3072, 768),
+            f"mlp.{linear[1]}": (768, 3072),
+        }.items():
             shapes |= {f"{layer}.{part}.weight": shape, f"{layer}.{part}.bias": shape[:1]}
         shapes |= {f"{layer}.self_attention.in_proj_weight": (2304, 768)}
         shapes |= {f"{layer}.self_attention.in_proj_bias": (2304,)}
@@ -45,7 +48,9 @@ def assert_holds(network, pairs):
 def test_resnet_has_torchvisions_names_and_shapes(name):
     with torch.device("meta"):
         state = build_network(name, 7, 224).state_dict()
-    assert {key: tuple(value.shape) for key, value in state.items()} == torchvision_resnet(name, 7, planes=1)
+    assert {key: tuple(value.shape) for key, value in state.items()} == torchvision_resnet(
+        name, 7, planes=1
+    )
 
 
 def test_resnet_file_is_loaded(tmp_path):
@@ -53,15 +58,22 @@ def test_resnet_file_is_loaded(tmp_path):
     network = build_network("resnet18", 3, 32)
     fresh = network.fc.weight.clone()
     said = load_weights(network, "resnet18", str(tmp_path / "resnet18.pth")).words
-    assert_holds(network, {name: name for name in ("layer1.0.conv1.weight", "layer4.0.downsample.1.running_var")})
+    assert_holds(
+        network,
+        {name: name for name in ("layer1.0.conv1.weight", "layer4.0.downsample.1.running_var")},
+    )
     assert torch.equal(network.fc.weight, fresh)
     digest = hashlib.sha256((tmp_path / "resnet18.pth").read_bytes()).hexdigest()
-    assert said == (f"resnet18.pth (sha256 {digest[:16]}); three colour planes folded into one; last layer drawn anew")
+    assert said == (
+        f"resnet18.pth (sha256 {digest[:16]}); three colour planes folded into one; last layer "
+        "drawn anew"
+    )
 
 
 def test_head_is_kept_where_the_classes_are_as_many(tmp_path):
     save_file(
-        {k: v.contiguous() for k, v in fill(torchvision_resnet("resnet18", 3, 1)).items()}, tmp_path / "a.safetensors"
+        {k: v.contiguous() for k, v in fill(torchvision_resnet("resnet18", 3, 1)).items()},
+        tmp_path / "a.safetensors",
     )
     network = build_network("resnet18", 3, 32)
     said = load_weights(network, "resnet18", str(tmp_path / "a.safetensors")).words
@@ -75,17 +87,25 @@ def test_folded_resnet_stem_computes_what_three_planes_do(tmp_path):
     state["conv1.weight"] = torch.randn(64, 3, 7, 7, generator=generator)
     state["bn1.running_var"] = torch.rand(64, generator=generator) + 0.5
     torch.save(state, tmp_path / "w.pth")
-    classifier = build_classifier("resnet18", ("a", "b"), 32, weights=str(tmp_path / "w.pth")).eval()
+    classifier = build_classifier(
+        "resnet18", ("a", "b"), 32, weights=str(tmp_path / "w.pth")
+    ).eval()
     colour = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
     colour.load_state_dict({"weight": state["conv1.weight"]})
     norm = nn.BatchNorm2d(64).eval()
-    norm.load_state_dict({k.removeprefix("bn1."): v for k, v in state.items() if k.startswith("bn1.")})
+    norm.load_state_dict(
+        {k.removeprefix("bn1."): v for k, v in state.items() if k.startswith("bn1.")}
+    )
     grey = torch.rand(2, 1, 32, 32, generator=generator)
     stem = nn.Sequential(classifier.network.conv1, classifier.network.bn1)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
     ours = stem((grey - classifier.spec.mean) / classifier.spec.std)
     theirs = norm(colour((grey.expand(-1, 3, -1, -1) - mean) / std))
-    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))  # The kernel touches the padding elsewhere.
+    # The kernel touches the padding elsewhere.
+    inside = (slice(None), slice(None), slice(2, -2), slice(2, -2))
     torch.testing.assert_close(ours[inside], theirs[inside], rtol=1e-4, atol=1e-4)
 
 
@@ -133,7 +153,9 @@ def test_vit_file_is_loaded(tmp_path, linear):
 
 
 def test_position_embeddings_keep_their_place(tmp_path):
-    """A ramp from left to right is still one on a coarser grid, and is still constant from top to bottom."""
+    """A ramp from left to right is still one on a coarser grid, and is still constant from top to
+    bottom.
+    """
     state = fill(torchvision_vit(3, size=128))
     ramp = torch.linspace(0, 1, 8).expand(8, 8).reshape(1, 64, 1).expand(1, 64, 768)
     state["encoder.pos_embedding"] = torch.cat([torch.zeros(1, 1, 768), ramp], 1)
@@ -148,7 +170,9 @@ def test_position_embeddings_keep_their_place(tmp_path):
 @pytest.mark.parametrize("nest", ["state_dict", "model"])
 @pytest.mark.parametrize("prefix", ["module.", "network.", "module.model."])
 def test_nesting_and_prefixes_are_seen_through(tmp_path, nest, prefix):
-    state = {prefix + name: value for name, value in fill(torchvision_resnet("resnet18", 3, 1)).items()}
+    state = {
+        prefix + name: value for name, value in fill(torchvision_resnet("resnet18", 3, 1)).items()
+    }
     torch.save({"epoch": 3, nest: state}, tmp_path / "w.pt")
     network = build_network("resnet18", 3, 32)
     load_weights(network, "resnet18", str(tmp_path / "w.pt"))
@@ -166,7 +190,10 @@ def test_weights_of_another_network_are_refused_and_change_nothing(tmp_path):
     torch.save(fill(torchvision_resnet("resnet50")), tmp_path / "w.pth")
     network = build_network("resnet18", 3, 32)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    with pytest.raises(CheckpointError, match=r"w.pth does not fit resnet18 \(\d+ unexpected: layer1.0.conv3.weight, "):
+    with pytest.raises(
+        CheckpointError,
+        match=r"w.pth does not fit resnet18 \(\d+ unexpected: layer1.0.conv3.weight, ",
+    ):
         load_weights(network, "resnet18", str(tmp_path / "w.pth"))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -195,7 +222,9 @@ def test_code_in_a_file_is_never_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"\x00\xffnothing of the kind" * 9, b"<html>not found</html>"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xffnothing of the kind" * 9, b"<html>not found</html>"]
+)
 def test_damaged_files_are_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{name}.*damaged"):

@@ -9,7 +9,13 @@ import pytest
 from PIL import Image
 
 from robustmri.report.figures import collect_plots, draw_accuracy, draw_intervals, standalone
-from robustmri.report.pictures import draw_case, encode_png, load_examples, make_picture, trace_outline
+from robustmri.report.pictures import (
+    draw_case,
+    encode_png,
+    load_examples,
+    make_picture,
+    trace_outline,
+)
 from robustmri.results.schema import load_result
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -61,7 +67,9 @@ def test_everything_lies_inside_the_plot(plots, width):
 
 def test_forest_point_lies_within_its_whisker(pair):
     numbers = [load_result(folder).results[0] for folder in pair]
-    root = ElementTree.fromstring(standalone(draw_intervals([*numbers, None], ["one", "two", "three"])))
+    root = ElementTree.fromstring(
+        standalone(draw_intervals([*numbers, None], ["one", "two", "three"]))
+    )
     whiskers, points = root.findall(f".//{SVG}line"), root.findall(f".//{SVG}circle")
     assert len(whiskers) == len(points) == 2
     for whisker, point, number in zip(whiskers, points, numbers, strict=True):
@@ -103,7 +111,10 @@ def test_png_is_lossless_and_small():
 def corners(path):
     """Loops of the outline as lists of their points, the curve's control points left out."""
     return [
-        [tuple(map(float, part.split()[-2:])) for part in loop.strip("M").replace("Q", "|").split("|")]
+        [
+            tuple(map(float, part.split()[-2:]))
+            for part in loop.strip("M").replace("Q", "|").split("|")
+        ]
         for loop in path.split("Z")
         if loop
     ]

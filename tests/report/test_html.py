@@ -15,13 +15,17 @@ from robustmri.results.schema import Check, Result, load_result, save_result
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 POSTER = [
-    Published(what="clean accuracy", attack="none", stage="before", accuracy=0.9986, source="a poster"),
+    Published(
+        what="clean accuracy", attack="none", stage="before", accuracy=0.9986, source="a poster"
+    ),
     Published(what="under PGD", attack="pgd", stage="after", accuracy=0.9614, source="a poster"),
 ]
 
 
 class Page(HTMLParser):
-    """What a browser would find: elements with their attributes, text, and elements closed in the wrong order."""
+    """What a browser would find: elements with their attributes, text, and elements closed in the
+    wrong order.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -72,7 +76,9 @@ def test_one_file_that_asks_for_nothing_else(pair, tmp_path):
         assert tag not in {"script", "iframe", "object", "embed", "base"}
         for name in ("src", "href", "data", "srcset", "action", "poster", "xlink:href"):
             address = attributes.get(name) or "data:"
-            assert address.startswith(("data:", "#")) or (tag == "a" and address.startswith("https://doi.org/"))
+            assert address.startswith(("data:", "#")) or (
+                tag == "a" and address.startswith("https://doi.org/")
+            )
         assert not [name for name in attributes if name.startswith("on")]
     assert "@import" not in text
     assert "url(" not in text
@@ -83,7 +89,10 @@ def test_one_file_that_asks_for_nothing_else(pair, tmp_path):
 @pytest.mark.parametrize("images", [True, False])
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_page_is_well_formed(build, tmp_path, images, synthetic):
-    folders = [build(name, repaired=name == "after", synthetic=synthetic, normalised=True) for name in ("one", "after")]
+    folders = [
+        build(name, repaired=name == "after", synthetic=synthetic, normalised=True)
+        for name in ("one", "after")
+    ]
     page = Page(read(folders, tmp_path, images=images, published=POSTER))
     assert page.open == []
     assert page.misplaced == []
@@ -110,7 +119,10 @@ def test_shows_the_poster_picture_for_each_class(pair, tmp_path):
     page = Page(read(pair, tmp_path))
     pictures = [attributes for tag, attributes in page.elements if tag == "img"]
     assert len(pictures) == 3 * len(load_result(pair[0]).examples)
-    assert all(attributes["src"].startswith("data:image/png;base64,") and attributes["alt"] for attributes in pictures)
+    assert all(
+        attributes["src"].startswith("data:image/png;base64,") and attributes["alt"]
+        for attributes in pictures
+    )
     assert len(page.having("outline")) == 2 * len(load_result(pair[0]).examples)
     told = words(page)
     for example in load_result(pair[0]).examples:
@@ -122,7 +134,9 @@ def test_shows_the_poster_picture_for_each_class(pair, tmp_path):
 def test_same_results_give_the_same_bytes(pair, tmp_path, monkeypatch):
     first = write_report(pair, tmp_path / "a.html", published=POSTER).read_bytes()
     monkeypatch.chdir(tmp_path)
-    second = write_report([folder.name for folder in pair], "elsewhere/b.html", published=POSTER).read_bytes()
+    second = write_report(
+        [folder.name for folder in pair], "elsewhere/b.html", published=POSTER
+    ).read_bytes()
     assert first == second
 
 
@@ -132,11 +146,14 @@ def test_without_images_nothing_leads_to_a_patient(pair, tmp_path):
     for folder in pair:
         result = load_result(folder)
         telling = Check(
-            name="patient overlap", status="warn",
+            name="patient overlap",
+            status="warn",
             detail=f"patient '{training_patient}' is near {patient}; {patient}/slice_003 too.",
             case_ids=["P777/slice_1"],
-        )  # fmt: skip
-        split = msgspec.structs.replace(result.split, leakage=[telling], note=f"Left out: {patient}.")
+        )
+        split = msgspec.structs.replace(
+            result.split, leakage=[telling], note=f"Left out: {patient}."
+        )
         change(folder, checks=[*result.checks, telling], title=f"Study with {patient}", split=split)
     open_copy = read(pair, tmp_path)
     assert "data:image/png" in open_copy
@@ -163,16 +180,22 @@ def test_no_images_keeps_every_number(pair, tmp_path):
 def test_everything_is_escaped(build, tmp_path):
     evil = '<script>alert(1)</script>"><img src=x onerror=alert(2)>'
     classes = (f"glioma {evil}", "a & b", "c'\"d")
-    folders = [build("one", classes=classes, name=evil, title=evil), build("two", classes=classes, repaired=True)]
+    folders = [
+        build("one", classes=classes, name=evil, title=evil),
+        build("two", classes=classes, repaired=True),
+    ]
     for folder in folders:
         result = load_result(folder)
         noisy = Check(name=evil, status="fail", detail=evil, case_ids=[evil])
         change(
-            folder, checks=[noisy], threat=[evil], settings={evil: {evil: [evil]}},
+            folder,
+            checks=[noisy],
+            threat=[evil],
+            settings={evil: {evil: [evil]}},
             provenance={**result.provenance, evil: evil},
             attacks=[{"attack": evil, "settings": {evil: evil}}],
             split=msgspec.structs.replace(result.split, note=evil, kind="slice"),
-        )  # fmt: skip
+        )
     figures = [Published(what=evil, attack="none", stage="after", accuracy=0.5, source=evil)]
     page = Page(read(folders, tmp_path, published=figures))
     assert "script" not in {tag for tag, _ in page.elements}
@@ -193,14 +216,24 @@ def test_one_folder_speaks_of_one_classifier(build, tmp_path):
 
 def test_unbroken_classifier_is_not_said_to_be_broken(build, tmp_path):
     folder = build("firm")
-    firm = [msgspec.structs.replace(number, accuracy=1.0, ci_high=1.0) for number in load_result(folder).results]
+    firm = [
+        msgspec.structs.replace(number, accuracy=1.0, ci_high=1.0)
+        for number in load_result(folder).results
+    ]
     change(folder, results=firm)
     told = words(Page(read([folder], tmp_path)))
-    assert "grey levels per pixel made this classifier wrong on none of 408 test slices of 36 patients." in told
+    assert (
+        "grey levels per pixel made this classifier wrong on none of 408 test slices "
+        "of 36 patients." in told
+    )
 
 
 def test_three_folders_go_by_their_names(build, tmp_path):
-    folders = [build("a"), build("b", repaired=True, name="one-step"), build("c", repaired=True, name="ten-step")]
+    folders = [
+        build("a"),
+        build("b", repaired=True, name="one-step"),
+        build("c", repaired=True, name="ten-step"),
+    ]
     told = words(Page(read(folders, tmp_path)))
     assert "one-step" in told
     assert "with ten-step it is wrong on" in told
@@ -211,7 +244,9 @@ def test_what_only_one_attack_broke_has_a_column_where_it_was_counted(pair, tmp_
     assert "Broke alone" not in words(Page(read(pair, tmp_path)))
     for folder, count in zip(pair, (3, 0), strict=True):
         numbers = [
-            msgspec.structs.replace(number, only=count) if (number.attack, number.unit) == ("pgd", "slice") else number
+            msgspec.structs.replace(number, only=count)
+            if (number.attack, number.unit) == ("pgd", "slice")
+            else number
             for number in load_result(folder).results
         ]
         change(folder, results=numbers)
@@ -226,17 +261,23 @@ def test_what_only_one_attack_broke_has_a_column_where_it_was_counted(pair, tmp_
 
 def test_a_suite_says_which_of_its_attacks_broke_how_many(pair, tmp_path):
     assert "broken by" not in words(Page(read(pair, tmp_path)))
-    for folder, counts in zip(pair, ({"apgd": 120, "apgd-ce": 3, "square": 0}, {"apgd": 7}), strict=True):
+    for folder, counts in zip(
+        pair, ({"apgd": 120, "apgd-ce": 3, "square": 0}, {"apgd": 7}), strict=True
+    ):
         numbers = [
-            msgspec.structs.replace(number, attack="standard", broken_by=counts if number.unit == "slice" else {})
-            if number.attack == "cw" and number.eps == 0.04 else number
+            msgspec.structs.replace(
+                number, attack="standard", broken_by=counts if number.unit == "slice" else {}
+            )
+            if number.attack == "cw" and number.eps == 0.04
+            else number
             for number in load_result(folder).results
-        ]  # fmt: skip
+        ]
         change(folder, results=numbers)
     told = words(Page(read(pair, tmp_path)))
     assert (
         "Standard suite, eps 0.04 (10.2/255), Before: broken by APGD 120, APGD-CE 3, Square 0. "
-        "Standard suite, eps 0.04 (10.2/255), After: broken by APGD 7. Each attack of a suite met only"
+        "Standard suite, eps 0.04 (10.2/255), After: broken by APGD 7. Each attack of a suite met "
+        "only"
     ) in told
 
 
@@ -250,7 +291,9 @@ def test_two_results_of_one_name_are_told_apart(build, tmp_path):
 def test_failed_check_takes_the_headline_away(pair, tmp_path, where):
     folder = pair[1] if where == "after" else pair[0]
     result = load_result(folder)
-    failed = Check(name="gradients are there", status="fail", detail="41.0 % of the gradients are zero.")
+    failed = Check(
+        name="gradients are there", status="fail", detail="41.0 % of the gradients are zero."
+    )
     if where == "leakage":
         change(folder, split=msgspec.structs.replace(result.split, leakage=[failed]))
     else:
@@ -333,7 +376,11 @@ def test_l2_radius_is_a_size(build, tmp_path):
     folder = build("l2")
     result = load_result(folder)
     change(
-        folder, results=[msgspec.structs.replace(number, norm="l2" if number.norm else "") for number in result.results]
+        folder,
+        results=[
+            msgspec.structs.replace(number, norm="l2" if number.norm else "")
+            for number in result.results
+        ],
     )
     assert "A change of at most 0.04 in l2 size" in words(Page(read([folder], tmp_path)))
 
@@ -347,7 +394,9 @@ def test_missing_number_is_a_dash_not_a_zero(pair, tmp_path):
 
 def test_patient_unit_is_shown(pair, tmp_path):
     number = next(
-        number for number in load_result(pair[1]).results if number.unit == "patient" and number.attack == "pgd"
+        number
+        for number in load_result(pair[1]).results
+        if number.unit == "patient" and number.attack == "pgd"
     )
     assert isinstance(number, Result)
     assert f"patients {100 * number.accuracy:.1f} %" in words(Page(read(pair, tmp_path)))
@@ -417,7 +466,8 @@ def test_whole_report_without_torch(pair, tmp_path):
 import sys
 from robustmri.report import write_report
 write_report({[str(folder) for folder in pair]!r}, {str(tmp_path / "report.html")!r})
-heavy = {{"torch", "monai", "lightning", "lightning_fabric", "kornia", "sklearn", "scipy", "matplotlib"}}
+heavy = {{"torch", "monai", "lightning", "lightning_fabric", "kornia", "sklearn", "scipy"}}
+heavy |= {{"matplotlib"}}
 print(sorted(heavy & set(sys.modules)))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

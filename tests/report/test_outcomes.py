@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from robustmri.results.budget import Budget
-from robustmri.results.outcomes import Outcomes, confidence_when_fooled, count_classes, count_patients, load_outcomes
+from robustmri.results.outcomes import (
+    Outcomes,
+    confidence_when_fooled,
+    count_classes,
+    count_patients,
+    load_outcomes,
+)
 from robustmri.results.schema import load_result
 
 AT = Budget("linf", 0.04, "image", 0.04)
@@ -13,10 +19,18 @@ AT = Budget("linf", 0.04, "image", 0.04)
 def table(**columns):
     n = len(next(iter(columns.values())))
     whole = {
-        "case_id": [str(k) for k in range(n)], "patient_id": ["p"] * n, "group": ["p"] * n, "label": ["a"] * n,
-        "attack": ["pgd"] * n, "norm": ["linf"] * n, "eps": [0.04] * n, "eps_units": ["image"] * n,
-        "target": [""] * n, "prediction": ["a"] * n, "confidence": [0.9] * n,
-    } | columns  # fmt: skip
+        "case_id": [str(k) for k in range(n)],
+        "patient_id": ["p"] * n,
+        "group": ["p"] * n,
+        "label": ["a"] * n,
+        "attack": ["pgd"] * n,
+        "norm": ["linf"] * n,
+        "eps": [0.04] * n,
+        "eps_units": ["image"] * n,
+        "target": [""] * n,
+        "prediction": ["a"] * n,
+        "confidence": [0.9] * n,
+    } | columns
     return Outcomes({name: np.array(values, dtype=object) for name, values in whole.items()})
 
 
@@ -25,9 +39,10 @@ def test_counts_agree_with_the_result_file(pair):
         outcomes, result = load_outcomes(folder), load_result(folder)
         counts = count_classes(outcomes, result.cohort.classes, "worst", AT)
         number = next(
-            number for number in result.results
+            number
+            for number in result.results
             if (number.attack, number.eps, number.unit) == ("worst", 0.04, "slice")
-        )  # fmt: skip
+        )
         assert sum(count.n for count in counts) == number.n
         assert sum(count.attacked for count in counts) == round(number.accuracy * number.n)
         assert count_patients(outcomes.rows("worst", AT)).total == result.split.n_patients
@@ -47,7 +62,10 @@ def test_confidence_counts_only_what_the_attack_changed():
 
 
 def test_rows_of_another_budget_stay_out():
-    rows = table(eps=[0.04, 0.02, 0.04, 0.04], eps_units=["image", "image", "normalised", "image"],
-                 target=["", "", "", "b"])  # fmt: skip
+    rows = table(
+        eps=[0.04, 0.02, 0.04, 0.04],
+        eps_units=["image", "image", "normalised", "image"],
+        target=["", "", "", "b"],
+    )
     assert rows.rows("pgd", AT)["case_id"].tolist() == ["0"]
     assert rows.rows("pgd", Budget("linf", 0.04, "image", 0.04, "b"))["case_id"].tolist() == ["3"]

@@ -37,8 +37,13 @@ def test_text(say, text, expected):
 
 
 def test_settings_that_list_cases_are_withheld(build):
-    result = msgspec.structs.replace(load_result(build("one")), settings={"examples": ["17", "P1"], "limit": 17})
-    assert redact(result, ["17", "P1"]).settings == {"examples": ["[withheld]", "[withheld]"], "limit": 17}
+    result = msgspec.structs.replace(
+        load_result(build("one")), settings={"examples": ["17", "P1"], "limit": 17}
+    )
+    assert redact(result, ["17", "P1"]).settings == {
+        "examples": ["[withheld]", "[withheld]"],
+        "limit": 17,
+    }
 
 
 def test_result_keeps_numbers_classes_and_fingerprint(build):

@@ -14,16 +14,28 @@ def results(pair):
 
 
 def figure(attack, stage, accuracy):
-    return Published(what="accuracy", attack=attack, stage=stage, accuracy=accuracy, source="a poster")
+    return Published(
+        what="accuracy", attack=attack, stage=stage, accuracy=accuracy, source="a poster"
+    )
 
 
 def test_rows_line_up_before_and_after(results):
     table = comparison_table(results)
     assert table.headers == ["Attack", "Radius", "Before", "After"]
-    assert [row[0] for row in table.rows] == ["No attack", "FGSM", "BIM", "PGD", "CW", "Worst case", "CW-L2"]
+    assert [row[0] for row in table.rows] == [
+        "No attack",
+        "FGSM",
+        "BIM",
+        "PGD",
+        "CW",
+        "Worst case",
+        "CW-L2",
+    ]
     assert table.rows[1][1] == "eps 0.04 (10.2/255)"
     for place, report in enumerate(results):
-        clean = next(number for number in report.results if (number.attack, number.unit) == ("none", "slice"))
+        clean = next(
+            number for number in report.results if (number.attack, number.unit) == ("none", "slice")
+        )
         low, high = 100 * clean.ci_low, 100 * clean.ci_high
         assert table.rows[0][2 + place] == f"{100 * clean.accuracy:.1f} % [{low:.1f} to {high:.1f}]"
     assert {len(row) for row in table.rows} == {4}
@@ -35,11 +47,16 @@ def test_published_figures_stand_beside_both_readings_of_eps(build):
         load_result(build("a", normalised=True)),
         load_result(build("b", normalised=True, repaired=True)),
     ]
-    table = comparison_table(results, [figure("none", "before", 0.9986), figure("pgd", "before", 0.0043)])
+    table = comparison_table(
+        results, [figure("none", "before", 0.9986), figure("pgd", "before", 0.0043)]
+    )
     assert table.headers[-1] == "Published, before"
     assert table.rows[0][-1] == "99.86 %"
     beside = [(row[1], row[-1]) for row in table.rows if row[0] == "PGD"]
-    assert beside == [("eps 0.04 (10.2/255)", "0.43 %"), ("eps 0.04 normalised (2.3/255)", "0.43 %")]
+    assert beside == [
+        ("eps 0.04 (10.2/255)", "0.43 %"),
+        ("eps 0.04 normalised (2.3/255)", "0.43 %"),
+    ]
     assert table.notes[-1] == "Published: a poster."
     assert {row[-1] for row in table.rows if row[0] not in ("PGD", "No attack")} == {"-"}
 
@@ -81,7 +98,9 @@ def test_headline_is_where_most_attacks_were_run_first(results):
 
 def test_clean_row_is_one_whatever_its_units(results):
     other = [
-        msgspec.structs.replace(number, eps_units="normalised", norm="linf") if number.attack == "none" else number
+        msgspec.structs.replace(number, eps_units="normalised", norm="linf")
+        if number.attack == "none"
+        else number
         for number in results[1].results
     ]
     rows = align([results[0], msgspec.structs.replace(results[1], results=other)])
@@ -92,7 +111,10 @@ def test_columns_are_named_after_what_they_are(results, build):
     assert stage_names(results) == ["Before", "After"]
     assert stage_names(results[:1]) == ["standard training"]
     assert stage_names(results[::-1]) == ["adversarial training", "standard training"]
-    assert stage_names([results[0], results[0]]) == ["standard training (1)", "standard training (2)"]
+    assert stage_names([results[0], results[0]]) == [
+        "standard training (1)",
+        "standard training (2)",
+    ]
 
 
 def test_markdown_keeps_its_cells_together():

@@ -23,38 +23,78 @@ from robustmri.results.schema import (
 @pytest.fixture
 def result():
     clean = Result(
-        attack="none", norm="", eps=None, eps_units="image", eps_image=None, unit="slice", n=12,
-        accuracy=0.75, ci_low=0.5, ci_high=0.9, interval="cluster bootstrap over 4 patients",
-    )  # fmt: skip
+        attack="none",
+        norm="",
+        eps=None,
+        eps_units="image",
+        eps_image=None,
+        unit="slice",
+        n=12,
+        accuracy=0.75,
+        ci_low=0.5,
+        ci_high=0.9,
+        interval="cluster bootstrap over 4 patients",
+    )
     return RobustnessReport(
         title="standard training",
         model=ModelFacts(
-            name="standard training", backbone="resnet18", objective="standard", weights="none",
-            checkpoint_sha256="0" * 64, training={"epochs": 2},
+            name="standard training",
+            backbone="resnet18",
+            objective="standard",
+            weights="none",
+            checkpoint_sha256="0" * 64,
+            training={"epochs": 2},
         ),
         cohort=CohortFacts(
-            name="phantom", synthetic=True, classes=["glioma", "pituitary"], size=64, intensity="minmax",
-            groups="patient", fingerprint="f" * 16, n_cases=40, n_patients=10, left_out=0,
+            name="phantom",
+            synthetic=True,
+            classes=["glioma", "pituitary"],
+            size=64,
+            intensity="minmax",
+            groups="patient",
+            fingerprint="f" * 16,
+            n_cases=40,
+            n_patients=10,
+            left_out=0,
         ),
         split=SplitFacts(
-            kind="patient", seed=0, fold=None, note="No patient is in two sets.", fingerprint="e" * 16,
-            evaluated_set="test", n_slices=12, n_patients=4, leakage=[Check(name="patients", status="pass", detail="")],
+            kind="patient",
+            seed=0,
+            fold=None,
+            note="No patient is in two sets.",
+            fingerprint="e" * 16,
+            evaluated_set="test",
+            n_slices=12,
+            n_patients=4,
+            leakage=[Check(name="patients", status="pass", detail="")],
         ),
         threat=["l-infinity, eps 0.04"],
         attacks=[{"name": "pgd", "steps": 20}],
         results=[clean],
         checks=[],
-        confusions=[Confusion(attack="none", norm="", eps=None, eps_units="image", counts=[[5, 1], [2, 4]])],
+        confusions=[
+            Confusion(attack="none", norm="", eps=None, eps_units="image", counts=[[5, 1], [2, 4]])
+        ],
         examples=[
             Example(
-                case_id="c", patient_id="p", label="glioma", clean_prediction="glioma", clean_confidence=0.9,
-                attack="pgd", norm="linf", eps=0.04, eps_units="image", prediction="pituitary", confidence=0.99,
-                distance_linf=0.04, position=0,
+                case_id="c",
+                patient_id="p",
+                label="glioma",
+                clean_prediction="glioma",
+                clean_confidence=0.9,
+                attack="pgd",
+                norm="linf",
+                eps=0.04,
+                eps_units="image",
+                prediction="pituitary",
+                confidence=0.99,
+                distance_linf=0.04,
+                position=0,
             )
         ],
         settings={},
         provenance={},
-    )  # fmt: skip
+    )
 
 
 def test_a_result_comes_back(result, tmp_path):
@@ -79,7 +119,9 @@ def test_another_schema_version_is_refused(result, tmp_path):
         load_result(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 1, "title"'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 1, "title"']
+)
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "robustness.json").write_bytes(content)
     with pytest.raises(ResultError, match=r"robustness.json is damaged"):

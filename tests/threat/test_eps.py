@@ -22,7 +22,9 @@ def test_reads(text, value, units, written):
     assert (eps.value, eps.units, str(eps)) == (value, units, written)
 
 
-@pytest.mark.parametrize("text", ["", "abc", "-0.1", "nan", "inf", "1/0", "8/", "0.04@255", "-8/255"])
+@pytest.mark.parametrize(
+    "text", ["", "abc", "-0.1", "nan", "inf", "1/0", "8/", "0.04@255", "-8/255"]
+)
 def test_refuses(text):
     with pytest.raises(ThreatModelError, match="eps"):
         parse_eps(text)

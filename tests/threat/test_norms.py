@@ -23,7 +23,9 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def deltas() -> Tensor:
     scale = torch.tensor([0.0, 1e-12, 0.01, 1.0, 100.0], dtype=torch.float64).reshape(-1, 1, 1, 1)
-    return scale * torch.randn(5, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return scale * torch.randn(
+        5, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("name", NORMS)
@@ -32,7 +34,9 @@ def test_size_is_the_textbook_norm_of_each_image(name, deltas):
     torch.testing.assert_close(NORMS[name].size(deltas), torch.stack(expected))
 
 
-@pytest.mark.parametrize("eps", [0.0, 0.5, math.inf, torch.tensor([0.1, 0.0, 0.2, 0.3, math.inf])], ids=str)
+@pytest.mark.parametrize(
+    "eps", [0.0, 0.5, math.inf, torch.tensor([0.1, 0.0, 0.2, 0.3, math.inf])], ids=str
+)
 def test_projection_is_the_nearest_point_of_the_ball(name, deltas, eps):
     norm = NORMS[name]
     projected = norm.project(deltas, eps)
@@ -41,30 +45,38 @@ def test_projection_is_the_nearest_point_of_the_ball(name, deltas, eps):
     assert (sizes <= torch.as_tensor(eps, dtype=torch.float64) * (1 + 1e-7)).all()
     inside = norm.size(deltas) <= torch.as_tensor(eps)
     assert torch.equal(projected[inside], deltas[inside])
-    # l1 aims a hundred-thousandth inside, so that the rounding of many pixels does not lead out again.
+    # l1 aims a hundred-thousandth inside, so that the rounding of many pixels does not lead out
+    # again.
     close = {"rtol": 1e-5, "atol": 1e-5} if name == "l1" else {}
     torch.testing.assert_close(norm.project(projected, eps), projected, **close)
     # The nearest point of a convex set: no other point of it lies on the outer side.
     for trial in range(20):
         unit = norm.random_start(deltas[0], torch.Generator().manual_seed(trial)).to(deltas)
-        radius = torch.as_tensor(eps, dtype=torch.float64).clamp(max=1e3).expand(5).reshape(-1, 1, 1, 1)
+        radius = (
+            torch.as_tensor(eps, dtype=torch.float64).clamp(max=1e3).expand(5).reshape(-1, 1, 1, 1)
+        )
         other = radius * unit
         slack = 1e-6 + (1e-5 * radius * deltas.abs().amax() if name == "l1" else 0.0)
         assert (
-            ((deltas - projected) * (other - projected)).flatten(1).sum(1) <= torch.as_tensor(slack).flatten()
+            ((deltas - projected) * (other - projected)).flatten(1).sum(1)
+            <= torch.as_tensor(slack).flatten()
         ).all()
 
 
 def test_steepest_direction_reaches_the_dual_norm(name, deltas):
     direction = NORMS[name].steepest(deltas)
-    torch.testing.assert_close(NORMS[name].size(direction), torch.tensor([0.0, 1, 1, 1, 1], dtype=torch.float64))
+    torch.testing.assert_close(
+        NORMS[name].size(direction), torch.tensor([0.0, 1, 1, 1, 1], dtype=torch.float64)
+    )
     gain = (direction * deltas).flatten(1).sum(1)
     torch.testing.assert_close(gain, torch.linalg.vector_norm(deltas.flatten(1), DUAL[name], dim=1))
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-25, 1.0, 1e25])
 def test_steepest_direction_survives_gradients_whose_squares_do_not(name, scale):
-    """A confident network's gradients are this small, and their squares are zero (or infinite) in float32."""
+    """A confident network's gradients are this small, and their squares are zero (or infinite) in
+    float32.
+    """
     gradient = scale * torch.tensor([[[[3.0, -4.0]]]])
     torch.testing.assert_close(NORMS[name].steepest(gradient), torch.tensor([[[STEEPEST[name]]]]))
 
@@ -82,7 +94,9 @@ def kolmogorov_distance(values: Tensor) -> float:
 
 @pytest.mark.parametrize("shape", [(1, 1, 2), (1, 2, 2), (1, 4, 4)])
 def test_l2_start_is_uniform_in_the_ball(shape):
-    """Uniform in a ball of d dimensions means that (distance from the centre)^d is uniform, not the distance."""
+    """Uniform in a ball of d dimensions means that (distance from the centre)^d is uniform, not the
+    distance.
+    """
     starts = draw("l2", shape, 4000)
     distance = L2_.size(starts)
     assert distance.max() <= 1
@@ -91,7 +105,10 @@ def test_l2_start_is_uniform_in_the_ball(shape):
     directions = starts.flatten(1) / distance[:, None]
     assert directions.mean(0).abs().max() < 0.05
     torch.testing.assert_close(
-        directions.T @ directions / 4000, torch.eye(math.prod(shape)) / math.prod(shape), rtol=0, atol=0.03
+        directions.T @ directions / 4000,
+        torch.eye(math.prod(shape)) / math.prod(shape),
+        rtol=0,
+        atol=0.03,
     )
 
 
@@ -110,15 +127,21 @@ def test_l1_start_is_uniform_in_the_ball(shape):
     assert sizes.max() <= 1
     assert kolmogorov_distance(sizes ** math.prod(shape)) < 0.0307
     assert (starts.flatten(1).mean(0).abs() < 0.05).all()
-    assert ((starts.flatten(1) > 0).float().mean(0) - 0.5).abs().max() < 0.04  # Five standard deviations of a coin.
+    # Five standard deviations of a coin.
+    assert ((starts.flatten(1) > 0).float().mean(0) - 0.5).abs().max() < 0.04
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_l1_projection_is_the_nearest_point_of_ball_and_box(seed):
-    """Against a solver that knows nothing of the method: alternating projections with Dykstra's corrections."""
+    """Against a solver that knows nothing of the method: alternating projections with Dykstra's
+    corrections.
+    """
     generator = torch.Generator().manual_seed(seed)
     delta = torch.randn(1, 1, 3, 4, generator=generator, dtype=torch.float64)
-    low, high = (sign * 0.4 * torch.rand(delta.shape, generator=generator, dtype=torch.float64) for sign in (-1, 1))
+    low, high = (
+        sign * 0.4 * torch.rand(delta.shape, generator=generator, dtype=torch.float64)
+        for sign in (-1, 1)
+    )
     found = L1_.project(delta, 1.0, (low, high))
     point, one, two = delta.clone(), torch.zeros_like(delta), torch.zeros_like(delta)
     for _ in range(3000):
@@ -127,7 +150,8 @@ def test_l1_projection_is_the_nearest_point_of_ball_and_box(seed):
         point = torch.minimum(torch.maximum(ball + two, low), high)
         two = ball + two - point
     torch.testing.assert_close(found, point, rtol=0, atol=1e-4)
-    assert L1_.size(torch.minimum(torch.maximum(L1_.project(delta, 1.0), low), high)) < 0.9  # A clip afterwards wastes.
+    # A clip afterwards wastes.
+    assert L1_.size(torch.minimum(torch.maximum(L1_.project(delta, 1.0), low), high)) < 0.9
     assert L1_.size(found) > 0.9999
 
 

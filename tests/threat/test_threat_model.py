@@ -10,7 +10,15 @@ from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L2_
 from robustmri.threat.threat_model import ThreatModel
 
-LOGITS = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0], [torch.nan, 1.0, 2.0], [0.0, torch.inf, 1.0]])
+LOGITS = torch.tensor(
+    [
+        [2.0, 1.0, 0.0],
+        [1.0, 2.0, 0.0],
+        [0.0, 1.0, 2.0],
+        [torch.nan, 1.0, 2.0],
+        [0.0, torch.inf, 1.0],
+    ]
+)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +27,8 @@ LOGITS = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0], [torch
         (None, [0, 0, 0, 0, 0], 0.0, [False, True, True, False, False]),
         (None, [0, 1, 2, 2, 1], 0.0, [False, False, False, False, False]),
         (2, [0, 0, 0, 0, 0], 0.0, [False, False, True, False, False]),
-        (2, [2, 2, 2, 2, 2], 0.0, [False, False, False, False, False]),  # The true class is no success.
+        # The true class is no success.
+        (2, [2, 2, 2, 2, 2], 0.0, [False, False, False, False, False]),
         (None, [1, 0, 0, 0, 0], 0.9, [True, True, True, False, False]),
         (None, [1, 0, 0, 0, 0], 1.1, [False, False, True, False, False]),
         (2, [0, 0, 1, 0, 0], 0.9, [False, False, True, False, False]),
@@ -49,7 +58,10 @@ def test_projection_lands_inside_and_leaves_points_that_are_inside(norm):
 
 
 def test_at_keeps_each_image_with_its_own_radius_and_mask():
-    eps, mask = torch.tensor([0.1, 0.2, 0.3]), torch.arange(3).reshape(3, 1, 1, 1).expand(3, 1, 4, 4)
+    eps, mask = (
+        torch.tensor([0.1, 0.2, 0.3]),
+        torch.arange(3).reshape(3, 1, 1, 1).expand(3, 1, 4, 4),
+    )
     part = ThreatModel("l2", eps, mask=mask, target=1).at(torch.tensor([2, 0]))
     assert torch.equal(part.eps, eps[[2, 0]])
     assert part.mask[:, 0, 0, 0].tolist() == [2, 0]
@@ -63,7 +75,9 @@ def test_at_keeps_a_shared_mask_whole(shape):
 
 
 def test_random_l2_points_fill_the_ball_of_the_free_pixels():
-    """A start drawn over all 64 pixels and then masked to 3 would lie deep inside: sqrt(3 / 64) of the way."""
+    """A start drawn over all 64 pixels and then masked to 3 would lie deep inside: sqrt(3 / 64) of
+    the way.
+    """
     images = torch.full((3000, 1, 8, 8), 0.5)
     mask = torch.zeros(8, 8, dtype=torch.bool)
     mask[0, :3] = True
@@ -71,7 +85,8 @@ def test_random_l2_points_fill_the_ball_of_the_free_pixels():
     assert not starts[:, :, ~mask].any()
     filled = (L2_.size(starts) / 0.2) ** 3
     ranks = torch.arange(1, 3001) / 3000
-    assert (filled.sort().values - ranks).abs().max() < 0.0356  # A uniform sample exceeds it once in a thousand times.
+    # A uniform sample exceeds it once in a thousand times.
+    assert (filled.sort().values - ranks).abs().max() < 0.0356
 
 
 def test_random_points_stay_inside_the_bounds():

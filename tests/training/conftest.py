@@ -19,8 +19,12 @@ from tiny import CLASSES, SIZE, draw_slice, tiny_network
 
 
 def examples(patients: range) -> Examples:
-    cases = [(kind, patient, number) for kind in range(3) for patient in patients for number in range(2)]
-    images = torch.stack([torch.from_numpy(draw_slice(*case)).float() / 255 for case in cases])[:, None]
+    cases = [
+        (kind, patient, number) for kind in range(3) for patient in patients for number in range(2)
+    ]
+    images = torch.stack([torch.from_numpy(draw_slice(*case)).float() / 255 for case in cases])[
+        :, None
+    ]
     return Examples(images, torch.tensor([kind for kind, _, _ in cases]))
 
 
@@ -58,9 +62,21 @@ def train_for(learn: Examples, choose: Examples, fresh: Callable[..., Classifier
     """Run folder and settings to a trained classifier and the choice of its epoch."""
 
     def train(
-        run: Path, *, start: Classifier | None = None, progress: Any = lambda *said: None, **settings: Any
+        run: Path,
+        *,
+        start: Classifier | None = None,
+        progress: Any = lambda *said: None,
+        **settings: Any,
     ) -> tuple[Classifier, Choice]:
         chosen = TrainSettings(**{"epochs": 3, "batch_size": 16, "warmup_epochs": 1.0, **settings})
-        return fit(start or fresh(), learn, choose, chosen, run, repair=start is not None, progress=progress)
+        return fit(
+            start or fresh(),
+            learn,
+            choose,
+            chosen,
+            run,
+            repair=start is not None,
+            progress=progress,
+        )
 
     return train

@@ -50,7 +50,9 @@ def test_every_image_gets_its_own_change(images):
 
 
 def test_more_is_more(images):
-    distance = {level: (augmentation(level)(images, 0) - images).abs().mean() for level in ("none", *LEVELS)}
+    distance = {
+        level: (augmentation(level)(images, 0) - images).abs().mean() for level in ("none", *LEVELS)
+    }
     assert 0 == distance["none"] < distance["light"] < distance["standard"]
 
 

@@ -23,9 +23,14 @@ def unread():
 
 
 def statistics_of(network, batches):
-    """Means and unbiased variances of what comes into the batch-norm, each batch counting the same."""
+    """Means and unbiased variances of what comes into the batch-norm, each batch counting the
+    same.
+    """
     with torch.no_grad():
-        inputs = [network.network[0]((images - network.spec.mean) / network.spec.std) for images in batches]
+        inputs = [
+            network.network[0]((images - network.spec.mean) / network.spec.std)
+            for images in batches
+        ]
     means = torch.stack([part.mean((0, 2, 3)) for part in inputs]).mean(0)
     return means, torch.stack([part.transpose(0, 1).flatten(1).var(1) for part in inputs]).mean(0)
 
@@ -49,7 +54,9 @@ def test_the_exponential_average_takes_in_statistics(fresh, choose):
     average.after_step(one)
     other.train()(choose.images)
     average.after_step(other)
-    torch.testing.assert_close(average.module.network[1].running_mean, mean_of([one, other], "network.1.running_mean"))
+    torch.testing.assert_close(
+        average.module.network[1].running_mean, mean_of([one, other], "network.1.running_mean")
+    )
 
 
 def test_equal_average_from_an_epoch_on(fresh, choose):

@@ -9,7 +9,9 @@ from robustmri.training.settings import TrainSettings
 
 
 def seeded(learn, turn=0, *, accumulate=1, ranks=1, seed=0):
-    """Steps of an epoch, over all processes: each image as its label, its bytes and its random number."""
+    """Steps of an epoch, over all processes: each image as its label, its bytes and its random
+    number.
+    """
     settings = TrainSettings(batch_size=16, accumulate=accumulate, seed=seed)
     steps = []
     for rank in range(ranks):
@@ -27,18 +29,27 @@ def seeded(learn, turn=0, *, accumulate=1, ranks=1, seed=0):
 
 def test_each_epoch_takes_every_image_once_in_its_own_order(learn):
     seen = [
-        torch.cat([part.batch.images for parts in batches(learn, TrainSettings(batch_size=16, augment="none"), turn)
-                   for part in parts])
+        torch.cat(
+            [
+                part.batch.images
+                for parts in batches(learn, TrainSettings(batch_size=16, augment="none"), turn)
+                for part in parts
+            ]
+        )
         for turn in (0, 1, 0)
-    ]  # fmt: skip
-    assert sorted(image.sum().item() for image in seen[0]) == sorted(image.sum().item() for image in learn.images)
+    ]
+    assert sorted(image.sum().item() for image in seen[0]) == sorted(
+        image.sum().item() for image in learn.images
+    )
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0], seen[1])
 
 
 @pytest.mark.parametrize(("accumulate", "ranks"), [(3, 1), (1, 2), (1, 3), (2, 2), (1, 12)])
 def test_whoever_takes_an_image_sees_the_same(learn, accumulate, ranks):
-    """Augmentation and random start belong to the place in the batch; 42 images leave 10 for the last one."""
+    """Augmentation and random start belong to the place in the batch; 42 images leave 10 for the
+    last one.
+    """
     alone, shared = seeded(learn), seeded(learn, accumulate=accumulate, ranks=ranks)
     assert [len(step) for step in alone] == [16, 16, 10]
     for step, (one, other) in enumerate(zip(alone, shared, strict=True)):
@@ -52,7 +63,9 @@ def test_an_image_that_is_left_over_joins_the_batch_before(learn):
     """Alone it would give batch-norm statistics of one image."""
     n = len(learn.labels)
     for size, expected in ((n - 1, [n]), (n - 2, [n - 2, 2]), (n, [n]), (n + 1, [n])):
-        parts = [part for (part,) in batches(learn, TrainSettings(batch_size=size, augment="none"), 0)]
+        parts = [
+            part for (part,) in batches(learn, TrainSettings(batch_size=size, augment="none"), 0)
+        ]
         assert [len(part.batch.labels) for part in parts] == expected
         found = torch.cat([part.batch.images for part in parts]).flatten(1).sum(1).sort().values
         torch.testing.assert_close(found, learn.images.flatten(1).sum(1).sort().values)
@@ -78,7 +91,9 @@ def test_weights_make_the_mean_of_the_whole(n, accumulate, ranks):
         means.append(sum(weight * values[part].mean().item() for part, weight in own))
     assert sum(means) / ranks == pytest.approx(values.mean().item())
     assert len(set(places)) == 1, "processes meet in each part, so all have as many"
-    assert all(len(values[part]) for rank in range(ranks) for part, _ in shares(n, accumulate, rank, ranks))
+    assert all(
+        len(values[part]) for rank in range(ranks) for part, _ in shares(n, accumulate, rank, ranks)
+    )
 
 
 def test_time_is_in_epochs(learn):

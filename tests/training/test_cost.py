@@ -22,8 +22,15 @@ def test_a_run_is_extrapolated_from_a_few_batches():
 
 @pytest.mark.parametrize(
     ("seconds", "says"),
-    [(0.2, "about 0 s"), (89.4, "about 89 s"), (90, "about 2 min"), (2040, "about 34 min"), (5401, "about 1.5 h"),
-     (9 * 3600, "about 9.0 h"), (72 * 3600, "about 72 h")],
-)  # fmt: skip
+    [
+        (0.2, "about 0 s"),
+        (89.4, "about 89 s"),
+        (90, "about 2 min"),
+        (2040, "about 34 min"),
+        (5401, "about 1.5 h"),
+        (9 * 3600, "about 9.0 h"),
+        (72 * 3600, "about 72 h"),
+    ],
+)
 def test_it_says_so(seconds, says):
     assert str(TimeEstimate(seconds, 3)) == f"{says} on this machine, measured on 3 batches"

@@ -10,9 +10,16 @@ from robustmri.training.settings import TrainSettings
 
 def row(epoch, clean, robust, *, one_step=None, loss=1.0, rate=0.1):
     return Epoch(
-        epoch=epoch, learning_rate=rate, eps=0.04, train_loss=loss, validation_accuracy=clean,
-        validation_robust_accuracy=robust, validation_fgsm_accuracy=one_step, zero_gradient_share=0.0, seconds=1.0,
-    )  # fmt: skip
+        epoch=epoch,
+        learning_rate=rate,
+        eps=0.04,
+        train_loss=loss,
+        validation_accuracy=clean,
+        validation_robust_accuracy=robust,
+        validation_fgsm_accuracy=one_step,
+        zero_gradient_share=0.0,
+        seconds=1.0,
+    )
 
 
 def network(epoch):
@@ -28,13 +35,20 @@ def follow(history, *rows):
     return [None if back is None else back["weight"].item() for back in backs]
 
 
-FELL = [row(1, 0.9, 0.4, one_step=0.45), row(2, 0.9, 0.6, one_step=0.65), row(3, 0.95, 0.1, one_step=0.9)]
+FELL = [
+    row(1, 0.9, 0.4, one_step=0.45),
+    row(2, 0.9, 0.6, one_step=0.65),
+    row(3, 0.95, 0.1, one_step=0.9),
+]
 
 
 def test_only_weights_that_may_be_chosen_are_kept():
     history = TrainingHistory(clean_cost=5.0)
     assert follow(history, row(1, 0.90, 0.3), row(2, 0.80, 0.5), row(3, 0.79, 0.45)) == [None] * 3
-    assert {epoch: weights["weight"].item() for epoch, weights in history.kept.items()} == {1: 1.0, 2: 2.0}
+    assert {epoch: weights["weight"].item() for epoch, weights in history.kept.items()} == {
+        1: 1.0,
+        2: 2.0,
+    }
     assert history.choice().row.epoch == 1
 
 
@@ -50,10 +64,15 @@ def test_after_a_collapse_it_goes_back_with_half_the_steps():
     assert follow(history, *FELL) == [None, None, 2.0]
     assert (history.rate_factor, history.over) == (0.5, False)
     assert history.note.endswith("Going on from epoch 2.")
-    assert follow(history, row(4, 0.9, 0.55, one_step=0.6), row(5, 0.95, 0.0, one_step=0.9)) == [None, 2.0]
+    assert follow(history, row(4, 0.9, 0.55, one_step=0.6), row(5, 0.95, 0.0, one_step=0.9)) == [
+        None,
+        2.0,
+    ]
     assert history.rate_factor == 0.25
     again = TrainingHistory(epochs=list(history.epochs), kept=history.kept)
-    assert (again.alarms, again.rate_factor) == (history.alarms, 0.25), "a resumed run knows it from its rows"
+    assert (again.alarms, again.rate_factor) == (history.alarms, 0.25), (
+        "a resumed run knows it from its rows"
+    )
     assert [alarm.epoch for alarm in history.choice().alarms] == [3, 5]
 
 
@@ -67,7 +86,10 @@ def test_a_first_epoch_that_is_astray_has_nothing_to_go_back_to():
 def test_overfitting_ends_it_without_going_back():
     history = TrainingHistory()
     rows = [row(n, 0.8, 0.6, loss=1.0) for n in range(1, 7)]
-    rows += [row(n, 0.85, 0.6 - 0.02 * (n - 6), loss=1.0 - 0.1 * (n - 6), rate=0.01) for n in range(7, 16)]
+    rows += [
+        row(n, 0.85, 0.6 - 0.02 * (n - 6), loss=1.0 - 0.1 * (n - 6), rate=0.01)
+        for n in range(7, 16)
+    ]
     ends = []
     for one in rows:
         ends += follow(history, one)

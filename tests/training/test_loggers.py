@@ -18,7 +18,10 @@ def curves(folder):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(folder))
     events.Reload()
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+    }
 
 
 def losses(run):
@@ -81,11 +84,13 @@ def mlflow(monkeypatch):
 def test_mlflow_has_the_rows(train_for, tmp_path, mlflow):
     train_for(tmp_path / "one", epochs=2, logger="mlflow", seed=7)
     assert mlflow.params["seed"] == 7
-    assert {run for run, *_ in mlflow.metrics} == {"one in experiment robustmri"} == set(mlflow.ended)
-    assert sorted({name for _, name, *_ in mlflow.metrics}) == NUMBERS
-    assert [(step, value) for _, name, value, step in mlflow.metrics if name == "train_loss"] == losses(
-        tmp_path / "one"
+    assert (
+        {run for run, *_ in mlflow.metrics} == {"one in experiment robustmri"} == set(mlflow.ended)
     )
+    assert sorted({name for _, name, *_ in mlflow.metrics}) == NUMBERS
+    assert [
+        (step, value) for _, name, value, step in mlflow.metrics if name == "train_loss"
+    ] == losses(tmp_path / "one")
 
 
 def test_a_server_that_does_not_answer_costs_no_run(train_for, tmp_path, mlflow):
@@ -105,7 +110,9 @@ def test_a_server_that_never_answered_is_said_at_once(train_for, tmp_path, mlflo
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
-def test_a_missing_package_is_said_before_anything_is_written(tiny_cohort, tmp_path, monkeypatch, name):
+def test_a_missing_package_is_said_before_anything_is_written(
+    tiny_cohort, tmp_path, monkeypatch, name
+):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SettingsError, match=rf'pip install "robustmri\[{name}\]"'):
         train(tiny_cohort, tmp_path / "run", logger=name)

@@ -15,7 +15,13 @@ from robustmri.training.state import STATE
 from robustmri.training.validation import Measured
 from tiny import same_weights
 
-ADVERSARIAL = {"objective": "adversarial", "eps": "0.03", "attack_steps": 2, "eps_ramp_epochs": 2.0, "guard_steps": 2}
+ADVERSARIAL = {
+    "objective": "adversarial",
+    "eps": "0.03",
+    "attack_steps": 2,
+    "eps_ramp_epochs": 2.0,
+    "guard_steps": 2,
+}
 
 
 class Killed(BaseException):
@@ -32,7 +38,10 @@ def stop_at(step):
 
 def epochs_of(run):
     with open(run / "epochs.csv", newline="") as stream:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(stream)]
+        return [
+            {name: value for name, value in row.items() if name != "seconds"}
+            for row in csv.DictReader(stream)
+        ]
 
 
 def test_it_learns(train_for, tmp_path, choose):
@@ -48,12 +57,17 @@ def test_hardening_at_eps_zero_is_training(train_for, tmp_path):
     """Identity 2. The guard looks at 3 of 24 slices, and must not choose another epoch for it."""
     settings = {"eps": "0", "ema_decay": 0.5, "guard_slices": 3, "epochs": 5, "learning_rate": 0.1}
     plain, kept = train_for(tmp_path / "a", **settings)
-    hardened, kept_too = train_for(tmp_path / "b", **settings, objective="adversarial", eps_ramp_epochs=2.0)
+    hardened, kept_too = train_for(
+        tmp_path / "b", **settings, objective="adversarial", eps_ramp_epochs=2.0
+    )
     assert same_weights(plain, hardened)
     assert kept.row.epoch == kept_too.row.epoch
     losses = [[row["train_loss"] for row in epochs_of(tmp_path / name)] for name in "ab"]
     assert losses[0] == losses[1]
-    assert all(row["validation_robust_accuracy"] == row["validation_accuracy"] for row in epochs_of(tmp_path / "b"))
+    assert all(
+        row["validation_robust_accuracy"] == row["validation_accuracy"]
+        for row in epochs_of(tmp_path / "b")
+    )
 
 
 def test_hardening_is_more_than_training(train_for, tmp_path):
@@ -67,7 +81,9 @@ BOTH = {**ADVERSARIAL, "objective": "trades", "dual_batch_norm": True, "ema_deca
 SWA = {**ADVERSARIAL, "average": "swa", "swa_from_epoch": 1}
 
 
-@pytest.mark.parametrize("settings", [{}, SMOOTH, BOTH, SWA], ids=["standard", "adversarial", "trades", "swa"])
+@pytest.mark.parametrize(
+    "settings", [{}, SMOOTH, BOTH, SWA], ids=["standard", "adversarial", "trades", "swa"]
+)
 @pytest.mark.parametrize("step", [2, 4, 8], ids=["in epoch 1", "in epoch 2", "in epoch 3"])
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(train_for, tmp_path, settings, step):
     whole, kept = train_for(tmp_path / "whole", **settings)
@@ -116,7 +132,9 @@ def test_the_seed_decides(train_for, tmp_path, settings):
     same, _ = train_for(tmp_path / "2", epochs=1, **settings)
     other, _ = train_for(tmp_path / "3", epochs=1, **settings, seed=1)
     assert same_weights(one, same)
-    assert not same_weights(one, other), "order, augmentation and random starts are drawn from the seed"
+    assert not same_weights(one, other), (
+        "order, augmentation and random starts are drawn from the seed"
+    )
 
 
 def test_the_global_generator_is_left_alone(train_for, tmp_path):
@@ -128,7 +146,10 @@ def test_the_global_generator_is_left_alone(train_for, tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, ADVERSARIAL], ids=["standard", "adversarial"])
 def test_a_loss_that_is_not_finite_is_an_error(train_for, tmp_path, settings):
-    with pytest.raises(RobustMRIError, match=r"The loss is (nan|inf) in epoch \d.*lower learning_rate \(now 1e\+08\)"):
+    with pytest.raises(
+        RobustMRIError,
+        match=r"The loss is (nan|inf) in epoch \d.*lower learning_rate \(now 1e\+08\)",
+    ):
         train_for(tmp_path, learning_rate=1e8, warmup_epochs=0.0, **settings)
 
 
@@ -147,7 +168,10 @@ def test_the_log_says_what_happened(train_for, tmp_path):
     assert [float(row["eps"]) for row in rows] == pytest.approx([0.015, 0.03, 0.03])
     rates = [float(row["learning_rate"]) for row in rows]
     assert rates[0] < rates[1] > rates[2] > 0
-    assert all(0 <= float(row["validation_robust_accuracy"]) <= float(row["validation_accuracy"]) <= 1 for row in rows)
+    assert all(
+        0 <= float(row["validation_robust_accuracy"]) <= float(row["validation_accuracy"]) <= 1
+        for row in rows
+    )
     assert all(math.isfinite(float(row["train_loss"])) for row in rows)
 
 
@@ -164,7 +188,10 @@ def test_the_average_is_what_is_kept(train_for, tmp_path, average):
     weight = kept.state_dict()["network.0.weight"]
     assert torch.equal(weight, state["average"]["module.network.0.weight"])
     # The equal average of one epoch is that epoch; its batch-norm is re-estimated.
-    other, name = state["classifier"], "network.0.weight" if "ema_decay" in average else "network.1.running_mean"
+    other, name = (
+        state["classifier"],
+        "network.0.weight" if "ema_decay" in average else "network.1.running_mean",
+    )
     assert not torch.equal(kept.state_dict()[name], other[name])
 
 
@@ -181,7 +208,9 @@ def test_norms_and_biases_do_not_decay(fresh):
 
 
 def test_robust_validation_is_at_the_full_radius_from_the_first_epoch(train_for, tmp_path):
-    """The ramp is for training; a number measured at another radius each epoch could not be compared."""
+    """The ramp is for training; a number measured at another radius each epoch could not be
+    compared.
+    """
     _, _ = train_for(tmp_path, epochs=3, **{**ADVERSARIAL, "eps": "0.5", "learning_rate": 1e-6})
     assert {float(row["validation_robust_accuracy"]) for row in epochs_of(tmp_path)} == {0.0}
 
@@ -190,11 +219,15 @@ def test_robust_validation_is_at_the_full_radius_from_the_first_epoch(train_for,
     "settings", [{}, {**ADVERSARIAL, "weight_perturbation": "sam"}], ids=["standard", "adversarial"]
 )
 def test_a_step_in_parts_is_the_step_of_the_whole(train_for, tmp_path, fresh, settings):
-    """16, 16 and 10 images in 3 parts each, of 5 and 6 and of 3 and 4; without batch-norm, which sees a part alone."""
+    """16, 16 and 10 images in 3 parts each, of 5 and 6 and of 3 and 4; without batch-norm, which
+    sees a part alone.
+    """
     states = []
     for parts in (1, 3):
         run, start = tmp_path / str(parts), fresh(batch_norm=False)
-        train_for(run, start=start, accumulate=parts, precision="fp32", learning_rate=0.02, **settings)
+        train_for(
+            run, start=start, accumulate=parts, precision="fp32", learning_rate=0.02, **settings
+        )
         states.append(torch.load(run / STATE, weights_only=True)["classifier"])
     before = fresh(batch_norm=False).state_dict()
     for name, value in states[0].items():
@@ -206,9 +239,14 @@ def test_a_step_in_parts_is_the_step_of_the_whole(train_for, tmp_path, fresh, se
 def test_free_passes_once_for_each_of_its_replays(train_for, tmp_path):
     said = []
     train_for(
-        tmp_path, epochs=6, objective="free", replays=3, eps="0.03", eps_ramp_epochs=4.0,
+        tmp_path,
+        epochs=6,
+        objective="free",
+        replays=3,
+        eps="0.03",
+        eps_ramp_epochs=4.0,
         progress=lambda task, done, total, note="": said.append((done, total)),
-    )  # fmt: skip
+    )
     rows = epochs_of(tmp_path)
     assert said[-1] == (6, 6), "two passes of three steps"
     assert [float(row["eps"]) for row in rows] == pytest.approx([0.0225, 0.03])
@@ -250,9 +288,13 @@ def test_after_a_collapse_it_goes_on_from_the_best_epoch(train_for, tmp_path, sc
         train_for(tmp_path / "4", **ONE_STEP, progress=stop_at(10))
     state = torch.load(tmp_path / "4" / STATE, weights_only=True)
     assert state["optimiser"]["state"] == {}
-    assert all(torch.equal(value, state["kept"][2][name]) for name, value in state["classifier"].items())
+    assert all(
+        torch.equal(value, state["kept"][2][name]) for name, value in state["classifier"].items()
+    )
     scripted(FELL[3])
-    kept, choice = train_for(tmp_path / "4", **ONE_STEP, progress=lambda task, done, total, note="": notes.append(note))
+    kept, choice = train_for(
+        tmp_path / "4", **ONE_STEP, progress=lambda task, done, total, note="": notes.append(note)
+    )
     assert notes[0].startswith("Epoch 3: the network withstands one step")
     assert notes[0].endswith("Going on from epoch 2.")
     scripted(*FELL)
@@ -263,11 +305,16 @@ def test_after_a_collapse_it_goes_on_from_the_best_epoch(train_for, tmp_path, sc
     assert [row["alarm"] for row in rows] == ["", "", "collapse", ""]
     assert choice.row.epoch == choice_too.row.epoch == 2
     assert [alarm.kind for alarm in choice.alarms] == ["collapse"]
-    sound = [learning_rate(3.0, TrainSettings(**ONE_STEP, warmup_epochs=1.0)), float(rows[3]["learning_rate"])]
+    sound = [
+        learning_rate(3.0, TrainSettings(**ONE_STEP, warmup_epochs=1.0)),
+        float(rows[3]["learning_rate"]),
+    ]
     assert sound[1] == pytest.approx(sound[0] / 2)
 
 
-def test_a_loss_that_is_lost_does_not_cost_the_epochs_before(train_for, tmp_path, scripted, monkeypatch):
+def test_a_loss_that_is_lost_does_not_cost_the_epochs_before(
+    train_for, tmp_path, scripted, monkeypatch
+):
     scripted((0.9, 0.5, 0.5), (0.9, 0.6, 0.6), (0.3, 0.0, 0.0), (0.9, 0.55, 0.6))
     from robustmri.training import loop
 
@@ -286,8 +333,16 @@ def test_a_loss_that_is_lost_does_not_cost_the_epochs_before(train_for, tmp_path
     assert [row["alarm"] for row in epochs_of(tmp_path)] == ["", "", "divergence", ""]
 
 
-def test_the_clean_cost_of_a_resumed_run_is_counted_from_the_same_number(train_for, tmp_path, fresh, scripted):
-    settings = {"objective": "adversarial", "eps": "0.03", "attack_steps": 1, "clean_cost": 2, "epochs": 3}
+def test_the_clean_cost_of_a_resumed_run_is_counted_from_the_same_number(
+    train_for, tmp_path, fresh, scripted
+):
+    settings = {
+        "objective": "adversarial",
+        "eps": "0.03",
+        "attack_steps": 1,
+        "clean_cost": 2,
+        "epochs": 3,
+    }
     scripted((0.92,), (0.91, 0.3), (0.90, 0.5))
     with pytest.raises(Killed):
         train_for(tmp_path, start=fresh(), **settings, progress=stop_at(7))
@@ -300,15 +355,22 @@ def test_without_momentum_there_is_none_of_nesterov(train_for, tmp_path):
     train_for(tmp_path, epochs=1, momentum=0.0)
 
 
-def test_a_long_run_says_what_it_will_cost_and_is_not_changed_by_that(train_for, tmp_path, monkeypatch):
+def test_a_long_run_says_what_it_will_cost_and_is_not_changed_by_that(
+    train_for, tmp_path, monkeypatch
+):
     said = []
     whole, _ = train_for(
-        tmp_path / "a", epochs=20, batch_size=32, progress=lambda task, done, total, note="": said.append((done, note))
+        tmp_path / "a",
+        epochs=20,
+        batch_size=32,
+        progress=lambda task, done, total, note="": said.append((done, note)),
     )
     assert said[0][0] == 0
     assert re.fullmatch(r"about \d+ s on this machine, measured on 3 batches", said[0][1])
     monkeypatch.setattr("robustmri.training.loop.WORTH_MEASURING", 1000)
-    unmeasured, _ = train_for(tmp_path / "b", epochs=20, batch_size=32, progress=lambda *words: said.append(words[1:2]))
+    unmeasured, _ = train_for(
+        tmp_path / "b", epochs=20, batch_size=32, progress=lambda *words: said.append(words[1:2])
+    )
     assert said[41][0] == 1
     assert same_weights(whole, unmeasured)
 
@@ -318,9 +380,16 @@ def test_clean_cost_is_counted_from_the_start_of_a_repair(train_for, tmp_path, f
     epochs = ((0.91, 0.3), (0.90, 0.5), (0.85, 0.7))
     scripted((0.92,), *epochs)
     _, choice = train_for(
-        tmp_path / "a", start=fresh(), objective="adversarial", eps="0.03", attack_steps=1, clean_cost=2
+        tmp_path / "a",
+        start=fresh(),
+        objective="adversarial",
+        eps="0.03",
+        attack_steps=1,
+        clean_cost=2,
     )
     assert choice.row.epoch == 2
     scripted(*epochs)
-    _, choice = train_for(tmp_path / "b", objective="adversarial", eps="0.03", attack_steps=1, clean_cost=6)
+    _, choice = train_for(
+        tmp_path / "b", objective="adversarial", eps="0.03", attack_steps=1, clean_cost=6
+    )
     assert choice.row.epoch == 3, "from scratch it is counted from the best epoch"

@@ -57,7 +57,11 @@ def test_the_worst_images_cost_more(half_trained, batch):
     clean = standard()(half_trained, batch)
     losses = [clean]
     for eps in (0.02, 0.05, 0.1):
-        losses.append(adversarial(ATTACK, replace(THREAT, eps=eps), precision="fp32")(half_trained, again(batch)))
+        losses.append(
+            adversarial(ATTACK, replace(THREAT, eps=eps), precision="fp32")(
+                half_trained, again(batch)
+            )
+        )
     assert losses == sorted(losses)
     assert losses[-1] > 1.2 * clean
 
@@ -82,7 +86,9 @@ def test_the_attack_does_not_touch_batch_norm(fresh, batch):
     assert attacked.network[1].num_batches_tracked == plain.network[1].num_batches_tracked == 1
 
 
-@pytest.mark.parametrize(("epoch", "share"), [(0.0, 0.0), (1.0, 0.25), (2.0, 0.5), (4.0, 1.0), (9.0, 1.0)])
+@pytest.mark.parametrize(
+    ("epoch", "share"), [(0.0, 0.0), (1.0, 0.25), (2.0, 0.5), (4.0, 1.0), (9.0, 1.0)]
+)
 def test_eps_grows(half_trained, batch, epoch, share):
     ramped = adversarial(ATTACK, THREAT, ramp_epochs=4.0, precision="fp32")
     steady = adversarial(ATTACK, replace(THREAT, eps=share * 0.1), precision="fp32")
@@ -114,7 +120,8 @@ def mart_by_hand(p, q, label):
 
 
 FORMULAS = {
-    # objective, and its value for one image: p and q are the probabilities of its classes, clean and attacked
+    # objective, and its value for one image: p and q are the probabilities of its classes, clean
+    # and attacked
     "standard": (standard(), lambda p, q, y: cross_entropy_by_hand(p, y)),
     "adversarial": (adversarial(ATTACK, THREAT), lambda p, q, y: cross_entropy_by_hand(q, y)),
     "with clean images": (
@@ -123,7 +130,10 @@ FORMULAS = {
     ),
     "one-step": (one_step(THREAT), lambda p, q, y: cross_entropy_by_hand(q, y)),
     "free": (free(THREAT), lambda p, q, y: cross_entropy_by_hand(q, y)),
-    "trades": (trades(THREAT, beta=6), lambda p, q, y: cross_entropy_by_hand(p, y) + 6 * kl_by_hand(p, q)),
+    "trades": (
+        trades(THREAT, beta=6),
+        lambda p, q, y: cross_entropy_by_hand(p, y) + 6 * kl_by_hand(p, q),
+    ),
     "mart": (mart(ATTACK, THREAT, weight=5), mart_by_hand),
 }
 
@@ -142,7 +152,9 @@ def far(make_network, make_images):
 def test_formula(far, name):
     network, batch = far
     objective, by_hand = FORMULAS[name]
-    clean, attacked = (network(images).softmax(1).tolist() for images in (batch.images, batch.attacked))
+    clean, attacked = (
+        network(images).softmax(1).tolist() for images in (batch.images, batch.attacked)
+    )
     values = [by_hand(*one) for one in zip(clean, attacked, batch.labels.tolist(), strict=True)]
     assert objective(network, batch).item() == pytest.approx(sum(values) / 6, rel=1e-12)
 
@@ -154,11 +166,15 @@ def test_logit_pairing(far, name):
     apart = [
         (one - other) ** 2
         for one, other in zip(
-            network(batch.images).flatten().tolist(), network(batch.attacked).flatten().tolist(), strict=True
+            network(batch.images).flatten().tolist(),
+            network(batch.attacked).flatten().tolist(),
+            strict=True,
         )
     ]
     expected = objective(network, batch).item() + 0.5 * sum(apart) / len(apart)
-    assert with_logit_pairing(objective, 0.5)(network, batch).item() == pytest.approx(expected, rel=1e-12)
+    assert with_logit_pairing(objective, 0.5)(network, batch).item() == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
@@ -167,9 +183,12 @@ def test_without_a_radius_they_are_standard_training(half_trained, batch, train)
     nowhere = replace(THREAT, eps=0.0)
     clean = standard()(half_trained, batch)
     for objective in (
-        adversarial(ATTACK, nowhere), one_step(nowhere), trades(nowhere), free(nowhere, replays=1),
+        adversarial(ATTACK, nowhere),
+        one_step(nowhere),
+        trades(nowhere),
+        free(nowhere, replays=1),
         with_logit_pairing(adversarial(ATTACK, nowhere, clean_share=0.5), 3.0),
-    ):  # fmt: skip
+    ):
         assert objective(half_trained, again(batch)) == clean
     boosted = boosted_cross_entropy(half_trained(batch.images), batch.labels).mean()
     assert mart(ATTACK, nowhere)(half_trained, batch) == boosted
@@ -192,7 +211,9 @@ def test_attacked_images_lie_in_the_set(half_trained, batch, name, norm):
     threat = ThreatModel(norm=norm, eps=0.1 if norm == "linf" else 1.0, mask=mask)
     attacked = MAKERS[name](threat, ramp_epochs=6.0).attack(half_trained, batch).attacked
     delta = attacked - batch.images
-    assert (threat.measure.size(delta) <= threat.eps / 2 + 1e-6).all(), "in epoch 3 of 6 half of eps is due"
+    assert (threat.measure.size(delta) <= threat.eps / 2 + 1e-6).all(), (
+        "in epoch 3 of 6 half of eps is due"
+    )
     assert (threat.measure.size(delta) > 0).all()
     assert not (delta * (1 - mask)).any()
     assert attacked.min() >= 0
@@ -221,20 +242,28 @@ def sloped():
 
 
 def test_trades_reaches_a_corner_where_the_prediction_changes_most(sloped):
-    """Oracle: along a linear classifier the divergence grows both ways, and the noise decides which."""
+    """Oracle: along a linear classifier the divergence grows both ways, and the noise decides
+    which.
+    """
     network, batch = sloped
     slope = (network[1].weight[0] - network[1].weight[1]).sign().reshape(1, 1, 8, 8)
-    found = trades(THREAT, steps=10, step_size=0.25, precision="fp32").attack(network, batch).attacked
+    found = (
+        trades(THREAT, steps=10, step_size=0.25, precision="fp32").attack(network, batch).attacked
+    )
     ways = ((found - batch.images) * slope).flatten(1)
     assert torch.allclose(ways.abs(), torch.full_like(ways, 0.1), atol=1e-6)
-    assert torch.equal(ways.sign(), ways[:, :1].sign().expand_as(ways)), "each image goes one way in all its pixels"
+    assert torch.equal(ways.sign(), ways[:, :1].sign().expand_as(ways)), (
+        "each image goes one way in all its pixels"
+    )
     assert ways[:, 0].unique().numel() > 1
 
 
 def test_trades_climbs_the_divergence_and_asks_for_no_label(half_trained, batch):
     objective = trades(THREAT, precision="fp32")
     found = objective.attack(half_trained, batch).attacked
-    other = objective.attack(half_trained, again(batch)._replace(labels=(batch.labels + 1) % 3)).attacked
+    other = objective.attack(
+        half_trained, again(batch)._replace(labels=(batch.labels + 1) % 3)
+    ).attacked
     assert torch.equal(found, other)
     half_trained.eval()
     clean = half_trained(batch.images)
@@ -247,7 +276,9 @@ def test_trades_climbs_the_divergence_and_asks_for_no_label(half_trained, batch)
 
 
 def test_trades_starts_in_bfloat16_too(sloped):
-    """Logits near 8 are 1/16 apart there, and the first step moves these by 1/1000: it must not begin on a plateau."""
+    """Logits near 8 are 1/16 apart there, and the first step moves these by 1/1000: it must not
+    begin on a plateau.
+    """
     network, batch = sloped
     with torch.no_grad():
         network[1].bias += 8
@@ -259,8 +290,11 @@ def test_one_step_goes_further_than_the_radius_and_comes_back(sloped):
     network, batch = sloped
     uphill = (network[1].weight[1] - network[1].weight[0]).sign().reshape(1, 1, 8, 8)
     uphill = torch.where(batch.labels[:, None, None, None] == 0, uphill, -uphill)
-    ways = (one_step(THREAT, precision="fp32").attack(network, batch).attacked - batch.images) * uphill
-    # From u in [-eps, eps] to min(u + 1.25 eps, eps): at the edge where u > -eps / 4, which is 5 times in 8.
+    ways = (
+        one_step(THREAT, precision="fp32").attack(network, batch).attacked - batch.images
+    ) * uphill
+    # From u in [-eps, eps] to min(u + 1.25 eps, eps): at the edge where u > -eps / 4, which is 5
+    # times in 8.
     assert ways.min() >= 0.25 * 0.1 - 1e-6
     assert (ways > 0.1 - 1e-6).float().mean().item() == pytest.approx(5 / 8, abs=0.05)
 
@@ -285,10 +319,14 @@ def test_free_steps_by_the_gradient_that_trains(half_trained, batch):
 
 
 def test_free_keeps_batches_apart_and_forgets_them(half_trained, batch):
-    """Two batches may share a step, their gradients being summed; and no batch may stay in memory."""
+    """Two batches may share a step, their gradients being summed; and no batch may stay in
+    memory.
+    """
     objective = free(THREAT, replays=2)
-    first, second = (batch._replace(images=batch.images[rows].clone(), labels=batch.labels[rows])
-                     for rows in (slice(0, 10), slice(10, 24)))  # fmt: skip
+    first, second = (
+        batch._replace(images=batch.images[rows].clone(), labels=batch.labels[rows])
+        for rows in (slice(0, 10), slice(10, 24))
+    )
     starts = [objective.attack(half_trained, part).attacked for part in (first, second)]
     assert [len(start) for start in starts] == [10, 14]
     for part, start in zip((first, second), starts, strict=True):
@@ -299,8 +337,14 @@ def test_free_keeps_batches_apart_and_forgets_them(half_trained, batch):
     assert gone() is None
 
 
-SETTINGS = {"eps": "0.1", "attack_steps": 2, "attack_step_size": 0.5, "label_smoothing": 0.1, "precision": "fp32",
-            "eps_ramp_epochs": 6.0}  # fmt: skip
+SETTINGS = {
+    "eps": "0.1",
+    "attack_steps": 2,
+    "attack_step_size": 0.5,
+    "label_smoothing": 0.1,
+    "precision": "fp32",
+    "eps_ramp_epochs": 6.0,
+}
 COMMON = {"ramp_epochs": 6.0, "label_smoothing": 0.1}
 LAST = PGD(steps=2, step_size=0.5, keep="last")
 NAMED = [
@@ -326,7 +370,9 @@ NAMED = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "objective"), NAMED, ids=[str(settings) for settings, _ in NAMED])
+@pytest.mark.parametrize(
+    ("settings", "objective"), NAMED, ids=[str(settings) for settings, _ in NAMED]
+)
 def test_settings_name_objectives(half_trained, batch, settings, objective):
     named = objective_of(TrainSettings(**{**SETTINGS, **settings}), half_trained)
     assert named(half_trained, again(batch)) == objective(half_trained, again(batch))
@@ -336,7 +382,9 @@ def test_settings_name_objectives(half_trained, batch, settings, objective):
 @pytest.mark.parametrize("kind", ["normalised", "image"])
 def test_settings_name_the_threat(fresh, kind):
     settings = TrainSettings(objective="adversarial", eps=f"0.1@{kind}", norm="l2")
-    assert threat_of(settings, fresh()) == ThreatModel(norm="l2", eps=0.1 * 0.226 if kind == "normalised" else 0.1)
+    assert threat_of(settings, fresh()) == ThreatModel(
+        norm="l2", eps=0.1 * 0.226 if kind == "normalised" else 0.1
+    )
 
 
 @pytest.mark.parametrize("name", ["adversarial", "trades", "mart"])

@@ -21,14 +21,24 @@ from robustmri.training.selection import (
 
 def row(epoch, clean, robust=None, eps=0.0, *, loss=1.0, fgsm=None, rate=0.1, zero=None):
     return Epoch(
-        epoch=epoch, learning_rate=rate, eps=eps, train_loss=loss, validation_accuracy=clean,
-        validation_robust_accuracy=robust, validation_fgsm_accuracy=fgsm, zero_gradient_share=zero, seconds=1.0,
-    )  # fmt: skip
+        epoch=epoch,
+        learning_rate=rate,
+        eps=eps,
+        train_loss=loss,
+        validation_accuracy=clean,
+        validation_robust_accuracy=robust,
+        validation_fgsm_accuracy=fgsm,
+        zero_gradient_share=zero,
+        seconds=1.0,
+    )
 
 
 def run(*pairs, start=1, eps=0.04, **fields):
     """Rows of clean and robust accuracy in percent at full eps."""
-    return [row(start + n, clean / 100, robust / 100, eps, **fields) for n, (clean, robust) in enumerate(pairs)]
+    return [
+        row(start + n, clean / 100, robust / 100, eps, **fields)
+        for n, (clean, robust) in enumerate(pairs)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -37,10 +47,24 @@ def run(*pairs, start=1, eps=0.04, **fields):
         ([row(1, 0.8), row(2, 0.9), row(3, 0.7)], 2),
         ([row(1, 0.9), row(2, 0.9), row(3, 0.7)], 2),
         ([row(1, 0.9, 0.1), row(2, 0.8, 0.3), row(3, 0.7, 0.2)], 2),
-        ([row(1, 0.9, 0.9, 0.01), row(2, 0.8, 0.5, 0.02), row(3, 0.6, 0.5, 0.04), row(4, 0.6, 0.4, 0.04)], 3),
+        (
+            [
+                row(1, 0.9, 0.9, 0.01),
+                row(2, 0.8, 0.5, 0.02),
+                row(3, 0.6, 0.5, 0.04),
+                row(4, 0.6, 0.4, 0.04),
+            ],
+            3,
+        ),
         ([row(1, 1.0, 1.0, 0.01), row(2, 0.1, 0.0, 0.02)], 2),
     ],
-    ids=["the best", "the later of equals", "mean of clean and robust", "only at the full eps", "ramp not finished"],
+    ids=[
+        "the best",
+        "the later of equals",
+        "mean of clean and robust",
+        "only at the full eps",
+        "ramp not finished",
+    ],
 )
 def test_which_epoch(rows, expected):
     assert choose(rows).epoch == expected
@@ -55,16 +79,34 @@ RISING = run((96, 40), (95, 60), (94, 70), (90, 80))
         (RISING, 1.0, 0.95, 3, "Epoch 3 is the most robust within 1 point: it loses 1.0 points"),
         (RISING, 0.99, 0.95, 2, "it loses no clean accuracy against the start"),
         (RISING, 5.0, 0.95, 4, "loses 5.0 points"),
-        (RISING, 1.0, None, 2, "loses 1.0 points of clean accuracy against the best epoch of this run"),
+        (
+            RISING,
+            1.0,
+            None,
+            2,
+            "loses 1.0 points of clean accuracy against the best epoch of this run",
+        ),
         (RISING, 0.0, None, 1, "loses no clean accuracy"),
-        (RISING, 1.0, 0.99, 1, "No epoch loses at most 1 point of clean accuracy against the start; epoch 1 loses "
-                               "least, 3.0 points"),
+        (
+            RISING,
+            1.0,
+            0.99,
+            1,
+            "No epoch loses at most 1 point of clean accuracy against the start; epoch 1 loses "
+            "least, 3.0 points",
+        ),
         (RISING, None, None, 4, "Epoch 4 has the highest mean of clean and robust accuracy"),
         (run((95, 60), (95, 60)), 1.0, 0.95, 2, "Epoch 2"),
         (run((94, 60), (95, 60)), 1.0, 0.95, 2, "Epoch 2"),
-        ([*run((99, 95), eps=0.01), *run((90, 50), start=2)], 1.0, None, 2, "loses least, 9.0 points"),
+        (
+            [*run((99, 95), eps=0.01), *run((90, 50), start=2)],
+            1.0,
+            None,
+            2,
+            "loses least, 9.0 points",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_most_robust_epoch_within_the_clean_cost(rows, cost, reference, expected, says):
     assert choose(rows, clean_cost=cost, reference=reference).epoch == expected
     assert says in explain_choice(rows, clean_cost=cost, reference=reference)
@@ -72,9 +114,18 @@ def test_the_most_robust_epoch_within_the_clean_cost(rows, cost, reference, expe
 
 def test_a_run_without_attack_keeps_its_most_accurate_epoch_at_any_cost():
     rows = [row(1, 0.8), row(2, 0.9), row(3, 0.895)]
-    assert choose(rows, clean_cost=1.0, reference=0.95) == choose(rows, clean_cost=1.0) == choose(rows) == rows[1]
+    assert (
+        choose(rows, clean_cost=1.0, reference=0.95)
+        == choose(rows, clean_cost=1.0)
+        == choose(rows)
+        == rows[1]
+    )
     assert pareto_front(rows) == [rows[1]]
-    assert explain_choice(rows) == explain_choice(rows, clean_cost=1.0) == "Epoch 2 has the highest clean accuracy."
+    assert (
+        explain_choice(rows)
+        == explain_choice(rows, clean_cost=1.0)
+        == "Epoch 2 has the highest clean accuracy."
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +137,13 @@ def test_a_run_without_attack_keeps_its_most_accurate_epoch_at_any_cost():
         ([*run((99, 99), eps=0.01), *run((90, 50), (80, 60), start=2)], [2, 3]),
         (run((70, 60), (90, 62), (80, 61)), [2]),
     ],
-    ids=["all", "dominated ones left out", "the later of equals", "only at the full eps", "one beats all"],
+    ids=[
+        "all",
+        "dominated ones left out",
+        "the later of equals",
+        "only at the full eps",
+        "one beats all",
+    ],
 )
 def test_the_front(rows, expected):
     front = pareto_front(rows)
@@ -94,7 +151,8 @@ def test_the_front(rows, expected):
     for other in rows:
         if other.eps == 0.04:
             assert any(
-                row.validation_accuracy >= other.validation_accuracy and row.robust_accuracy >= other.robust_accuracy
+                row.validation_accuracy >= other.validation_accuracy
+                and row.robust_accuracy >= other.robust_accuracy
                 for row in front
             )
 
@@ -109,7 +167,9 @@ def test_weights_that_are_chosen_were_kept_from_their_epoch_on(cost, reference):
         for epoch in range(1, 12):
             clean, robust = chance.uniform(0.8, 0.95), chance.uniform(0.4, 0.6)
             rows.append(row(epoch, clean, robust, 0.04))
-            wanted = {row.epoch for row in worth_keeping(rows, clean_cost=cost, reference=reference)}
+            wanted = {
+                row.epoch for row in worth_keeping(rows, clean_cost=cost, reference=reference)
+            }
             assert wanted <= kept | {epoch}
             assert choose(rows, clean_cost=cost, reference=reference).epoch in wanted
             kept = wanted
@@ -136,10 +196,20 @@ COLLAPSE = [
         ([*run((80, 20), eps=0.02), row(2, 0.9, 0.03, 0.03, fgsm=0.85)], "collapse", 1),
         ([*run((80, 50)), row(2, 0.3, 0.0, 0.04, loss=float("nan"))], "divergence", 1),
     ],
-    ids=["several steps fail, one does not", "no single step measured", "and clean falls, but so does the loss",
-         "never robust", "many steps weaker than one", "at once", "no gradients", "as the ramp ends",
-         "collapse as the ramp ends", "collapse within the ramp", "no loss any more"],
-)  # fmt: skip
+    ids=[
+        "several steps fail, one does not",
+        "no single step measured",
+        "and clean falls, but so does the loss",
+        "never robust",
+        "many steps weaker than one",
+        "at once",
+        "no gradients",
+        "as the ramp ends",
+        "collapse as the ramp ends",
+        "collapse within the ramp",
+        "no loss any more",
+    ],
+)
 def test_an_alarm(rows, kind, back_to):
     alarm = watch(rows)
     assert (alarm.kind, alarm.epoch, alarm.back_to) == (kind, rows[-1].epoch, back_to)
@@ -150,7 +220,9 @@ def test_an_alarm(rows, kind, back_to):
 
 
 def test_an_epoch_that_went_astray_is_not_kept():
-    """A collapsed network is accurate on clean slices: it is the one that a clean cost alone would take."""
+    """A collapsed network is accurate on clean slices: it is the one that a clean cost alone would
+    take.
+    """
     assert choose(COLLAPSE, clean_cost=1.0, reference=0.89).epoch == 2
     assert [row.epoch for row in pareto_front(COLLAPSE)] == [2]
     masked = [*run((80, 50)), *run((80, 75), start=2, fgsm=0.6)]
@@ -161,7 +233,11 @@ def test_an_epoch_that_went_astray_is_not_kept():
 def test_training_never_goes_back_to_an_epoch_that_went_astray():
     """Not even where the only epochs at full eps are such."""
     fallen = {"fgsm": 0.85, "loss": 0.3}
-    rows = [*run((80, 20), eps=0.02), row(2, 0.9, 0.03, 0.04, **fallen), row(3, 0.9, 0.02, 0.04, **fallen)]
+    rows = [
+        *run((80, 20), eps=0.02),
+        row(2, 0.9, 0.03, 0.04, **fallen),
+        row(3, 0.9, 0.02, 0.04, **fallen),
+    ]
     assert [(alarm.epoch, alarm.back_to) for alarm in alarms(rows)] == [(2, 1), (3, 1)]
     rows.append(row(4, 0.8, 0.4, 0.04, fgsm=0.45))
     assert choose(rows).epoch == 4
@@ -169,7 +245,10 @@ def test_training_never_goes_back_to_an_epoch_that_went_astray():
 
 
 def test_a_clean_cost_that_is_not_met_does_not_lead_back_to_the_least_robust():
-    rows = [*run((88, 10), (84, 30), (82, 45), (80, 50), fgsm=0.5), row(5, 0.9, 0.02, 0.04, fgsm=0.8)]
+    rows = [
+        *run((88, 10), (84, 30), (82, 45), (80, 50), fgsm=0.5),
+        row(5, 0.9, 0.02, 0.04, fgsm=0.8),
+    ]
     assert choose(rows[:4], clean_cost=1.0, reference=0.95).epoch == 1
     assert watch(rows, clean_cost=1.0, reference=0.95).back_to == 4
 
@@ -181,12 +260,18 @@ def test_without_a_sound_epoch_there_is_no_refuge():
 
 
 def test_after_a_rollback_there_is_no_alarm_until_the_next():
-    rows = [*COLLAPSE, *run((83, 54), (84, 56), start=4, fgsm=0.58, loss=0.7), row(6, 0.9, 0.0, 0.04, fgsm=0.9)]
+    rows = [
+        *COLLAPSE,
+        *run((83, 54), (84, 56), start=4, fgsm=0.58, loss=0.7),
+        row(6, 0.9, 0.0, 0.04, fgsm=0.9),
+    ]
     assert [(alarm.epoch, alarm.back_to) for alarm in alarms(rows)] == [(3, 2), (6, 5)]
 
 
 def overfitting(points, epochs=10):
-    """Robust accuracy falls by some points in all once the learning rate is small, and the loss falls with it."""
+    """Robust accuracy falls by some points in all once the learning rate is small, and the loss
+    falls with it.
+    """
     before = [row(n, 0.8, 0.55, 0.04, loss=1.2, rate=0.1) for n in range(1, 7)]
     return [
         *before,
@@ -204,15 +289,21 @@ def test_robust_overfitting_ends_training():
     assert first.epoch < 16
     assert first.back_to == choose(rows[: first.epoch - 1]).epoch
     assert watch(rows, clean_cost=1.0, reference=0.80)
-    assert watch(rows, clean_cost=1.0, reference=0.99) is None, "no epoch is accurate enough yet, and clean rises"
+    assert watch(rows, clean_cost=1.0, reference=0.99) is None, (
+        "no epoch is accurate enough yet, and clean rises"
+    )
 
 
 def noisy(seed, *, points=3.0, slices=48):
-    """A sound run of 40 epochs: a ramp of eps, then slow progress, each figure off by some points, on few slices."""
+    """A sound run of 40 epochs: a ramp of eps, then slow progress, each figure off by some points,
+    on few slices.
+    """
     chance = random.Random(seed)
 
     def seen(value):
-        return min(max(round((value + chance.uniform(-points, points) / 100) * slices) / slices, 0.0), 1.0)
+        return min(
+            max(round((value + chance.uniform(-points, points) / 100) * slices) / slices, 0.0), 1.0
+        )
 
     rows = []
     for n in range(1, 41):
@@ -220,10 +311,16 @@ def noisy(seed, *, points=3.0, slices=48):
         robust = 0.95 - 9.0 * eps if n < 5 else 0.59 + 0.002 * n
         rows.append(
             row(
-                n, seen(0.9), seen(robust), eps, fgsm=seen(robust + 0.03), zero=0.0, loss=1.0 - 0.01 * n,
+                n,
+                seen(0.9),
+                seen(robust),
+                eps,
+                fgsm=seen(robust + 0.03),
+                zero=0.0,
+                loss=1.0 - 0.01 * n,
                 rate=0.05 * (1 - n / 41),
             )
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -235,8 +332,14 @@ def test_noise_and_the_ramp_are_no_alarm(seed):
 
 
 def without_single_step(kept):
-    return row(kept.epoch, kept.validation_accuracy, kept.validation_robust_accuracy, kept.eps, loss=kept.train_loss,
-               rate=kept.learning_rate)  # fmt: skip
+    return row(
+        kept.epoch,
+        kept.validation_accuracy,
+        kept.validation_robust_accuracy,
+        kept.eps,
+        loss=kept.train_loss,
+        rate=kept.learning_rate,
+    )
 
 
 @pytest.mark.parametrize(
@@ -256,17 +359,36 @@ def without_single_step(kept):
         [row(n, 0.8, 0.5 - 0.01 * n, 0.04, loss=2 - 0.1 * n) for n in range(1, 15)],
         [row(n, 0.8, 0.5 - 0.01 * n, 0.04, loss=1.0, rate=0.1 / n) for n in range(1, 15)],
     ],
-    ids=["nothing", "no attack", "eps 0", "one class, then learning", "the same with one step", "clean fell too",
-         "was hardly robust", "most is left", "the first epoch of a repair", "eps grew", "a small fall",
-         "a large learning rate", "a loss that stands still"],
-)  # fmt: skip
+    ids=[
+        "nothing",
+        "no attack",
+        "eps 0",
+        "one class, then learning",
+        "the same with one step",
+        "clean fell too",
+        "was hardly robust",
+        "most is left",
+        "the first epoch of a repair",
+        "eps grew",
+        "a small fall",
+        "a large learning rate",
+        "a loss that stands still",
+    ],
+)
 def test_no_alarm(rows):
     assert alarms(rows) == []
 
 
 def test_rows_of_older_runs_can_be_read():
-    old = {"epoch": 1, "learning_rate": 0.1, "eps": 0.0, "train_loss": 1.0, "validation_accuracy": 0.5,
-           "validation_robust_accuracy": None, "seconds": 1.0}  # fmt: skip
+    old = {
+        "epoch": 1,
+        "learning_rate": 0.1,
+        "eps": 0.0,
+        "train_loss": 1.0,
+        "validation_accuracy": 0.5,
+        "validation_robust_accuracy": None,
+        "seconds": 1.0,
+    }
     assert msgspec.convert(old, Epoch) == row(1, 0.5)
 
 

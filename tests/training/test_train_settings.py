@@ -9,13 +9,27 @@ from robustmri.training.settings import TrainSettings
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"epochs": 0}, {"batch_size": 0}, {"attack_steps": 0}, {"guard_steps": 0}, {"learning_rate": 0.0},
-        {"learning_rate": float("nan")}, {"attack_step_size": -1.0}, {"momentum": 1.0}, {"ema_decay": 1.0},
-        {"label_smoothing": -0.1}, {"warmup_epochs": -1.0}, {"weight_decay": -1e-4}, {"eps_ramp_epochs": -1.0},
-        {"guard_slices": -1}, {"clean_cost": -1.0}, {"clean_cost": float("nan")}, {"devices": 0}, {"nodes": 0},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"attack_steps": 0},
+        {"guard_steps": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"attack_step_size": -1.0},
+        {"momentum": 1.0},
+        {"ema_decay": 1.0},
+        {"label_smoothing": -0.1},
+        {"warmup_epochs": -1.0},
+        {"weight_decay": -1e-4},
+        {"eps_ramp_epochs": -1.0},
+        {"guard_slices": -1},
+        {"clean_cost": -1.0},
+        {"clean_cost": float("nan")},
+        {"devices": 0},
+        {"nodes": 0},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_number_out_of_range_is_named(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(SettingsError, match=f"^{name} must be .* got {value}"):
@@ -31,13 +45,22 @@ def test_an_eps_that_is_none_is_refused_before_training(eps):
 @pytest.mark.parametrize(
     ("together", "message"),
     [
-        ({"average": "swa", "swa_from_epoch": 30}, "swa_from_epoch must be below epochs, got 30 and 30"),
+        (
+            {"average": "swa", "swa_from_epoch": 30},
+            "swa_from_epoch must be below epochs, got 30 and 30",
+        ),
         ({"objective": "trades", "clean_share": 0.5}, 'clean_share belongs to .* not to "trades"'),
         ({"logit_pairing": 1.0}, "logit_pairing needs attacked images"),
         ({"objective": "mart", "label_smoothing": 0.1}, 'label_smoothing has no meaning in "mart"'),
-        ({"objective": "adversarial", "dual_batch_norm": True}, "dual_batch_norm needs .* clean and at attacked"),
+        (
+            {"objective": "adversarial", "dual_batch_norm": True},
+            "dual_batch_norm needs .* clean and at attacked",
+        ),
         ({"dual_batch_norm": True}, "dual_batch_norm needs"),
-        ({"objective": "trades", "dual_batch_norm": True, "average": "swa"}, "re-estimates batch-norm on clean images"),
+        (
+            {"objective": "trades", "dual_batch_norm": True, "average": "swa"},
+            "re-estimates batch-norm on clean images",
+        ),
     ],
     ids=str,
 )
@@ -63,7 +86,14 @@ def test_settings_that_go_together(together):
 
 def test_all_but_standard_training_meets_attacked_images():
     names = ["standard", "adversarial", "one-step", "free", "trades", "mart"]
-    assert [TrainSettings(objective=name).attacked for name in names] == [False, True, True, True, True, True]
+    assert [TrainSettings(objective=name).attacked for name in names] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_a_short_run_meets_the_whole_eps_too():

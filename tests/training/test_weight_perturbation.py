@@ -53,16 +53,24 @@ def test_sam_moves_all_weights_together(make_network, make_images):
     batch = Batch(make_images(8), torch.arange(8) % 3, 0.0, torch.Generator())
     before = nn.utils.parameters_to_vector(network.parameters()).detach()
     gradient = torch.cat(
-        [part.flatten() for part in torch.autograd.grad(standard()(network, batch), list(network.parameters()))]
+        [
+            part.flatten()
+            for part in torch.autograd.grad(standard()(network, batch), list(network.parameters()))
+        ]
     )
     with perturbed("sam", network, standard(), batch, size=0.5):
         here = nn.utils.parameters_to_vector(network.parameters()).detach()
-    torch.testing.assert_close(here, before + 0.5 * gradient / gradient.norm(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        here, before + 0.5 * gradient / gradient.norm(), rtol=1e-12, atol=1e-12
+    )
 
 
 @KINDS
-@pytest.mark.parametrize("objective", [standard(), ATTACKED, trades(THREAT, steps=2, precision="fp32")],
-                         ids=["standard", "adversarial", "trades"])  # fmt: skip
+@pytest.mark.parametrize(
+    "objective",
+    [standard(), ATTACKED, trades(THREAT, steps=2, precision="fp32")],
+    ids=["standard", "adversarial", "trades"],
+)
 def test_the_loss_is_higher_inside(network, batch, objective, kind, size):
     found = objective.attack(network, batch)
     outside = objective(network, found)
@@ -93,7 +101,9 @@ def test_an_error_inside_leaves_no_trace(network, batch, kind, size):
     assert all(torch.equal(value, before[name]) for name, value in copy_of(network).items())
 
 
-@pytest.mark.parametrize(("kind", "size"), [("awp", 0.0), ("sam", 0.0), ("none", 0.1)], ids=["awp 0", "sam 0", "none"])
+@pytest.mark.parametrize(
+    ("kind", "size"), [("awp", 0.0), ("sam", 0.0), ("none", 0.1)], ids=["awp 0", "sam 0", "none"]
+)
 def test_no_move_is_no_work(network, batch, kind, size):
     forwards = []
     network.register_forward_hook(lambda *said: forwards.append(said))
@@ -107,7 +117,11 @@ def test_no_move_is_no_work(network, batch, kind, size):
 def test_free_climbs_once_for_each_step(network, batch, kind, size):
     """A loss that is deaf to its own gradient moves the weights, and not the images."""
     objective = free(THREAT, replays=2)
-    deaf, found, again = replace(objective, listen=None), objective.attack(network, batch), batch._replace(replay=1)
+    deaf, found, again = (
+        replace(objective, listen=None),
+        objective.attack(network, batch),
+        batch._replace(replay=1),
+    )
     with moved(kind, network, lambda: deaf(network, found).backward(), size=size):
         assert torch.equal(objective.attack(network, again).attacked, found.attacked)
         objective(network, found).backward()
@@ -124,7 +138,10 @@ def test_a_loss_in_parts_moves_as_the_whole_does(make_network, make_images, kind
     def climb():
         for rows, share in ((slice(0, 3), 3 / 8), (slice(3, 8), 5 / 8)):
             (
-                share * standard()(network, whole._replace(images=whole.images[rows], labels=whole.labels[rows]))
+                share
+                * standard()(
+                    network, whole._replace(images=whole.images[rows], labels=whole.labels[rows])
+                )
             ).backward()
 
     with moved(kind, network, climb, size=size):

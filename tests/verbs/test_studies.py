@@ -26,7 +26,9 @@ RECIPE = Recipe(
     prepare=PrepareSettings(size=32),
     train=TrainSettings(**FAST),
     harden=TrainSettings(objective="one-step", **FAST),
-    evaluate=EvaluateSettings(attacks=("fgsm", "pgd"), eps=("0.04",), curve=("2/255",), examples_per_class=1),
+    evaluate=EvaluateSettings(
+        attacks=("fgsm", "pgd"), eps=("0.04",), curve=("2/255",), examples_per_class=1
+    ),
     variants={
         "base": Variant(about="as it is"),
         "again": Variant(about="the same once more"),
@@ -53,12 +55,18 @@ def test_each_patient_is_tested_once(folds):
     assert early is None, "three folds were missing"
     assert (out / "report.html").is_file()
     assert "Worst case" in (out / "table.md").read_text()
-    assert {row[1] for row in table.rows} == {"", "eps 0.007843 (2/255)", "eps 0.04 (10.2/255)"}, "all radii"
+    assert {row[1] for row in table.rows} == {"", "eps 0.007843 (2/255)", "eps 0.04 (10.2/255)"}, (
+        "all radii"
+    )
     for stage in ("before", "after"):
         clean = pq.read_table(out / stage / "outcomes.parquet", filters=[("attack", "==", "none")])
         assert sorted(clean["index"].to_pylist()) == list(range(108))
         pooled = load_result(out / stage)
-        assert (pooled.split.n_slices, pooled.split.n_patients, pooled.split.fold) == (108, 27, None)
+        assert (pooled.split.n_slices, pooled.split.n_patients, pooled.split.fold) == (
+            108,
+            27,
+            None,
+        )
         for fold in range(1, 6):
             split = Split.load(out / f"fold-{fold}" / "cohort")
             assert (split.kind, split.fold) == ("folds", fold)
@@ -71,7 +79,11 @@ def test_pooled_numbers_are_those_of_all_slices(folds):
         if number.unit != "slice":
             continue
         same = [
-            next(one for one in part.results if (one.attack, one.eps, one.unit) == (number.attack, number.eps, "slice"))
+            next(
+                one
+                for one in part.results
+                if (one.attack, one.eps, one.unit) == (number.attack, number.eps, "slice")
+            )
             for part in parts
         ]
         share = np.average([one.accuracy for one in same], weights=[one.n for one in same])
@@ -92,7 +104,11 @@ def test_a_check_that_fails_in_one_part_fails_for_all(folds, tmp_path):
     out, _, _ = folds
     spoiled = [out / f"fold-{fold}" / "after" for fold in range(1, 6)]
     result = load_result(spoiled[2])
-    failed = [msgspec.structs.replace(result.checks[0], status="fail", detail="it went wrong", case_ids=["x"])]
+    failed = [
+        msgspec.structs.replace(
+            result.checks[0], status="fail", detail="it went wrong", case_ids=["x"]
+        )
+    ]
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "outcomes.parquet").write_bytes((spoiled[2] / "outcomes.parquet").read_bytes())
@@ -135,7 +151,9 @@ def test_variants_are_compared_on_validation_patients(tiny_cohort, tmp_path):
     assert table.headers[2:] == ["Clean", "Worst case, 0.04", "Worst case, 2/255", "Minutes"]
     assert {len(row) for row in table.rows} == {len(table.headers)}
     split = Split.load(tiny_cohort)
-    seen = pq.read_table(out / "fresh" / "seed-1" / "validation" / "outcomes.parquet")["index"].to_pylist()
+    seen = pq.read_table(out / "fresh" / "seed-1" / "validation" / "outcomes.parquet")[
+        "index"
+    ].to_pylist()
     assert set(seen) == set(split.validation)
     worth = json.loads((out / "ablation.json").read_text())
     base, again, _ = worth
@@ -148,7 +166,11 @@ def test_variants_are_compared_on_validation_patients(tiny_cohort, tmp_path):
         shares = [share["accuracy"] for share in (one["clean"], *one["robust"].values())]
         assert shares == pytest.approx(np.mean(one["by_seed"], axis=0))
     settings = json.loads((out / "fresh" / "seed-1" / "settings.json").read_text())
-    assert (settings["start"], settings["train"]["ema_decay"], settings["train"]["seed"]) == ("scratch", 0.9, 1)
+    assert (settings["start"], settings["train"]["ema_decay"], settings["train"]["seed"]) == (
+        "scratch",
+        0.9,
+        1,
+    )
     assert ablate(tiny_cohort, out, RECIPE) == table
 
 
@@ -158,7 +180,9 @@ def test_what_an_ablation_refuses(tiny_cohort, tmp_path):
         ablate(tiny_cohort, tmp_path / "out", without)
     with pytest.raises(SettingsError, match=r"no variant 'frehs'\. Did you mean 'fresh'"):
         ablate(tiny_cohort, tmp_path / "out", RECIPE, only=["frehs"])
-    wrong = msgspec.structs.replace(RECIPE, variants={"base": Variant(about="typo", harden={"epoch": 3})})
+    wrong = msgspec.structs.replace(
+        RECIPE, variants={"base": Variant(about="typo", harden={"epoch": 3})}
+    )
     with pytest.raises(SettingsError, match="no setting 'epoch'"):
         ablate(tiny_cohort, tmp_path / "out", wrong)
     assert not (tmp_path / "out").exists()

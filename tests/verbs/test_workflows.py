@@ -37,7 +37,8 @@ def stop_at(step):
 def tree(folder):
     """Every path below a folder, with its content."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
     }
 
 
@@ -50,9 +51,14 @@ def other_split(tiny_scans, tmp_path):
 def test_prepare_makes_cohort_and_split(tiny_scans, tmp_path):
     said = []
     cohort = prepare(
-        tiny_scans, tmp_path / "cohort", size=48, intensity="percentile", split="slice", seed=3,
+        tiny_scans,
+        tmp_path / "cohort",
+        size=48,
+        intensity="percentile",
+        split="slice",
+        seed=3,
         progress=lambda task, done, total, note="": said.append((task, done, total)),
-    )  # fmt: skip
+    )
     split = Split.load(tmp_path / "cohort")
     split.check(cohort)
     assert (cohort.size, cohort.intensity, split.kind, split.seed) == (48, "percentile", "slice", 3)
@@ -64,7 +70,11 @@ def test_prepare_refuses_before_it_reads(tiny_scans, tmp_path):
     with pytest.raises(SettingsError, match="split cannot be 'patients'"):
         prepare(tiny_scans, tmp_path / "cohort", split="patients", progress=stop_at(1))
     with pytest.raises(DataError, match="one class only"):
-        prepare(write_scans(tmp_path / "scans", classes=("glioma",), patients=3), tmp_path / "cohort", size=32)
+        prepare(
+            write_scans(tmp_path / "scans", classes=("glioma",), patients=3),
+            tmp_path / "cohort",
+            size=32,
+        )
     few = write_scans(tmp_path / "few", patients=2)
     with pytest.raises(DataError, match="has 2 patients, fewer than the 3 sets"):
         prepare(few, tmp_path / "cohort", size=32)
@@ -74,14 +84,22 @@ def test_prepare_refuses_before_it_reads(tiny_scans, tmp_path):
 
 def test_a_run_folder_says_what_made_it(tiny_cohort, tmp_path):
     run = train(tiny_cohort, tmp_path / "run", **FAST, seed=5)
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoint",
+        "epochs.csv",
+        "settings.json",
+    ]
     checkpoint, split = read_checkpoint(run), Split.load(tiny_cohort)
     settings = json.loads((run / "settings.json").read_text())
     assert settings["train"] == checkpoint.training
     assert (checkpoint.training["epochs"], checkpoint.training["seed"]) == (2, 5)
     assert checkpoint.spec.classes == CLASSES
     made = checkpoint.provenance
-    assert (made["cohort"], made["split"], made["start"]) == (split.cohort_fingerprint, split.fingerprint, "scratch")
+    assert (made["cohort"], made["split"], made["start"]) == (
+        split.cohort_fingerprint,
+        split.fingerprint,
+        "scratch",
+    )
     assert made["kept_epoch"]["epoch"] in (1, 2)
     assert made["seed"] == 5
 
@@ -96,7 +114,10 @@ def test_a_finished_run_is_left_alone(tiny_cohort, tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"epochs": 3}, "train.epochs"), ({"seed": 1, "learning_rate": 0.1}, r"train\.learning_rate, train\.seed")],
+    [
+        ({"epochs": 3}, "train.epochs"),
+        ({"seed": 1, "learning_rate": 0.1}, r"train\.learning_rate, train\.seed"),
+    ],
 )
 @pytest.mark.parametrize("finished", [True, False])
 def test_other_settings_do_not_touch_a_run(tiny_cohort, tmp_path, change, named, finished):
@@ -107,7 +128,9 @@ def test_other_settings_do_not_touch_a_run(tiny_cohort, tmp_path, change, named,
         with pytest.raises(Killed):
             train(tiny_cohort, run, **FAST, progress=stop_at(5))
     before = tree(run)
-    with pytest.raises(SettingsError, match=f"other settings .they differ in {named}.*Choose another --out"):
+    with pytest.raises(
+        SettingsError, match=f"other settings .they differ in {named}.*Choose another --out"
+    ):
         train(tiny_cohort, run, **{**FAST, **change})
     assert tree(run) == before
 
@@ -127,7 +150,11 @@ def test_a_killed_run_goes_on(tiny_cohort, tmp_path):
         load_checkpoint(tmp_path / "cut")
     cut = train(tiny_cohort, tmp_path / "cut", **FAST)
     assert read_checkpoint(cut).weights_sha256 == read_checkpoint(whole).weights_sha256
-    assert sorted(path.name for path in cut.iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
+    assert sorted(path.name for path in cut.iterdir()) == [
+        "checkpoint",
+        "epochs.csv",
+        "settings.json",
+    ]
 
 
 def test_a_run_may_go_on_without_its_logger(tiny_cohort, tmp_path):
@@ -145,7 +172,11 @@ def test_killed_while_the_folder_was_claimed(tiny_cohort, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".settings.json.0badcafe.partial").write_text('{"tra')
     run = train(tiny_cohort, tmp_path / "run", **FAST)
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoint",
+        "epochs.csv",
+        "settings.json",
+    ]
 
 
 def test_killed_while_the_checkpoint_was_written(tiny_cohort, tmp_path, monkeypatch):
@@ -163,11 +194,17 @@ def test_killed_while_the_checkpoint_was_written(tiny_cohort, tmp_path, monkeypa
     (tmp_path / "cut" / ".checkpoint.0badcafe.partial" / "weights.safetensors").write_bytes(b"half")
     cut = train(tiny_cohort, tmp_path / "cut", **FAST)
     assert read_checkpoint(cut).weights_sha256 == read_checkpoint(whole).weights_sha256
-    assert sorted(path.name for path in cut.iterdir()) == ["checkpoint", "epochs.csv", "settings.json"]
+    assert sorted(path.name for path in cut.iterdir()) == [
+        "checkpoint",
+        "epochs.csv",
+        "settings.json",
+    ]
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"weights": "/nowhere.pth"}, {"eps": "x"}, {"augment": "all"}, {"epochs": "2"}, {"epoch": 2}], ids=str
+    "wrong",
+    [{"weights": "/nowhere.pth"}, {"eps": "x"}, {"augment": "all"}, {"epochs": "2"}, {"epoch": 2}],
+    ids=str,
 )
 def test_a_refused_run_leaves_nothing_behind(tiny_cohort, tmp_path, wrong):
     """Else the corrected command would find its --out taken."""
@@ -199,8 +236,16 @@ def test_hardening_from_scratch_at_eps_zero_is_training(tiny_cohort, tmp_path):
     """Identity 2, from file to file."""
     settings = {**FAST, "eps": "0", "seed": 2}
     trained = train(tiny_cohort, tmp_path / "trained", **settings)
-    hardened = harden("scratch", tiny_cohort, tmp_path / "hardened", settings=load_recipe("standard").train, **settings)
-    train_too = train(tiny_cohort, tmp_path / "too", settings=load_recipe("standard").train, **settings)
+    hardened = harden(
+        "scratch",
+        tiny_cohort,
+        tmp_path / "hardened",
+        settings=load_recipe("standard").train,
+        **settings,
+    )
+    train_too = train(
+        tiny_cohort, tmp_path / "too", settings=load_recipe("standard").train, **settings
+    )
     assert read_checkpoint(trained).weights_sha256 == read_checkpoint(train_too).weights_sha256
     assert read_checkpoint(hardened).weights_sha256 == read_checkpoint(trained).weights_sha256
     assert read_checkpoint(hardened).training["objective"] == "adversarial"
@@ -208,7 +253,15 @@ def test_hardening_from_scratch_at_eps_zero_is_training(tiny_cohort, tmp_path):
 
 def test_hardening_starts_from_the_checkpoint(tiny_cohort, tiny_run, tmp_path):
     start, before = load_checkpoint(tiny_run)
-    run = harden(tiny_run, tiny_cohort, tmp_path / "run", **FAST, attack_steps=1, learning_rate=1e-9, backbone="vit")
+    run = harden(
+        tiny_run,
+        tiny_cohort,
+        tmp_path / "run",
+        **FAST,
+        attack_steps=1,
+        learning_rate=1e-9,
+        backbone="vit",
+    )
     after, checkpoint = load_checkpoint(run)
     weights = start.state_dict()["network.0.weight"], after.state_dict()["network.0.weight"]
     assert (weights[0] - weights[1]).abs().max() < 1e-5
@@ -228,8 +281,15 @@ def test_hardening_by_default_is_the_standard_recipe(tiny_cohort, tiny_run, tmp_
 @pytest.mark.parametrize("start", ["scratch", "checkpoint"])
 def test_every_recipe_repairs(name, start, tiny_cohort, tiny_run, tmp_path):
     """From the first epoch to the last, which is at full eps."""
-    settings = load_recipe(name, ["harden.epochs=3", "harden.batch_size=32", "harden.eps_ramp_epochs=2"]).harden
-    run = harden(tiny_run if start == "checkpoint" else start, tiny_cohort, tmp_path / "run", settings=settings)
+    settings = load_recipe(
+        name, ["harden.epochs=3", "harden.batch_size=32", "harden.eps_ramp_epochs=2"]
+    ).harden
+    run = harden(
+        tiny_run if start == "checkpoint" else start,
+        tiny_cohort,
+        tmp_path / "run",
+        settings=settings,
+    )
     made, rows = read_checkpoint(run), read_epochs(run)
     assert made.training["objective"] == settings.objective
     assert [row.eps for row in rows] == pytest.approx([0.02, 0.04, 0.04])
@@ -261,7 +321,11 @@ def test_a_cohort_that_does_not_fit_is_refused(tiny_run, tiny_scans, tmp_path, w
     else:
         two = write_scans(tmp_path / "scans", classes=("glioma", "notumor"), patients=4)
         cohort = prepare(two, tmp_path / "cohort", size=32).root
-    expected = "made for images of 32 px; the cohort has 48" if what == "size" else "the cohort has glioma, notumor"
+    expected = (
+        "made for images of 32 px; the cohort has 48"
+        if what == "size"
+        else "the cohort has glioma, notumor"
+    )
     for name, verb in (("result", evaluate), ("hardened", harden)):
         with pytest.raises(CheckpointError, match=expected):
             verb(tiny_run, cohort, tmp_path / name)

@@ -35,7 +35,9 @@ def print_table(table: Table) -> None:
 
 @contextmanager
 def shown_progress() -> Iterator[Progress]:
-    """A bar for each task on a terminal; elsewhere a line now and then; of several processes on the first one alone."""
+    """A bar for each task on a terminal; elsewhere a line now and then; of several processes on the
+    first one alone.
+    """
     if not processes.is_main_process():
         yield silent
         return
@@ -53,9 +55,14 @@ def shown_progress() -> Iterator[Progress]:
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
@@ -68,7 +75,9 @@ def shown_progress() -> Iterator[Progress]:
 
 
 class _Lines:
-    """Progress for log files: a line at the first and last part of a task, and every half minute between."""
+    """Progress for log files: a line at the first and last part of a task, and every half minute
+    between.
+    """
 
     EVERY_SECONDS = 30.0
 
@@ -85,7 +94,11 @@ class _Lines:
         self.said = now
         left = (now - started) / (done - before) * (total - done) if done > before else None
         eta = "" if left is None or done == total else f", about {left / 60:.0f} min left"
-        print(f"{task}: {done}/{total}{eta}{' - ' + note if note else ''}", file=sys.stderr, flush=True)
+        print(
+            f"{task}: {done}/{total}{eta}{' - ' + note if note else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextmanager

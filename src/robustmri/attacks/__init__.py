@@ -30,7 +30,9 @@ ALL_NORMS = ("linf", "l2", "l1")
 
 
 class Entry(NamedTuple):
-    """How an attack is made, the norms that it knows, and whether it looks for the nearest fooling image."""
+    """How an attack is made, the norms that it knows, and whether it looks for the nearest fooling
+    image.
+    """
 
     make: Callable[..., Attack]
     norms: tuple[str, ...] = ALL_NORMS
@@ -75,8 +77,9 @@ def find_entry(name: str) -> Entry:
     """What is known of the attack of that name.
 
     Args:
-        name: a key of `ATTACKS`; "torchattacks:NAME" or "foolbox:NAME"; or "MODULE:NAME", a class or function of one's
-            own that makes an `Attack`. It has attributes `norms` and `minimal` if they are not those of `Entry`.
+        name: a key of `ATTACKS`; "torchattacks:NAME" or "foolbox:NAME"; or "MODULE:NAME", a class
+            or function of one's own that makes an `Attack`. It has attributes `norms` and `minimal`
+            if they are not those of `Entry`.
 
     Raises:
         SettingsError: no such attack, or its library is not installed.
@@ -84,7 +87,9 @@ def find_entry(name: str) -> Entry:
     library, colon, kind = name.partition(":")
     if library in LIBRARIES:
         peer = ThirdParty(library, kind)
-        return Entry(lambda **settings: ThirdParty(library, kind, settings), peer.norms, peer.minimal)
+        return Entry(
+            lambda **settings: ThirdParty(library, kind, settings), peer.norms, peer.minimal
+        )
     if colon:
         own = find_own(library, kind)
         return Entry(own, getattr(own, "norms", ALL_NORMS), getattr(own, "minimal", False))
@@ -105,7 +110,9 @@ def make_attack(name: str, **settings: Any) -> Attack:
         SettingsError: no such attack, a setting that it does not have, or a value of another kind.
     """
     make = find_entry(name).make
-    return make(**read_settings(name, make, settings) if is_dataclass(make) or ":" not in name else settings)
+    return make(
+        **read_settings(name, make, settings) if is_dataclass(make) or ":" not in name else settings
+    )
 
 
 __all__ = [

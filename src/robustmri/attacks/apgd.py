@@ -1,4 +1,6 @@
-"""Auto-PGD: steps that find their own length, away from the label or towards one class after another."""
+"""Auto-PGD: steps that find their own length, away from the label or towards one class after
+another.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +31,24 @@ from robustmri.threat.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class APGD:
-    """PGD without a step size to choose: it halves its step, and returns to the best point, where it makes no progress.
+    """PGD without a step size to choose: it halves its step, and returns to the best point, where
+    it makes no progress.
 
     In l1 its steps are sparse, and the number of pixels adapts instead.
 
     Args:
         steps: number of steps.
         restarts: random starts; the worst point of each image counts.
-        loss: "margin", "cross_entropy", or "dlr", the margin over the spread of the logits, for 3 classes or more.
-        targets: 0: away from the label. Otherwise towards so many of the other classes, one after another, the
-            likeliest first; an image that becomes any wrong class counts. A target of the threat is tried alone.
-        probe: steps towards each of the other classes, where there are more than `targets`, that find out which of them
-            are worth all steps: those that come nearest. 0: take the likeliest.
-        stop_when_fooled: leave each image at its first success; the accuracy is the same, the cost is not.
+        loss: "margin", "cross_entropy", or "dlr", the margin over the spread of the logits, for 3
+            classes or more.
+        targets: 0: away from the label. Otherwise towards so many of the other classes, one after
+            another, the likeliest first; an image that becomes any wrong class counts. A target of
+            the threat is tried alone.
+        probe: steps towards each of the other classes, where there are more than `targets`, that
+            find out which of them are worth all steps: those that come nearest. 0: take the
+            likeliest.
+        stop_when_fooled: leave each image at its first success; the accuracy is the same, the cost
+            is not.
 
     Reference: Croce & Hein 2020, Sec. 3; for l1 Croce & Hein 2021, Sec. 3.
     """
@@ -56,12 +63,18 @@ class APGD:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.targets < 0 or self.probe < 0:
             raise ThreatModelError(
-                f"steps and restarts must be at least 1, targets and probe at least 0, got {self.steps}, "
-                f"{self.restarts}, {self.targets} and {self.probe}."
+                "steps and restarts must be at least 1, targets and probe at least 0, got "
+                f"{self.steps}, {self.restarts}, {self.targets} and {self.probe}."
             )
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
@@ -88,12 +101,18 @@ class APGD:
             begun = True
             here, x, y = threat.at(rows), images[rows], labels[rows]
             again = climb(
-                classifier, x, y, here,
+                classifier,
+                x,
+                y,
+                here,
                 start=random_points(x, here, [own[row] for row in rows.tolist()]),
-                steps=steps, rule=(adaptive_sparse if threat.norm == "l1" else adaptive)(steps),
-                objective=loss_against(self.loss, y, here) if aim is None else loss_towards(self.loss, aim[rows]),
+                steps=steps,
+                rule=(adaptive_sparse if threat.norm == "l1" else adaptive)(steps),
+                objective=loss_against(self.loss, y, here)
+                if aim is None
+                else loss_towards(self.loss, aim[rows]),
                 stop_when_fooled=self.stop_when_fooled,
-            )  # fmt: skip
+            )
             worse = worse_of(Found(*(part[rows] for part in found)), again)
             for part, values in zip(found, worse, strict=True):
                 part[rows] = values
@@ -112,13 +131,21 @@ class APGD:
             attempt(aim, self.steps)
         return found.images
 
-    def _ranked(self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel) -> list[Tensor]:
-        """The other classes of each image, the likeliest first; none where only the label, or the threat, says."""
+    def _ranked(
+        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel
+    ) -> list[Tensor]:
+        """The other classes of each image, the likeliest first; none where only the label, or the
+        threat, says.
+        """
         if not self.targets or threat.target is not None:
             return []
         with frozen(classifier), torch.no_grad():
             logits = checked(classifier, labels, threat)(images)
-        ranked = logits.scatter(1, labels[:, None], -torch.inf).sort(dim=1, descending=True, stable=True).indices
+        ranked = (
+            logits.scatter(1, labels[:, None], -torch.inf)
+            .sort(dim=1, descending=True, stable=True)
+            .indices
+        )
         return list(ranked[:, :-1].unbind(1))
 
 
@@ -133,5 +160,7 @@ def apgd_dlr(**settings: object) -> APGD:
 
 
 def apgd_t(**settings: object) -> APGD:
-    """APGD towards each of the nine likeliest other classes. Reference: Croce & Hein 2020, Sec. 5."""
+    """APGD towards each of the nine likeliest other classes. Reference: Croce & Hein 2020, Sec.
+    5.
+    """
     return APGD(**{"targets": 9, **settings})  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Carlini & Wagner's attack, in both readings: the nearest fooling image, and the worst one within eps."""
+"""Carlini & Wagner's attack, in both readings: the nearest fooling image, and the worst one within
+eps.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,23 @@ from robustmri.threat.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class CarliniWagnerL2:
-    """Nearest image, in l2, that fools: minimise |delta|^2 + c * max(-margin, -confidence), with a search over c.
+    """Nearest image, in l2, that fools: minimise |delta|^2 + c * max(-margin, -confidence), with a
+    search over c.
 
-    The radius of the threat is not used: the distances are the result. An image for which no fooling point is found
-    comes back unchanged. The bounds are kept by projection, the paper's first way (Sec. V-B): its change of variables
-    by tanh cannot move pixels that are exactly 0 or 1, which is where the background of an MRI lies.
+    The radius of the threat is not used: the distances are the result. An image for which no
+    fooling point is found comes back unchanged. The bounds are kept by projection, the paper's
+    first way (Sec. V-B): its change of variables by tanh cannot move pixels that are exactly 0 or
+    1, which is where the background of an MRI lies.
 
     Args:
         steps: Adam steps for each value of c.
-        searches: values of c tried for each image; c grows tenfold until it fools, then the bracket is halved.
+        searches: values of c tried for each image; c grows tenfold until it fools, then the bracket
+            is halved.
         initial_c: first value; logits per squared image unit.
         learning_rate: Adam's, in image units.
         confidence: margin in logits by which to fool.
-        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0: none, as the paper.
+        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0:
+            none, as the paper.
 
     Reference: Carlini & Wagner 2017, Sec. V and VI.
     """
@@ -52,18 +58,37 @@ class CarliniWagnerL2:
         check_halvings(self.halvings)
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
         threat = replace(threat, norm="l2", eps=torch.inf)
         found = search_weight(
-            classifier, images, labels, threat, rule=adam(self.learning_rate), steps=self.steps,
-            searches=self.searches, initial_c=self.initial_c, confidence=self.confidence,
-        )  # fmt: skip
+            classifier,
+            images,
+            labels,
+            threat,
+            rule=adam(self.learning_rate),
+            steps=self.steps,
+            searches=self.searches,
+            initial_c=self.initial_c,
+            confidence=self.confidence,
+        )
         return shorten(
-            classifier, images, labels, threat, found, halvings=self.halvings, confidence=self.confidence
-        )  # fmt: skip
+            classifier,
+            images,
+            labels,
+            threat,
+            found,
+            halvings=self.halvings,
+            confidence=self.confidence,
+        )
 
 
 def search_weight(
@@ -78,7 +103,8 @@ def search_weight(
     initial_c: float,
     confidence: float,
 ) -> Found:
-    """Climb c * min(margin, confidence) - |delta|_2^2 for several c per image; the nearest fooling points of all.
+    """Climb c * min(margin, confidence) - |delta|_2^2 for several c per image; the nearest fooling
+    points of all.
 
     Args:
         classifier: images to logits.
@@ -87,8 +113,8 @@ def search_weight(
         threat: with an infinite radius; its norm says which point is nearest.
         rule: how a gradient becomes a step.
         steps: steps for each c.
-        searches: number of c; it grows tenfold until it fools, falls tenfold until it does not, then the bracket is
-            halved.
+        searches: number of c; it grows tenfold until it fools, falls tenfold until it does not,
+            then the bracket is halved.
         initial_c: first of them.
         confidence: margin in logits by which to fool.
 
@@ -100,9 +126,17 @@ def search_weight(
     high, c = torch.full_like(low, torch.inf), torch.full_like(low, initial_c)
     for _ in range(searches):
         found = climb(
-            classifier, images, labels, threat, start=images, steps=steps, rule=rule,
-            objective=_penalised(images, labels, threat, c, confidence), minimal=True, confidence=confidence,
-        )  # fmt: skip
+            classifier,
+            images,
+            labels,
+            threat,
+            start=images,
+            steps=steps,
+            rule=rule,
+            objective=_penalised(images, labels, threat, c, confidence),
+            minimal=True,
+            confidence=confidence,
+        )
         best = worse_of(best, found)
         if exhausted(classifier):
             break
@@ -112,7 +146,9 @@ def search_weight(
     return best
 
 
-def _penalised(images: Images, labels: Labels, threat: ThreatModel, c: Tensor, confidence: float) -> AttackLoss:
+def _penalised(
+    images: Images, labels: Labels, threat: ThreatModel, c: Tensor, confidence: float
+) -> AttackLoss:
     towards = loss_against("margin", labels, threat)
 
     def value(points: Images, logits: Logits, rows: Tensor) -> PerImage:

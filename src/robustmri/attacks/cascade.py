@@ -34,7 +34,9 @@ ROUNDING = 1e-6
 
 
 class CascadeResult(NamedTuple):
-    """The worst point of each image, and the place of the member that broke it: -1 where none did, shape (n,)."""
+    """The worst point of each image, and the place of the member that broke it: -1 where none did,
+    shape (n,).
+    """
 
     images: Images
     broken_by: Tensor
@@ -42,16 +44,19 @@ class CascadeResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Cascade:
-    """Attacks one after another, each on the images that all before left standing: the worst case of each image.
+    """Attacks one after another, each on the images that all before left standing: the worst case
+    of each image.
 
-    What an image draws at random does not depend on which others stand. A member that looks for the nearest fooling
-    image is held to eps: a point further away is projected, and tested like any other.
+    What an image draws at random does not depend on which others stand. A member that looks for the
+    nearest fooling image is held to eps: a point further away is projected, and tested like any
+    other.
 
     Args:
-        members: name to attack, cheap ones first; they should leave each image at its first success.
+        members: name to attack, cheap ones first; they should leave each image at its first
+            success.
         left_out: norm to the names of the members that do not know it.
-        after: a member to an earlier one that must have come nearer to fooling an image than every other did, for the
-            member to be run on it.
+        after: a member to an earlier one that must have come nearer to fooling an image than every
+            other did, for the member to be run on it.
     """
 
     members: Mapping[str, Attack]
@@ -59,21 +64,37 @@ class Cascade:
     after: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named = {name for names in (*self.left_out.values(), self.after, self.after.values()) for name in names}
+        named = {
+            name
+            for names in (*self.left_out.values(), self.after, self.after.values())
+            for name in names
+        }
         if not self.members or not named <= set(self.members):
             raise ThreatModelError(
-                f"expected one member or more, and names of members alone, got {list(self.members)} and "
-                f"{sorted(named - set(self.members))}."
+                "expected one member or more, and names of members alone, got "
+                f"{list(self.members)} and {sorted(named - set(self.members))}."
             )
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         return self.run(classifier, images, labels, threat, generator=generator).images
 
     def run(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> CascadeResult:
         """The same, and which member broke each image, as its place in `members`."""
         threat.check(images, labels)
@@ -81,7 +102,10 @@ class Cascade:
         exact, images = checked(exact_classifier(classifier), labels, threat), images.detach()
         low = torch.full((len(images),), -torch.inf, dtype=images.dtype, device=images.device)
         worst = Found(images.clone(), torch.zeros_like(low, dtype=torch.bool), low)
-        broken_by, nearest = torch.full_like(low, -1, dtype=torch.long), torch.full_like(low, -1, dtype=torch.long)
+        broken_by, nearest = (
+            torch.full_like(low, -1, dtype=torch.long),
+            torch.full_like(low, -1, dtype=torch.long),
+        )
         places = {name: place for place, name in enumerate(self.members)}
         seeds = draw_seeds(generator, len(images), each=len(self.members))
         for place, (name, attack) in enumerate(self.members.items()):
@@ -101,7 +125,9 @@ class Cascade:
             points = torch.where(per_image(inside, points), points, here.project(points, x))
             with frozen(classifier), torch.no_grad():
                 logits = exact(points)  # Tested again, not trusted.
-            merit = loss_against("margin", y, here)(points, logits, torch.arange(len(y), device=y.device)).to(low)
+            merit = loss_against("margin", y, here)(
+                points, logits, torch.arange(len(y), device=y.device)
+            ).to(low)
             fooled = here.fooled(logits, y)
             nearest[own[merit > worst.merit[own]]] = place
             again = worse_of(Found(*(part[own] for part in worst)), Found(points, fooled, merit))
@@ -112,14 +138,17 @@ class Cascade:
 
 
 def standard(steps: int = 100, queries: int = 5000) -> Cascade:
-    """AutoAttack's idea for two classes and more: nothing to tune, several objectives, one attack without gradients.
+    """AutoAttack's idea for two classes and more: nothing to tune, several objectives, one attack
+    without gradients.
 
-    A few steps on the margin break most images; those that stand get APGD on the log-odds and towards three other
-    classes, FMN, and Square (not in l1). Of more than three others, the three that ten steps towards each bring
-    nearest. An image that stands costs 410 gradients for three classes and 600 for ten, where AutoAttack takes 1900.
+    A few steps on the margin break most images; those that stand get APGD on the log-odds and
+    towards three other classes, FMN, and Square (not in l1). Of more than three others, the three
+    that ten steps towards each bring nearest. An image that stands costs 410 gradients for three
+    classes and 600 for ten, where AutoAttack takes 1900.
 
-    Square is there for networks that hide their gradients. On those it comes nearer than the gradients lead, and that
-    shows early: it gets a fifth of its queries on every image that stands, and all of them where it was the nearest.
+    Square is there for networks that hide their gradients. On those it comes nearer than the
+    gradients lead, and that shows early: it gets a fifth of its queries on every image that stands,
+    and all of them where it was the nearest.
 
     Args:
         steps: of each gradient attack but the first.
@@ -135,4 +164,6 @@ def standard(steps: int = 100, queries: int = 5000) -> Cascade:
         "square": Square(queries=-(-queries // 5)),
         "square-long": Square(queries=queries),
     }
-    return Cascade(members, left_out={"l1": ("square", "square-long")}, after={"square-long": "square"})
+    return Cascade(
+        members, left_out={"l1": ("square", "square-long")}, after={"square-long": "square"}
+    )

@@ -19,20 +19,23 @@ from robustmri.threat.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class DDN:
-    """Nearest image, in l2, that fools: the change is turned by gradient steps and kept at its image's own length.
+    """Nearest image, in l2, that fools: the change is turned by gradient steps and kept at its
+    image's own length.
 
-    The length shrinks by gamma wherever a point fools, and grows by gamma wherever one does not. The radius of the
-    threat is not used: the distances are the result. An image for which no fooling point is found comes back unchanged.
-    Beyond the paper, gradients that push a pixel through its bounds are left out.
+    The length shrinks by gamma wherever a point fools, and grows by gamma wherever one does not.
+    The radius of the threat is not used: the distances are the result. An image for which no
+    fooling point is found comes back unchanged. Beyond the paper, gradients that push a pixel
+    through its bounds are left out.
 
     Args:
         steps: number of steps.
         initial_length: first length of the change, in image units.
         gamma: relative change of the length from step to step.
         step_size: l2 length of the first step, in image units; the last one is a hundredth of it.
-        loss: "cross_entropy" as in the paper (its log-odds, which have the same direction), or "margin", which does not
-            look at several classes at once where a network is not sure.
-        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0: none, as the paper.
+        loss: "cross_entropy" as in the paper (its log-odds, which have the same direction), or
+            "margin", which does not look at several classes at once where a network is not sure.
+        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0:
+            none, as the paper.
 
     Reference: Rony et al. 2019, Algorithm 1; without its rounding to grey levels.
     """
@@ -45,26 +48,48 @@ class DDN:
     halvings: int = 10
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.initial_length <= 0 or self.step_size <= 0 or not 0 < self.gamma < 1:
+        if (
+            self.steps < 1
+            or self.initial_length <= 0
+            or self.step_size <= 0
+            or not 0 < self.gamma < 1
+        ):
             raise ThreatModelError(
-                "steps must be at least 1, initial_length and step_size positive and gamma between 0 and 1, got "
-                f"{self.steps}, {self.initial_length}, {self.step_size} and {self.gamma}."
+                "steps must be at least 1, initial_length and step_size positive and gamma "
+                f"between 0 and 1, got {self.steps}, {self.initial_length}, {self.step_size} and "
+                f"{self.gamma}."
             )
         check_halvings(self.halvings)
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
         return find_nearest(
-            classifier, images, labels, replace(threat, norm="l2"), steps=self.steps, rule=self._rule(), loss=self.loss,
+            classifier,
+            images,
+            labels,
+            replace(threat, norm="l2"),
+            steps=self.steps,
+            rule=self._rule(),
+            loss=self.loss,
             halvings=self.halvings,
-        )  # fmt: skip
+        )
 
     def _rule(self) -> Rule:
         def init(images: Images) -> State:
-            return {"length": torch.full((len(images),), self.initial_length, dtype=images.dtype, device=images.device)}
+            return {
+                "length": torch.full(
+                    (len(images),), self.initial_length, dtype=images.dtype, device=images.device
+                )
+            }
 
         def update(seen: Seen, state: State) -> tuple[Images, State]:
             length = state["length"] * torch.where(seen.fooled, 1 - self.gamma, 1 + self.gamma)

@@ -1,4 +1,6 @@
-"""DeepFool: the nearest boundary of the linearised classifier, again and again until it is crossed."""
+"""DeepFool: the nearest boundary of the linearised classifier, again and again until it is
+crossed.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +20,28 @@ from robustmri.threat.norms import find_norm, per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 
 NUDGE = 1e-4
-"""What each step goes beyond the boundary, in image units, as in the authors' code: steps cut by the bounds creep up to
-it and would never cross."""
+"""What each step goes beyond the boundary, in image units, as in the authors' code: steps cut by
+the bounds creep up to it and would never cross."""
 
 
 @dataclass(frozen=True)
 class DeepFool:
-    """A near image that fools: each step goes to the nearest of the boundaries that a linear classifier would have.
+    """A near image that fools: each step goes to the nearest of the boundaries that a linear
+    classifier would have.
 
-    Each image stops as soon as it fools. The radius of the threat is not used: the distances are the result. An image
-    for which no fooling point is found comes back unchanged. With a target, the boundary is that between the target and
-    the class that leads. In the second half of the steps, beyond the paper, gradients that only push a pixel through
-    its bounds are left out: an image that is mostly black then still arrives.
+    Each image stops as soon as it fools. The radius of the threat is not used: the distances are
+    the result. An image for which no fooling point is found comes back unchanged. With a target,
+    the boundary is that between the target and the class that leads. In the second half of the
+    steps, beyond the paper, gradients that only push a pixel through its bounds are left out: an
+    image that is mostly black then still arrives.
 
     Args:
         steps: most steps that an image takes.
-        candidates: how many of the most likely wrong classes are looked at; each costs a gradient in every step.
+        candidates: how many of the most likely wrong classes are looked at; each costs a gradient
+            in every step.
         overshoot: how much further than the sum of its steps each point lies, as a fraction.
-        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0: none, as the paper.
+        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0:
+            none, as the paper.
 
     Reference: Moosavi-Dezfooli et al. 2016, Algorithm 2 and Eq. 11.
     """
@@ -54,14 +60,22 @@ class DeepFool:
         check_halvings(self.halvings)
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
         threat.check_norm("linf", "l2")
         threat, images = replace(threat, eps=torch.inf), images.detach()
         predict = checked(classifier, labels, threat)
-        found = Found(images.clone(), torch.zeros_like(labels, dtype=torch.bool), torch.zeros_like(labels))
+        found = Found(
+            images.clone(), torch.zeros_like(labels, dtype=torch.bool), torch.zeros_like(labels)
+        )
         rows = torch.arange(len(images), device=images.device)
         points, total = images.clone(), torch.zeros_like(images)
         with frozen(classifier):
@@ -84,14 +98,21 @@ class DeepFool:
         return shorten(classifier, images, labels, threat, found, halvings=self.halvings)
 
     def _leads(self, logits: Tensor, labels: Labels, threat: ThreatModel) -> list[Tensor]:
-        """Differences of logits that have to become positive: any of them, one per candidate class."""
+        """Differences of logits that have to become positive: any of them, one per candidate
+        class.
+        """
         if threat.target is not None:
             others = logits.detach().clone()
             others[:, threat.target] = -torch.inf
-            return [logits[:, threat.target] - logits.gather(1, others.argmax(1, keepdim=True))[:, 0]]
+            return [
+                logits[:, threat.target] - logits.gather(1, others.argmax(1, keepdim=True))[:, 0]
+            ]
         wrong = logits.detach().scatter(1, labels[:, None], -torch.inf)
         ranked = wrong.topk(min(self.candidates, logits.shape[1] - 1), dim=1).indices
-        return [(logits.gather(1, rival) - logits.gather(1, labels[:, None]))[:, 0] for rival in ranked.split(1, dim=1)]
+        return [
+            (logits.gather(1, rival) - logits.gather(1, labels[:, None]))[:, 0]
+            for rival in ranked.split(1, dim=1)
+        ]
 
 
 def _nearest(points: Images, leads: list[Tensor], threat: ThreatModel, *, cut: bool) -> Images:
@@ -101,7 +122,8 @@ def _nearest(points: Images, leads: list[Tensor], threat: ThreatModel, *, cut: b
         points: where the classifier was asked.
         leads: differences of logits there, any of which has to become positive.
         threat: norm, mask and bounds.
-        cut: whether the bounds may cut the step short, or the other pixels have to make up for those that are stuck.
+        cut: whether the bounds may cut the step short, or the other pixels have to make up for
+            those that are stuck.
     """
     shortest = torch.full_like(leads[0].detach(), torch.inf)
     way = torch.zeros_like(points)

@@ -18,21 +18,24 @@ from robustmri.threat.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class ElasticNet:
-    """Nearest image, in l1, that fools: |delta|_2^2 + c * max(-margin, -confidence) descended by shrunk steps.
+    """Nearest image, in l1, that fools: |delta|_2^2 + c * max(-margin, -confidence) descended by
+    shrunk steps.
 
-    After each step every change loses `shrinkage` of its size, which keeps most pixels exactly as they were; the next
-    gradient is taken a little ahead, along the way of the last step (FISTA). c is searched for as in `CarliniWagnerL2`.
-    The radius of the threat is not used: the distances are the result. An image for which no fooling point is found
-    comes back unchanged.
+    After each step every change loses `shrinkage` of its size, which keeps most pixels exactly as
+    they were; the next gradient is taken a little ahead, along the way of the last step (FISTA). c
+    is searched for as in `CarliniWagnerL2`. The radius of the threat is not used: the distances are
+    the result. An image for which no fooling point is found comes back unchanged.
 
     Args:
         steps: steps for each value of c.
         searches: values of c tried for each image.
         initial_c: first value; logits per squared image unit.
-        learning_rate: first factor of the gradient; it falls with the square root of the steps that are left.
+        learning_rate: first factor of the gradient; it falls with the square root of the steps that
+            are left.
         shrinkage: what every change loses at each step, in image units (the paper's beta).
         confidence: margin in logits by which to fool.
-        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0: none, as the paper.
+        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0:
+            none, as the paper.
 
     Reference: Chen et al. 2018, Algorithm 1 and Eq. 4 to 8; the l1 decision rule.
     """
@@ -46,24 +49,50 @@ class ElasticNet:
     halvings: int = 10
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.searches < 1 or min(self.initial_c, self.learning_rate, self.shrinkage) <= 0:
+        if (
+            self.steps < 1
+            or self.searches < 1
+            or min(self.initial_c, self.learning_rate, self.shrinkage) <= 0
+        ):
             raise ThreatModelError(
-                "steps and searches must be at least 1, initial_c, learning_rate and shrinkage positive, got "
-                f"{self.steps}, {self.searches}, {self.initial_c}, {self.learning_rate} and {self.shrinkage}."
+                "steps and searches must be at least 1, initial_c, learning_rate and shrinkage "
+                f"positive, got {self.steps}, {self.searches}, {self.initial_c}, "
+                f"{self.learning_rate} and {self.shrinkage}."
             )
         check_halvings(self.halvings)
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
         threat = replace(threat, norm="l1", eps=torch.inf)
         found = search_weight(
-            classifier, images, labels, threat, rule=self._rule(), steps=self.steps, searches=self.searches,
-            initial_c=self.initial_c, confidence=self.confidence,
-        )  # fmt: skip
-        return shorten(classifier, images, labels, threat, found, halvings=self.halvings, confidence=self.confidence)
+            classifier,
+            images,
+            labels,
+            threat,
+            rule=self._rule(),
+            steps=self.steps,
+            searches=self.searches,
+            initial_c=self.initial_c,
+            confidence=self.confidence,
+        )
+        return shorten(
+            classifier,
+            images,
+            labels,
+            threat,
+            found,
+            halvings=self.halvings,
+            confidence=self.confidence,
+        )
 
     def _rule(self) -> Rule:
         def update(seen: Seen, state: State) -> tuple[Images, State]:

@@ -1,4 +1,6 @@
-"""The only loop: it climbs a per-image objective inside S(x) and keeps the best point of each image."""
+"""The only loop: it climbs a per-image objective inside S(x) and keeps the best point of each
+image.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,17 @@ AttackLoss = Callable[[Images, Logits, Tensor], PerImage]
 Look = Callable[[Predictor, Images, Tensor, AttackLoss, State], tuple[PerImage, Logits, Images]]
 LossName = Literal["cross_entropy", "margin", "dlr"]
 LOSSES = {"cross_entropy": log_odds, "margin": margin, "dlr": difference_of_logits_ratio}
-"""What each named loss climbs; for the cross-entropy its log-odds, which takes the same steps and never underflows."""
+"""What each named loss climbs; for the cross-entropy its log-odds, which takes the same steps and
+never underflows.
+"""
 TARGETED = {**LOSSES, "dlr": targeted_ratio}
 """What each descends towards a target."""
 
 
 class Found(NamedTuple):
-    """Best point of each image, whether it fooled, and its merit (higher is worse for the classifier)."""
+    """Best point of each image, whether it fooled, and its merit (higher is worse for the
+    classifier).
+    """
 
     images: Images
     fooled: Tensor
@@ -36,7 +42,9 @@ class Found(NamedTuple):
 
 @contextmanager
 def frozen(classifier: Predictor) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside; every flag is put back as it was, module by module."""
+    """Evaluation mode and no parameter gradients inside; every flag is put back as it was, module
+    by module.
+    """
     if not isinstance(classifier, nn.Module):
         yield
         return
@@ -77,8 +85,9 @@ def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predi
         logits = classifier(points)
         if logits.dim() != 2 or len(logits) != len(points) or logits.shape[1] <= highest:
             raise ThreatModelError(
-                f"expected logits ({len(points)}, classes) with more than {highest} classes, since that is the highest "
-                f"label or target, got {tuple(logits.shape)}. Do the labels belong to this classifier?"
+                f"expected logits ({len(points)}, classes) with more than {highest} classes, since "
+                f"that is the highest label or target, got {tuple(logits.shape)}. Do the labels "
+                "belong to this classifier?"
             )
         return logits
 
@@ -86,7 +95,8 @@ def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predi
 
 
 class SeededGenerator(torch.Generator):
-    """A generator for one attack on a part of a batch: the number that each image takes is laid ready.
+    """A generator for one attack on a part of a batch: the number that each image takes is laid
+    ready.
 
     So what an image draws does not depend on which others are still there.
     """
@@ -101,12 +111,15 @@ class SeededGenerator(torch.Generator):
 
 
 def draw_seeds(generator: torch.Generator, n: int, each: int) -> list[list[int]]:
-    """`each` seeds for every image, so that an image's random stream does not depend on the other images in the batch.
+    """`each` seeds for every image, so that an image's random stream does not depend on the other
+    images in the batch.
 
-    An image takes one number from `generator` whatever `each` is. So a batch gives what its images give one by one,
-    and the first restarts are the same however many follow: more of them cannot help the classifier.
+    An image takes one number from `generator` whatever `each` is. So a batch gives what its images
+    give one by one, and the first restarts are the same however many follow: more of them cannot
+    help the classifier.
 
-    >>> few, many = (draw_seeds(torch.Generator().manual_seed(0), n=2, each=each) for each in (1, 3))
+    >>> few = draw_seeds(torch.Generator().manual_seed(0), n=2, each=1)
+    >>> many = draw_seeds(torch.Generator().manual_seed(0), n=2, each=3)
     >>> [seeds[:1] for seeds in many] == few
     True
     """
@@ -123,10 +136,13 @@ def random_points(images: Images, threat: ThreatModel, seeds: list[int]) -> Imag
     free = threat.allow(torch.ones_like(images)) != 0
     unit = torch.zeros_like(images)
     for row, seed in enumerate(seeds):
-        # Only over the pixels that may change: an l2 start over all of them would lose most of its length to the mask.
+        # Only over the pixels that may change: an l2 start over all of them would lose most of its
+        # length to the mask.
         pixels = unit[row][free[row]]
         if len(pixels):
-            unit[row][free[row]] = threat.measure.random_start(pixels, torch.Generator().manual_seed(seed)).to(unit)
+            unit[row][free[row]] = threat.measure.random_start(
+                pixels, torch.Generator().manual_seed(seed)
+            ).to(unit)
     return threat.project(images + spread(threat.eps, images) * unit, images)
 
 
@@ -147,10 +163,11 @@ def climb(
     judged: bool = True,
     look: Look | None = None,
 ) -> Found:
-    """Take `steps` uphill steps from `start`; K steps cost K gradients and, if `judged`, K + 1 forwards.
+    """Take `steps` uphill steps from `start`; K steps cost K gradients and, if `judged`, K + 1
+    forwards.
 
-    If the classifier has an attribute `exhausted` and it is true (a budget of time or of queries is spent), the search
-    ends with what it has.
+    If the classifier has an attribute `exhausted` and it is true (a budget of time or of queries is
+    spent), the search ends with what it has.
 
     Args:
         classifier: images to logits.
@@ -160,13 +177,19 @@ def climb(
         start: first points, inside the set.
         steps: number of steps; the last point is evaluated too.
         rule: how a gradient becomes a step.
-        objective: (points, logits, rows) to the value to climb, one per image; `rows` says which images of the batch.
-        stop_when_fooled: drop an image from the batch once it fools; for worst-case accuracy nothing more is to be won.
-        minimal: among fooling points prefer the nearest one instead of the one with the highest objective.
+        objective: (points, logits, rows) to the value to climb, one per image; `rows` says which
+            images of the batch.
+        stop_when_fooled: drop an image from the batch once it fools; for worst-case accuracy
+            nothing more is to be won.
+        minimal: among fooling points prefer the nearest one instead of the one with the highest
+            objective.
         confidence: margin in logits by which a point must fool to count.
-        keep: "best" point of each image (one that fools before one that does not), or the "last", as older papers do.
-        judged: whether the last point is looked at; whoever trains on it, and keeps the last, looks at it anyway.
-        look: how the objective, the logits and the gradient at a point are found; the default is by backpropagation.
+        keep: "best" point of each image (one that fools before one that does not), or the "last",
+            as older papers do.
+        judged: whether the last point is looked at; whoever trains on it, and keeps the last, looks
+            at it anyway.
+        look: how the objective, the logits and the gradient at a point are found; the default is by
+            backpropagation.
     """
     look = look or by_backpropagation
     predict = checked(classifier, labels, threat)
@@ -198,7 +221,9 @@ def climb(
                 break
             if stop_when_fooled and won.any():
                 left = ~won
-                rows, points, gradient, values, won = (x[left] for x in (rows, points, gradient, values, won))
+                rows, points, gradient, values, won = (
+                    x[left] for x in (rows, points, gradient, values, won)
+                )
                 state = {name: kept[left] for name, kept in state.items()}
                 here = threat.at(rows)
                 if not len(rows):
@@ -211,10 +236,11 @@ def climb(
 
 
 def exact_classifier(classifier: Predictor) -> Predictor:
-    """The original classifier, where `classifier` is a faster view of it: it judges the point that an attack ends on.
+    """The original classifier, where `classifier` is a faster view of it: it judges the point that
+    an attack ends on.
 
-    Such a view has the original as its `exact`. No gradient is wanted there, and what the original has said need not
-    be verified once more.
+    Such a view has the original as its `exact`. No gradient is wanted there, and what the original
+    has said need not be verified once more.
     """
     exact: Predictor = getattr(classifier, "exact", classifier)
     return exact
@@ -228,7 +254,9 @@ def exhausted(classifier: Predictor) -> bool:
 def by_forward(
     classifier: Predictor, points: Images, rows: Tensor, objective: AttackLoss, state: State
 ) -> tuple[PerImage, Logits, Images]:
-    """AttackLoss and logits at `points`, and no gradient (zero): for attacks by queries, and for the last point."""
+    """AttackLoss and logits at `points`, and no gradient (zero): for attacks by queries, and for
+    the last point.
+    """
     with torch.no_grad():
         logits = classifier(points)
         return objective(points, logits, rows), logits, torch.zeros_like(points)
@@ -248,8 +276,12 @@ def by_backpropagation(
 
 
 def worse_of(found: Found, other: Found) -> Found:
-    """For each image the worse of two points: one that fools before one that does not, then the higher merit."""
-    better = (other.fooled & ~found.fooled) | ((other.fooled == found.fooled) & (other.merit > found.merit))
+    """For each image the worse of two points: one that fools before one that does not, then the
+    higher merit.
+    """
+    better = (other.fooled & ~found.fooled) | (
+        (other.fooled == found.fooled) & (other.merit > found.merit)
+    )
     return Found(
         torch.where(per_image(better, found.images), other.images, found.images),
         torch.where(better, other.fooled, found.fooled),

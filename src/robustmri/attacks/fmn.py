@@ -21,20 +21,22 @@ DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 @dataclass(frozen=True)
 class FMN:
-    """Nearest image that fools: gradient steps on the margin, each projected into a ball of its image's own radius.
+    """Nearest image that fools: gradient steps on the margin, each projected into a ball of its
+    image's own radius.
 
-    As long as nothing fooled, the radius is where a linear classifier's boundary would be. From then on it shrinks by
-    gamma wherever a point fools, and grows by gamma wherever one does not. Both gamma and the step fall along a cosine.
-    Beyond the paper, gradients that push a pixel through its bounds are left out, steps are clipped before they are
-    projected, and the radius never stalls before the first success.
-    The radius of the threat is not used: the distances are the result. An image for which no fooling point is found
-    comes back unchanged.
+    As long as nothing fooled, the radius is where a linear classifier's boundary would be. From
+    then on it shrinks by gamma wherever a point fools, and grows by gamma wherever one does not.
+    Both gamma and the step fall along a cosine. Beyond the paper, gradients that push a pixel
+    through its bounds are left out, steps are clipped before they are projected, and the radius
+    never stalls before the first success. The radius of the threat is not used: the distances are
+    the result. An image for which no fooling point is found comes back unchanged.
 
     Args:
         steps: number of steps.
         step_size: l2 length of the first step, in image units; the last one is a hundredth of it.
         gamma: first relative change of the radius; the last one is 0.001.
-        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0: none, as the paper.
+        halvings: forwards at the end, which take each point back to the boundary; see `shorten`. 0:
+            none, as the paper.
 
     Reference: Pintor et al. 2021, Algorithm 1.
     """
@@ -53,19 +55,33 @@ class FMN:
         check_halvings(self.halvings)
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
         threat.check_norm(*DUAL)
         return find_nearest(
-            classifier, images, labels, threat, steps=self.steps, rule=self._rule(), loss="margin",
+            classifier,
+            images,
+            labels,
+            threat,
+            steps=self.steps,
+            rule=self._rule(),
+            loss="margin",
             halvings=self.halvings,
-        )  # fmt: skip
+        )
 
     def _rule(self) -> Rule:
         def init(images: Images) -> State:
-            everywhere = torch.full((len(images),), torch.inf, dtype=images.dtype, device=images.device)
+            everywhere = torch.full(
+                (len(images),), torch.inf, dtype=images.dtype, device=images.device
+            )
             return {"radius": everywhere, "nearest": everywhere}
 
         def update(seen: Seen, state: State) -> tuple[Images, State]:
@@ -73,18 +89,28 @@ class FMN:
             gamma = cosine(self.gamma, 0.001, seen.step, self.steps)
             length = cosine(self.step_size, self.step_size / 100, seen.step, self.steps)
             size = measure.size(seen.points - seen.images)
-            nearest = torch.where(seen.fooled, torch.minimum(size, state["nearest"]), state["nearest"])
+            nearest = torch.where(
+                seen.fooled, torch.minimum(size, state["nearest"]), state["nearest"]
+            )
             gradient = passable(seen.gradient, seen.points, seen.threat)
-            slope = find_norm(DUAL[seen.threat.norm]).size(gradient).clamp_min(torch.finfo(size.dtype).tiny)
+            slope = (
+                find_norm(DUAL[seen.threat.norm])
+                .size(gradient)
+                .clamp_min(torch.finfo(size.dtype).tiny)
+            )
             # A broken classifier's margin may be NaN; a radius never is.
-            linear = torch.nan_to_num(size + seen.values.to(size).abs() / slope, nan=torch.inf, posinf=torch.inf)
+            linear = torch.nan_to_num(
+                size + seen.values.to(size).abs() / slope, nan=torch.inf, posinf=torch.inf
+            )
             grown = (1 + gamma) * state["radius"]
-            # At least as much as after a fooling point: what the bounds cut off may keep `linear` where it is.
+            # At least as much as after a fooling point: what the bounds cut off may keep `linear`
+            # where it is.
             first = torch.where(torch.isinf(grown), linear, torch.maximum(linear, grown))
             outside = torch.where(torch.isinf(nearest), first, grown)
             inside = torch.minimum((1 - gamma) * state["radius"], nearest)
             radius = torch.where(seen.fooled, inside, outside)
-            # Clipped before the projection, which keeps the bounds: the other way round wastes part of the radius.
+            # Clipped before the projection, which keeps the bounds: the other way round wastes part
+            # of the radius.
             stepped = (seen.points + length * L2_.steepest(gradient)).clamp(*seen.threat.bounds)
             return replace(seen.threat, eps=radius).project(stepped, seen.images), {
                 "radius": radius,

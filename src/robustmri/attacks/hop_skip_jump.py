@@ -19,18 +19,20 @@ from robustmri.threat.threat_model import ThreatModel
 
 _TINY = 1e-12
 _REACH = 0.01
-"""How far decisions are asked for around the boundary, as a share of its distance. The paper's, a share of 1 / pixels,
-is smaller than what float32 can add to an image of 224 x 224."""
+"""How far decisions are asked for around the boundary, as a share of its distance. The paper's, a
+share of 1 / pixels, is smaller than what float32 can add to an image of 224 x 224."""
 _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class HopSkipJump:
-    """Along the boundary towards the image: feel which side points around it lie on, step away, and halve the way back.
+    """Along the boundary towards the image: feel which side points around it lie on, step away, and
+    halve the way back.
 
-    It asks for the predicted class only: no logits, no gradient. It begins at the first of several random images that
-    fools, from fine noise to large blocks. The radius of the threat is not used: the distances are the result. An image
-    for which no start fools comes back unchanged. Norms: linf and l2.
+    It asks for the predicted class only: no logits, no gradient. It begins at the first of several
+    random images that fools, from fine noise to large blocks. The radius of the threat is not used:
+    the distances are the result. An image for which no start fools comes back unchanged. Norms:
+    linf and l2.
 
     Args:
         steps: rounds of feeling, stepping and halving.
@@ -47,11 +49,18 @@ class HopSkipJump:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.samples < 1 or self.starts < 1:
             raise ThreatModelError(
-                f"steps, samples and starts must be at least 1, got {self.steps}, {self.samples} and {self.starts}."
+                f"steps, samples and starts must be at least 1, got {self.steps}, {self.samples} "
+                f"and {self.starts}."
             )
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
@@ -68,7 +77,11 @@ class HopSkipJump:
             best, nearest = points, torch.full_like(here.measure.size(points), torch.inf)
             for step in range(self.steps + 1):
                 found = Found(points, stepped, nearest)
-                points = shorten(classifier, x, y, here, found, halvings=halvings) if len(rows) else points
+                points = (
+                    shorten(classifier, x, y, here, found, halvings=halvings)
+                    if len(rows)
+                    else points
+                )
                 distance = here.measure.size(points - x)
                 nearer = distance < nearest
                 best = torch.where(per_image(nearer, points), points, best)
@@ -76,17 +89,30 @@ class HopSkipJump:
                 if step == self.steps or not len(rows) or exhausted(classifier):
                     break
                 streams = advance(streams)
-                direction = self._estimate_direction(classifier, points, distance, y, here, streams, step + 1)
-                points, stepped = _away(classifier, x, points, direction, distance / math.sqrt(step + 1), y, here)
+                direction = self._estimate_direction(
+                    classifier, points, distance, y, here, streams, step + 1
+                )
+                points, stepped = _away(
+                    classifier, x, points, direction, distance / math.sqrt(step + 1), y, here
+                )
         result[rows] = best
         return result
 
     def _start(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, streams: Tensor
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        streams: Tensor,
     ) -> tuple[Images, Tensor]:
-        """Random points that fool, and which images they belong to; not those that are wrong untouched."""
+        """Random points that fool, and which images they belong to; not those that are wrong
+        untouched.
+        """
         predict, points = checked(classifier, labels, threat), images.clone()
-        rows = torch.nonzero(~threat.fooled(predict(images), labels))[:, 0] if len(images) else labels
+        rows = (
+            torch.nonzero(~threat.fooled(predict(images), labels))[:, 0] if len(images) else labels
+        )
         begun = torch.zeros_like(labels, dtype=torch.bool)
         levels = max(images.shape[2:]).bit_length()
         for start in range(self.starts):
@@ -112,7 +138,9 @@ class HopSkipJump:
         streams: Tensor,
         rounds: int,
     ) -> Images:
-        """Direction in which more points fool, of size 1. Reference: Eq. 16, with the baseline of Sec. III-C."""
+        """Direction in which more points fool, of size 1. Reference: Eq. 16, with the baseline of
+        Sec. III-C.
+        """
         predict, free = checked(classifier, labels, threat), threat.allow(torch.ones_like(points))
         length = _REACH * distance
         if threat.norm == "linf":
@@ -125,24 +153,41 @@ class HopSkipJump:
             if exhausted(classifier):
                 break
             several = samples[first - 1 : first - 1 + each]
-            probes = torch.cat([_probe(points, length, threat, streams ^ sample) for sample in several])
+            probes = torch.cat(
+                [_probe(points, length, threat, streams ^ sample) for sample in several]
+            )
             won = threat.fooled(predict(probes), labels.repeat(len(several)))
             # One after another, so that the sum does not depend on how many go at once.
-            for probe, answer in zip(probes.split(len(points)), won.split(len(points)), strict=True):
+            for probe, answer in zip(
+                probes.split(len(points)), won.split(len(points)), strict=True
+            ):
                 answer, moved = 2 * answer.to(points) - 1, probe - points
-                answers, signed, plain = answers + answer, signed + per_image(answer, moved) * moved, plain + moved
+                answers, signed, plain = (
+                    answers + answer,
+                    signed + per_image(answer, moved) * moved,
+                    plain + moved,
+                )
             asked += len(several)
         mean = answers / max(asked, 1)
         sided = signed - per_image(mean, points) * plain
-        direction = torch.where(per_image(mean.abs() == 1, points), per_image(mean, points) * plain, sided)
+        direction = torch.where(
+            per_image(mean.abs() == 1, points), per_image(mean, points) * plain, sided
+        )
         return threat.measure.steepest(direction)
 
 
 def _away(
-    classifier: Predictor, images: Images, points: Images, direction: Images, length: PerImage, labels: Labels,
+    classifier: Predictor,
+    images: Images,
+    points: Images,
+    direction: Images,
+    length: PerImage,
+    labels: Labels,
     threat: ThreatModel,
-) -> tuple[Images, Tensor]:  # fmt: skip
-    """Points further inside, and which could be found: the step is halved until it fools. Reference: Sec. III-D."""
+) -> tuple[Images, Tensor]:
+    """Points further inside, and which could be found: the step is halved until it fools.
+    Reference: Sec. III-D.
+    """
     predict, points = checked(classifier, labels, threat), points.clone()
     found = torch.zeros_like(labels, dtype=torch.bool)
     for _ in range(15):
@@ -150,7 +195,9 @@ def _away(
         if not len(rows) or exhausted(classifier):
             break
         here = threat.at(rows)
-        tried = here.project(points[rows] + per_image(length[rows], points) * direction[rows], images[rows])
+        tried = here.project(
+            points[rows] + per_image(length[rows], points) * direction[rows], images[rows]
+        )
         won = here.fooled(predict(tried), labels[rows])
         points[rows[won]], found[rows[won]] = tried[won], True
         length = length / 2
@@ -158,7 +205,9 @@ def _away(
 
 
 def _probe(points: Images, length: PerImage, threat: ThreatModel, streams: Tensor) -> Images:
-    """Points in random directions: normal numbers in l2, uniform ones in linf, as the authors' code has it."""
+    """Points in random directions: normal numbers in l2, uniform ones in linf, as the authors' code
+    has it.
+    """
     pixels = points[:1].numel()
     drawn = normals(streams, pixels) if threat.norm == "l2" else 2 * uniforms(streams, pixels) - 1
     away = threat.allow(like(drawn, points))
@@ -174,4 +223,8 @@ def _blocks(streams: Tensor, images: Images, side: int) -> Images:
         place = place[..., None] * along + torch.arange(size, device=images.device) // side
         blocks *= along
     channels = images.shape[1]
-    return uniforms(streams, channels * blocks).reshape(len(images), channels, blocks)[..., place].to(images)
+    return (
+        uniforms(streams, channels * blocks)
+        .reshape(len(images), channels, blocks)[..., place]
+        .to(images)
+    )

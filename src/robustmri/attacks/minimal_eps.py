@@ -1,4 +1,6 @@
-"""The smallest radius that fools each image: one search for the whole curve of accuracy against eps."""
+"""The smallest radius that fools each image: one search for the whole curve of accuracy against
+eps.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks.bisection import shorten
-from robustmri.attacks.engine import Found, SeededGenerator, checked, draw_seeds, exact_classifier, exhausted, frozen
+from robustmri.attacks.engine import (
+    Found,
+    SeededGenerator,
+    checked,
+    draw_seeds,
+    exact_classifier,
+    exhausted,
+    frozen,
+)
 from robustmri.attacks.protocol import Attack, Predictor
 from robustmri.core.arrays import Images, Labels, PerImage
 from robustmri.core.errors import ThreatModelError
@@ -22,10 +32,12 @@ class Bracket(NamedTuple):
     """For each image the radii between which the smallest one lies that fools it.
 
     Attributes:
-        low: largest radius at which the attack failed; 0 where it did not, -inf where the image itself fools.
+        low: largest radius at which the attack failed; 0 where it did not, -inf where the image
+            itself fools.
         high: smallest radius at which it won; infinite where it never did.
-        images: a fooling image of size at most `high`; the original where there is none; where a faster view claims a
-            success that the original denies, that point, though `low` and `high` count it as a failure.
+        images: a fooling image of size at most `high`; the original where there is none; where a
+            faster view claims a success that the original denies, that point, though `low` and
+            `high` count it as a failure.
     """
 
     low: PerImage
@@ -46,11 +58,12 @@ def bracket_eps(
 ) -> Bracket:
     """Between which two of `radii` the smallest eps lies that fools, for each image on its own.
 
-    A success is cheap (an attack that stops when it fools takes a few steps), a failure costs all of them, and a ball
-    holds every smaller one. So the search goes down from the largest radius until the first failure, which is the only
-    one that an image ever costs; halving the bracket would cost several. A found point is brought back towards its
-    image by a bisection, which often leads past several radii for a few forwards. On the tests' small network, with 8
-    radii in l2: 27 gradients an image, 61 by halving the bracket, 113 by running the attack at each.
+    A success is cheap (an attack that stops when it fools takes a few steps), a failure costs all
+    of them, and a ball holds every smaller one. So the search goes down from the largest radius
+    until the first failure, which is the only one that an image ever costs; halving the bracket
+    would cost several. A found point is brought back towards its image by a bisection, which often
+    leads past several radii for a few forwards. On the tests' small network, with 8 radii in l2: 27
+    gradients an image, 61 by halving the bracket, 113 by running the attack at each.
 
     Args:
         attack: run within one radius per image; let it stop when it fools.
@@ -64,11 +77,18 @@ def bracket_eps(
     """
     threat.check(images, labels)
     steps = torch.tensor(list(radii), dtype=images.dtype, device=images.device)
-    if not len(steps) or not bool((steps.diff() > 0).all()) or not 0 < float(steps[0]) <= float(steps[-1]) < torch.inf:
+    if (
+        not len(steps)
+        or not bool((steps.diff() > 0).all())
+        or not 0 < float(steps[0]) <= float(steps[-1]) < torch.inf
+    ):
         raise ThreatModelError(f"radii must be positive, finite and ascending, got {list(radii)}.")
-    predict, exact = (checked(each, labels, threat) for each in (classifier, exact_classifier(classifier)))
+    predict, exact = (
+        checked(each, labels, threat) for each in (classifier, exact_classifier(classifier))
+    )
     images = images.detach()
-    high = torch.full((len(images),), len(steps), device=images.device)  # Place in `steps`: the smallest that fooled.
+    # Place in `steps`: the smallest that fooled.
+    high = torch.full((len(images),), len(steps), device=images.device)
     best = images.clone()
     with frozen(classifier), torch.no_grad():
         start = threat.fooled(predict(images), labels)
@@ -85,13 +105,15 @@ def bracket_eps(
             won = here.fooled(predict(found), labels[rows])
         points = Found(found, won, torch.zeros_like(steps[place]))
         nearer = shorten(classifier, images[rows], labels[rows], here, points, halvings=halvings)
-        # On the boundary a faster view and the original disagree: back to the point that was not brought nearer.
+        # On the boundary a faster view and the original disagree: back to the point that was not
+        # brought nearer.
         won = _wins(exact, nearer, won, here, labels[rows])
         back = ~won & (nearer != found).flatten(1).any(1)
         back = _wins(exact, found, back, here, labels[rows])
         nearer, won = torch.where(per_image(back, found), found, nearer), won | back
         best[rows[won]] = nearer[won]
-        # What the view claims and the original denies is handed on, so that it can be searched for on the original.
+        # What the view claims and the original denies is handed on, so that it can be searched for
+        # on the original.
         denied = points.fooled & ~won
         best[rows[denied]] = found[denied]
         reached = torch.searchsorted(steps, threat.measure.size(best[rows] - images[rows]))
@@ -102,7 +124,9 @@ def bracket_eps(
     return Bracket(torch.where(searching, radius[1], radius[high + 1]), radius[high + 2], best)
 
 
-def _wins(exact: Predictor, points: Images, among: Tensor, threat: ThreatModel, labels: Labels) -> Tensor:
+def _wins(
+    exact: Predictor, points: Images, among: Tensor, threat: ThreatModel, labels: Labels
+) -> Tensor:
     """Which of the points that `among` marks do fool; the others are not asked about."""
     wins, rows = among.clone(), torch.nonzero(among)[:, 0]
     if len(rows):
@@ -113,7 +137,8 @@ def _wins(exact: Predictor, points: Images, among: Tensor, threat: ThreatModel, 
 
 @dataclass(frozen=True)
 class SmallestEps:
-    """The fooling image within the smallest of several radii; an image that holds at the largest comes back unchanged.
+    """The fooling image within the smallest of several radii; an image that holds at the largest
+    comes back unchanged.
 
     Args:
         attack: see `bracket_eps`.
@@ -124,7 +149,15 @@ class SmallestEps:
     radii: tuple[float, ...]
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`; the radius of the threat is not used."""
-        return bracket_eps(self.attack, classifier, images, labels, threat, self.radii, generator=generator).images
+        return bracket_eps(
+            self.attack, classifier, images, labels, threat, self.radii, generator=generator
+        ).images

@@ -28,7 +28,13 @@ class Noise:
             raise ThreatModelError(f"draws must be at least 1, got {self.draws}.")
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
@@ -42,6 +48,8 @@ class Noise:
                 if not len(rows):
                     break
                 here = threat.at(rows)
-                points[rows] = random_points(images[rows], here, [seeds[row][draw] for row in rows.tolist()])
+                points[rows] = random_points(
+                    images[rows], here, [seeds[row][draw] for row in rows.tolist()]
+                )
                 rows = rows[~here.fooled(predict(points[rows]), labels[rows])]
         return points

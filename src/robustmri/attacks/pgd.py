@@ -7,7 +7,15 @@ from typing import Literal
 
 import torch
 
-from robustmri.attacks.engine import LossName, climb, draw_seeds, exhausted, loss_against, random_points, worse_of
+from robustmri.attacks.engine import (
+    LossName,
+    climb,
+    draw_seeds,
+    exhausted,
+    loss_against,
+    random_points,
+    worse_of,
+)
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import steepest
 from robustmri.core.arrays import Images, Labels
@@ -25,9 +33,10 @@ class PGD:
         restarts: random starts; the worst point of each image counts.
         random_start: begin at a random point of the ball, or at the image itself.
         loss: "cross_entropy", or "margin" (Carlini & Wagner's, which does not saturate).
-        stop_when_fooled: leave each image at its first success; the accuracy is the same, the cost is not.
-        keep: the "best" point visited, or the "last" one, as in the paper's own code; a single search for the last one
-            does without the forward there.
+        stop_when_fooled: leave each image at its first success; the accuracy is the same, the cost
+            is not.
+        keep: the "best" point visited, or the "last" one, as in the paper's own code; a single
+            search for the last one does without the forward there.
 
     Reference: Madry et al. 2018, Sec. 2.1.
     """
@@ -43,16 +52,23 @@ class PGD:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.restarts < 1 or self.step_size <= 0:
             raise ThreatModelError(
-                f"steps and restarts must be at least 1 and step_size positive, got {self.steps}, {self.restarts} and "
-                f"{self.step_size}."
+                f"steps and restarts must be at least 1 and step_size positive, got {self.steps}, "
+                f"{self.restarts} and {self.step_size}."
             )
         if self.restarts > 1 and not self.random_start:
             raise ThreatModelError(
-                "restarts without a random start repeat one another. Set random_start, or restarts=1."
+                "restarts without a random start repeat one another. Set random_start, or "
+                "restarts=1."
             )
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
@@ -66,12 +82,18 @@ class PGD:
             here, x, y = threat.at(rows), images[rows], labels[rows]
             own = [seeds[row][restart] for row in rows.tolist()]
             again = climb(
-                classifier, x, y, here,
+                classifier,
+                x,
+                y,
+                here,
                 start=random_points(x, here, own) if self.random_start else x,
-                steps=self.steps, rule=steepest(self.step_size), objective=loss_against(self.loss, y, here),
-                stop_when_fooled=self.stop_when_fooled, keep=self.keep,
+                steps=self.steps,
+                rule=steepest(self.step_size),
+                objective=loss_against(self.loss, y, here),
+                stop_when_fooled=self.stop_when_fooled,
+                keep=self.keep,
                 judged=self.keep == "best" or self.restarts > 1 or self.stop_when_fooled,
-            )  # fmt: skip
+            )
             if found is None:
                 found = again
             else:
@@ -84,10 +106,14 @@ class PGD:
 
 
 def fgsm(**settings: object) -> PGD:
-    """The fast gradient sign method: one full step from the image. Reference: Goodfellow et al. 2015, Sec. 4."""
+    """The fast gradient sign method: one full step from the image. Reference: Goodfellow et al.
+    2015, Sec. 4.
+    """
     return PGD(**{"steps": 1, "step_size": 1.0, "random_start": False, **settings})  # type: ignore[arg-type]
 
 
 def bim(**settings: object) -> PGD:
-    """The basic iterative method: PGD from the image itself. Reference: Kurakin et al. 2017, Sec. 2.2."""
+    """The basic iterative method: PGD from the image itself. Reference: Kurakin et al. 2017, Sec.
+    2.2.
+    """
     return PGD(**{"random_start": False, **settings})  # type: ignore[arg-type]

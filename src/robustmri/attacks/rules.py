@@ -1,6 +1,8 @@
-"""Step rules: from what was seen at a point to the next point, as pure pairs of `init` and `update`.
+"""Step rules: from what was seen at a point to the next point, as pure pairs of `init` and
+`update`.
 
-A state is a dict of tensors with one row per image, so that the engine can drop the rows of images that are done.
+A state is a dict of tensors with one row per image, so that the engine can drop the rows of images
+that are done.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Seen(NamedTuple):
         images: the originals.
         values: the objective there.
         fooled: whether the attacker has won there.
-        gradient: of the objective, zero where the mask forbids a change; zero everywhere for attacks by queries.
+        gradient: of the objective, zero where the mask forbids a change; zero everywhere for
+            attacks by queries.
         threat: the set, for these images.
     """
 
@@ -41,19 +44,24 @@ class Seen(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """`init(start)` gives a state; `update(seen, state)` the next point, which the engine projects, and next state."""
+    """`init(start)` gives a state; `update(seen, state)` the next point, which the engine projects,
+    and next state.
+    """
 
     init: Callable[[Images], State]
     update: Callable[[Seen, State], tuple[Images, State]]
 
 
 def stride(step_size: float | Tensor, gradient: Images, threat: ThreatModel) -> Images:
-    """A step of `step_size` times eps in the norm's steepest direction; one step size, or one per image."""
+    """A step of `step_size` times eps in the norm's steepest direction; one step size, or one per
+    image.
+    """
     return spread(step_size * threat.eps, gradient) * threat.measure.steepest(gradient)
 
 
 def passable(gradient: Images, points: Images, threat: ThreatModel) -> Images:
-    """`gradient`, zero at pixels that it would only push through the bounds: an MRI's background is exactly 0.
+    """`gradient`, zero at pixels that it would only push through the bounds: an MRI's background is
+    exactly 0.
 
     >>> passable(torch.tensor([[[[-1.0, 1.0]]]]), torch.zeros(1, 1, 1, 2), ThreatModel())
     tensor([[[[0., 1.]]]])
@@ -64,13 +72,19 @@ def passable(gradient: Images, points: Images, threat: ThreatModel) -> Images:
 
 
 def evenly(step_size: float, threat: ThreatModel, like: Images) -> Tensor:
-    """What each pixel gets of a change of `step_size` times eps that is the same in all pixels that may change."""
+    """What each pixel gets of a change of `step_size` times eps that is the same in all pixels that
+    may change.
+    """
     whole = threat.measure.size(threat.allow(torch.ones_like(like)))
-    return per_image(torch.as_tensor(step_size * threat.eps).to(whole) / whole.clamp_min(1e-12), like)
+    return per_image(
+        torch.as_tensor(step_size * threat.eps).to(whole) / whole.clamp_min(1e-12), like
+    )
 
 
 def steepest(step_size: float) -> Rule:
-    """Steps of `step_size` times eps in the norm's steepest direction. Reference: Madry et al. 2018, Sec. 2.1."""
+    """Steps of `step_size` times eps in the norm's steepest direction. Reference: Madry et al.
+    2018, Sec. 2.1.
+    """
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         return seen.points + stride(step_size, _useful(seen.gradient, seen), seen.threat), state
@@ -79,16 +93,22 @@ def steepest(step_size: float) -> Rule:
 
 
 def _useful(gradient: Images, seen: Seen) -> Images:
-    """`gradient`, in l1 `passable`: where all of a step goes to one pixel, that pixel must not be stuck."""
+    """`gradient`, in l1 `passable`: where all of a step goes to one pixel, that pixel must not be
+    stuck.
+    """
     return passable(gradient, seen.points, seen.threat) if seen.threat.norm == "l1" else gradient
 
 
 def momentum(step_size: float, decay: float = 1.0) -> Rule:
-    """Steepest steps along a running sum of l1-normalised gradients. Reference: Dong et al. 2018, Eq. 6."""
+    """Steepest steps along a running sum of l1-normalised gradients. Reference: Dong et al. 2018,
+    Eq. 6.
+    """
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         gradient = seen.gradient
-        size = per_image(gradient.flatten(1).abs().sum(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        size = per_image(gradient.flatten(1).abs().sum(1), gradient).clamp_min(
+            torch.finfo(gradient.dtype).tiny
+        )
         total = decay * state["total"] + gradient / size
         return seen.points + stride(step_size, _useful(total, seen), seen.threat), {"total": total}
 
@@ -96,7 +116,9 @@ def momentum(step_size: float, decay: float = 1.0) -> Rule:
 
 
 def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999) -> Rule:
-    """Adam's steps, uphill. `learning_rate` is in image units. Reference: Kingma & Ba 2015, Algorithm 1."""
+    """Adam's steps, uphill. `learning_rate` is in image units. Reference: Kingma & Ba 2015,
+    Algorithm 1.
+    """
 
     def init(images: Images) -> State:
         return {"mean": torch.zeros_like(images), "square": torch.zeros_like(images)}
@@ -112,18 +134,24 @@ def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999) -> Rule
 
 
 def adaptive(steps: int, least: float = 0.75, inertia: float = 0.25) -> Rule:
-    """APGD's steps in linf and l2, with momentum: long ones; where they do not pay, half as long from the best point.
+    """APGD's steps in linf and l2, with momentum: long ones; where they do not pay, half as long
+    from the best point.
 
-    That is decided for each image at `checkpoints`: where fewer than `least` of the steps since the last one raised the
-    objective, or where the best value has not changed since then and the step was not halved then either. `inertia` is
-    the share of the step before in the next one. Reference: Croce & Hein 2020, Algorithm 1.
+    That is decided for each image at `checkpoints`: where fewer than `least` of the steps since the
+    last one raised the objective, or where the best value has not changed since then and the step
+    was not halved then either. `inertia` is the share of the step before in the next one.
+    Reference: Croce & Hein 2020, Algorithm 1.
     """
     windows = checkpoints(steps)
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         if not state:
             state = _begin(seen, step_size=2.0)
-            state |= {"rises": 0 * state["value"], "checked": state["value"], "halved": torch.ones_like(seen.fooled)}
+            state |= {
+                "rises": 0 * state["value"],
+                "checked": state["value"],
+                "halved": torch.ones_like(seen.fooled),
+            }
         rises = state["rises"] + (seen.values.to(state["value"]) > state["value"])
         state = _tracked(seen, state)
         points, gradient, value = seen.points, seen.gradient, state["value"]
@@ -134,9 +162,13 @@ def adaptive(steps: int, least: float = 0.75, inertia: float = 0.25) -> Rule:
             size = torch.where(halved, state["step_size"] / 2, state["step_size"])
             state |= {"step_size": size, "checked": state["best_value"], "halved": halved}
             rises = torch.zeros_like(rises)
-        stepped = seen.threat.project(points + stride(state["step_size"], gradient, seen.threat), seen.images)
+        stepped = seen.threat.project(
+            points + stride(state["step_size"], gradient, seen.threat), seen.images
+        )
         if seen.step:
-            stepped = points + (1 - inertia) * (stepped - points) + inertia * (points - state["previous"])
+            stepped = (
+                points + (1 - inertia) * (stepped - points) + inertia * (points - state["previous"])
+            )
         return stepped, state | {"rises": rises, "value": value, "previous": points}
 
     return Rule(lambda images: {}, update)
@@ -145,9 +177,10 @@ def adaptive(steps: int, least: float = 0.75, inertia: float = 0.25) -> Rule:
 def adaptive_sparse(steps: int) -> Rule:
     """APGD's steps in l1, along the signs of the largest entries of the gradient.
 
-    There are as many of them as two thirds of the pixels that the best point changed. Where that number falls, the step
-    is as long as eps again, from the best point; elsewhere it shrinks, down to a tenth. Pixels that stand at a bound
-    and would only go through it are passed over. Reference: Croce & Hein 2021, Algorithm 1.
+    There are as many of them as two thirds of the pixels that the best point changed. Where that
+    number falls, the step is as long as eps again, from the best point; elsewhere it shrinks, down
+    to a tenth. Pixels that stand at a bound and would only go through it are passed over.
+    Reference: Croce & Hein 2021, Algorithm 1.
     """
     every = max(int(0.04 * steps), 1)
 
@@ -171,7 +204,8 @@ def adaptive_sparse(steps: int) -> Rule:
 
 
 def checkpoints(steps: int) -> dict[int, int]:
-    """Numbers of steps after which APGD looks back, and over how many. Reference: Croce & Hein 2020, Sec. 3.
+    """Numbers of steps after which APGD looks back, and over how many. Reference: Croce & Hein
+    2020, Sec. 3.
 
     >>> checkpoints(100)
     {22: 22, 41: 19, 57: 16, 70: 13, 80: 10, 87: 7, 93: 6, 99: 6}
@@ -212,7 +246,9 @@ def _tracked(seen: Seen, state: State) -> State:
 
 
 def _back(which: Tensor, seen: Seen, state: State) -> tuple[Images, Images, PerImage]:
-    """Points, gradients and values, those of `which` at the best point: it was seen, so going back costs nothing."""
+    """Points, gradients and values, those of `which` at the best point: it was seen, so going back
+    costs nothing.
+    """
     there = per_image(which, seen.points)
     return (
         torch.where(there, state["best"], seen.points),
@@ -222,8 +258,12 @@ def _back(which: Tensor, seen: Seen, state: State) -> tuple[Images, Images, PerI
 
 
 def _signs_of_largest(gradient: Images, pixels: PerImage) -> Images:
-    """Signs of so many of the largest entries of each gradient (and of their ties), scaled to l1 size 1."""
+    """Signs of so many of the largest entries of each gradient (and of their ties), scaled to l1
+    size 1.
+    """
     ranked = gradient.flatten(1).abs().sort(1, descending=True).values
     place = pixels.ceil().long().clamp(1, ranked.shape[1]) - 1
-    signs = gradient.sign() * (gradient.abs() >= per_image(ranked.gather(1, place[:, None]), gradient))
+    signs = gradient.sign() * (
+        gradient.abs() >= per_image(ranked.gather(1, place[:, None]), gradient)
+    )
     return signs / per_image(L0_.size(signs).clamp_min(1), gradient)

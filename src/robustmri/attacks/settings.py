@@ -1,4 +1,6 @@
-"""Settings of an attack as they come from a recipe: refused by name and by kind before the attack sees them."""
+"""Settings of an attack as they come from a recipe: refused by name and by kind before the attack
+sees them.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,20 @@ def read_settings(name: str, make: Callable[..., Any], settings: dict[str, Any])
     if kind is not make:
         hints = get_type_hints(make)
         parameters = inspect.signature(make).parameters.values()
-        own = {word.name: hints.get(word.name, Any) for word in parameters if word.kind is not word.VAR_KEYWORD}
+        own = {
+            word.name: hints.get(word.name, Any)
+            for word in parameters
+            if word.kind is not word.VAR_KEYWORD
+        }
         known = {**known, **own} if len(own) < len(parameters) else own
     return {setting: _read(name, setting, value, known) for setting, value in settings.items()}
 
 
 def _read(name: str, setting: str, value: Any, known: dict[str, Any]) -> Any:
     if setting not in known:
-        raise SettingsError(f"Attack {name!r} has no setting {setting!r}. {did_you_mean(setting, known)}")
+        raise SettingsError(
+            f"Attack {name!r} has no setting {setting!r}. {did_you_mean(setting, known)}"
+        )
     try:
         return msgspec.convert(value, known[setting])
     except msgspec.ValidationError as error:

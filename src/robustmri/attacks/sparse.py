@@ -18,21 +18,26 @@ from robustmri.threat.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class SparsePGD:
-    """Fewest changed pixels that fool: each step chooses all of them anew, by what the gradient promises.
+    """Fewest changed pixels that fool: each step chooses all of them anew, by what the gradient
+    promises.
 
-    A pixel promises its gradient times its way to the bound that the gradient points to. This is PGD projected onto the
-    l0 ball with steps so long that every chosen pixel meets a bound: how far a pixel goes costs nothing in l0. The
-    number of pixels grows until a choice fools, and falls as long as one does; it never comes back to a number that
-    fooled. The radius of the threat is not used: the numbers are the result. An image for which no fooling point is
-    found comes back unchanged.
+    A pixel promises its gradient times its way to the bound that the gradient points to. This is
+    PGD projected onto the l0 ball with steps so long that every chosen pixel meets a bound: how far
+    a pixel goes costs nothing in l0. The number of pixels grows until a choice fools, and falls as
+    long as one does; it never comes back to a number that fooled. The radius of the threat is not
+    used: the numbers are the result. An image for which no fooling point is found comes back
+    unchanged.
 
     Args:
         steps: number of steps.
-        growth: first relative change of the number of pixels, at least one pixel; falls to 0 along half a cosine.
+        growth: first relative change of the number of pixels, at least one pixel; falls to 0 along
+            half a cosine.
         decay: share of the earlier gradients in their running mean, which steadies the choice.
-        halvings: forwards at the end, which undo the smallest changes as far as it still fools; see `shorten`.
+        halvings: forwards at the end, which undo the smallest changes as far as it still fools; see
+            `shorten`.
 
-    Reference: Croce & Hein 2019, Sec. 3.1, for the projection; Pintor et al. 2021, Sec. 2, for the adaptive number.
+    Reference: Croce & Hein 2019, Sec. 3.1, for the projection; Pintor et al. 2021, Sec. 2, for the
+    adaptive number.
     """
 
     steps: int = 100
@@ -49,14 +54,26 @@ class SparsePGD:
         check_halvings(self.halvings)
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
         return find_nearest(
-            classifier, images, labels, replace(threat, norm="l0"), steps=self.steps, rule=self._rule(), loss="margin",
+            classifier,
+            images,
+            labels,
+            replace(threat, norm="l0"),
+            steps=self.steps,
+            rule=self._rule(),
+            loss="margin",
             halvings=self.halvings,
-        )  # fmt: skip
+        )
 
     def _rule(self) -> Rule:
         def init(images: Images) -> State:
@@ -65,8 +82,14 @@ class SparsePGD:
 
         def update(seen: Seen, state: State) -> tuple[Images, State]:
             number = L0_.size(seen.points - seen.images)
-            fewest = torch.where(seen.fooled, torch.minimum(number, state["fewest"]), state["fewest"])
-            change = (cosine(self.growth, 0.0, seen.step, self.steps) * state["number"]).floor().clamp_min(1)
+            fewest = torch.where(
+                seen.fooled, torch.minimum(number, state["fewest"]), state["fewest"]
+            )
+            change = (
+                (cosine(self.growth, 0.0, seen.step, self.steps) * state["number"])
+                .floor()
+                .clamp_min(1)
+            )
             wanted = torch.where(seen.fooled, number - change, state["number"] + change)
             wanted = torch.minimum(wanted, fewest - 1).clamp_min(1)
             tiny = torch.finfo(number.dtype).tiny

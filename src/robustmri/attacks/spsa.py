@@ -1,4 +1,6 @@
-"""SPSA: a gradient guessed from the logits at pairs of points, for classifiers whose own gradient is hidden."""
+"""SPSA: a gradient guessed from the logits at pairs of points, for classifiers whose own gradient
+is hidden.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robustmri.attacks.engine import AttackLoss, Look, LossName, by_forward, climb, exhausted, loss_against
+from robustmri.attacks.engine import (
+    AttackLoss,
+    Look,
+    LossName,
+    by_forward,
+    climb,
+    exhausted,
+    loss_against,
+)
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import Rule, Seen, State, adam, evenly, steepest
 from robustmri.attacks.streams import like, open_streams, signs, with_stream
@@ -20,13 +30,16 @@ from robustmri.threat.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class SPSA:
-    """Steps along (f(x + r v) - f(x - r v)) v / 2r, averaged over random signs v; no gradient is asked for.
+    """Steps along (f(x + r v) - f(x - r v)) v / 2r, averaged over random signs v; no gradient is
+    asked for.
 
-    Pairs stay within the bounds and the mask, but may lie outside the ball: only the steps must not.
+    Pairs stay within the bounds and the mask, but may lie outside the ball: only the steps must
+    not.
 
     Args:
         steps: number of steps.
-        step_size: length of a step as a fraction of eps. Adam's is that of a change that is even over all pixels.
+        step_size: length of a step as a fraction of eps. Adam's is that of a change that is even
+            over all pixels.
         samples: pairs of forwards for each step.
         reach: r, how far the pairs lie from the point in each pixel, in image units.
         rule: "adam", as in the paper, or "steepest".
@@ -54,7 +67,13 @@ class SPSA:
             raise ThreatModelError(f"rule must be 'adam' or 'steepest', got {self.rule!r}.")
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
@@ -63,10 +82,17 @@ class SPSA:
         images = images.detach()
         rule = steepest(self.step_size) if self.rule == "steepest" else _even_adam(self.step_size)
         return climb(
-            classifier, images, labels, threat, start=images, steps=self.steps, look=self._look(classifier, threat),
+            classifier,
+            images,
+            labels,
+            threat,
+            start=images,
+            steps=self.steps,
+            look=self._look(classifier, threat),
             rule=with_stream(rule, open_streams(generator, len(images), images.device)),
-            objective=loss_against(self.loss, labels, threat), stop_when_fooled=self.stop_when_fooled,
-        ).images  # fmt: skip
+            objective=loss_against(self.loss, labels, threat),
+            stop_when_fooled=self.stop_when_fooled,
+        ).images
 
     def _look(self, budget: Predictor, threat: ThreatModel) -> Look:
         def look(
@@ -78,9 +104,13 @@ class SPSA:
                 if exhausted(budget):
                     break
                 sign = here.allow(like(signs(state["stream"] ^ sample, points[:1].numel()), points))
-                pair = torch.cat([points + self.reach * sign, points - self.reach * sign]).clamp(*here.bounds)
+                pair = torch.cat([points + self.reach * sign, points - self.reach * sign]).clamp(
+                    *here.bounds
+                )
                 sides, _, _ = by_forward(classifier, pair, rows.repeat(2), objective, state)
-                difference = torch.nan_to_num(sides[: len(rows)] - sides[len(rows) :], posinf=0.0, neginf=0.0)
+                difference = torch.nan_to_num(
+                    sides[: len(rows)] - sides[len(rows) :], posinf=0.0, neginf=0.0
+                )
                 total = total + per_image(difference, points) * sign
             return values, logits, total / (2 * self.reach * self.samples)
 
@@ -93,6 +123,8 @@ def _even_adam(step_size: float) -> Rule:
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         proposed, after = unit.update(seen, state)
-        return seen.points + evenly(step_size, seen.threat, seen.points) * (proposed - seen.points), after
+        return seen.points + evenly(step_size, seen.threat, seen.points) * (
+            proposed - seen.points
+        ), after
 
     return Rule(unit.init, update)

@@ -24,13 +24,16 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class Square:
-    """Random patches, each kept if the margin gets worse for the classifier; an image is left at its first success.
+    """Random patches, each kept if the margin gets worse for the classifier; an image is left at
+    its first success.
 
-    It asks for logits only, never for a gradient: where it does better than PGD, the gradients mislead. A query is one
-    forward. Volumes get cubes; with a mask, patches are put on pixels that may change. Norms: linf and l2.
+    It asks for logits only, never for a gradient: where it does better than PGD, the gradients
+    mislead. A query is one forward. Volumes get cubes; with a mask, patches are put on pixels that
+    may change. Norms: linf and l2.
 
     Args:
-        queries: forwards for each image; the schedule of the patches' sizes is stretched to as many.
+        queries: forwards for each image; the schedule of the patches' sizes is stretched to as
+            many.
         share: share of the pixels in the first patch.
 
     Reference: Andriushchenko et al. 2020, Algorithms 1 to 4.
@@ -42,11 +45,18 @@ class Square:
     def __post_init__(self) -> None:
         if self.queries < 1 or not 0 < self.share <= 1:
             raise ThreatModelError(
-                f"queries must be at least 1 and share in (0, 1], got {self.queries} and {self.share}."
+                f"queries must be at least 1 and share in (0, 1], got {self.queries} and "
+                f"{self.share}."
             )
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
         threat.check(images, labels)
@@ -59,17 +69,27 @@ class Square:
         unit = unit / per_image(threat.measure.size(unit), unit).clamp_min(_TINY)
         start = threat.project(images + spread(threat.eps, images) * unit, images)
         found = climb(
-            classifier, images, labels, threat, start=start, steps=self.queries - 1,
-            rule=with_stream(self._search(), streams), look=by_forward, stop_when_fooled=True,
+            classifier,
+            images,
+            labels,
+            threat,
+            start=start,
+            steps=self.queries - 1,
+            rule=with_stream(self._search(), streams),
+            look=by_forward,
+            stop_when_fooled=True,
             objective=loss_against("margin", labels, threat),
-        )  # fmt: skip
+        )
         return found.images
 
     def _search(self) -> Rule:
         """Keep the best point of each image, and propose it with another patch."""
 
         def init(start: Images) -> State:
-            return {"best": start, "value": torch.full_like(start[:, :1].flatten(1)[:, 0], -torch.inf)}
+            return {
+                "best": start,
+                "value": torch.full_like(start[:, :1].flatten(1)[:, 0], -torch.inf),
+            }
 
         def update(seen: Seen, state: State) -> tuple[Images, State]:
             better = seen.values > state["value"]
@@ -93,22 +113,37 @@ def _share(first: float, step: int, queries: int) -> float:
 
 
 def _repaint(best: Images, seen: Seen, share: float, streams: Tensor) -> Images:
-    """linf: all of a patch goes to +eps or to -eps, by a sign for each channel. Reference: Algorithm 3."""
-    free, axes, channels = seen.threat.allow(torch.ones_like(best)) != 0, best.dim() - 2, best.shape[1]
+    """linf: all of a patch goes to +eps or to -eps, by a sign for each channel. Reference:
+    Algorithm 3.
+    """
+    free, axes, channels = (
+        seen.threat.allow(torch.ones_like(best)) != 0,
+        best.dim() - 2,
+        best.shape[1],
+    )
     sides = _sides(free, share, least=1)
     patch = _inside(_corners(free, sides, streams, uniforms(streams, 2 * axes)), sides, best) & free
     sign = signs(streams ^ 1, channels).reshape(*best.shape[:2], *[1] * axes).to(best)
     eps = spread(seen.threat.eps, best)
     low, high = seen.threat.bounds
-    painted, other = (torch.where(patch, (seen.images + s * eps).clamp(low, high), best) for s in (sign, -sign))
-    # A query for the point that is there already would be lost; about half of them with one channel.
+    painted, other = (
+        torch.where(patch, (seen.images + s * eps).clamp(low, high), best) for s in (sign, -sign)
+    )
+    # A query for the point that is there already would be lost; about half of them with one
+    # channel.
     idle = (painted - best).abs().flatten(1).amax(1) < 1e-7
     return torch.where(per_image(idle, best), other, painted)
 
 
 def _move_mass(best: Images, seen: Seen, share: float, streams: Tensor) -> Images:
-    """l2: the perturbation of one patch goes to another, as a bump added to what is there. Reference: Algorithm 4."""
-    free, axes, channels = seen.threat.allow(torch.ones_like(best)) != 0, best.dim() - 2, best.shape[1]
+    """l2: the perturbation of one patch goes to another, as a bump added to what is there.
+    Reference: Algorithm 4.
+    """
+    free, axes, channels = (
+        seen.threat.allow(torch.ones_like(best)) != 0,
+        best.dim() - 2,
+        best.shape[1],
+    )
     sides = _sides(free, share, least=3)
     sides = sides + (sides + 1) % 2  # Odd ones have a middle.
     places = uniforms(streams, 4 * axes + 1)
@@ -117,10 +152,17 @@ def _move_mass(best: Images, seen: Seen, share: float, streams: Tensor) -> Image
     giver = _inside(_corners(free, sides, streams ^ 2, places[:, 2 * axes : 4 * axes]), sides, best)
     delta = best - seen.images
     moved = (delta * (receiver | giver)).flatten(1).square().sum(1)
-    spare = (torch.as_tensor(seen.threat.eps).to(moved) ** 2 - delta.flatten(1).square().sum(1)).clamp_min(0)
+    spare = (
+        torch.as_tensor(seen.threat.eps).to(moved) ** 2 - delta.flatten(1).square().sum(1)
+    ).clamp_min(0)
     split = (places[:, -1] * axes).long()
     sign = signs(streams ^ 1, channels).reshape(*best.shape[:2], *[1] * axes).to(best)
-    bump = sign * _bumps(_places(corners, best), per_image(sides, best), per_image(split, best), best) * receiver * free
+    bump = (
+        sign
+        * _bumps(_places(corners, best), per_image(sides, best), per_image(split, best), best)
+        * receiver
+        * free
+    )
     old = delta * receiver
     new = bump / _length(bump).clamp_min(_TINY) + old / _length(old).clamp_min(_TINY)
     new = new / _length(new).clamp_min(_TINY) * per_image((spare / channels + moved).sqrt(), best)
@@ -132,7 +174,9 @@ def _move_mass(best: Images, seen: Seen, share: float, streams: Tensor) -> Image
 
 def _length(delta: Images) -> Tensor:
     """Euclidean length of each channel, ready to broadcast."""
-    return delta.flatten(2).square().sum(2).sqrt().reshape(*delta.shape[:2], *[1] * (delta.dim() - 2))
+    return (
+        delta.flatten(2).square().sum(2).sqrt().reshape(*delta.shape[:2], *[1] * (delta.dim() - 2))
+    )
 
 
 def _sides(free: Tensor, share: float, least: int) -> Tensor:
@@ -142,7 +186,9 @@ def _sides(free: Tensor, share: float, least: int) -> Tensor:
 
 
 def _corners(free: Tensor, sides: Tensor, streams: Tensor, places: Tensor) -> Tensor:
-    """Lowest corner of a patch, shape (n, axes): anywhere inside the image, or around a pixel that may change."""
+    """Lowest corner of a patch, shape (n, axes): anywhere inside the image, or around a pixel that
+    may change.
+    """
     axes = free.dim() - 2
     sizes = torch.tensor(free.shape[2:], device=free.device)
     room = (sizes - sides[:, None]).clamp_min(0)
@@ -160,7 +206,9 @@ def _corners(free: Tensor, sides: Tensor, streams: Tensor, places: Tensor) -> Te
 
 def _along(axis: int, images: Images) -> Tensor:
     """Index of each pixel along a spatial axis, ready to broadcast."""
-    return torch.arange(images.shape[axis + 2], device=images.device).reshape(-1, *[1] * (images.dim() - 3 - axis))
+    return torch.arange(images.shape[axis + 2], device=images.device).reshape(
+        -1, *[1] * (images.dim() - 3 - axis)
+    )
 
 
 def _inside(corners: Tensor, sides: Tensor, images: Images) -> Tensor:
@@ -173,23 +221,31 @@ def _inside(corners: Tensor, sides: Tensor, images: Images) -> Tensor:
 
 def _places(corners: Tensor, images: Images) -> list[Tensor]:
     """Distance of each pixel from its image's corner, along each axis."""
-    return [_along(axis, images) - per_image(corners[:, axis], images) for axis in range(images.dim() - 2)]
+    return [
+        _along(axis, images) - per_image(corners[:, axis], images)
+        for axis in range(images.dim() - 2)
+    ]
 
 
 def _bumps(places: list[Tensor], side: Tensor, split: Tensor, images: Images) -> Images:
     """Two bumps of opposite sign side by side along the axis `split`, high in their middles.
 
-    At distance m (in pixels, the largest over the axes) from its middle a bump is 1/(m+1)^2 + 1/(m+2)^2 + ... over
-    half the side. Reference: Andriushchenko et al. 2020, Sec. 4.3.
+    At distance m (in pixels, the largest over the axes) from its middle a bump is 1/(m+1)^2 +
+    1/(m+2)^2 + ... over half the side. Reference: Andriushchenko et al. 2020, Sec. 4.3.
     """
     half = side // 2
     distance, positive = torch.zeros_like(half), torch.ones_like(half, dtype=torch.bool)
     for axis, place in enumerate(places):
         first = place < half
-        middle = torch.where(split == axis, torch.where(first, half // 2, half + (side - half) // 2), half)
+        middle = torch.where(
+            split == axis, torch.where(first, half // 2, half + (side - half) // 2), half
+        )
         positive = positive & (first | (split != axis))
         distance = torch.maximum(distance, (place - middle).abs())
-    terms = 1 / torch.arange(1, max(images.shape[2:]) + 3, device=images.device, dtype=images.dtype) ** 2
+    terms = (
+        1
+        / torch.arange(1, max(images.shape[2:]) + 3, device=images.device, dtype=images.dtype) ** 2
+    )
     sums = torch.cat([terms.new_zeros(1), terms.cumsum(0)])
     top = (half + 1).clamp_max(len(sums) - 1)
     bump = sums[top] - sums[torch.minimum(distance, top)]
@@ -197,13 +253,17 @@ def _bumps(places: list[Tensor], side: Tensor, split: Tensor, images: Images) ->
 
 
 def _stripes(streams: Tensor, images: Images) -> Images:
-    """A sign for each line along the first axis, and for each channel. Reference: Algorithm 1 and Sec. 4.2."""
+    """A sign for each line along the first axis, and for each channel. Reference: Algorithm 1 and
+    Sec. 4.2.
+    """
     one = images[:, :, :1].shape
     return signs(streams ^ 3, math.prod(one[1:])).reshape(one).expand(images.shape).to(images)
 
 
 def _tiles(streams: Tensor, images: Images) -> Images:
-    """Tiles of bumps, five along the shortest axis, with a sign for each channel of each. Reference: Sec. 4.3."""
+    """Tiles of bumps, five along the shortest axis, with a sign for each channel of each.
+    Reference: Sec. 4.3.
+    """
     side = max(1, min(images.shape[2:]) // 5)
     tile, tiles = torch.zeros((), dtype=torch.long, device=images.device), 1
     for axis, size in enumerate(images.shape[2:]):
@@ -213,4 +273,6 @@ def _tiles(streams: Tensor, images: Images) -> Images:
     numbers = numbers.reshape(len(images), images.shape[1] + 1, tiles)[..., tile]
     places = [_along(axis, images) % side for axis in range(images.dim() - 2)]
     split = (numbers[:, :1] * len(places)).long()
-    return torch.where(numbers[:, 1:] < 0.5, -1, 1) * _bumps(places, torch.tensor(side).to(split), split, images)
+    return torch.where(numbers[:, 1:] < 0.5, -1, 1) * _bumps(
+        places, torch.tensor(side).to(split), split, images
+    )

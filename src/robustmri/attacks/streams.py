@@ -1,4 +1,6 @@
-"""Random numbers for a whole batch at once, each image's from its own stream: a hash of seed, step and place."""
+"""Random numbers for a whole batch at once, each image's from its own stream: a hash of seed, step
+and place.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _GOLDEN = -7046029254386353131
 
 
 def open_streams(generator: torch.Generator, n: int, device: torch.device) -> Tensor:
-    """One stream for each image, int64 of shape (n,); an image takes one number from `generator`."""
+    """One stream for each image, int64 of shape (n,); an image takes one number from
+    `generator`.
+    """
     seeds = draw_seeds(generator, n, each=1)
     return torch.tensor([own for (own,) in seeds], dtype=torch.int64, device=device).reshape(n)
 
@@ -26,7 +30,8 @@ def advance(streams: Tensor) -> Tensor:
 
 
 def uniforms(streams: Tensor, k: int) -> Tensor:
-    """`k` numbers in [0, 1) for each stream, float64 of shape (n, k); the first ones are the same however many follow.
+    """`k` numbers in [0, 1) for each stream, float64 of shape (n, k); the first ones are the same
+    however many follow.
 
     >>> streams = torch.tensor([7, 8])
     >>> torch.equal(uniforms(streams, 3)[:, :2], uniforms(streams, 2))
@@ -45,7 +50,9 @@ def signs(streams: Tensor, k: int) -> Tensor:
 
 
 def normals(streams: Tensor, k: int) -> Tensor:
-    """`k` standard normal numbers for each stream, float64 of shape (n, k). Reference: Box & Muller 1958."""
+    """`k` standard normal numbers for each stream, float64 of shape (n, k). Reference: Box & Muller
+    1958.
+    """
     half = uniforms(streams, 2 * k)
     # 1 - u lies in (0, 1], where the logarithm is finite.
     return (-2 * (1 - half[:, :k]).log()).sqrt() * (2 * math.pi * half[:, k:]).cos()
@@ -57,7 +64,9 @@ def like(numbers: Tensor, images: Tensor) -> Tensor:
 
 
 def with_stream(rule: Rule, streams: Tensor) -> Rule:
-    """`rule` with each image's stream in its state, under "stream", one step further after each update."""
+    """`rule` with each image's stream in its state, under "stream", one step further after each
+    update.
+    """
 
     def init(start: Tensor) -> State:
         return {"stream": streams, **rule.init(start)}
@@ -70,7 +79,9 @@ def with_stream(rule: Rule, streams: Tensor) -> Rule:
 
 
 def _mix(z: Tensor) -> Tensor:
-    """splitmix64's finaliser on int64, whose products wrap around. Reference: Steele, Lea & Flood 2014, Fig. 17."""
+    """splitmix64's finaliser on int64, whose products wrap around. Reference: Steele, Lea & Flood
+    2014, Fig. 17.
+    """
     z = (z ^ _shifted(z, 30)) * -4658895280553007687
     z = (z ^ _shifted(z, 27)) * -7723592293110705685
     return z ^ _shifted(z, 31)

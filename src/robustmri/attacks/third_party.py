@@ -1,4 +1,6 @@
-"""Attacks of torchattacks and foolbox as attacks of ours: the same call, the same threat, verified like any other."""
+"""Attacks of torchattacks and foolbox as attacks of ours: the same call, the same threat, verified
+like any other.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,26 @@ NORMS = ("linf", "l2", "l1", "l0")
 RADII = ("eps", "max_epsilon")
 OURS = (*RADII, "model", "norm", "seed", "n_classes")
 """Arguments of a library's attack that the threat and the generator decide."""
-KNOWN_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+KNOWN_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
 class ThirdParty:
-    """An attack of another library. Radius, norm, bounds and target are the threat's; the rest are its own settings.
+    """An attack of another library. Radius, norm, bounds and target are the threat's; the rest are
+    its own settings.
 
-    Its random numbers are torch's and numpy's global ones, seeded from the generator for the call and put back after
-    it; so a batch need not give what its images give one by one. What it returns is passed on as it is: whether it
-    stayed in S(x) is for an evaluation to verify. Its loop cannot be asked for what it has so far: where a budget of
-    time or of queries is spent before it ends, it is broken off, and all images of the batch stay as they were.
+    Its random numbers are torch's and numpy's global ones, seeded from the generator for the call
+    and put back after it; so a batch need not give what its images give one by one. What it returns
+    is passed on as it is: whether it stayed in S(x) is for an evaluation to verify. Its loop cannot
+    be asked for what it has so far: where a budget of time or of queries is spent before it ends,
+    it is broken off, and all images of the batch stay as they were.
 
     Args:
         library: "torchattacks" or "foolbox".
@@ -52,12 +63,22 @@ class ThirdParty:
         known = {word: default for word, default in self._arguments.items() if word not in OURS}
         for setting in self.settings:
             if setting in OURS:
-                raise SettingsError(f"Attack {self.title!r} takes {setting!r} from the threat, not from its settings.")
+                raise SettingsError(
+                    f"Attack {self.title!r} takes {setting!r} from the threat, not from its "
+                    "settings."
+                )
             if setting not in known:
-                raise SettingsError(f"Attack {self.title!r} has no setting {setting!r}. {did_you_mean(setting, known)}")
-        lacking = {word for word, default in known.items() if default is inspect.Parameter.empty} - {*self.settings}
+                raise SettingsError(
+                    f"Attack {self.title!r} has no setting {setting!r}. "
+                    f"{did_you_mean(setting, known)}"
+                )
+        lacking = {
+            word for word, default in known.items() if default is inspect.Parameter.empty
+        } - {*self.settings}
         if lacking:
-            raise SettingsError(f"Attack {self.title!r} has no default for {', '.join(sorted(lacking))}. Set it.")
+            raise SettingsError(
+                f"Attack {self.title!r} has no default for {', '.join(sorted(lacking))}. Set it."
+            )
 
     @property
     def title(self) -> str:
@@ -91,12 +112,19 @@ class ThirdParty:
         return {word.name: word.default for word in words if word.kind is not word.VAR_KEYWORD}
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`.
 
         Raises:
-            ThreatModelError: a mask, or a radius for each image, which libraries cannot keep to; or the attack failed.
+            ThreatModelError: a mask, or a radius for each image, which libraries cannot keep to; or
+                the attack failed.
         """
         threat.check(images, labels)
         self._check(threat)
@@ -105,14 +133,23 @@ class ThirdParty:
             return images.clone()
         run = self._run_foolbox if self.library == "foolbox" else self._run_torchattacks
         aims = labels if threat.target is None else torch.full_like(labels, threat.target)
-        with frozen(classifier), _seeded(seeds[0][0]), torch.enable_grad(), warnings.catch_warnings():
+        with (
+            frozen(classifier),
+            _seeded(seeds[0][0]),
+            torch.enable_grad(),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             try:
-                found = run(Opaque(classifier, images).eval(), images.clone(), aims, threat, seeds[0][0])
+                found = run(
+                    Opaque(classifier, images).eval(), images.clone(), aims, threat, seeds[0][0]
+                )
             except SpentError:
                 return images.clone()
             except KNOWN_FAILURES as error:
-                raise ThreatModelError(f"{self.title} failed: {type(error).__name__}: {error}.") from error
+                raise ThreatModelError(
+                    f"{self.title} failed: {type(error).__name__}: {error}."
+                ) from error
         points = found.detach().to(images)
         if not self.minimal:
             return points
@@ -123,13 +160,19 @@ class ThirdParty:
     def _check(self, threat: ThreatModel) -> None:
         threat.check_norm(*self.norms)
         if threat.mask is not None:
-            raise ThreatModelError(f"{self.title} cannot leave pixels alone: it knows no mask and no region. Use ours.")
+            raise ThreatModelError(
+                f"{self.title} cannot leave pixels alone: it knows no mask and no region. Use ours."
+            )
         if isinstance(threat.eps, Tensor) and threat.eps.dim():
-            raise ThreatModelError(f"{self.title} knows one radius for all images, got one for each.")
+            raise ThreatModelError(
+                f"{self.title} knows one radius for all images, got one for each."
+            )
         if not self.minimal:
             threat.check_radius()
         if self.library == "torchattacks" and threat.bounds != (0.0, 1.0):
-            raise ThreatModelError(f"{self.title} knows no other bounds than (0, 1), got {threat.bounds}.")
+            raise ThreatModelError(
+                f"{self.title} knows no other bounds than (0, 1), got {threat.bounds}."
+            )
 
     def _run_torchattacks(
         self, network: nn.Module, images: Images, aims: Labels, threat: ThreatModel, seed: int
@@ -139,7 +182,9 @@ class ThirdParty:
         given |= {"norm": threat.norm.capitalize(), "seed": seed % 2**31}
         if "n_classes" in self._arguments:
             given["n_classes"] = network(images[:1]).shape[1]
-        attack = self._kind(network, **{word: value for word, value in given.items() if word in self._arguments})
+        attack = self._kind(
+            network, **{word: value for word, value in given.items() if word in self._arguments}
+        )
         if threat.target is not None:
             if "targeted" not in attack.supported_mode:
                 raise ThreatModelError(f"{self.title} cannot aim at a class. Leave out the target.")
@@ -147,18 +192,26 @@ class ThirdParty:
         found: Images = attack(images, aims)
         return found
 
-    def _run_foolbox(self, network: nn.Module, images: Images, aims: Labels, threat: ThreatModel, seed: int) -> Images:
+    def _run_foolbox(
+        self, network: nn.Module, images: Images, aims: Labels, threat: ThreatModel, seed: int
+    ) -> Images:
         foolbox = _load("foolbox")
         model = foolbox.PyTorchModel(network, bounds=threat.bounds, device=images.device)
         goals = foolbox.criteria
-        goal = goals.Misclassification(aims) if threat.target is None else goals.TargetedMisclassification(aims)
+        goal = (
+            goals.Misclassification(aims)
+            if threat.target is None
+            else goals.TargetedMisclassification(aims)
+        )
         try:
             _, found, _ = self._kind(**self.settings)(
                 model, images, goal, epsilons=None if self.minimal else float(threat.eps)
             )
         except ValueError as error:
             if "criterion" in str(error) and threat.target is not None:
-                raise ThreatModelError(f"{self.title} cannot aim at a class. Leave out the target.") from error
+                raise ThreatModelError(
+                    f"{self.title} cannot aim at a class. Leave out the target."
+                ) from error
             raise
         points: Images = found
         return points
@@ -169,7 +222,9 @@ class SpentError(Exception):
 
 
 class Opaque(nn.Module):
-    """A predictor as the module that libraries ask for; what they do to a module's flags does not reach it."""
+    """A predictor as the module that libraries ask for; what they do to a module's flags does not
+    reach it.
+    """
 
     def __init__(self, predictor: Predictor, like: Images) -> None:
         super().__init__()
@@ -198,7 +253,9 @@ def find_own(module: str, name: str) -> Any:
     """
     found = getattr(_load(module), name, None)
     if not callable(found):
-        raise SettingsError(f"The module {module} has no attack {name!r}. Name a class or a function in it.")
+        raise SettingsError(
+            f"The module {module} has no attack {name!r}. Name a class or a function in it."
+        )
     return found
 
 
@@ -208,8 +265,14 @@ def _load(module: str) -> Any:
         try:
             return importlib.import_module(module)
         except ImportError as error:
-            advice = f"Install it: pip install {module}." if module in LIBRARIES else did_you_mean(module, LIBRARIES)
-            raise SettingsError(f"The module {module!r} cannot be imported ({error}). {advice}") from error
+            advice = (
+                f"Install it: pip install {module}."
+                if module in LIBRARIES
+                else did_you_mean(module, LIBRARIES)
+            )
+            raise SettingsError(
+                f"The module {module!r} cannot be imported ({error}). {advice}"
+            ) from error
 
 
 def _find_class(library: str, name: str) -> Any:
@@ -218,7 +281,11 @@ def _find_class(library: str, name: str) -> Any:
         place, parent = module.attacks, module.attacks.base.AttackWithDistance
     else:
         place, parent = module, module.attack.Attack
-    known = {word: kind for word, kind in vars(place).items() if inspect.isclass(kind) and issubclass(kind, parent)}
+    known = {
+        word: kind
+        for word, kind in vars(place).items()
+        if inspect.isclass(kind) and issubclass(kind, parent)
+    }
     if name not in known:
         raise SettingsError(f"{library} has no attack {name!r}. {did_you_mean(name, known)}")
     return known[name]

@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from robustmri.attacks.engine import LossName, by_backpropagation, checked, exhausted, frozen, loss_against
+from robustmri.attacks.engine import (
+    LossName,
+    by_backpropagation,
+    checked,
+    exhausted,
+    frozen,
+    loss_against,
+)
 from robustmri.attacks.protocol import Predictor
 from robustmri.attacks.rules import stride
 from robustmri.attacks.streams import advance, open_streams, uniforms
@@ -17,10 +24,12 @@ from robustmri.threat.threat_model import ThreatModel
 
 @dataclass(frozen=True)
 class Universal:
-    """The same change for every image of the batch, by steepest steps on the clipped losses of small batches.
+    """The same change for every image of the batch, by steepest steps on the clipped losses of
+    small batches.
 
-    So an image's result depends on the others: this is the one attack whose batch is not its images one by one. To
-    learn on the training patients and attack the test patients, use `learn_universal`.
+    So an image's result depends on the others: this is the one attack whose batch is not its images
+    one by one. To learn on the training patients and attack the test patients, use
+    `learn_universal`.
 
     Args:
         epochs: times that every image is used.
@@ -29,7 +38,8 @@ class Universal:
         clip: loss beyond which an image counts no more, in nats, so that a few cannot dominate.
         loss: "cross_entropy" or "margin".
 
-    Reference: Shafahi et al. 2020, Algorithm 2; the question is that of Moosavi-Dezfooli et al. 2017.
+    Reference: Shafahi et al. 2020, Algorithm 2; the question is that of Moosavi-Dezfooli et al.
+    2017.
     """
 
     epochs: int = 10
@@ -46,10 +56,18 @@ class Universal:
             )
 
     def __call__(
-        self, classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel, *, generator: torch.Generator
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        learnt = learn_universal(classifier, images, labels, threat, attack=self, generator=generator)
+        learnt = learn_universal(
+            classifier, images, labels, threat, attack=self, generator=generator
+        )
         return add_universal(learnt, images, threat)
 
 
@@ -62,13 +80,15 @@ def learn_universal(
     generator: torch.Generator,
     attack: Universal | None = None,
 ) -> Images:
-    """The change that makes the classifier get as many of these images wrong as can be, of shape (1, channels, ...).
+    """The change that makes the classifier get as many of these images wrong as can be, of shape
+    (1, channels, ...).
 
     Args:
         classifier: images in [0, 1] to logits.
         images: to learn on, shape (n, channels, ...).
         labels: true classes, shape (n,).
-        threat: the change stays in the largest of its balls; what each image then gets, in its own set.
+        threat: the change stays in the largest of its balls; what each image then gets, in its own
+            set.
         generator: each image takes one number from it, for its place in the order.
         attack: settings; the defaults if None.
     """
@@ -80,7 +100,10 @@ def learn_universal(
     towards = loss_against(attack.loss, labels, threat)
     eps = torch.as_tensor(threat.eps)
     ball = replace(threat, eps=float(eps.max()) if eps.numel() else 0.0, mask=None)
-    change, streams = torch.zeros_like(images[:1]), open_streams(generator, len(images), images.device)
+    change, streams = (
+        torch.zeros_like(images[:1]),
+        open_streams(generator, len(images), images.device),
+    )
     if not len(images):
         return images.new_zeros((1, *images.shape[1:]))
     with frozen(classifier):
@@ -91,11 +114,18 @@ def learn_universal(
                     return change
                 here = threat.at(rows)
                 _, _, gradient = by_backpropagation(
-                    predict, add_universal(change, images[rows], here), rows,
-                    lambda points, logits, rows: towards(points, logits, rows).clamp(max=attack.clip), {},
-                )  # fmt: skip
+                    predict,
+                    add_universal(change, images[rows], here),
+                    rows,
+                    lambda points, logits, rows: towards(points, logits, rows).clamp(
+                        max=attack.clip
+                    ),
+                    {},
+                )
                 whole = here.allow(gradient).sum(0, keepdim=True)
-                change = ball.measure.project(change + stride(attack.step_size, whole, ball), ball.eps)
+                change = ball.measure.project(
+                    change + stride(attack.step_size, whole, ball), ball.eps
+                )
     return change
 
 

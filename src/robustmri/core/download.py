@@ -29,13 +29,15 @@ def fetch(
     progress: Progress | None = None,
     timeout: float = 60.0,
 ) -> Path:
-    """Bring `url` to `path`; what has arrived stays in `path`.part, and a later call goes on from there.
+    """Bring `url` to `path`; what has arrived stays in `path`.part, and a later call goes on from
+    there.
 
     Where several processes ask for the same file, as those of one training run do, one fetches it.
 
     Args:
         url: http or https address.
-        path: where the whole file will lie; a file that is there already and fits the checksum is kept.
+        path: where the whole file will lie; a file that is there already and fits the checksum is
+            kept.
         sha256: expected hash, or its first digits (torchvision's file names carry eight).
         md5: expected hash, where the publisher gives only that.
         size: expected number of bytes.
@@ -43,7 +45,8 @@ def fetch(
         timeout: seconds without any answer before giving up.
 
     Raises:
-        DownloadError: no connection, an answer other than the file, or a checksum that does not fit.
+        DownloadError: no connection, an answer other than the file, or a checksum that does not
+            fit.
     """
     path = Path(path)
     if path.exists() and not _mismatch(path, sha256, md5, size):
@@ -56,7 +59,9 @@ def fetch(
         wrong = _mismatch(part, sha256, md5, size)
         if wrong:
             part.unlink()
-            raise DownloadError(f"{url} is not the expected file: {wrong}. It was removed; try again, or tell us.")
+            raise DownloadError(
+                f"{url} is not the expected file: {wrong}. It was removed; try again, or tell us."
+            )
         os.replace(part, path)
     return path
 
@@ -80,7 +85,9 @@ def _alone(path: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _transfer(url: str, part: Path, size: int | None, progress: Progress | None, timeout: float) -> None:
+def _transfer(
+    url: str, part: Path, size: int | None, progress: Progress | None, timeout: float
+) -> None:
     have = part.stat().st_size if part.exists() else 0
     if size is not None and have >= size:
         if have == size:
@@ -104,17 +111,24 @@ def _transfer(url: str, part: Path, size: int | None, progress: Progress | None,
                         progress(have, total)
             if total is not None and have < total:
                 raise DownloadError(
-                    f"{url} broke off after {have} of {total} bytes. Run it again: it goes on where it stopped."
+                    f"{url} broke off after {have} of {total} bytes. Run it again: it goes on "
+                    "where it stopped."
                 )
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:  # Nothing is left to send: the checksum decides.
             return
         raise DownloadError(f"{url} answered {error.code} {error.reason}.") from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
         reason = getattr(error, "reason", error)
         raise DownloadError(
-            f"{url} cannot be reached ({reason}). Is this machine offline? Fetch the file elsewhere and put it at "
-            f"{part.with_suffix('')}; what has arrived so far ({have} bytes) is kept."
+            f"{url} cannot be reached ({reason}). Is this machine offline? Fetch the file "
+            f"elsewhere and put it at {part.with_suffix('')}; what has arrived so far ({have} "
+            "bytes) is kept."
         ) from error
 
 

@@ -7,7 +7,9 @@ from difflib import get_close_matches
 
 
 class RobustMRIError(Exception):
-    """Any failure with a known cause; the command line prints it in one line, without a traceback."""
+    """Any failure with a known cause; the command line prints it in one line, without a
+    traceback.
+    """
 
 
 class DataError(RobustMRIError):

@@ -32,22 +32,29 @@ def discard_unfinished(folder: Path | str, name: str | None = None) -> None:
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn "no space left" and "no permission" into an error that names the place and the remedy."""
+    """Turn "no space left" and "no permission" into an error that names the place and the
+    remedy.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RobustMRIError(
-                f"The disk that holds {path} is full; nothing was changed there. Free some space and run it again."
+                f"The disk that holds {path} is full; nothing was changed there. Free some space "
+                "and run it again."
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise RobustMRIError(f"{path} cannot be written ({error.strerror}). Choose another place.") from error
+            raise RobustMRIError(
+                f"{path} cannot be written ({error.strerror}). Choose another place."
+            ) from error
         raise
 
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the name only when the block ends without an error."""
+    """Yield a temporary path beside `path`; it takes the name only when the block ends without an
+    error.
+    """
     path = Path(path)
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,14 +70,17 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it takes the name only when the block ends without an error.
+    """Yield a temporary folder beside `path`; it takes the name only when the block ends without an
+    error.
 
     Raises:
         DataError: `path` holds something already and `replace` is False.
     """
     path = Path(path)
     if path.exists() and not replace and (not path.is_dir() or any(path.iterdir())):
-        raise DataError(f"{path} exists already and is not empty. Choose another --out, or remove it first.")
+        raise DataError(
+            f"{path} exists already and is not empty. Choose another --out, or remove it first."
+        )
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         discard_unfinished(path.parent, path.name)
@@ -78,7 +88,8 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
-            # Move the old folder aside before the new one takes its name: a kill in between leaves both on the disk.
+            # Move the old folder aside before the new one takes its name: a kill in between leaves
+            # both on the disk.
             old = partial.with_suffix(".old")
             if path.exists():
                 os.replace(path, old)
@@ -91,7 +102,9 @@ def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_file(path) as partial:
-        partial.write_text(json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(
+            json.dumps(value, indent=2, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path | str) -> Any:
@@ -101,7 +114,9 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} is not valid JSON ({error}). Make it again with the step that wrote it.") from error
+        raise DataError(
+            f"{path} is not valid JSON ({error}). Make it again with the step that wrote it."
+        ) from error
 
 
 def sha256_of(path: Path | str) -> str:

@@ -14,7 +14,11 @@ from robustmri.core.errors import RobustMRIError
 def _group() -> Any:
     """torch.distributed, once processes have met; torch is not loaded to find that out."""
     distributed = sys.modules.get("torch.distributed")
-    return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
+    return (
+        distributed
+        if distributed and distributed.is_available() and distributed.is_initialized()
+        else None
+    )
 
 
 def rank() -> int:
@@ -35,7 +39,9 @@ def is_main_process() -> bool:
 
 
 def process_name() -> str:
-    """How this process is called, also before the processes have met; "0" is the first one, or one that is alone."""
+    """How this process is called, also before the processes have met; "0" is the first one, or one
+    that is alone.
+    """
     if _group():
         return str(rank())
     for name in ("RANK", "SLURM_PROCID"):  # torchrun, srun
@@ -62,7 +68,8 @@ def on_one_process(work: Callable[[], None]) -> None:
 
 @contextmanager
 def explain_lost_process() -> Iterator[None]:
-    """Where one process has ended, the others fail in the library that connects them: say so in a sentence.
+    """Where one process has ended, the others fail in the library that connects them: say so in a
+    sentence.
 
     Raises:
         RobustMRIError: another process is gone.
@@ -72,7 +79,7 @@ def explain_lost_process() -> Iterator[None]:
     except RuntimeError as error:
         if _group() and any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
             raise RobustMRIError(
-                f"process {rank()} of {size()} has lost another one. Look for what that one said; the same command "
-                "goes on from what was stored."
+                f"process {rank()} of {size()} has lost another one. Look for what that one said; "
+                "the same command goes on from what was stored."
             ) from error
         raise

@@ -1,4 +1,6 @@
-"""How long steps say how far they are; the command line draws it, Python users may listen or not."""
+"""How long steps say how far they are; the command line draws it, Python users may listen or
+not.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ class Progress(Protocol):
     """Called now and then by steps that take a while."""
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` parts of `task` are finished; `note` is a short remark, such as the accuracy so far."""
+        """`done` of `total` parts of `task` are finished; `note` is a short remark, such as the
+        accuracy so far.
+        """
 
 
 def part_of(name: str, progress: Progress) -> Progress:

@@ -21,7 +21,9 @@ COMMIT_FILE = "COMMIT"
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this code runs from, with `+` where it has uncommitted changes."""
+    """Commit of this code: of the checkout it runs from, with `+` where that has uncommitted
+    changes, or of the bundle that it came in.
+    """
     package = Path(__file__).resolve().parents[1]
     if (package / COMMIT_FILE).is_file():
         return (package / COMMIT_FILE).read_text(encoding="utf-8").strip()
@@ -30,8 +32,12 @@ def commit() -> str | None:
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=package, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+            cwd=package,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return said.stdout.strip()
@@ -62,9 +68,13 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
         "packages": versions,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         # Results travel; the folders of the machine that they were made on do not.
-        "command": " ".join(Path(part).name if Path(part).is_absolute() else part for part in sys.argv),
+        "command": " ".join(
+            Path(part).name if Path(part).is_absolute() else part for part in sys.argv
+        ),
         "seed": seed,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

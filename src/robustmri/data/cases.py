@@ -16,7 +16,8 @@ class Case:
 
     Attributes:
         index: row in the image array.
-        group: what must stay together in a patient-wise split; the patient, or ids that differ by a trailing letter.
+        group: what must stay together in a patient-wise split; the patient, or ids that differ by a
+            trailing letter.
         source: file name relative to the source it was read from.
         sha256: hash of that file.
         height: of the original slice, in pixels; likewise `width`.
@@ -41,7 +42,8 @@ class Case:
 
 
 def group_of(patient_id: str) -> str:
-    """Patient behind an id: a single trailing letter after a digit marks another scan of the same person.
+    """Patient behind an id: a single trailing letter after a digit marks another scan of the same
+    person.
 
     >>> group_of("MR040240B"), group_of("100360"), group_of("ward B")
     ('MR040240', '100360', 'ward B')
@@ -55,10 +57,26 @@ def write_cases(path: Path, cases: Iterable[Case]) -> None:
     import pyarrow.parquet as pq
 
     text, whole = pa.string(), pa.int32()
-    columns = {"index": whole, "case_id": text, "label": text, "class_index": whole, "patient_id": text, "group": text}
-    columns |= {"source": text, "sha256": text, "height": whole, "width": whole, "plane": text, "fold": whole}
+    columns = {
+        "index": whole,
+        "case_id": text,
+        "label": text,
+        "class_index": whole,
+        "patient_id": text,
+        "group": text,
+    }
+    columns |= {
+        "source": text,
+        "sha256": text,
+        "height": whole,
+        "width": whole,
+        "plane": text,
+        "fold": whole,
+    }
     columns |= {"lesion_box": pa.list_(whole)}
-    pq.write_table(pa.Table.from_pylist([asdict(case) for case in cases], schema=pa.schema(columns)), path)
+    pq.write_table(
+        pa.Table.from_pylist([asdict(case) for case in cases], schema=pa.schema(columns)), path
+    )
 
 
 def read_cases(path: Path) -> tuple[Case, ...]:
@@ -69,8 +87,15 @@ def read_cases(path: Path) -> tuple[Case, ...]:
     try:
         rows = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is damaged ({' '.join(str(error).split())}). Make the cohort again.") from error
+        raise DataError(
+            f"{path} is damaged ({' '.join(str(error).split())}). Make the cohort again."
+        ) from error
     try:
-        return tuple(Case(**(row | {"lesion_box": row["lesion_box"] and tuple(row["lesion_box"])})) for row in rows)
+        return tuple(
+            Case(**(row | {"lesion_box": row["lesion_box"] and tuple(row["lesion_box"])}))
+            for row in rows
+        )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a table of cases ({error}). Make the cohort again.") from error
+        raise DataError(
+            f"{path} is not a table of cases ({error}). Make the cohort again."
+        ) from error

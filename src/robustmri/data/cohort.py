@@ -1,4 +1,6 @@
-"""A cohort: one folder with one image array, one table of cases and one header with the hashes of both."""
+"""A cohort: one folder with one image array, one table of cases and one header with the hashes of
+both.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,16 @@ AGAIN = "Make the cohort again with robustmri prepare."
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slices of one size with their patients and labels; made by `write_cohort`, opened by `Cohort.open`.
+    """Slices of one size with their patients and labels; made by `write_cohort`, opened by
+    `Cohort.open`.
 
     Attributes:
         classes: labels in the order of `class_index`.
         size: height and width of the images in pixels.
-        intensity: rule that mapped grey values to [0, 1], a key of `robustmri.data.intensity.RULES`.
-        groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in for them.
+        intensity: rule that mapped grey values to [0, 1], a key of
+            `robustmri.data.intensity.RULES`.
+        groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in
+            for them.
         fingerprint: of classes, cases and pixels; it goes into every later file.
     """
 
@@ -65,7 +70,9 @@ class Cohort:
         return np.load(path, mmap_mode="r") if path.exists() else None
 
     def masks(self, indexes: Iterable[int]) -> npt.NDArray[np.bool_] | None:
-        """Lesions of some cases, bool, shape (k, size, size); empty where a case has none, None if no case has one."""
+        """Lesions of some cases, bool, shape (k, size, size); empty where a case has none, None if
+        no case has one.
+        """
         if self._packed_masks is None:
             return None
         packed = self._packed_masks[np.fromiter(indexes, dtype=np.int64)]
@@ -81,22 +88,29 @@ class Cohort:
         root = Path(root)
         if not is_cohort(root):
             raise DataError(
-                f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE --out {root}"
+                f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
+                f"--out {root}"
             )
         head = read_json(root / HEAD)
         if head.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
-                f"{root} is a cohort of schema version {head.get('schema_version')}, expected {SCHEMA_VERSION}. {AGAIN}"
+                f"{root} is a cohort of schema version {head.get('schema_version')}, expected "
+                f"{SCHEMA_VERSION}. {AGAIN}"
             )
         for name, facts in head["files"].items():
             path = root / name
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
             if path.stat().st_size != facts["bytes"]:
-                raise DataError(f"{path} has {path.stat().st_size} bytes, expected {facts['bytes']}. {AGAIN}")
+                raise DataError(
+                    f"{path} has {path.stat().st_size} bytes, expected {facts['bytes']}. {AGAIN}"
+                )
         cases = read_cases(root / CASES)
         if fingerprint_of(head, cases) != head["fingerprint"]:
-            raise DataError(f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. {AGAIN}")
+            raise DataError(
+                f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. "
+                f"{AGAIN}"
+            )
         return cls(
             root=root,
             name=head["name"],
@@ -118,7 +132,9 @@ class Cohort:
         """
         for name, facts in read_json(self.root / HEAD)["files"].items():
             if sha256_of(self.root / name) != facts["sha256"]:
-                raise DataError(f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}")
+                raise DataError(
+                    f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
+                )
 
 
 def is_cohort(path: str | Path) -> bool:
@@ -128,6 +144,9 @@ def is_cohort(path: str | Path) -> bool:
 
 def fingerprint_of(head: dict[str, Any], cases: Iterable[Case]) -> str:
     """Fingerprint of a cohort: its head's facts, the hashes of its arrays, and its cases."""
-    facts = {key: head[key] for key in ("schema_version", "classes", "size", "intensity", "groups", "synthetic")}
+    facts = {
+        key: head[key]
+        for key in ("schema_version", "classes", "size", "intensity", "groups", "synthetic")
+    }
     pixels = {name: file["sha256"] for name, file in head["files"].items() if name != CASES}
     return fingerprint([facts, pixels, [asdict(case) for case in cases]])

@@ -1,6 +1,7 @@
 """Fetching the figshare T1-CE brain tumour set: 3064 slices of 233 patients, about 880 MB.
 
-Source: J. Cheng, "brain tumor dataset", figshare 1512427, CC BY 4.0; Cheng et al. 2015, PLoS ONE 10(10): e0140381.
+Source: J. Cheng, "brain tumor dataset", figshare 1512427, CC BY 4.0; Cheng et al. 2015, PLoS ONE
+10(10): e0140381.
 """
 
 from __future__ import annotations
@@ -32,28 +33,42 @@ def _known(name: str, number: int, size: int, md5: str) -> ReleaseFile:
     return ReleaseFile(name, f"https://ndownloader.figshare.com/files/{number}", size, md5)
 
 
-# Version 8 of the article; used where its API does not answer (it refuses some networks that may download).
+# Version 8 of the article; used where its API does not answer (it refuses some networks that may
+# download).
 KNOWN_FILES = (
-    _known("brainTumorDataPublic_1-766.zip", 3381290, 214401279, "74b949ad33f042e6e103523091cd1428"),
-    _known("brainTumorDataPublic_767-1532.zip", 3381296, 217848429, "7e8a875500d2c8a346f270538e29890e"),
-    _known("brainTumorDataPublic_1533-2298.zip", 3381293, 215563856, "8227bf6080cb71f15a88be8d25c79ae7"),
-    _known("brainTumorDataPublic_2299-3064.zip", 3381302, 231679762, "b378a80d6174e5317d59eb28430c6652"),
+    _known(
+        "brainTumorDataPublic_1-766.zip", 3381290, 214401279, "74b949ad33f042e6e103523091cd1428"
+    ),
+    _known(
+        "brainTumorDataPublic_767-1532.zip", 3381296, 217848429, "7e8a875500d2c8a346f270538e29890e"
+    ),
+    _known(
+        "brainTumorDataPublic_1533-2298.zip", 3381293, 215563856, "8227bf6080cb71f15a88be8d25c79ae7"
+    ),
+    _known(
+        "brainTumorDataPublic_2299-3064.zip", 3381302, 231679762, "b378a80d6174e5317d59eb28430c6652"
+    ),
     _known("cvind.mat", 7005344, 5736, "5ea82eb3212c9fcb84290ccf0beb486d"),
 )
 
 
 def list_release(article: str = ARTICLE, *, timeout: float = 30.0) -> tuple[ReleaseFile, ...]:
-    """Data files of the article with sizes and md5 sums, or an empty tuple where the API gives no usable answer."""
+    """Data files of the article with sizes and md5 sums, or an empty tuple where the API gives no
+    usable answer.
+    """
     try:
         request = urllib.request.Request(article, headers={"User-Agent": "robustmri"})
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             files = json.load(answer)["files"]
         listed = (
-            ReleaseFile(Path(file["name"]).name, file["download_url"], file["size"], file["computed_md5"])
+            ReleaseFile(
+                Path(file["name"]).name, file["download_url"], file["size"], file["computed_md5"]
+            )
             for file in files
         )
         return tuple(file for file in listed if file.name.lower().endswith((".zip", ".mat")))
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):  # OSError: no connection, or an error status.
+    # OSError: no connection, or an error status.
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return ()
 
 

@@ -1,4 +1,6 @@
-"""Grey values: the one place where a slice of any depth becomes numbers in [0, 1], and where it is resized."""
+"""Grey values: the one place where a slice of any depth becomes numbers in [0, 1], and where it is
+resized.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from robustmri.core.errors import DataError, SettingsError, did_you_mean
 Array = npt.NDArray[Any]
 RULES = {
     "minmax": "each slice: its darkest pixel is 0, its brightest 1",
-    "percentile": "each slice: its 0.5th percentile is 0, its 99.5th is 1, values beyond are clipped",
+    "percentile": (
+        "each slice: its 0.5th percentile is 0, its 99.5th is 1, values beyond are clipped"
+    ),
 }
 
 
@@ -46,7 +50,10 @@ def scale(image: Array, rule: str = "minmax") -> npt.NDArray[np.float32]:
     if rule == "percentile":
         low, high = np.percentile(exact, (0.5, 99.5)).astype(exact.dtype)
         if low == high:
-            raise DataError(f"no contrast: 99 % of the pixels are {low}; the rule 'minmax' would keep this slice")
+            raise DataError(
+                f"no contrast: 99 % of the pixels are {low}; the rule 'minmax' would keep this "
+                "slice"
+            )
         exact = np.clip(exact, low, high)
     dark, bright = exact.dtype.type(low), exact.dtype.type(high)
     scaled: npt.NDArray[np.float32] = ((exact - dark) / (bright - dark)).astype(np.float32)
@@ -60,10 +67,12 @@ def check_rule(rule: str) -> None:
 
 
 def resize(image: Array, size: int) -> npt.NDArray[np.float32]:
-    """Area average (exact box filter) of an image, first padded with background (0) to a centred square.
+    """Area average (exact box filter) of an image, first padded with background (0) to a centred
+    square.
 
     Args:
-        image: 2-D array; a mask gives the covered share of each new pixel (at least 0.5 counts as inside).
+        image: 2-D array; a mask gives the covered share of each new pixel (at least 0.5 counts as
+            inside).
         size: height and width of the result in pixels.
 
     >>> resize(np.array([[0.0, 1.0], [1.0, 1.0]]), 1)
@@ -88,7 +97,9 @@ def _average_rows(image: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.f
 
 @lru_cache(maxsize=32)
 def _overlaps(before: int, after: int) -> tuple[Array, Array]:
-    """For each new pixel the old ones under it, (k, after), and the share of each, (k, after, 1)."""
+    """For each new pixel the old ones under it, (k, after), and the share of each, (k, after,
+    1).
+    """
     edges = np.arange(after + 1) * before / after
     first = np.floor(edges[:-1]).astype(int)
     rows = first + np.arange(int(np.ceil(before / after)) + 1)[:, None]
@@ -98,5 +109,7 @@ def _overlaps(before: int, after: int) -> tuple[Array, Array]:
 
 
 def to_uint16(image: Array) -> npt.NDArray[np.uint16]:
-    """Grey values in [0, 1] as 0..65535, rounded to the nearest; one step is 1/257 of an 8-bit grey level."""
+    """Grey values in [0, 1] as 0..65535, rounded to the nearest; one step is 1/257 of an 8-bit grey
+    level.
+    """
     return np.rint(np.asarray(image, dtype=np.float64) * 65535).astype(np.uint16)

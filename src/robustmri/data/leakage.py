@@ -1,4 +1,6 @@
-"""Slices that know each other: near-duplicates, groups inferred from them, and what a split lets through."""
+"""Slices that know each other: near-duplicates, groups inferred from them, and what a split lets
+through.
+"""
 
 from __future__ import annotations
 
@@ -41,26 +43,43 @@ class Finding:
 def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
     """What the sets of a split have in common: patients, groups of patients, near-duplicate slices.
 
-    An overlap of patients fails a patient-wise split. In a slice-wise one, which promises nothing else, it warns; so do
-    ids that differ by a trailing letter in the folds of the authors, who counted them as two patients.
+    An overlap of patients fails a patient-wise split. In a slice-wise one, which promises nothing
+    else, it warns; so do ids that differ by a trailing letter in the folds of the authors, who
+    counted them as two patients.
     """
     split.check(cohort)
-    where = {index: name for name in ("train", "validation", "test") for index in getattr(split, name)}
-    alike = "inferred groups" if cohort.groups == "inferred" else "patients (trailing letter ignored)"
+    where = {
+        index: name for name in ("train", "validation", "test") for index in getattr(split, name)
+    }
+    alike = (
+        "inferred groups" if cohort.groups == "inferred" else "patients (trailing letter ignored)"
+    )
     serious: Status = "warn" if split.kind == "slice" else "fail"
     lenient: Status = "warn" if split.folds_source.startswith("authors") else serious
     name = "patients in one set only"
     if cohort.groups == "inferred":
-        unknown = "cannot be checked: the source has no patient ids; groups were inferred from near-duplicate slices"
+        unknown = (
+            "cannot be checked: the source has no patient ids; groups were inferred from "
+            "near-duplicate slices"
+        )
         patients = Finding(name, "warn", unknown)
     else:
-        patients = _check_overlap(name, "patients", serious, cohort, where, lambda case: case.patient_id)
-    groups = _check_overlap("groups in one set only", alike, lenient, cohort, where, lambda case: case.group)
+        patients = _check_overlap(
+            name, "patients", serious, cohort, where, lambda case: case.patient_id
+        )
+    groups = _check_overlap(
+        "groups in one set only", alike, lenient, cohort, where, lambda case: case.group
+    )
     return [patients, groups, _check_duplicates(cohort, where)]
 
 
 def _check_overlap(
-    name: str, unit: str, status: Status, cohort: Cohort, where: dict[int, str], key: Callable[[Case], str]
+    name: str,
+    unit: str,
+    status: Status,
+    cohort: Cohort,
+    where: dict[int, str],
+    key: Callable[[Case], str],
 ) -> Finding:
     sets: dict[str, set[str]] = {}
     for index, set_name in where.items():
@@ -68,19 +87,28 @@ def _check_overlap(
     shared = {value for value, names in sets.items() if len(names) > 1}
     if not shared:
         return Finding(name, "pass", f"none of {len(sets)} {unit} is in two sets")
-    ids = tuple(cohort.cases[index].case_id for index in sorted(where) if key(cohort.cases[index]) in shared)
-    detail = f"{len(shared)} of {len(sets)} {unit} are in two sets or more, so the accuracy is inflated"
+    ids = tuple(
+        cohort.cases[index].case_id for index in sorted(where) if key(cohort.cases[index]) in shared
+    )
+    detail = (
+        f"{len(shared)} of {len(sets)} {unit} are in two sets or more, so the accuracy is inflated"
+    )
     return Finding(name, status, detail, ids)
 
 
 def _check_duplicates(cohort: Cohort, where: dict[int, str]) -> Finding:
     pairs = [(a, b) for a, b in near_duplicates(cohort.images) if where.get(a) != where.get(b)]
     ids = tuple(sorted({cohort.cases[index].case_id for pair in pairs for index in pair}))
-    detail = f"{len(pairs)} pairs of near-duplicate slices (correlation above {SAME_SLICE}) lie in different sets"
+    detail = (
+        f"{len(pairs)} pairs of near-duplicate slices (correlation above {SAME_SLICE}) lie in "
+        "different sets"
+    )
     return Finding("near-duplicates in one set only", "warn" if pairs else "pass", detail, ids)
 
 
-def near_duplicates(images: npt.NDArray[np.uint16], threshold: float = SAME_SLICE) -> list[tuple[int, int]]:
+def near_duplicates(
+    images: npt.NDArray[np.uint16], threshold: float = SAME_SLICE
+) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, of slices that look the same.
 
     Args:
@@ -96,11 +124,13 @@ def near_duplicates(images: npt.NDArray[np.uint16], threshold: float = SAME_SLIC
 
 
 def infer_groups(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
-    """Group number of each slice, from the slices alone: a stand-in for patients where ids are missing.
+    """Group number of each slice, from the slices alone: a stand-in for patients where ids are
+    missing.
 
-    Two slices are linked if they are near-duplicates, or if each is among the other's two most similar ones (a slice
-    of a stack has two neighbours) and their correlation is at least 0.9; what is linked is a group. Copies of a slice
-    count once among the most similar ones, or they would hide its neighbours.
+    Two slices are linked if they are near-duplicates, or if each is among the other's two most
+    similar ones (a slice of a stack has two neighbours) and their correlation is at least 0.9; what
+    is linked is a group. Copies of a slice count once among the most similar ones, or they would
+    hide its neighbours.
     """
     alike = near_duplicates(images)
     copy_of = _components(near_duplicates(images, COPY), len(images))
@@ -122,12 +152,16 @@ def _components(pairs: list[tuple[int, int]], count: int) -> npt.NDArray[np.int6
 
     rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     graph = coo_matrix((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
-    components: npt.NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
+    components: npt.NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(
+        np.int64
+    )
     return components
 
 
 def _describe(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """Unit vectors whose inner products are correlations; the root lifts brain tissue against bright fat."""
+    """Unit vectors whose inner products are correlations; the root lifts brain tissue against
+    bright fat.
+    """
     small = map_in_order(lambda image: np.sqrt(resize(image, DESCRIPTOR_SIZE)).ravel(), images)
     vectors = np.stack(list(small))
     vectors -= vectors.mean(axis=1, keepdims=True)
@@ -136,7 +170,9 @@ def _describe(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     return unit
 
 
-def _correlations(vectors: npt.NDArray[np.float32]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+def _correlations(
+    vectors: npt.NDArray[np.float32],
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """Blocks of rows of the correlation matrix, with -1 where a slice meets itself."""
     for start in range(0, len(vectors), BLOCK):
         block = vectors[start : start + BLOCK] @ vectors.T

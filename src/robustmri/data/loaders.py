@@ -25,7 +25,9 @@ def load_labels(cohort: Cohort, indexes: Iterable[int]) -> Labels:
 
 
 def load_masks(cohort: Cohort, indexes: Iterable[int]) -> Tensor | None:
-    """Lesions as bool, shape (k, 1, size, size), empty where a case has none; None if no case of the cohort has one."""
+    """Lesions as bool, shape (k, 1, size, size), empty where a case has none; None if no case of
+    the cohort has one.
+    """
     masks = cohort.masks(indexes)
     return None if masks is None else torch.from_numpy(masks).unsqueeze(1)
 

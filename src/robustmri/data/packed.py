@@ -1,8 +1,10 @@
-"""A cohort in one small file, to be carried where there is no network, and the same cohort unpacked from it.
+"""A cohort in one small file, to be carried where there is no network, and the same cohort unpacked
+from it.
 
-Grey values are brought to 8 bit; if that is not small enough, to every second or third or ... grey level, so that no
-pixel is off by more than a stated number of the 255 levels. The pixels differ from those of the cohort that was packed,
-so the packed one is a cohort of its own, with a fingerprint of its own; cases and split are the same.
+Grey values are brought to 8 bit; if that is not small enough, to every second or third or ... grey
+level, so that no pixel is off by more than a stated number of the 255 levels. The pixels differ
+from those of the cohort that was packed, so the packed one is a cohort of its own, with a
+fingerprint of its own; cases and split are the same.
 """
 
 from __future__ import annotations
@@ -51,12 +53,17 @@ class Packed:
         """For the packed cohort's notes.
 
         >>> print(Packed(bytes=1, grey_error=0, mean_error=0.25).sentence)
-        Packed at 8 bit without further loss: pixels are off by 0.25 of 255 grey levels on average, at most by 0.5.
+        Packed at 8 bit without further loss: pixels are off by 0.25 of 255 grey levels on average,
+        at most by 0.5.
         """
-        loss = f"every {_step(self.grey_error)} grey levels as one" if self.grey_error else "without further loss"
+        loss = (
+            f"every {_step(self.grey_error)} grey levels as one"
+            if self.grey_error
+            else "without further loss"
+        )
         return (
-            f"Packed at 8 bit {loss}: pixels are off by {self.mean_error:.2f} of 255 grey levels on average, at most "
-            f"by {self.grey_error + 0.5:g}."
+            f"Packed at 8 bit {loss}: pixels are off by {self.mean_error:.2f} of 255 grey levels "
+            f"on average, at most by {self.grey_error + 0.5:g}."
         )
 
 
@@ -72,7 +79,9 @@ def pack_cohort(cohort: Cohort, file: str | Path, *, grey_error: int = 0) -> Pac
         DataError: an error that no slice should have.
     """
     if not 0 <= grey_error <= LARGEST_ERROR:
-        raise DataError(f"grey_error must be 0 to {LARGEST_ERROR} of 255 grey levels, got {grey_error}.")
+        raise DataError(
+            f"grey_error must be 0 to {LARGEST_ERROR} of 255 grey levels, got {grey_error}."
+        )
     digest = sha256(npy_header("<u2", cohort.images.shape))
     off = 0.0
     with atomic_file(file) as partial:
@@ -89,8 +98,10 @@ def pack_cohort(cohort: Cohort, file: str | Path, *, grey_error: int = 0) -> Pac
             split = replace(Split.load(cohort.root), cohort_fingerprint=head["fingerprint"])
             stored = asdict(split) | {"fingerprint": split.fingerprint}
             for name, content in (
-                (HEAD, json.dumps(head)), (SPLIT, json.dumps(stored)), (CASES, (cohort.root / CASES).read_bytes()),
-            ):  # fmt: skip
+                (HEAD, json.dumps(head)),
+                (SPLIT, json.dumps(stored)),
+                (CASES, (cohort.root / CASES).read_bytes()),
+            ):
                 _deflate(bag, name, content)
             if MASKS in head["files"]:
                 _deflate(bag, MASKS, (cohort.root / MASKS).read_bytes())
@@ -118,12 +129,15 @@ def unpack_cohort(file: str | Path, out: str | Path) -> Cohort:
             Cohort.open(folder).verify()
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise DataError(
-            f"{file} is not a packed cohort, or is damaged ({error}). Pack it again: robustmri bundle."
+            f"{file} is not a packed cohort, or is damaged ({error}). Pack it again: robustmri "
+            "bundle."
         ) from error
     return Cohort.open(out)
 
 
-def _reduce(image: npt.NDArray[np.uint16], grey_error: int) -> tuple[bytes, npt.NDArray[np.uint16], float]:
+def _reduce(
+    image: npt.NDArray[np.uint16], grey_error: int
+) -> tuple[bytes, npt.NDArray[np.uint16], float]:
     """A slice as PNG, as it will be restored, and its mean error in grey levels."""
     from PIL import Image
 
@@ -166,8 +180,10 @@ def _new_head(cohort: Cohort, digest: str, packed: Packed) -> dict[str, Any]:
     head["files"][IMAGES]["sha256"] = digest
     head["notes"] = [*head["notes"], packed.sentence]
     head["packed"] = {
-        "of": cohort.fingerprint, "grey_error": packed.grey_error, "mean_error": packed.mean_error,
-    }  # fmt: skip
+        "of": cohort.fingerprint,
+        "grey_error": packed.grey_error,
+        "mean_error": packed.mean_error,
+    }
     head["fingerprint"] = fingerprint_of(head, cohort.cases)
     return head
 

@@ -20,7 +20,8 @@ def usable_cores() -> int:
 def map_in_order(
     function: Callable[[Item], Answer], items: Iterable[Item], threads: int | None = None
 ) -> Iterator[Answer]:
-    """Like `map`, in threads and a few items ahead, so that thousands of slices never lie in memory together.
+    """Like `map`, in threads and a few items ahead, so that thousands of slices never lie in memory
+    together.
 
     >>> list(map_in_order(abs, [-3, 2, -1]))
     [3, 2, 1]

@@ -21,7 +21,8 @@ from robustmri.data.readers.source import LeftOut, Source
 from robustmri.data.split import Split
 from robustmri.data.storage import IMAGES, Progress, store_slices
 
-TUMOUR_ORDER = ("meningioma", "glioma", "pituitary")  # The order of the labels 1, 2, 3 in the figshare release.
+# The order of the labels 1, 2, 3 in the figshare release.
+TUMOUR_ORDER = ("meningioma", "glioma", "pituitary")
 
 
 def write_cohort(
@@ -40,7 +41,8 @@ def write_cohort(
         out: folder to make; it must not exist yet, or be empty.
         size: height and width of the stored slices in pixels.
         intensity: rule that maps grey values to [0, 1], a key of `robustmri.data.intensity.RULES`.
-        split: makes the split to store beside the cohort as split.json; where it fails, no cohort is left either.
+        split: makes the split to store beside the cohort as split.json; where it fails, no cohort
+            is left either.
         progress: called with (files done, files in all).
 
     Raises:
@@ -55,7 +57,9 @@ def write_cohort(
             raise DataError(_nothing_readable(source, left_out))
         labels = sorted({case.label for case in cases})
         if len(labels) < 2:
-            raise DataError(f"{source.name} has one class only ({labels[0]}); a classifier needs two or more.")
+            raise DataError(
+                f"{source.name} has one class only ({labels[0]}); a classifier needs two or more."
+            )
         if not source.patient_ids:
             cases = _infer_patients(folder, cases)
         known = [label for label in TUMOUR_ORDER if label in labels]
@@ -69,14 +73,23 @@ def write_cohort(
 
 
 def _nothing_readable(source: Source, left_out: list[LeftOut]) -> str:
-    first = f" First of {len(left_out)}: {left_out[0].source}: {left_out[0].reason}." if left_out else ""
+    first = (
+        f" First of {len(left_out)}: {left_out[0].source}: {left_out[0].reason}."
+        if left_out
+        else ""
+    )
     return f"{source.name}: not one slice could be read.{first}"
 
 
 def _infer_patients(folder: Path, cases: list[Case]) -> list[Case]:
     """Name each component of near-duplicates as if it were a patient."""
-    names = [f"inferred-{group + 1:04d}" for group in infer_groups(np.load(folder / IMAGES, mmap_mode="r"))]
-    return [replace(case, patient_id=name, group=name) for case, name in zip(cases, names, strict=True)]
+    names = [
+        f"inferred-{group + 1:04d}"
+        for group in infer_groups(np.load(folder / IMAGES, mmap_mode="r"))
+    ]
+    return [
+        replace(case, patient_id=name, group=name) for case, name in zip(cases, names, strict=True)
+    ]
 
 
 def _write_head(
@@ -94,8 +107,8 @@ def _write_head(
         notes.append("Synthetic: these slices were computed; they show no person.")
     if not source.patient_ids:
         notes.append(
-            "The source has no patient ids; groups were inferred from near-duplicate slices, so slices of one person "
-            "may be in several groups."
+            "The source has no patient ids; groups were inferred from near-duplicate slices, so "
+            "slices of one person may be in several groups."
         )
     head: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -114,7 +127,8 @@ def _write_head(
         "slices": {label: slices[label] for label in classes},
         "left_out": [asdict(left) for left in left_out],
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in sorted(folder.iterdir())
         },
         "provenance": describe_run(),
     }

@@ -14,7 +14,10 @@ from robustmri.data.cohort import Cohort
 Region = Literal["image", "brain", "lesion", "outside-lesion"]
 REGIONS: dict[Region, str] = {
     "image": "Every pixel may change",
-    "brain": "Only pixels of the head may change (above Otsu's threshold, the largest connected part, holes filled)",
+    "brain": (
+        "Only pixels of the head may change (above Otsu's threshold, the largest connected part, "
+        "holes filled)"
+    ),
     "lesion": "Only pixels inside the outlined lesion may change",
     "outside-lesion": "Only pixels outside the outlined lesion may change",
 }
@@ -42,16 +45,21 @@ def check_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> None
     """
     if region not in ("lesion", "outside-lesion"):
         return
-    bare = [cohort.cases[index].case_id for index in indexes if cohort.cases[index].lesion_box is None]
+    bare = [
+        cohort.cases[index].case_id for index in indexes if cohort.cases[index].lesion_box is None
+    ]
     if bare:
         raise DataError(
-            f"the region {region!r} needs the outline of every lesion; {len(bare)} of {len(indexes)} slices have none, "
-            f"the first is {bare[0]!r}. Use --region brain, or a source that brings outlines."
+            f"the region {region!r} needs the outline of every lesion; {len(bare)} of "
+            f"{len(indexes)} slices have none, the first is {bare[0]!r}. Use --region brain, or a "
+            "source that brings outlines."
         )
 
 
 def find_head(image: npt.NDArray[Any]) -> Masks:
-    """Foreground of one slice: above Otsu's threshold, its gaps closed, the largest connected part, holes filled."""
+    """Foreground of one slice: above Otsu's threshold, its gaps closed, the largest connected part,
+    holes filled.
+    """
     from scipy import ndimage
 
     bright = np.pad(image > find_threshold(image), reach := max(1, len(image) // 48))
@@ -65,7 +73,8 @@ def find_head(image: npt.NDArray[Any]) -> Masks:
 
 
 def find_threshold(image: npt.NDArray[Any]) -> float:
-    """Grey value that divides an image into two classes as far apart as they can be. Reference: Otsu 1979, Eq. 18.
+    """Grey value that divides an image into two classes as far apart as they can be. Reference:
+    Otsu 1979, Eq. 18.
 
     >>> find_threshold(np.array([[0, 1, 1], [8, 9, 9]])) > 1
     True

@@ -29,7 +29,8 @@ class Split:
     """Three disjoint sets of case indexes.
 
     Attributes:
-        kind: "patient" (no patient in two sets), "slice" (the poster's) or "folds" (patient-wise, five test sets).
+        kind: "patient" (no patient in two sets), "slice" (the poster's) or "folds" (patient-wise,
+            five test sets).
         fold: test fold 1 to 5, for "folds".
         cohort_fingerprint: cohort that the indexes belong to.
         note: one sentence on what this split does to the numbers.
@@ -55,8 +56,9 @@ class Split:
         """Raise `DataError` where the split was made for another cohort."""
         if self.cohort_fingerprint != cohort.fingerprint:
             raise DataError(
-                f"This split belongs to cohort {self.cohort_fingerprint}, but {cohort.root} is {cohort.fingerprint}. "
-                "Split it again: robustmri prepare makes cohort and split together."
+                f"This split belongs to cohort {self.cohort_fingerprint}, but {cohort.root} is "
+                f"{cohort.fingerprint}. Split it again: robustmri prepare makes cohort and split "
+                "together."
             )
 
     def save(self, path: str | Path) -> None:
@@ -73,9 +75,13 @@ class Split:
             values = {field.name: stored[field.name] for field in fields(cls)}
             split = cls(**(values | {name: tuple(map(int, values[name])) for name in SETS}))
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path} is not a split file ({error!r}). Make it again with robustmri prepare.") from error
+            raise DataError(
+                f"{path} is not a split file ({error!r}). Make it again with robustmri prepare."
+            ) from error
         if split.fingerprint != stored.get("fingerprint"):
-            raise DataError(f"{path} was changed after it was written. Make it again with robustmri prepare.")
+            raise DataError(
+                f"{path} was changed after it was written. Make it again with robustmri prepare."
+            )
         return split
 
 
@@ -91,8 +97,9 @@ def make_split(
 
     Args:
         cohort: what to divide.
-        kind: "patient" keeps every patient in one set, "slice" ignores patients, "folds" tests on one of five folds
-            (the authors' where every case has one, else robustmri's own) and takes validation patients from the rest.
+        kind: "patient" keeps every patient in one set, "slice" ignores patients, "folds" tests on
+            one of five folds (the authors' where every case has one, else robustmri's own) and
+            takes validation patients from the rest.
         seed: the same seed gives the same split.
         fold: test fold 1 to 5 (1 if not given); for "folds" only.
         fractions: shares of train, validation and test; for "folds" the first two divide the rest.
@@ -105,7 +112,9 @@ def make_split(
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise SettingsError(f"fractions must be three positive shares with sum 1, got {fractions}.")
     if fold is not None and (kind != "folds" or not 1 <= fold <= FOLDS):
-        raise SettingsError(f"fold must be 1 to {FOLDS} and goes with split 'folds', got fold {fold} and {kind!r}.")
+        raise SettingsError(
+            f"fold must be 1 to {FOLDS} and goes with split 'folds', got fold {fold} and {kind!r}."
+        )
     if len({case.label for case in cohort.cases}) < 2:
         raise DataError(f"{cohort.root} has one class only; a split needs two or more.")
     folds_source = ""
@@ -113,14 +122,22 @@ def make_split(
         fold = fold or 1
         own = any(case.fold is None for case in cohort.cases)
         folds_source = "robustmri" if own else "authors (cvind.mat)"
-        folds = _assign(cohort.cases, (1 / FOLDS,) * FOLDS, seed) + 1 if own else _authors_folds(cohort.cases)
+        folds = (
+            _assign(cohort.cases, (1 / FOLDS,) * FOLDS, seed) + 1
+            if own
+            else _authors_folds(cohort.cases)
+        )
         rest = [case for case, number in zip(cohort.cases, folds, strict=True) if number != fold]
-        part = _assign(rest, (fractions[0] / sum(fractions[:2]), fractions[1] / sum(fractions[:2])), seed)
+        part = _assign(
+            rest, (fractions[0] / sum(fractions[:2]), fractions[1] / sum(fractions[:2])), seed
+        )
         where = np.full(len(cohort.cases), SETS.index("test"))
         where[[case.index for case in rest]] = part
     else:
         where = _assign(cohort.cases, fractions, seed, slices_alone=kind == "slice")
-    train, validation, test = (tuple(np.flatnonzero(where == number).tolist()) for number in range(3))
+    train, validation, test = (
+        tuple(np.flatnonzero(where == number).tolist()) for number in range(3)
+    )
     note = _note(cohort, kind, (train, validation, test), fold, folds_source)
     return Split(kind, seed, fold, train, validation, test, cohort.fingerprint, note, folds_source)
 
@@ -128,19 +145,24 @@ def make_split(
 def _authors_folds(cases: Sequence[Case]) -> npt.NDArray[np.int64]:
     folds = np.array([case.fold for case in cases])
     if set(folds.tolist()) != set(range(1, FOLDS + 1)):
-        raise DataError(f"The cases are in folds {sorted(set(folds.tolist()))}, expected each of 1 to {FOLDS}.")
+        raise DataError(
+            f"The cases are in folds {sorted(set(folds.tolist()))}, expected each of 1 to {FOLDS}."
+        )
     return folds
 
 
 def _assign(
     cases: Sequence[Case], shares: tuple[float, ...], seed: int, *, slices_alone: bool = False
 ) -> npt.NDArray[np.int64]:
-    """Set number of each case: groups whole, classes stratified, shares of each class as near as possible.
+    """Set number of each case: groups whole, classes stratified, shares of each class as near as
+    possible.
 
-    Each trial deals the groups out in random order, each to the set that lacks most of its slices; the trial whose
-    shares are nearest to the wanted ones is kept.
+    Each trial deals the groups out in random order, each to the set that lacks most of its slices;
+    the trial whose shares are nearest to the wanted ones is kept.
     """
-    units, member = np.unique([str(case.index) if slices_alone else case.group for case in cases], return_inverse=True)
+    units, member = np.unique(
+        [str(case.index) if slices_alone else case.group for case in cases], return_inverse=True
+    )
     labels, label_of = np.unique([case.label for case in cases], return_inverse=True)
     counts = np.zeros((len(units), len(labels)))
     np.add.at(counts, (member, label_of), 1)
@@ -148,8 +170,8 @@ def _assign(
     for label, number in zip(labels, (counts > 0).sum(axis=0), strict=True):
         if number < len(shares):
             raise DataError(
-                f"Class {str(label)!r} has {number} {unit}, fewer than the {len(shares)} sets that each need one. "
-                "Add cases of this class, or leave it out."
+                f"Class {str(label)!r} has {number} {unit}, fewer than the {len(shares)} sets that "
+                "each need one. Add cases of this class, or leave it out."
             )
     target = np.outer(shares, counts.sum(axis=0))
     rng = np.random.default_rng(seed)
@@ -162,12 +184,15 @@ def _assign(
             best, best_distance = where, distance
     if best is None:
         raise DataError(
-            f"No way was found to keep {unit} together and have each class in all {len(shares)} sets: too few {unit}."
+            f"No way was found to keep {unit} together and have each class in all {len(shares)} "
+            f"sets: too few {unit}."
         )
     return best[member]
 
 
-def _deal(counts: npt.NDArray[Any], target: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _deal(
+    counts: npt.NDArray[Any], target: npt.NDArray[Any], rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
     missing = target.copy()
     where = np.zeros(len(counts), dtype=np.int64)
     for unit in rng.permutation(len(counts)):
@@ -176,25 +201,40 @@ def _deal(counts: npt.NDArray[Any], target: npt.NDArray[Any], rng: np.random.Gen
     return where
 
 
-def _note(cohort: Cohort, kind: Kind, sets: tuple[tuple[int, ...], ...], fold: int | None, folds_source: str) -> str:
+def _note(
+    cohort: Cohort,
+    kind: Kind,
+    sets: tuple[tuple[int, ...], ...],
+    fold: int | None,
+    folds_source: str,
+) -> str:
     inferred = cohort.groups == "inferred"
     unit = "inferred groups of slices" if inferred else "patients"
     seen, chosen_on, tested = ({cohort.cases[index].group for index in indexes} for indexes in sets)
     if kind == "slice":
         return (
-            f"Slice-wise: {len(seen & tested)} of the {len(tested)} {unit} in the test set also have slices in the "
-            "training set, so the accuracy is inflated and says nothing about new patients."
+            f"Slice-wise: {len(seen & tested)} of the {len(tested)} {unit} in the test set also "
+            "have slices in the training set, so the accuracy is inflated and says nothing about "
+            "new patients."
         )
-    start = "Patient-wise" if kind == "patient" else f"Fold {fold} of {FOLDS} patient-wise folds by {folds_source}"
+    start = (
+        "Patient-wise"
+        if kind == "patient"
+        else f"Fold {fold} of {FOLDS} patient-wise folds by {folds_source}"
+    )
     if inferred:
         return (
-            f"{start}, with patients inferred from near-duplicate slices because the source has no patient ids: slices "
-            "of one person that look different still lie on both sides, so the accuracy is inflated."
+            f"{start}, with patients inferred from near-duplicate slices because the source has no "
+            "patient ids: slices of one person that look different still lie on both sides, so "
+            "the accuracy is inflated."
         )
     shared = len(seen & tested | chosen_on & tested | seen & chosen_on)
     if shared:
         return (
-            f"{start}, but {shared} patients have slices in more than one set under ids that differ by a trailing "
-            "letter, so the accuracy is somewhat inflated."
+            f"{start}, but {shared} patients have slices in more than one set under ids that "
+            "differ by a trailing letter, so the accuracy is somewhat inflated."
         )
-    return f"{start}: no patient has slices in more than one set, so the accuracy is one for new patients."
+    return (
+        f"{start}: no patient has slices in more than one set, so the accuracy is one for new "
+        "patients."
+    )

@@ -49,14 +49,18 @@ def store_slices(
         for done, item in enumerate(_prepared(source, size, intensity), start=1):
             if isinstance(item, _Prepared) and item.case.case_id in seen:
                 item = LeftOut(
-                    item.case.source, f"case id {item.case.case_id!r} was already read from {seen[item.case.case_id]}"
+                    item.case.source,
+                    f"case id {item.case.case_id!r} was already read from "
+                    f"{seen[item.case.case_id]}",
                 )
             if isinstance(item, LeftOut):
                 left_out.append(item)
             else:
                 seen[item.case.case_id] = item.case.source
                 images.write(item.image.tobytes())
-                masks.write(no_mask if item.mask is None else np.packbits(item.mask, axis=1).tobytes())
+                masks.write(
+                    no_mask if item.mask is None else np.packbits(item.mask, axis=1).tobytes()
+                )
                 has_mask = has_mask or item.mask is not None
                 cases.append(replace(item.case, index=len(cases)))
             if progress:
@@ -70,7 +74,9 @@ def store_slices(
 
 
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Head of a .npy file, always 128 bytes, so that it can be filled in when the number of slices is known."""
+    """Head of a .npy file, always 128 bytes, so that it can be filled in when the number of slices
+    is known.
+    """
     text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + text.ljust(117).encode() + b"\n"
 
@@ -96,7 +102,9 @@ def _prepare(item: RawSlice, size: int, intensity: str, patient_ids: bool) -> _P
     mask = None
     if item.mask is not None:
         if item.mask.shape != item.image.shape:
-            raise DataError(f"the lesion mask has shape {item.mask.shape}, the image {item.image.shape}")
+            raise DataError(
+                f"the lesion mask has shape {item.mask.shape}, the image {item.image.shape}"
+            )
         mask = grey.resize(item.mask, size) >= 0.5
     patient = item.patient_id or ""
     case = Case(

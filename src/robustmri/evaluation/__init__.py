@@ -1,1 +1,3 @@
-"""E: what an attack did to each image, the numbers with intervals by patient, and checks on the result itself."""
+"""E: what an attack did to each image, the numbers with intervals by patient, and checks on the
+result itself.
+"""

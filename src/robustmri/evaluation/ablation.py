@@ -1,4 +1,6 @@
-"""What each ingredient is worth: variants of a repair on the same slices, over their seeds, by patient."""
+"""What each ingredient is worth: variants of a repair on the same slices, over their seeds, by
+patient.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,12 @@ import msgspec
 import numpy as np
 
 from robustmri.core.errors import ResultError
-from robustmri.evaluation.intervals import Difference, Interval, cluster_bootstrap, paired_difference
+from robustmri.evaluation.intervals import (
+    Difference,
+    Interval,
+    cluster_bootstrap,
+    paired_difference,
+)
 from robustmri.evaluation.metrics import CLEAN, WORST, Column, find_right, find_settings
 from robustmri.evaluation.summary import columns_of
 from robustmri.threat.eps import Eps
@@ -57,15 +64,19 @@ class _Right(NamedTuple):
     groups: Column
 
 
-def compare(results: Mapping[str, Sequence[str | Path]], seconds: Mapping[str, Sequence[float]]) -> list[Worth]:
+def compare(
+    results: Mapping[str, Sequence[str | Path]], seconds: Mapping[str, Sequence[float]]
+) -> list[Worth]:
     """How the variants did, the first of them being what the others are compared with.
 
     Args:
-        results: name of a variant to its result folders, a seed after another; the same seeds and radii for all.
+        results: name of a variant to its result folders, a seed after another; the same seeds and
+            radii for all.
         seconds: name to the seconds of each training.
 
     Raises:
-        ResultError: the folders are not of the same slices and radii, or not as many for each variant.
+        ResultError: the folders are not of the same slices and radii, or not as many for each
+            variant.
     """
     found = {name: [_read(folder) for folder in folders] for name, folders in results.items()}
     base, worth = _joined(next(iter(found.values()))), []
@@ -73,7 +84,8 @@ def compare(results: Mapping[str, Sequence[str | Path]], seconds: Mapping[str, S
         own = _joined(runs)
         if own.kept.keys() != base.kept.keys() or not np.array_equal(own.groups, base.groups):
             raise ResultError(
-                f"variant {name!r} was not measured on the same slices, radii and seeds as the first one."
+                f"variant {name!r} was not measured on the same slices, radii and seeds as the "
+                "first one."
             )
         shares = {
             what: Share(
@@ -86,7 +98,11 @@ def compare(results: Mapping[str, Sequence[str | Path]], seconds: Mapping[str, S
         by_seed = [[float(right.mean()) for right in run.kept.values()] for run in runs]
         mean = float(np.mean(seconds[name]))
         clean = shares.pop(CLEAN)
-        worth.append(Worth(name=name, runs=len(runs), clean=clean, robust=shares, by_seed=by_seed, seconds=mean))
+        worth.append(
+            Worth(
+                name=name, runs=len(runs), clean=clean, robust=shares, by_seed=by_seed, seconds=mean
+            )
+        )
     return worth
 
 
@@ -103,7 +119,9 @@ def _read(folder: str | Path) -> _Right:
             radius = Eps(budget.eps, cast(Literal["image", "normalised"], budget.eps_units))
             kept[CLEAN if attack == CLEAN else str(radius)] = right[ordered]
     if groups is None or len(kept) < 2:
-        raise ResultError(f"{folder} has no worst case to compare. Evaluate with an attack that has a radius.")
+        raise ResultError(
+            f"{folder} has no worst case to compare. Evaluate with an attack that has a radius."
+        )
     return _Right(kept, groups)
 
 

@@ -1,4 +1,6 @@
-"""One attack on one batch, re-verified: nothing counts that a fresh float32 forward has not confirmed."""
+"""One attack on one batch, re-verified: nothing counts that a fresh float32 forward has not
+confirmed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ TOLERANCE = 1e-6
 class Attacked(NamedTuple):
     """What is left of a batch; every field has one row per image.
 
-    `broken_by` is the place of the suite's member that fooled an image; -1 where none did, or the attack is no suite.
+    `broken_by` is the place of the suite's member that fooled an image; -1 where none did, or the
+    attack is no suite.
     """
 
     images: Images
@@ -41,7 +44,8 @@ class Attacked(NamedTuple):
 
 
 def probabilities(logits: Logits) -> Tensor:
-    """Softmax of each image; NaN throughout where one of its logits is not finite, so that it passes for no answer.
+    """Softmax of each image; NaN throughout where one of its logits is not finite, so that it
+    passes for no answer.
 
     >>> probabilities(torch.tensor([[0.0, 0.0], [0.0, -torch.inf]]))
     tensor([[0.5000, 0.5000],
@@ -72,7 +76,8 @@ def attack_batch(
         images: originals.
         labels: true classes.
         threat: the set that must not be left.
-        generator: randomness of the attack; each image takes one number, whether it is attacked or not.
+        generator: randomness of the attack; each image takes one number, whether it is attacked or
+            not.
         cost: account of both searches, with what they may spend together.
         clean: the original classifier's logits of the images, if they are known already.
     """
@@ -86,7 +91,8 @@ def attack_batch(
         if not len(rows):
             break
         seeded = SeededGenerator([numbers[row] for row in rows.tolist()])
-        seeded.manual_seed(numbers[0])  # For attacks, not of ours, that draw from it in their own way.
+        # For attacks, not of ours, that draw from it in their own way.
+        seeded.manual_seed(numbers[0])
         x, y, here = images[rows], labels[rows], threat.at(rows)
         metered = Metered(predictor, cost, exact)
         if isinstance(attack, Cascade):
@@ -97,8 +103,9 @@ def attack_batch(
         result[rows], logits[rows] = found, exact(found)
         if search is classifier:
             break
-        # Where low precision claims a success that float32 does not see, search again in float32. What the attack
-        # asked the original about itself is no such claim; these two ask it about the claims of others.
+        # Where low precision claims a success that float32 does not see, search again in float32.
+        # What the attack asked the original about itself is no such claim; these two ask it about
+        # the claims of others.
         for_others = isinstance(attack, (Cascade, SmallestEps))
         held = torch.nonzero((unknown | for_others) & ~here.fooled(logits[rows], y))[:, 0]
         if not len(held):
@@ -110,12 +117,16 @@ def attack_batch(
 
 
 def quick(attack: Attack) -> Attack:
-    """The attack, leaving each image at its first success: within eps a success cannot be bettered."""
+    """The attack, leaving each image at its first success: within eps a success cannot be
+    bettered.
+    """
     return replace(attack, stop_when_fooled=True) if hasattr(attack, "stop_when_fooled") else attack  # type: ignore[type-var]
 
 
 def within(eps: float, attacked: Attacked, untouched: Attacked, norm: str) -> Attacked:
-    """Images whose attack is no larger than eps as they were attacked, the others as they were before."""
+    """Images whose attack is no larger than eps as they were attacked, the others as they were
+    before.
+    """
     inside = getattr(attacked, f"distance_{norm}") <= eps + TOLERANCE
     parts = zip(attacked, untouched, strict=True)
     return Attacked(*(torch.where(per_image(inside, one), one, other) for one, other in parts))
@@ -132,8 +143,9 @@ def verify(
 ) -> Attacked:
     """Measure again whether each point is in S(x) and what the original classifier says of it.
 
-    `logits` are the original's own of these very points, where a forward in float32 has just given them. `broken_by`
-    says which member of a suite claims each image; a claim that does not hold is struck out.
+    `logits` are the original's own of these very points, where a forward in float32 has just given
+    them. `broken_by` says which member of a suite claims each image; a claim that does not hold is
+    struck out.
     """
     delta = points - images
     size = NORMS[threat.norm].size(delta)
@@ -157,12 +169,18 @@ def verify(
 
 
 def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:
-    """Which images have a loss gradient, of the loss that attacks climb, that is exactly zero: gradient masking."""
+    """Which images have a loss gradient, of the loss that attacks climb, that is exactly zero:
+    gradient masking.
+    """
     return (loss_gradient(classifier, images, labels, ThreatModel()) == 0).flatten(1).all(1)
 
 
-def loss_gradient(classifier: Classifier, images: Images, labels: Labels, threat: ThreatModel) -> Images:
-    """Gradient at the images themselves of the loss that attacks climb: away from the label or towards the target."""
+def loss_gradient(
+    classifier: Classifier, images: Images, labels: Labels, threat: ThreatModel
+) -> Images:
+    """Gradient at the images themselves of the loss that attacks climb: away from the label or
+    towards the target.
+    """
     points = images.detach().requires_grad_(True)
     rows = torch.arange(len(images), device=images.device)
     with torch.enable_grad():

@@ -43,7 +43,8 @@ class AttackCost:
         self.limits = limits or Limits()
         self.forwards = self.gradients = 0
         self.cut_short = False
-        # Of any one image, at most: each may have been in every call, and more than once in one larger than the batch.
+        # Of any one image, at most: each may have been in every call, and more than once in one
+        # larger than the batch.
         self._each_forward = self._each_gradient = 0.0
         self._began = time.monotonic()
 
@@ -58,7 +59,9 @@ class AttackCost:
         self._each_gradient += max(1.0, images / self.images)
 
     def spent(self) -> bool:
-        """Whether some image has had all it may have; one more forward, by which attacks end, is kept back."""
+        """Whether some image has had all it may have; one more forward, by which attacks end, is
+        kept back.
+        """
         seconds, gradients, forwards = self.limits
         over = bool(seconds) and time.monotonic() - self._began >= seconds * self.images
         over |= bool(gradients) and self._each_gradient >= gradients
@@ -76,7 +79,9 @@ class Metered:
         decides: what the attack asks about the point that it ends on; none: `predictor`.
     """
 
-    def __init__(self, predictor: Predictor, cost: AttackCost, decides: Predictor | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor, cost: AttackCost, decides: Predictor | None = None
+    ) -> None:
         self.predictor, self.cost, self._decides = predictor, cost, decides or predictor
 
     def __call__(self, images: Images) -> Logits:

@@ -60,14 +60,21 @@ class Evaluated:
 
 
 def evaluated_slices(split: Split, settings: EvaluateSettings) -> list[int]:
-    """Slices to attack in the cohort's order: all, or `limit` evenly spaced, so that many patients take part."""
-    rows, limit = sorted(split.validation if settings.evaluated_set == "validation" else split.test), settings.limit
+    """Slices to attack in the cohort's order: all, or `limit` evenly spaced, so that many patients
+    take part.
+    """
+    rows, limit = (
+        sorted(split.validation if settings.evaluated_set == "validation" else split.test),
+        settings.limit,
+    )
     if not limit or limit >= len(rows):
         return rows
     return [rows[int(position)] for position in np.linspace(0, len(rows) - 1, limit).round()]
 
 
-def check_answerable(settings: EvaluateSettings, classifier: Classifier, cohort: Cohort, split: Split) -> None:
+def check_answerable(
+    settings: EvaluateSettings, classifier: Classifier, cohort: Cohort, split: Split
+) -> None:
     """Refuse, before anything is written, what would else be refused on the way.
 
     Raises:
@@ -79,20 +86,27 @@ def check_answerable(settings: EvaluateSettings, classifier: Classifier, cohort:
         slices = attacked_slices(job, settings, cohort, split)
         check_region(cohort, slices, settings.region)
         if not slices:
-            wanted = f" of another class than the target {settings.target!r}" if settings.target else ""
+            wanted = (
+                f" of another class than the target {settings.target!r}" if settings.target else ""
+            )
             raise DataError(
-                f"the {settings.evaluated_set} set has no slice{wanted}. Split again: robustmri prepare, or raise "
-                "--limit."
+                f"the {settings.evaluated_set} set has no slice{wanted}. Split again: robustmri "
+                "prepare, or raise --limit."
             )
 
 
-def threat_for(job: Job, settings: EvaluateSettings, classifier: Classifier, mask: Tensor | None = None) -> ThreatModel:
-    """The threat model of one job, in image units; `mask` says where pixels may change, see `load_region`."""
+def threat_for(
+    job: Job, settings: EvaluateSettings, classifier: Classifier, mask: Tensor | None = None
+) -> ThreatModel:
+    """The threat model of one job, in image units; `mask` says where pixels may change, see
+    `load_region`.
+    """
     target = None
     if settings.target and job != CLEAN:
         if settings.target not in classifier.classes:
             raise SettingsError(
-                f"target {settings.target!r} is no class. {did_you_mean(settings.target, classifier.classes)}"
+                f"target {settings.target!r} is no class. "
+                f"{did_you_mean(settings.target, classifier.classes)}"
             )
         target = classifier.classes.index(settings.target)
     if is_minimal(job.attack):
@@ -114,10 +128,12 @@ def run_attacks(
     device: torch.device,
     progress: Progress = silent,
 ) -> Evaluated:
-    """Every job on every shard of the evaluated set, divided between the processes that work together.
+    """Every job on every shard of the evaluated set, divided between the processes that work
+    together.
 
-    Each finished shard is a file below `folder`/.shards, so that a rerun after a kill does only what is missing; the
-    randomness of a shard depends on the seed, the job and the shard's number alone. All processes get all outcomes.
+    Each finished shard is a file below `folder`/.shards, so that a rerun after a kill does only
+    what is missing; the randomness of a shard depends on the seed, the job and the shard's number
+    alone. All processes get all outcomes.
 
     Args:
         classifier: what is attacked.
@@ -134,11 +150,17 @@ def run_attacks(
     import pyarrow.parquet as pq
 
     classifier = classifier.to(device).eval().requires_grad_(False)
-    shards = folder / ".shards" / fingerprint([msgspec.to_builtins(settings), identity, split.fingerprint])
+    shards = (
+        folder
+        / ".shards"
+        / fingerprint([msgspec.to_builtins(settings), identity, split.fingerprint])
+    )
     work = [
         (job, number, rows)
         for job in (CLEAN, *jobs_of(settings))
-        for number, rows in enumerate(_shards(attacked_slices(job, settings, cohort, split), settings.batch_size))
+        for number, rows in enumerate(
+            _shards(attacked_slices(job, settings, cohort, split), settings.batch_size)
+        )
     ]
     bench = _Bench(classifier, cohort, settings, device)
     paths = [shards / f"{job.name}-{number:04d}.parquet" for job, number, _ in work]
@@ -151,14 +173,20 @@ def run_attacks(
                 pq.write_table(bench.attack(job, number, rows), partial)
         table = tables[place] = pq.read_table(path)
         seen, broken, gradients = so_far[job]
-        seen, broken = seen + len(rows), broken + len(pc.unique(table.filter(table["fooled"])["index"]))
+        seen, broken = (
+            seen + len(rows),
+            broken + len(pc.unique(table.filter(table["fooled"])["index"])),
+        )
         gradients += pc.sum(table["gradients"]).as_py()
         so_far[job] = seen, broken, gradients
         told = f"{job.name}: {seen} images, {broken} broken, {gradients / seen:.1f} gradients each"
         progress("evaluation", done + 1, len(own), told)
     processes.wait_for_all()
     outcomes = pa.concat_tables(
-        [tables[place] if place in tables else pq.read_table(path) for place, path in enumerate(paths)]
+        [
+            tables[place] if place in tables else pq.read_table(path)
+            for place, path in enumerate(paths)
+        ]
     )
     clean = outcomes.filter(pc.equal(outcomes["attack"], CLEAN.attack))
     share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
@@ -170,13 +198,18 @@ def clear_shards(folder: Path) -> None:
     shutil.rmtree(folder / ".shards", ignore_errors=True)
 
 
-def attacked_slices(job: Job, settings: EvaluateSettings, cohort: Cohort, split: Split) -> list[int]:
+def attacked_slices(
+    job: Job, settings: EvaluateSettings, cohort: Cohort, split: Split
+) -> list[int]:
     """Slices of one job; one that is of the target class already cannot be made so."""
     rows = evaluated_slices(split, settings)
     if settings.target and job != CLEAN:
         rows = [row for row in rows if cohort.cases[row].label != settings.target]
     if is_minimal(job.attack) and settings.minimal_limit and settings.minimal_limit < len(rows):
-        rows = [rows[int(position)] for position in np.linspace(0, len(rows) - 1, settings.minimal_limit).round()]
+        rows = [
+            rows[int(position)]
+            for position in np.linspace(0, len(rows) - 1, settings.minimal_limit).round()
+        ]
     return rows
 
 
@@ -202,13 +235,17 @@ class _Bench:
 
     @cached_property
     def exact(self) -> OptimisedView:
-        """In float32: the nearest fooling image lies on the boundary, where low precision would miss it."""
+        """In float32: the nearest fooling image lies on the boundary, where low precision would
+        miss it.
+        """
         return self._view("fp32")
 
     def _view(self, precision: Precision | None) -> OptimisedView:
         size = self.classifier.spec.size
         example = torch.zeros(2, 1, size, size, device=self.device)
-        return OptimisedView(self.classifier, example, precision=precision, compiled=self.settings.compile)
+        return OptimisedView(
+            self.classifier, example, precision=precision, compiled=self.settings.compile
+        )
 
     def attack(self, job: Job, number: int, rows: list[int]) -> pa.Table:
         """Outcomes of one job on one shard."""
@@ -216,7 +253,9 @@ class _Bench:
 
         seed = int(fingerprint([self.settings.seed, job.name, number]), 16) >> 1
         generator = torch.Generator().manual_seed(seed)
-        return pa.concat_tables(in_halves(lambda part: self._attack(job, part, generator), rows, generator, self.room))
+        return pa.concat_tables(
+            in_halves(lambda part: self._attack(job, part, generator), rows, generator, self.room)
+        )
 
     def _attack(self, job: Job, rows: Sequence[int], generator: torch.Generator) -> pa.Table:
         import pyarrow as pa
@@ -236,10 +275,20 @@ class _Bench:
             attack = make_attack(job.attack, **self.settings.options.get(job.attack, {}))
             members = [*attack.members, ""] if isinstance(attack, Cascade) else members
             if job.curve:
-                radii = sorted({one.in_image_units(self.classifier.spec.std) for one in job.curve} - {0.0})
+                radii = sorted(
+                    {one.in_image_units(self.classifier.spec.std) for one in job.curve} - {0.0}
+                )
                 attack = SmallestEps(quick(attack), tuple(radii)) if radii else attack
             attacked = attack_batch(
-                attack, self.classifier, search, images, labels, threat, generator=generator, cost=cost, clean=clean
+                attack,
+                self.classifier,
+                search,
+                images,
+                labels,
+                threat,
+                generator=generator,
+                cost=cost,
+                clean=clean,
             )
         parts = [(job, threat, attacked)]
         if job.curve:
@@ -258,7 +307,9 @@ class _Bench:
             columns["forwards"] = [cost.forwards / len(rows) / len(parts)] * len(rows)
             columns["gradients"] = [cost.gradients / len(rows) / len(parts)] * len(rows)
             # A success within eps cannot be bettered; a nearest image can.
-            columns["cut_short"] = (right & cost.cut_short & (~outcome.fooled | is_minimal(job.attack))).tolist()
+            columns["cut_short"] = (
+                right & cost.cut_short & (~outcome.fooled | is_minimal(job.attack))
+            ).tolist()
             tables.append(pa.table(columns))
         return pa.concat_tables(tables)
 
@@ -304,16 +355,25 @@ def costs_of(outcomes: pa.Table, settings: EvaluateSettings) -> list[dict[str, A
     for job in jobs_of(settings):
         rows = outcomes.filter(pc.equal(outcomes["attack"], job.attack))
         if job.radii:
-            same = [pc.and_(pc.equal(rows["eps"], e.value), pc.equal(rows["eps_units"], e.units)) for e in job.radii]
+            same = [
+                pc.and_(pc.equal(rows["eps"], e.value), pc.equal(rows["eps_units"], e.units))
+                for e in job.radii
+            ]
             rows = rows.filter(functools.reduce(pc.or_, same))
         costs.append(
             {
                 "attack": job.attack,
                 "eps": ", ".join(map(str, job.radii)) or None,
-                "settings": _settings_of(make_attack(job.attack, **settings.options.get(job.attack, {}))),
+                "settings": _settings_of(
+                    make_attack(job.attack, **settings.options.get(job.attack, {}))
+                ),
                 "slices": rows.num_rows // max(len(job.radii), 1),
-                "gradients_per_image": round(pc.mean(rows["gradients"]).as_py() * max(len(job.radii), 1), 2),
-                "forwards_per_image": round(pc.mean(rows["forwards"]).as_py() * max(len(job.radii), 1), 2),
+                "gradients_per_image": round(
+                    pc.mean(rows["gradients"]).as_py() * max(len(job.radii), 1), 2
+                ),
+                "forwards_per_image": round(
+                    pc.mean(rows["forwards"]).as_py() * max(len(job.radii), 1), 2
+                ),
             }
         )
     return costs

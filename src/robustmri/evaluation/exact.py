@@ -20,8 +20,9 @@ def logits_of(classifier: Classifier, images: Images) -> Logits:
 class Exact:
     """The original classifier in float32, with a memory of the points that it has seen.
 
-    An attack asks it about the point that it ends on, a suite about what its member returns, and the verification about
-    what counts in the end: often the very same points, and half of what an undefended network's evaluation costs.
+    An attack asks it about the point that it ends on, a suite about what its member returns, and
+    the verification about what counts in the end: often the very same points, and half of what an
+    undefended network's evaluation costs.
 
     Args:
         classifier: the original, in evaluation mode.

@@ -1,4 +1,6 @@
-"""The poster's picture for a few slices of each class: slice, sign of the gradient, attacked slice."""
+"""The poster's picture for a few slices of each class: slice, sign of the gradient, attacked
+slice.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,10 @@ def write_examples(
 ) -> list[Example]:
     """Write `folder`/examples.npz and return what its rows show.
 
-    The slices are those named in the settings. Else, of each class, the first in a seeded order that are classified
-    rightly, those that the attack fools before the others. The attack is FGSM where it is among the settings' attacks,
-    at the first eps, so that the picture is the equation: x + eps * sign(gradient).
+    The slices are those named in the settings. Else, of each class, the first in a seeded order
+    that are classified rightly, those that the attack fools before the others. The attack is FGSM
+    where it is among the settings' attacks, at the first eps, so that the picture is the equation:
+    x + eps * sign(gradient).
     """
     job = next((job for job in jobs_of(settings) if job.attack == "fgsm"), jobs_of(settings)[0])
     if job.eps is None or not settings.examples_per_class:
@@ -43,15 +46,22 @@ def write_examples(
     threat = threat_for(job, settings, classifier, None if region is None else region.to(device))
     attack = make_attack(job.attack, **settings.options.get(job.attack, {}))
     clean = logits_of(classifier, images)
-    points = attack(classifier, images, labels, threat, generator=torch.Generator().manual_seed(settings.seed))
+    points = attack(
+        classifier, images, labels, threat, generator=torch.Generator().manual_seed(settings.seed)
+    )
     attacked = verify(classifier, points, images, labels, threat)
     right = clean.argmax(1) == labels
     if settings.examples:
         chosen = list(range(len(rows)))
     else:
         order = sorted(range(len(rows)), key=lambda k: (not right[k], not attacked.fooled[k]))
-        of_class = {name: [k for k in order if cohort.cases[rows[k]].label == name] for name in cohort.classes}
-        chosen = [k for ks in of_class.values() for k in ks[: settings.examples_per_class] if right[k]]
+        of_class = {
+            name: [k for k in order if cohort.cases[rows[k]].label == name]
+            for name in cohort.classes
+        }
+        chosen = [
+            k for ks in of_class.values() for k in ks[: settings.examples_per_class] if right[k]
+        ]
     before, after = probabilities(clean), probabilities(attacked.logits)
     # A confidence that is no number would not come back from the result file.
     chosen = [k for k in chosen if bool(torch.isfinite(before[k] + after[k]).all())]
@@ -65,7 +75,9 @@ def write_examples(
             clean=np.round(images[picked, 0].cpu().numpy() * 65535).astype(np.uint16),
             attacked=attacked.images[picked, 0].cpu().numpy(),
             sign=signs[picked, 0].cpu().numpy(),
-            mask=np.zeros((len(chosen), cohort.size, cohort.size), bool) if masks is None else masks[picked, 0].numpy(),
+            mask=np.zeros((len(chosen), cohort.size, cohort.size), bool)
+            if masks is None
+            else masks[picked, 0].numpy(),
         )
     return [
         Example(
@@ -104,5 +116,9 @@ def named_slices(cohort: Cohort, settings: EvaluateSettings) -> list[int]:
 
 def _candidates(cohort: Cohort, slices: list[int], settings: EvaluateSettings) -> list[int]:
     rows = np.random.default_rng(settings.seed).permutation(slices).tolist()
-    of_class = {name: [row for row in rows if cohort.cases[row].label == name] for name in cohort.classes}
-    return [row for name in cohort.classes for row in of_class[name][: 8 * settings.examples_per_class]]
+    of_class = {
+        name: [row for row in rows if cohort.cases[row].label == name] for name in cohort.classes
+    }
+    return [
+        row for name in cohort.classes for row in of_class[name][: 8 * settings.examples_per_class]
+    ]

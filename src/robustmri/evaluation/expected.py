@@ -1,4 +1,6 @@
-"""What an evaluation can cost at most, known before it starts: for whoever has so many minutes and no more."""
+"""What an evaluation can cost at most, known before it starts: for whoever has so many minutes and
+no more.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class Pace(msgspec.Struct, frozen=True):
-    """Seconds of a gradient and of a forward alone, for an image, in a batch of the evaluation's size."""
+    """Seconds of a gradient and of a forward alone, for an image, in a batch of the evaluation's
+    size.
+    """
 
     gradient: float
     forward: float
@@ -50,7 +54,8 @@ class EvaluationPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         limit: test slices to attack; 0: all.
-        max_seconds: for an image and attack, where even the fewest slices would take too long; 0: any.
+        max_seconds: for an image and attack, where even the fewest slices would take too long; 0:
+            any.
         seconds: that it takes at most, as expected.
     """
 
@@ -60,7 +65,7 @@ class EvaluationPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def work_of(settings: EvaluateSettings, classes: int) -> list[Work]:
-    """What every job asks for, counted on a linear classifier of small images that no attack fools."""
+    """What every job asks for, counted on a linear classifier that no attack fools."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         toy = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval().requires_grad_(False)
@@ -83,15 +88,16 @@ def work_of(settings: EvaluateSettings, classes: int) -> list[Work]:
         generator = torch.Generator().manual_seed(0)
         attack(Metered(toy, cost), images, labels, threat, generator=generator)
     costs = [counted[job.attack, len(job.curve)] for job in jobs]
-    return [
-        Work(job, cost.gradients, cost.forwards) for job, cost in zip(jobs, costs, strict=True)
-    ]
+    return [Work(job, cost.gradients, cost.forwards) for job, cost in zip(jobs, costs, strict=True)]
 
 
 def pace_of(view: Predictor, size: int, batch: int, device: torch.device) -> Pace:
     """Time a gradient and a forward; the first of each is not timed."""
     images = torch.rand(batch, 1, size, size, generator=torch.Generator().manual_seed(0)).to(device)
-    rows, labels = torch.arange(batch, device=device), torch.zeros(batch, dtype=torch.long, device=device)
+    rows, labels = (
+        torch.arange(batch, device=device),
+        torch.zeros(batch, dtype=torch.long, device=device),
+    )
     objective = loss_against("margin", labels, ThreatModel())
 
     def gradient() -> float:
@@ -112,18 +118,25 @@ def _timed(work: Callable[[], float]) -> float:
 
 
 def plan_evaluation(
-    classifier: Classifier, slices: int, settings: EvaluateSettings, seconds: float, device: torch.device
+    classifier: Classifier,
+    slices: int,
+    settings: EvaluateSettings,
+    seconds: float,
+    device: torch.device,
 ) -> EvaluationPlan:
     """How many slices can be attacked in so many seconds, were every image to stand to the end.
 
     Args:
-        classifier: a network of the kind that will be attacked, in evaluation mode; its weights do not matter.
+        classifier: a network of the kind that will be attacked, in evaluation mode; its weights do
+            not matter.
         slices: of the test set.
         settings: of the evaluation.
         seconds: for it.
         device: where it will be done.
     """
-    batch = min(settings.batch_size, slices, settings.batch_size if device.type == "cuda" else ENOUGH_ON_CPU)
+    batch = min(
+        settings.batch_size, slices, settings.batch_size if device.type == "cuda" else ENOUGH_ON_CPU
+    )
     classifier = classifier.to(device).eval().requires_grad_(False)
     size = classifier.spec.size
     example = torch.zeros(2, 1, size, size, device=device)
@@ -131,7 +144,10 @@ def plan_evaluation(
     precision: Precision | None = None if settings.precision == "auto" else settings.precision
     paces = {
         minimal: pace_of(
-            OptimisedView(classifier, example, precision="fp32" if minimal else precision), size, batch, device
+            OptimisedView(classifier, example, precision="fp32" if minimal else precision),
+            size,
+            batch,
+            device,
         )
         for minimal in {is_minimal(work.job.attack) for work in counted}
     }
@@ -139,7 +155,9 @@ def plan_evaluation(
     for work in counted:
         pace = paces[is_minimal(work.job.attack)]
         alone = max(work.forwards - work.gradients, 0)
-        each[is_minimal(work.job.attack)] += BESIDE * (work.gradients * pace.gradient + alone * pace.forward)
+        each[is_minimal(work.job.attack)] += BESIDE * (
+            work.gradients * pace.gradient + alone * pace.forward
+        )
 
     def cost(limit: int) -> float:
         few = min(limit, settings.minimal_limit or limit)
@@ -149,7 +167,11 @@ def plan_evaluation(
     fitting = [limit for limit in range(1, most + 1) if cost(limit) <= seconds]
     limit = max([min(FEWEST, most), *fitting])
     if cost(limit) <= seconds:
-        return EvaluationPlan(limit=0 if limit == slices else limit, max_seconds=0.0, seconds=cost(limit))
+        return EvaluationPlan(
+            limit=0 if limit == slices else limit, max_seconds=0.0, seconds=cost(limit)
+        )
     return EvaluationPlan(
-        limit=limit, max_seconds=max(seconds, 1e-3) / limit / len(counted), seconds=max(seconds, 1e-3)
+        limit=limit,
+        max_seconds=max(seconds, 1e-3) / limit / len(counted),
+        seconds=max(seconds, 1e-3),
     )

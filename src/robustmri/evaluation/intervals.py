@@ -1,4 +1,6 @@
-"""Intervals and comparisons by patient: slices of one patient are alike, so the patient is what is drawn again."""
+"""Intervals and comparisons by patient: slices of one patient are alike, so the patient is what is
+drawn again.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from robustmri.core.errors import ResultError
 
 Floats = npt.NDArray[np.float64]
 
-# With fewer patients than this that differ from the rest, a bootstrap promises 95 % and holds 33 to 90 % (simulated:
-# 20 to 100 patients, intra-patient correlation 0.3, accuracy 0.5 to 2 % or 98 %); the exact bound holds at least 97 %.
+# With fewer patients than this that differ from the rest, a bootstrap promises 95 % and holds 33 to
+# 90 % (simulated: 20 to 100 patients, intra-patient correlation 0.3, accuracy 0.5 to 2 % or 98 %);
+# the exact bound holds at least 97 %.
 FEW = 10
 
 
@@ -45,14 +48,20 @@ class Difference(NamedTuple):
 
 
 def cluster_bootstrap(
-    correct: npt.ArrayLike, clusters: npt.ArrayLike, *, draws: int = 2000, level: float = 0.95, seed: int = 0
+    correct: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    *,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
     """Percentile interval of the share of right slices, patients drawn with replacement.
 
-    Where fewer than ten patients differ from all the others (the accuracy is near 0 or 1), hardly any draw shows more
-    of them, and the exact binomial bound is given instead, as if slices of a patient were always right or wrong
-    together (each patient counts as one observation). With no event in n patients it is 1 - (0.05 / 2) ** (1 / n),
-    the two-sided form of the rule of three, about 3.7 / n.
+    Where fewer than ten patients differ from all the others (the accuracy is near 0 or 1), hardly
+    any draw shows more of them, and the exact binomial bound is given instead, as if slices of a
+    patient were always right or wrong together (each patient counts as one observation). With no
+    event in n patients it is 1 - (0.05 / 2) ** (1 / n), the two-sided form of the rule of three,
+    about 3.7 / n.
 
     Args:
         correct: per slice, whether it is right, shape (n,).
@@ -64,7 +73,8 @@ def cluster_bootstrap(
     Raises:
         ResultError: no slices, or shapes that differ.
 
-    Reference: Field & Welsh 2007 (cluster bootstrap); Clopper & Pearson 1934; Hanley & Lippman-Hand 1983.
+    Reference: Field & Welsh 2007 (cluster bootstrap); Clopper & Pearson 1934; Hanley & Lippman-Hand
+    1983.
 
     >>> cluster_bootstrap([True] * 60, [i // 2 for i in range(60)])
     Interval(low=0.884..., high=1.0, method='exact binomial in 30 patients (rule of three)')
@@ -81,8 +91,11 @@ def cluster_bootstrap(
     return Interval(low, high, f"cluster bootstrap over {n} patients, {draws} draws")
 
 
-def patient_accuracy(correct: npt.ArrayLike, clusters: npt.ArrayLike, *, level: float = 0.95) -> PatientAccuracy:
-    """Share of patients of whom more than half of the slices are right (a tie is wrong), with Wilson's interval.
+def patient_accuracy(
+    correct: npt.ArrayLike, clusters: npt.ArrayLike, *, level: float = 0.95
+) -> PatientAccuracy:
+    """Share of patients of whom more than half of the slices are right (a tie is wrong), with
+    Wilson's interval.
 
     Reference: Wilson 1927.
 
@@ -111,11 +124,13 @@ def paired_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """What a change did to the accuracy on the same slices, with an interval and a p-value, both by patient.
+    """What a change did to the accuracy on the same slices, with an interval and a p-value, both by
+    patient.
 
-    The interval is the percentile one of the cluster bootstrap; where fewer than ten patients differ from the others,
-    it joins the exact binomial intervals of the gains and of the losses (Newcombe's MOVER). The p-value is that of a
-    two-sided permutation test which swaps before and after for all slices of a patient at once.
+    The interval is the percentile one of the cluster bootstrap; where fewer than ten patients
+    differ from the others, it joins the exact binomial intervals of the gains and of the losses
+    (Newcombe's MOVER). The p-value is that of a two-sided permutation test which swaps before and
+    after for all slices of a patient at once.
 
     Args:
         before: per slice, whether it was right before the change, shape (n,).
@@ -130,17 +145,24 @@ def paired_difference(
     """
     old, new = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
     if old.shape != new.shape:
-        raise ResultError(f"before and after must be of the same slices, got {old.shape} and {new.shape} of them.")
+        raise ResultError(
+            f"before and after must be of the same slices, got {old.shape} and {new.shape} of them."
+        )
     gains, sizes = _per_patient(new & ~old, clusters)
     losses, _ = _per_patient(old & ~new, clusters)
     net, n, total = gains - losses, len(sizes), sizes.sum()
     share = float(net.sum() / total)
     if n == 1:
         return Difference(share, -1.0, 1.0, 1.0, 1, "one patient: no interval")
-    unanimous = max(int(np.sum(gains == sizes)), int(np.sum(losses == sizes)), int(np.sum(gains + losses == 0)))
+    unanimous = max(
+        int(np.sum(gains == sizes)), int(np.sum(losses == sizes)), int(np.sum(gains + losses == 0))
+    )
     if n - unanimous < FEW:
         gain, loss = float(gains.sum() / total), float(losses.sum() / total)
-        (gain_low, gain_high), (loss_low, loss_high) = _exact(gain, n, level), _exact(loss, n, level)
+        (gain_low, gain_high), (loss_low, loss_high) = (
+            _exact(gain, n, level),
+            _exact(loss, n, level),
+        )
         low = max(-1.0, share - float(np.hypot(gain - gain_low, loss_high - loss)))
         high = min(1.0, share + float(np.hypot(gain_high - gain, loss - loss_low)))
         method = f"exact binomial gains and losses in {n} patients (MOVER)"
@@ -157,9 +179,14 @@ def _per_patient(values: npt.ArrayLike, clusters: npt.ArrayLike) -> tuple[Floats
     """Sum of `values` and number of slices for each patient, patients in the order of their ids."""
     flags, ids = np.asarray(values, dtype=bool), np.asarray(clusters)
     if flags.ndim != 1 or flags.shape != ids.shape:
-        raise ResultError(f"expected one patient for each slice, got {flags.shape} slices and {ids.shape} patients.")
+        raise ResultError(
+            f"expected one patient for each slice, got {flags.shape} slices and {ids.shape} "
+            "patients."
+        )
     if not len(flags):
-        raise ResultError("an interval needs at least one slice, got none. Was every case left out, or --limit 0?")
+        raise ResultError(
+            "an interval needs at least one slice, got none. Was every case left out, or --limit 0?"
+        )
     names: npt.NDArray[Any]
     names, owner = np.unique(ids.astype(str), return_inverse=True)
     sizes = np.bincount(owner, minlength=len(names)).astype(np.float64)
@@ -171,7 +198,9 @@ def _differing(sums: Floats, sizes: Floats) -> int:
     return len(sizes) - max(int(np.sum(sums == sizes)), int(np.sum(sums == 0)))
 
 
-def _resample(sums: Floats, sizes: Floats, draws: int, level: float, seed: int) -> tuple[float, float]:
+def _resample(
+    sums: Floats, sizes: Floats, draws: int, level: float, seed: int
+) -> tuple[float, float]:
     times = _draw_patients(len(sizes), draws, seed)
     low, high = np.quantile((times @ sums) / (times @ sizes), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
@@ -180,7 +209,9 @@ def _resample(sums: Floats, sizes: Floats, draws: int, level: float, seed: int) 
 @lru_cache(maxsize=2)  # Every attack and radius of an evaluation draws from the same patients.
 def _draw_patients(n: int, draws: int, seed: int) -> Floats:
     """How often each patient is drawn, shape (draws, n)."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    return (
+        np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+    )
 
 
 def _exact(share: float, n: int, level: float) -> tuple[float, float]:

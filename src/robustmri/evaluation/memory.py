@@ -18,11 +18,15 @@ class Room:
 
 
 def in_halves(
-    work: Callable[[Sequence[Row]], Part], rows: Sequence[Row], generator: torch.Generator, room: Room | None = None
+    work: Callable[[Sequence[Row]], Part],
+    rows: Sequence[Row],
+    generator: torch.Generator,
+    room: Room | None = None,
 ) -> list[Part]:
     """`work` on all rows; where memory runs out, on their halves, down to single rows.
 
-    A failed try gives its random numbers back, so that a row that takes one number gets the same one in the end.
+    A failed try gives its random numbers back, so that a row that takes one number gets the same
+    one in the end.
 
     Args:
         work: rows to a result.
@@ -47,13 +51,16 @@ def in_halves(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     middle = (len(rows) + 1) // 2
-    return [*in_halves(work, rows[:middle], generator, room), *in_halves(work, rows[middle:], generator, room)]
+    return [
+        *in_halves(work, rows[:middle], generator, room),
+        *in_halves(work, rows[middle:], generator, room),
+    ]
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an accelerator, or torch's allocator on the CPU, had no memory left.
 
-    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes."))
     True
     """
     said = str(error).lower()

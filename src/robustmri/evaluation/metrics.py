@@ -1,8 +1,9 @@
-"""Numbers from the outcomes table: accuracy, confusion, per class, and the worst case of each image.
+"""Numbers from the outcomes table: accuracy, confusion, per class, and the worst case of each
+image.
 
-The table is a mapping of columns (numpy arrays of equal length) with the names of `outcomes.parquet`: a row for each
-image, attack and radius. Labels, predictions and targets are class names; `group` is the patient, with ids that differ
-only by a trailing letter held together.
+The table is a mapping of columns (numpy arrays of equal length) with the names of
+`outcomes.parquet`: a row for each image, attack and radius. Labels, predictions and targets are
+class names; `group` is the patient, with ids that differ only by a trailing letter held together.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ CLEAN, WORST = "none", "worst"
 
 
 class Budget(NamedTuple):
-    """What the attacker was allowed, and what for; `target` is empty where any wrong answer counts."""
+    """What the attacker was allowed, and what for; `target` is empty where any wrong answer
+    counts.
+    """
 
     norm: str
     eps: float
@@ -45,9 +48,11 @@ def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
     """Rows of each attack and budget, in the order in which they first appear."""
     budgets = map(
         Budget,
-        map(str, outcomes["norm"]), map(float, outcomes["eps"]), map(str, outcomes["eps_units"]),
+        map(str, outcomes["norm"]),
+        map(float, outcomes["eps"]),
+        map(str, outcomes["eps_units"]),
         map(str, outcomes["target"]),
-    )  # fmt: skip
+    )
     found: dict[Setting, list[int]] = {}
     for row, (attack, budget) in enumerate(zip(outcomes["attack"], budgets, strict=True)):
         found.setdefault(Setting(str(attack), budget), []).append(row)
@@ -55,7 +60,9 @@ def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
 
 
 def find_right(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
-    """Per row, whether the attack did not reach its goal: the label was kept, or the target was not wrongly named."""
+    """Per row, whether the attack did not reach its goal: the label was kept, or the target was not
+    wrongly named.
+    """
     aimed, label = outcomes["target"] != "", outcomes["label"]
     missed = (outcomes["prediction"] != outcomes["target"]) | (label == outcomes["target"])
     return np.asarray(np.where(aimed, missed, outcomes["prediction"] == label), dtype=bool)
@@ -64,11 +71,15 @@ def find_right(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
 def accuracy(outcomes: Outcomes, rows: Rows) -> float:
     """Share of the rows that are right."""
     if not len(rows):
-        raise ResultError("an accuracy needs at least one image, got none. Was every case left out, or --limit 0?")
+        raise ResultError(
+            "an accuracy needs at least one image, got none. Was every case left out, or --limit 0?"
+        )
     return float(np.mean(find_right(outcomes)[rows]))
 
 
-def count_confusion(labels: Column, predictions: Column, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+def count_confusion(
+    labels: Column, predictions: Column, classes: Sequence[str]
+) -> npt.NDArray[np.int64]:
     """Counts, rows true and columns predicted.
 
     >>> count_confusion(np.array(["a", "a", "b"]), np.array(["a", "b", "b"]), ["a", "b"]).tolist()
@@ -80,34 +91,46 @@ def count_confusion(labels: Column, predictions: Column, classes: Sequence[str])
     return counts
 
 
-def accuracy_per_class(labels: Column, predictions: Column, classes: Sequence[str]) -> dict[str, float]:
+def accuracy_per_class(
+    labels: Column, predictions: Column, classes: Sequence[str]
+) -> dict[str, float]:
     """Share of each class that is named rightly; a class without images is left out."""
     counts = count_confusion(labels, predictions, classes)
     return {
-        name: float(counts[k, k] / counts[k].sum()) for k, name in enumerate(classes) if counts[k].sum()
-    }  # fmt: skip
+        name: float(counts[k, k] / counts[k].sum())
+        for k, name in enumerate(classes)
+        if counts[k].sum()
+    }
 
 
 def worst_case(outcomes: Outcomes) -> dict[str, Column]:
     """For each image and budget the worst that any attack did, as further rows with attack "worst".
 
-    An image counts as right only if it withstood every attack, and was right before any: the image itself lies in
-    S(x). Of several successes the one that leaves the true label least confidence is kept. Gradients and forwards are
-    those of all attacks together. Minimal-norm attacks (infinite eps) have another budget and take no part.
+    An image counts as right only if it withstood every attack, and was right before any: the image
+    itself lies in S(x). Of several successes the one that leaves the true label least confidence is
+    kept. Gradients and forwards are those of all attacks together. Minimal-norm attacks (infinite
+    eps) have another budget and take no part.
     """
     settings = find_settings(outcomes)
-    clean = np.concatenate([rows for setting, rows in settings.items() if setting.attack == CLEAN] or [_no_rows()])
+    clean = np.concatenate(
+        [rows for setting, rows in settings.items() if setting.attack == CLEAN] or [_no_rows()]
+    )
     budgets: dict[Budget, list[Rows]] = {}
     for (attack, budget), rows in settings.items():
         if attack not in (CLEAN, WORST) and np.isfinite(budget.eps):
             budgets.setdefault(budget, []).append(rows)
-    parts = [_worst_within(outcomes, budget, np.concatenate(rows), clean) for budget, rows in budgets.items()]
+    parts = [
+        _worst_within(outcomes, budget, np.concatenate(rows), clean)
+        for budget, rows in budgets.items()
+    ]
     if not parts:
         return {name: column[:0] for name, column in outcomes.items()}
     return {name: np.concatenate([part[name] for part in parts]) for name in outcomes}
 
 
-def _worst_within(outcomes: Outcomes, budget: Budget, attacked: Rows, clean: Rows) -> dict[str, Column]:
+def _worst_within(
+    outcomes: Outcomes, budget: Budget, attacked: Rows, clean: Rows
+) -> dict[str, Column]:
     images = outcomes["index"][attacked]
     rows = np.concatenate([attacked, clean[np.isin(outcomes["index"][clean], images)]])
     columns = {name: column[rows] for name, column in outcomes.items()}
@@ -147,8 +170,9 @@ def summarise(
 
     `suites` names the members of each attack that is made of several, in their order.
 
-    `median_distance` (minimal-norm attacks, in their norm) is over slices that were right before; a slice that was not
-    fooled counts as infinitely far, and the median is None where that is so for half of them.
+    `median_distance` (minimal-norm attacks, in their norm) is over slices that were right before; a
+    slice that was not fooled counts as infinitely far, and the median is None where that is so for
+    half of them.
     """
     right, alone, found = find_right(outcomes), count_alone(outcomes), []
     for (attack, budget), rows in find_settings(outcomes).items():
@@ -162,23 +186,36 @@ def summarise(
         )
         for unit, n, share, interval in numbers:
             result = Result(
-                attack=attack, norm=budget.norm,
-                eps=budget.eps if limited else None, eps_units=cast(Literal["image", "normalised"], budget.eps_units),
-                eps_image=float(outcomes["eps_image"][rows[0]]) if limited else None, target=budget.target,
-                unit=cast(Literal["slice", "patient"], unit), n=n, accuracy=share,
-                ci_low=interval.low, ci_high=interval.high, interval=interval.method,
-                median_distance=None if limited or attack == CLEAN else _median_distance(outcomes, rows, budget.norm),
+                attack=attack,
+                norm=budget.norm,
+                eps=budget.eps if limited else None,
+                eps_units=cast(Literal["image", "normalised"], budget.eps_units),
+                eps_image=float(outcomes["eps_image"][rows[0]]) if limited else None,
+                target=budget.target,
+                unit=cast(Literal["slice", "patient"], unit),
+                n=n,
+                accuracy=share,
+                ci_low=interval.low,
+                ci_high=interval.high,
+                interval=interval.method,
+                median_distance=None
+                if limited or attack == CLEAN
+                else _median_distance(outcomes, rows, budget.norm),
                 only=alone.get(Setting(attack, budget)) if unit == "slice" else None,
-                broken_by=count_broken_by(outcomes, rows, (suites or {}).get(attack, ())) if unit == "slice" else {},
-            )  # fmt: skip
+                broken_by=count_broken_by(outcomes, rows, (suites or {}).get(attack, ()))
+                if unit == "slice"
+                else {},
+            )
             found.append(result)
     return found
 
 
 def count_alone(outcomes: Outcomes) -> dict[Setting, int]:
-    """For each attack the images, right untouched, that it fooled and no other attack of its budget.
+    """For each attack the images, right untouched, that it fooled and no other attack of its
+    budget.
 
-    Attacks that were run on fewer images than the others take no part, nor do budgets with one attack only.
+    Attacks that were run on fewer images than the others take no part, nor do budgets with one
+    attack only.
     """
     settings = find_settings(outcomes)
     broken = ~find_right(outcomes) & (outcomes["clean_prediction"] == outcomes["label"])
@@ -191,16 +228,21 @@ def count_alone(outcomes: Outcomes) -> dict[Setting, int]:
         most = max(map(len, attacks.values()))
         fooled = {
             setting: set(outcomes["index"][rows[broken[rows]]].tolist())
-            for setting, rows in attacks.items() if len(rows) == most
-        }  # fmt: skip
+            for setting, rows in attacks.items()
+            if len(rows) == most
+        }
         if len(fooled) > 1:
             times = Counter(image for images in fooled.values() for image in images)
-            counts |= {setting: sum(times[image] == 1 for image in images) for setting, images in fooled.items()}
+            counts |= {
+                setting: sum(times[image] == 1 for image in images)
+                for setting, images in fooled.items()
+            }
     return counts
 
 
 def count_broken_by(outcomes: Outcomes, rows: Rows, members: Sequence[str]) -> dict[str, int]:
-    """How many of the rows each member of a suite broke, in their order; nothing where none of them broke any.
+    """How many of the rows each member of a suite broke, in their order; nothing where none of them
+    broke any.
 
     So a suite's curve has none: that is one search over all radii, and no member's own.
     """
@@ -212,7 +254,9 @@ def _median_distance(outcomes: Outcomes, rows: Rows, norm: str) -> float | None:
     rows = rows[outcomes["clean_prediction"][rows] == outcomes["label"][rows]]
     if not len(rows):
         return None
-    distance = np.where(find_right(outcomes)[rows], np.inf, outcomes[f"distance_{norm}"][rows].astype(float))
+    distance = np.where(
+        find_right(outcomes)[rows], np.inf, outcomes[f"distance_{norm}"][rows].astype(float)
+    )
     median = float(np.quantile(distance, 0.5, method="higher"))
     return median if np.isfinite(median) else None
 
@@ -221,9 +265,14 @@ def count_confusions(outcomes: Outcomes, classes: Sequence[str]) -> list[Confusi
     """Confusion of each attack and budget without a target."""
     return [
         Confusion(
-            attack=attack, norm=budget.norm, eps_units=budget.eps_units,
+            attack=attack,
+            norm=budget.norm,
+            eps_units=budget.eps_units,
             eps=budget.eps if attack != CLEAN and np.isfinite(budget.eps) else None,
-            counts=count_confusion(outcomes["label"][rows], outcomes["prediction"][rows], classes).tolist(),
+            counts=count_confusion(
+                outcomes["label"][rows], outcomes["prediction"][rows], classes
+            ).tolist(),
         )
-        for (attack, budget), rows in find_settings(outcomes).items() if not budget.target
-    ]  # fmt: skip
+        for (attack, budget), rows in find_settings(outcomes).items()
+        if not budget.target
+    ]

@@ -1,4 +1,6 @@
-"""Several evaluations of one cohort as one: the folds of a cross-validation, each patient tested once."""
+"""Several evaluations of one cohort as one: the folds of a cross-validation, each patient tested
+once.
+"""
 
 from __future__ import annotations
 
@@ -27,31 +29,40 @@ SEVERITY = ("pass", "warn", "fail")
 def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[RobustnessReport, pa.Table]:
     """The result over all slices of several evaluations, and their outcomes in one table.
 
-    Numbers and intervals are computed anew from the outcomes, so a patient is the unit that is drawn whichever part it
-    was tested in. A check ends as it ended in the part where it went worst.
+    Numbers and intervals are computed anew from the outcomes, so a patient is the unit that is
+    drawn whichever part it was tested in. A check ends as it ended in the part where it went worst.
 
     Args:
-        folders: result folders of the same cohort and settings, of networks trained alike on different splits.
+        folders: result folders of the same cohort and settings, of networks trained alike on
+            different splits.
         title: heading of the result.
 
     Raises:
-        ResultError: no folder, results that do not belong together, or a slice that was tested twice.
+        ResultError: no folder, results that do not belong together, or a slice that was tested
+            twice.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not folders:
-        raise ResultError("Pooling needs at least one result folder. Make one with: robustmri evaluate.")
+        raise ResultError(
+            "Pooling needs at least one result folder. Make one with: robustmri evaluate."
+        )
     parts = [load_result(folder) for folder in folders]
     tables = [pq.read_table(Path(folder) / "outcomes.parquet") for folder in folders]
     _refuse_unlike(parts, tables, folders)
     outcomes, first = pa.concat_tables(tables), parts[0]
-    columns, settings = columns_of(outcomes), msgspec.convert(first.settings["evaluate"], EvaluateSettings)
+    columns, settings = (
+        columns_of(outcomes),
+        msgspec.convert(first.settings["evaluate"], EvaluateSettings),
+    )
     split = msgspec.structs.replace(
         first.split,
         fold=first.split.fold if len(parts) == 1 else None,
         fingerprint=fingerprint([part.split.fingerprint for part in parts]),
-        note=f"{len(parts)} evaluations of disjoint test sets pooled, each of a network of its own.",
+        note=(
+            f"{len(parts)} evaluations of disjoint test sets pooled, each of a network of its own."
+        ),
         n_slices=len(np.unique(columns["index"])),
         n_patients=len(np.unique(columns["group"].astype(str))),
         leakage=_merge([part.split.leakage for part in parts]),
@@ -60,12 +71,17 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         first.model, checkpoint_sha256=fingerprint([part.model.checkpoint_sha256 for part in parts])
     )
     result = msgspec.structs.replace(
-        first, title=title, model=model, split=split, examples=[], checks=_merge([part.checks for part in parts]),
+        first,
+        title=title,
+        model=model,
+        split=split,
+        examples=[],
+        checks=_merge([part.checks for part in parts]),
         attacks=costs_of(outcomes, settings),
         results=summarise(columns, suites=suites_of(settings), seed=settings.seed),
         confusions=count_confusions(columns, first.cohort.classes),
         provenance=describe_run(settings.seed) | {"pooled": [part.provenance for part in parts]},
-    )  # fmt: skip
+    )
     return result, outcomes
 
 
@@ -85,14 +101,14 @@ def _refuse_unlike(
         for what, (expected, came) in facts.items():
             if expected != came:
                 raise ResultError(
-                    f"{folders[0]} and {folder} were measured with different {what} and cannot be pooled. Evaluate "
-                    "both alike."
+                    f"{folders[0]} and {folder} were measured with different {what} and cannot be "
+                    "pooled. Evaluate both alike."
                 )
         slices = set(table["index"].to_pylist())
         if seen & slices:
             raise ResultError(
-                f"{len(seen & slices)} slices of {folder} are in another of the results too. Pool evaluations of "
-                "disjoint test sets, as prepare --split folds makes them."
+                f"{len(seen & slices)} slices of {folder} are in another of the results too. Pool "
+                "evaluations of disjoint test sets, as prepare --split folds makes them."
             )
         seen |= slices
 
@@ -104,7 +120,9 @@ def _training_of(part: RobustnessReport) -> dict[str, Any]:
 
 
 def _merge(parts: Sequence[Sequence[Check]]) -> list[Check]:
-    """Checks by name, in the order of their first appearance; details that differ are told with the part."""
+    """Checks by name, in the order of their first appearance; details that differ are told with the
+    part.
+    """
     found: dict[str, list[tuple[int, Check]]] = {}
     for number, checks in enumerate(parts, start=1):
         for check in checks:

@@ -1,7 +1,9 @@
-"""Checks that an evaluation runs on itself; each passes, warns or fails, with numbers and the images concerned.
+"""Checks that an evaluation runs on itself; each passes, warns or fails, with numbers and the
+images concerned.
 
-A function returns None where its question does not arise (no such attack or radius was run). The traps are those of
-Carlini et al. 2019, "On Evaluating Adversarial Robustness", and of Athalye et al. 2018, "Obfuscated Gradients".
+A function returns None where its question does not arise (no such attack or radius was run). The
+traps are those of Carlini et al. 2019, "On Evaluating Adversarial Robustness", and of Athalye et
+al. 2018, "Obfuscated Gradients".
 """
 
 from __future__ import annotations
@@ -27,10 +29,23 @@ from robustmri.results.schema import Check
 
 SINGLE_STEP = ("fgsm",)
 ITERATIVE = (
-    "bim", "pgd", "mi-fgsm", "ni-fgsm", "vmi-fgsm", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t", "standard",
-)  # fmt: skip
-"""Without di-fgsm and ti-fgsm: they give up strength here to transfer, and may well be weaker than one plain step."""
-SLACK = 0.01  # A point of accuracy: what chance alone may do to orders that hold on average, not for each image.
+    "bim",
+    "pgd",
+    "mi-fgsm",
+    "ni-fgsm",
+    "vmi-fgsm",
+    "cw",
+    "apgd",
+    "apgd-ce",
+    "apgd-dlr",
+    "apgd-t",
+    "standard",
+)
+"""Without di-fgsm and ti-fgsm: they give up strength here to transfer, and may well be weaker than
+one plain step.
+"""
+# A point of accuracy: what chance alone may do to orders that hold on average, not for each image.
+SLACK = 0.01
 LARGE_EPS = 0.5  # Any image can be made one flat grey: nothing of the scan is left.
 MANY_ZERO = 0.05
 ROUNDING = 1e-6  # Distances are measured on float32 pixels of the [0, 1] range.
@@ -58,7 +73,8 @@ def run_checks(
         training_attack: attack that made the training examples; None for standard training.
         selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.
         evaluated_set: which set of the split the outcomes are of, "test" or "validation".
-        zero_gradient_share: share of clean images whose loss gradient is exactly 0; None if not measured.
+        zero_gradient_share: share of clean images whose loss gradient is exactly 0; None if not
+            measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
         limited: whether attacks had a budget of time, gradients or forwards.
     """
@@ -97,20 +113,29 @@ def check_verified(outcomes: Outcomes) -> Check:
     return Check(
         name="every attacked image re-verified",
         status="fail" if len(doubtful) else "pass",
-        detail=f"{len(rows) - len(doubtful)} of {len(rows)} attacked images were confirmed by a fresh forward pass "
-        "of the original classifier, their distance and range measured again.",
+        detail=(
+            f"{len(rows) - len(doubtful)} of {len(rows)} attacked images were confirmed by a fresh "
+            "forward pass of the original classifier, their distance and range measured again."
+        ),
         case_ids=_ids(outcomes, doubtful),
     )
 
 
 def check_finite(outcomes: Outcomes) -> Check:
-    """The classifier answers every image, untouched or attacked, with numbers; other confidences are stored as NaN."""
-    broken = np.flatnonzero(~np.isfinite(outcomes["confidence"].astype(float)) & (outcomes["attack"] != WORST))
+    """The classifier answers every image, untouched or attacked, with numbers; other confidences
+    are stored as NaN.
+    """
+    broken = np.flatnonzero(
+        ~np.isfinite(outcomes["confidence"].astype(float)) & (outcomes["attack"] != WORST)
+    )
     clean = np.sum(outcomes["attack"][broken] == CLEAN)
     return Check(
         name="every logit a finite number",
         status="fail" if len(broken) else "pass",
-        detail=f"{clean} untouched and {len(broken) - clean} attacked images got logits that are NaN or infinite"
+        detail=(
+            f"{clean} untouched and {len(broken) - clean} attacked images got logits that are NaN "
+            "or infinite"
+        )
         + (": a broken classifier, not a robust one." if len(broken) else "."),
         case_ids=_ids(outcomes, broken),
     )
@@ -119,8 +144,12 @@ def check_finite(outcomes: Outcomes) -> Check:
 def check_distances(outcomes: Outcomes) -> Check:
     """No attacked image is further from its original than eps."""
     limit = outcomes["eps_image"].astype(float)
-    sizes = {norm: outcomes[f"distance_{norm}"].astype(float) for norm in ("linf", "l2", "l1", "l0")}
-    distance = np.select([outcomes["norm"] == norm for norm in sizes], list(sizes.values()), sizes["linf"])
+    sizes = {
+        norm: outcomes[f"distance_{norm}"].astype(float) for norm in ("linf", "l2", "l1", "l0")
+    }
+    distance = np.select(
+        [outcomes["norm"] == norm for norm in sizes], list(sizes.values()), sizes["linf"]
+    )
     # A comparison with NaN is false, so a distance that is not a number counts as outside.
     inside = np.logical_and.reduce([np.isfinite(size) for size in sizes.values()])
     inside &= distance <= limit * (1 + ROUNDING) + ROUNDING
@@ -129,7 +158,10 @@ def check_distances(outcomes: Outcomes) -> Check:
     return Check(
         name="perturbations within eps",
         status="fail" if len(outside) else "pass",
-        detail=f"{len(outside)} attacked images lie further than eps from the original, measured again.{worst}",
+        detail=(
+            f"{len(outside)} attacked images lie further than eps from the original, measured "
+            f"again.{worst}"
+        ),
         case_ids=_ids(outcomes, outside),
     )
 
@@ -140,7 +172,11 @@ def check_same_images(outcomes: Outcomes) -> Check:
     wrong = []
     for (attack, budget), rows in find_settings(outcomes).items():
         images = outcomes["index"][rows].tolist()
-        if np.isfinite(budget.eps) and not budget.target and (set(images) != expected or len(images) != len(expected)):
+        if (
+            np.isfinite(budget.eps)
+            and not budget.target
+            and (set(images) != expected or len(images) != len(expected))
+        ):
             wrong.append(f"{attack} {_radius(budget)}: {len(images)} rows")
     return Check(
         name="same images for every attack",
@@ -155,32 +191,49 @@ def check_headline(outcomes: Outcomes) -> Check | None:
     expected = _right_by_image(worst_case(outcomes))
     if not expected:
         return None
-    stated = _right_by_image({name: column[outcomes["attack"] == WORST] for name, column in outcomes.items()})
+    stated = _right_by_image(
+        {name: column[outcomes["attack"] == WORST] for name, column in outcomes.items()}
+    )
     wrong = [budget for budget in expected if stated.get(budget) != expected[budget]]
     return Check(
         name="headline is the worst case of each image",
         status="fail" if wrong else "pass",
-        detail="An image counts as right only if it withstood every attack of its budget; recomputed from the table, "
-        + (f"{', '.join(map(_radius, wrong))} differs." if wrong else f"{len(expected)} budgets agree."),
+        detail=(
+            "An image counts as right only if it withstood every attack of its budget; recomputed "
+            "from the table, "
+        )
+        + (
+            f"{', '.join(map(_radius, wrong))} differs."
+            if wrong
+            else f"{len(expected)} budgets agree."
+        ),
     )
 
 
 def check_iterative(outcomes: Outcomes) -> Check | None:
-    """Many steps do at least as much as one; if not, the gradient misleads and robustness is overstated."""
+    """Many steps do at least as much as one; if not, the gradient misleads and robustness is
+    overstated.
+    """
     settings = find_settings(outcomes)
     drops = [
         (f"{many} {_radius(budget)}", rows, settings[Setting(many, budget)])
-        for (single, budget), rows in settings.items() if single in SINGLE_STEP
-        for many in ITERATIVE if (many, budget) in settings
-    ]  # fmt: skip
+        for (single, budget), rows in settings.items()
+        if single in SINGLE_STEP
+        for many in ITERATIVE
+        if (many, budget) in settings
+    ]
     return _compare(
-        outcomes, drops, name="iterative attacks at least as strong as one step",
+        outcomes,
+        drops,
+        name="iterative attacks at least as strong as one step",
         claim="{now:.1%} right under {what}, {before:.1%} under one step",
-    )  # fmt: skip
+    )
 
 
 def check_eps_order(outcomes: Outcomes) -> Check | None:
-    """A larger eps never leaves more images right; worst cases are compared where they are over the same attacks."""
+    """A larger eps never leaves more images right; worst cases are compared where they are over the
+    same attacks.
+    """
     settings = find_settings(outcomes)
     attacks: dict[Budget, list[str]] = {}
     for attack, budget in settings:
@@ -191,7 +244,9 @@ def check_eps_order(outcomes: Outcomes) -> Check | None:
         if attack != CLEAN and np.isfinite(budget.eps):
             eps_image = float(outcomes["eps_image"][rows[0]])
             members = sorted(attacks[budget]) if attack == WORST else []
-            curves.setdefault((attack, budget.norm, budget.target, *members), []).append((eps_image, budget, rows))
+            curves.setdefault((attack, budget.norm, budget.target, *members), []).append(
+                (eps_image, budget, rows)
+            )
     pairs = []
     for (attack, _, target, *_), points in curves.items():
         before = clean[0] if clean and not target else None
@@ -200,9 +255,11 @@ def check_eps_order(outcomes: Outcomes) -> Check | None:
                 pairs.append((f"{attack} {_radius(budget)}", before, rows))
             before = rows
     return _compare(
-        outcomes, pairs, name="accuracy does not rise with eps",
+        outcomes,
+        pairs,
+        name="accuracy does not rise with eps",
         claim="{now:.1%} right under {what}, {before:.1%} at the next smaller eps",
-    )  # fmt: skip
+    )
 
 
 def check_zero_eps(outcomes: Outcomes) -> Check | None:
@@ -214,25 +271,35 @@ def check_zero_eps(outcomes: Outcomes) -> Check | None:
     return Check(
         name="eps 0 is the clean image",
         status="fail" if len(moved) else "pass",
-        detail=f"{len(moved)} of {len(rows)} predictions at eps 0 differ from those of the untouched image.",
+        detail=(
+            f"{len(moved)} of {len(rows)} predictions at eps 0 differ from those of the untouched "
+            "image."
+        ),
         case_ids=_ids(outcomes, moved),
     )
 
 
 def check_large_eps(outcomes: Outcomes) -> Check | None:
-    """At eps 0.5 the classifier can do no better than to give one answer to all; if it does, the attack is at fault."""
+    """At eps 0.5 the classifier can do no better than to give one answer to all; if it does, the
+    attack is at fault.
+    """
     right = find_right(outcomes)
     reached = {
-        f"{attack} {_radius(budget)}": rows for (attack, budget), rows in find_settings(outcomes).items()
-        if attack in (*ITERATIVE, WORST) and budget.norm == "linf" and not budget.target
+        f"{attack} {_radius(budget)}": rows
+        for (attack, budget), rows in find_settings(outcomes).items()
+        if attack in (*ITERATIVE, WORST)
+        and budget.norm == "linf"
+        and not budget.target
         and LARGE_EPS <= float(outcomes["eps_image"][rows[0]]) < np.inf
-    }  # fmt: skip
+    }
     if not reached:
         return None
     chances = {what: _commonest(outcomes, rows) for what, rows in reached.items()}
     shares = {what: float(np.mean(right[rows])) for what, rows in reached.items()}
     above = [what for what in reached if shares[what] > chances[what]]
-    numbers = "; ".join(f"{what}: {shares[what]:.1%} right, chance {chances[what]:.1%}" for what in reached)
+    numbers = "; ".join(
+        f"{what}: {shares[what]:.1%} right, chance {chances[what]:.1%}" for what in reached
+    )
     standing = [rows[right[rows]] for what, rows in reached.items() if what in above]
     return Check(
         name="at or below chance at eps 0.5",
@@ -243,25 +310,33 @@ def check_large_eps(outcomes: Outcomes) -> Check | None:
 
 
 def check_gradients(zero_share: float) -> Check:
-    """Few images have a loss gradient of exactly 0; a gradient attack leaves those where they are."""
+    """Few images have a loss gradient of exactly 0; a gradient attack leaves those where they
+    are.
+    """
     return Check(
         name="gradients are there to climb",
         status="pass" if zero_share == 0 else "warn" if zero_share <= MANY_ZERO else "fail",
-        detail=f"{zero_share:.1%} of the images have a loss gradient of exactly 0; up to {MANY_ZERO:.0%} is a warning, "
-        "more a failure: such images look robust and are not.",
+        detail=(
+            f"{zero_share:.1%} of the images have a loss gradient of exactly 0; up to "
+            f"{MANY_ZERO:.0%} is a warning, more a failure: such images look robust and are not."
+        ),
     )
 
 
 def check_budget(outcomes: Outcomes) -> Check:
-    """Attacks came to their own end; one that was stopped before might have fooled more, or come nearer."""
+    """Attacks came to their own end; one that was stopped before might have fooled more, or come
+    nearer.
+    """
     short = np.flatnonzero(outcomes["cut_short"].astype(bool) & (outcomes["attack"] != WORST))
     told = []
     for (attack, budget), rows in find_settings(outcomes).items():
         if cut := len(np.intersect1d(rows, short)):
-            gradients, forwards = (float(np.mean(outcomes[name][rows])) for name in ("gradients", "forwards"))
+            gradients, forwards = (
+                float(np.mean(outcomes[name][rows])) for name in ("gradients", "forwards")
+            )
             told.append(
-                f"{attack} {_radius(budget)}: {cut} of {len(rows)} images, after {gradients:.1f} gradients and "
-                f"{forwards:.1f} forwards an image on average"
+                f"{attack} {_radius(budget)}: {cut} of {len(rows)} images, after {gradients:.1f} "
+                f"gradients and {forwards:.1f} forwards an image on average"
             )
     return Check(
         name="no attack ended by its budget",
@@ -273,7 +348,9 @@ def check_budget(outcomes: Outcomes) -> Check:
     )
 
 
-def _compare(outcomes: Outcomes, pairs: Collection[tuple[str, Rows, Rows]], *, name: str, claim: str) -> Check | None:
+def _compare(
+    outcomes: Outcomes, pairs: Collection[tuple[str, Rows, Rows]], *, name: str, claim: str
+) -> Check | None:
     """Accuracy must not rise from the first rows of a pair to the second, of the same images."""
     if not pairs:
         return None
@@ -285,14 +362,19 @@ def _compare(outcomes: Outcomes, pairs: Collection[tuple[str, Rows, Rows]], *, n
         if now > before:
             rises.append((now - before, claim.format(what=what, now=now, before=before)))
             fallen = outcomes["index"][earlier[~right[earlier]]]
-            revived |= set(_ids(outcomes, later[right[later] & np.isin(outcomes["index"][later], fallen)]))
+            revived |= set(
+                _ids(outcomes, later[right[later] & np.isin(outcomes["index"][later], fallen)])
+            )
     if not rises:
         return Check(name=name, status="pass", detail=f"{len(pairs)} comparisons hold.")
     return Check(
         name=name,
         status="fail" if max(rise for rise, _ in rises) > SLACK else "warn",
-        detail=f"{len(rises)} of {len(pairs)} comparisons fail: {'; '.join(text for _, text in rises)}. Up to "
-        f"{SLACK:.0%} is a warning, more a failure.",
+        detail=(
+            f"{len(rises)} of {len(pairs)} comparisons fail: "
+            f"{'; '.join(text for _, text in rises)}. Up to {SLACK:.0%} is a warning, more a "
+            "failure."
+        ),
         case_ids=sorted(revived),
     )
 
@@ -316,4 +398,6 @@ def _ids(outcomes: Outcomes, rows: Rows) -> list[str]:
 
 def _radius(budget: Budget) -> str:
     units = "" if budget.eps_units == "image" else f" ({budget.eps_units})"
-    return f"{budget.norm} {budget.eps:g}{units}" + (f" to {budget.target}" if budget.target else "")
+    return f"{budget.norm} {budget.eps:g}{units}" + (
+        f" to {budget.target}" if budget.target else ""
+    )

@@ -1,4 +1,6 @@
-"""Checks of how a study was made: who is in which set, which epoch was kept, what the training had seen."""
+"""Checks of how a study was made: who is in which set, which epoch was kept, what the training had
+seen.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,21 @@ def check_split(split_kind: str, groups: str) -> Check:
     if split_kind == "slice":
         status: Status = "warn"
         detail = (
-            "Slices were split one by one: slices of one patient lie in training and test, so the accuracy is that "
-            "for known patients and is too high for new ones. Use prepare --split patient."
+            "Slices were split one by one: slices of one patient lie in training and test, so the "
+            "accuracy is that for known patients and is too high for new ones. Use prepare "
+            "--split patient."
         )
     elif groups == "inferred":
         status = "warn"
         detail = (
-            "The source has no patient ids; near-duplicate slices were held together, but two unlike slices of one "
-            "patient may lie on both sides, and intervals may be too narrow."
+            "The source has no patient ids; near-duplicate slices were held together, but two "
+            "unlike slices of one patient may lie on both sides, and intervals may be too narrow."
         )
     else:
-        status, detail = "pass", "Each patient's slices lie in one set only: the accuracy is that for new patients."
+        status, detail = (
+            "pass",
+            "Each patient's slices lie in one set only: the accuracy is that for new patients.",
+        )
     return Check(name="split by patient", status=status, detail=detail)
 
 
@@ -31,12 +37,19 @@ def check_training_attack(outcomes: Outcomes, training_attack: str | None) -> Ch
     """A repaired classifier is tested with more than the attack that it was trained against."""
     if training_attack is None:
         return None
-    used = {str(attack) for attack in np.unique(outcomes["attack"].astype(str))} - {CLEAN, WORST, "noise"}
+    used = {str(attack) for attack in np.unique(outcomes["attack"].astype(str))} - {
+        CLEAN,
+        WORST,
+        "noise",
+    }
     others = sorted(used - {training_attack})
     return Check(
         name="tested by attacks not trained on",
         status="pass" if others else "fail",
-        detail=f"Trained on {training_attack}; other attacks in the test: {', '.join(others) or 'none'}.",
+        detail=(
+            f"Trained on {training_attack}; other attacks in the test: "
+            f"{', '.join(others) or 'none'}."
+        ),
     )
 
 
@@ -50,7 +63,10 @@ def check_selection(selected_on: str, evaluated_set: str = "test") -> Check:
     if selected_on == evaluated_set == "validation":
         said["validation"] = (
             "fail",
-            "The kept epoch was chosen on these very slices: compare settings by them, and report the test set.",
+            "The kept epoch was chosen on these very slices: compare settings by them, and "
+            "report the test set.",
         )
-    status, detail = said.get(selected_on, ("warn", f"How the epoch was chosen is not known ({selected_on!r})."))
+    status, detail = said.get(
+        selected_on, ("warn", f"How the epoch was chosen is not known ({selected_on!r}).")
+    )
     return Check(name="selection on validation patients", status=status, detail=detail)

@@ -16,7 +16,14 @@ from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings, jobs_of
 from robustmri.models.classifier import Classifier
-from robustmri.results.schema import Check, CohortFacts, Example, ModelFacts, RobustnessReport, SplitFacts
+from robustmri.results.schema import (
+    Check,
+    CohortFacts,
+    Example,
+    ModelFacts,
+    RobustnessReport,
+    SplitFacts,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +35,9 @@ def columns_of(table: pa.Table) -> dict[str, Any]:
 
 
 def with_worst_case(outcomes: pa.Table) -> pa.Table:
-    """The table with the rows of "worst" below it: for each image and radius the worst that any attack did."""
+    """The table with the rows of "worst" below it: for each image and radius the worst that any
+    attack did.
+    """
     import pyarrow as pa
 
     worst = worst_case(columns_of(outcomes))
@@ -50,7 +59,9 @@ def summarise_evaluation(
     """Numbers with intervals, checks, and what is needed to understand both."""
     outcomes = columns_of(evaluated.outcomes)
     leakage = [
-        Check(name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids))
+        Check(
+            name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids)
+        )
         for found in check_leakage(cohort, split)
     ]
     checks = run_checks(
@@ -103,12 +114,19 @@ def summarise_evaluation(
 
 
 def suites_of(settings: EvaluateSettings) -> dict[str, list[str]]:
-    """Members of each suite among the attacks, in their order, without those that do not know the norm."""
+    """Members of each suite among the attacks, in their order, without those that do not know the
+    norm.
+    """
     made = {name: make_attack(name, **settings.options.get(name, {})) for name in settings.attacks}
     return {
-        name: [member for member in suite.members if member not in suite.left_out.get(settings.norm, ())]
-        for name, suite in made.items() if isinstance(suite, Cascade)
-    }  # fmt: skip
+        name: [
+            member
+            for member in suite.members
+            if member not in suite.left_out.get(settings.norm, ())
+        ]
+        for name, suite in made.items()
+        if isinstance(suite, Cascade)
+    }
 
 
 def _plain(settings: EvaluateSettings) -> dict[str, Any]:
@@ -124,26 +142,35 @@ def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[
     sentences = []
     for eps in dict.fromkeys(eps for job in jobs_of(settings) for eps in job.radii):
         image = eps.in_image_units(std)
-        said = f"eps = {eps.value:g} " + ("of the [0, 1] range" if eps.units == "image" else "after normalisation")
+        said = f"eps = {eps.value:g} " + (
+            "of the [0, 1] range" if eps.units == "image" else "after normalisation"
+        )
         if settings.norm == "linf":
             sentences.append(
-                f"No pixel changes by more than {said}: {image:.4g} of the [0, 1] range, {255 * image:.1f} of 255 grey "
-                f"levels, {image / std:.3g} after normalisation (std {std:g})."
+                f"No pixel changes by more than {said}: {image:.4g} of the [0, 1] range, "
+                f"{255 * image:.1f} of 255 grey levels, {image / std:.3g} after normalisation (std "
+                f"{std:g})."
             )
         elif settings.norm == "l1":
             sentences.append(
-                f"The changes of all {size} x {size} pixels together, each without its sign, sum to at most {said}: "
-                f"{image:.4g} in units of the [0, 1] range, as much as {image:.4g} pixels from black to white."
+                f"The changes of all {size} x {size} pixels together, each without its sign, sum "
+                f"to at most {said}: {image:.4g} in units of the [0, 1] range, as much as "
+                f"{image:.4g} pixels from black to white."
             )
         else:
             sentences.append(
-                f"The change of all {size} x {size} pixels together has a Euclidean length of at most {said}: "
-                f"{image:.4g} in units of the [0, 1] range, as much as {255 * image / size:.2f} of 255 grey levels on "
-                "every pixel."
+                f"The change of all {size} x {size} pixels together has a Euclidean length of at "
+                f"most {said}: {image:.4g} in units of the [0, 1] range, as much as "
+                f"{255 * image / size:.2f} of 255 grey levels on every pixel."
             )
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
-    sentences.append(f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1].")
-    sentences.append("Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: evasion).")
+    sentences.append(
+        f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1]."
+    )
+    sentences.append(
+        "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "
+        "evasion)."
+    )
     if any(settings.limits):
         seconds, gradients, forwards = settings.limits
         most = ((gradients, "gradients"), (forwards, "forwards"), (seconds, "seconds on average"))
@@ -153,6 +180,7 @@ def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[
         threat = threat_for(job, settings, classifier)
         if threat.eps == float("inf"):
             sentences.append(
-                f"{job.attack} has no radius: it looks for the nearest image that fools, in {threat.norm}."
+                f"{job.attack} has no radius: it looks for the nearest image that fools, in "
+                f"{threat.norm}."
             )
     return sentences

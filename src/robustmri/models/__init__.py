@@ -1,1 +1,3 @@
-"""f_theta: the classifier with its normalisation inside, its backbones, pretrained weights and checkpoints."""
+"""f_theta: the classifier with its normalisation inside, its backbones, pretrained weights and
+checkpoints.
+"""

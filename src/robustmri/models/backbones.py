@@ -24,9 +24,11 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: one of `BACKBONES`, or "timm:NAME", "torchvision:NAME", "hf:NAME" where that library is installed.
+        name: one of `BACKBONES`, or "timm:NAME", "torchvision:NAME", "hf:NAME" where that library
+            is installed.
         classes: number of logits.
-        size: height and width of the images in pixels; the networks take any size from 32, "vit" multiples of 16.
+        size: height and width of the images in pixels; the networks take any size from 32, "vit"
+            multiples of 16.
 
     Returns:
         Maps normalised images of shape (n, 1, size, size) to logits of shape (n, classes).
@@ -36,12 +38,15 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
     """
     if name not in BACKBONES and not is_hub(name):
         hubs = ", ".join(f"{hub}:NAME" for hub in PACKAGES)
-        raise SettingsError(f"There is no network {name!r}. {did_you_mean(name, BACKBONES)} Or {hubs}.")
+        raise SettingsError(
+            f"There is no network {name!r}. {did_you_mean(name, BACKBONES)} Or {hubs}."
+        )
     if classes < 2:
         raise SettingsError(f"A classifier needs at least 2 classes, got {classes}.")
     if size < SMALLEST_SIZE:
         raise SettingsError(
-            f"{name} needs images of at least {SMALLEST_SIZE} px, got {size}. Prepare the cohort with a larger --size."
+            f"{name} needs images of at least {SMALLEST_SIZE} px, got {size}. Prepare the cohort "
+            "with a larger --size."
         )
     if is_hub(name):
         return build_hub_network(name, classes=classes, size=size)
@@ -75,16 +80,24 @@ def build_classifier(
         progress: follows a download of the weights, in bytes.
 
     Returns:
-        In training mode, on the CPU; `spec` says what it started from, and normalises as that expects.
+        In training mode, on the CPU; `spec` says what it started from, and normalises as that
+        expects.
     """
     if len(set(classes)) != len(classes):
-        raise SettingsError(f"The class names must differ from each other, got {', '.join(classes)}.")
+        raise SettingsError(
+            f"The class names must differ from each other, got {', '.join(classes)}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = build_network(backbone, len(classes), size)
     start = load_weights(network, backbone, weights, size=size, progress=progress)
     spec = ClassifierSpec(
-        backbone=backbone, classes=tuple(classes), size=size, mean=start.mean, std=start.std, weights=start.words
+        backbone=backbone,
+        classes=tuple(classes),
+        size=size,
+        mean=start.mean,
+        std=start.std,
+        weights=start.words,
     )
     return Classifier(network, spec)
 
@@ -104,13 +117,19 @@ class VisionTransformer(nn.Module):
         if size % PATCH_SIZE:
             near = max(SMALLEST_SIZE, round(size / PATCH_SIZE) * PATCH_SIZE)
             raise SettingsError(
-                f"vit cuts images into patches of {PATCH_SIZE} px, got a size of {size}. Prepare the cohort with "
-                f"--size {near}, or take another network."
+                f"vit cuts images into patches of {PATCH_SIZE} px, got a size of {size}. Prepare "
+                f"the cohort with --size {near}, or take another network."
             )
         self.vit = ViT(
-            in_channels=1, img_size=size, patch_size=PATCH_SIZE, num_classes=classes, spatial_dims=2,
-            classification=True, post_activation=None, qkv_bias=True,
-        )  # fmt: skip
+            in_channels=1,
+            img_size=size,
+            patch_size=PATCH_SIZE,
+            num_classes=classes,
+            spatial_dims=2,
+            classification=True,
+            post_activation=None,
+            qkv_bias=True,
+        )
         for block in self.vit.blocks:
             _trim(block)
         for module in self.modules():
@@ -118,30 +137,45 @@ class VisionTransformer(nn.Module):
                 module.eps = 1e-6  # The paper's and torchvision's; torch's own default is 1e-5.
 
     def forward(self, images: Images) -> Logits:
-        """Logits; MONAI returns the hidden states of every block besides, which nobody here reads."""
+        """Logits; MONAI returns the hidden states of every block besides, which nobody here
+        reads.
+        """
         logits: Logits = self.vit(images)[0]
         return logits
 
 
 def _trim(block: Any) -> None:
     """Leave out what a plain transformer block does without."""
-    block.attn.use_flash_attention = True  # The same numbers without the attention matrix in memory.
-    # Unused without a second input; as parameters without gradients they would stop distributed training.
+    # The same numbers without the attention matrix in memory.
+    block.attn.use_flash_attention = True
+    # Unused without a second input; as parameters without gradients they would stop distributed
+    # training.
     block.norm_cross_attn = block.cross_attn = nn.Identity()
 
 
 def _build_resnet(name: str, classes: int) -> nn.Module:
     """ResNet with torchvision's stem (7 x 7, stride 2), shortcuts and parameter names.
 
-    "resnet18-half" has half the channels of ResNet-18 in every layer: a quarter of the work, for CPUs.
+    "resnet18-half" has half the channels of ResNet-18 in every layer: a quarter of the work, for
+    CPUs.
     """
     from monai.networks.nets.resnet import ResNet
 
     depth, _, width = name.partition("-")
-    block, layers = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}[depth]
+    block, layers = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}[
+        depth
+    ]
     network: nn.Module = ResNet(
-        block=block, layers=layers, block_inplanes=[64, 128, 256, 512], spatial_dims=2, n_input_channels=1,
-        conv1_t_size=7, conv1_t_stride=2, shortcut_type="B", bias_downsample=False, num_classes=classes,
+        block=block,
+        layers=layers,
+        block_inplanes=[64, 128, 256, 512],
+        spatial_dims=2,
+        n_input_channels=1,
+        conv1_t_size=7,
+        conv1_t_stride=2,
+        shortcut_type="B",
+        bias_downsample=False,
+        num_classes=classes,
         widen_factor=0.5 if width else 1.0,
-    )  # fmt: skip
+    )
     return network

@@ -1,4 +1,6 @@
-"""Checkpoints: a folder of `weights.safetensors` and `classifier.json`; nothing in it is ever unpickled."""
+"""Checkpoints: a folder of `weights.safetensors` and `classifier.json`; nothing in it is ever
+unpickled.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ WEIGHTS_FILE = "weights.safetensors"
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint says about itself.
 
-    `training` holds the settings that made it (empty where it was not trained here), `provenance` what
-    `provenance.describe_run` and the cohort and split fingerprints tell.
+    `training` holds the settings that made it (empty where it was not trained here), `provenance`
+    what `provenance.describe_run` and the cohort and split fingerprints tell.
     """
 
     spec: ClassifierSpec
@@ -42,13 +44,14 @@ def save_checkpoint(
     training: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
-    """Write the classifier to `folder`, whole or not at all; a checkpoint that is there is replaced.
+    """Write the classifier to `folder`, whole or not at all; a checkpoint that is there is
+    replaced.
 
     A network of one's own is saved like any other, as long as its backbone has a name that says so:
 
-        classifier = Classifier(my_network, ClassifierSpec(backbone="custom", classes=("ill", "well"), size=128))
-        save_checkpoint(classifier, "checkpoint")
-        classifier, checkpoint = load_checkpoint("checkpoint", network=MyNetwork())
+        classifier = Classifier(my_network, ClassifierSpec(backbone="custom", classes=("ill",
+        "well"), size=128)) save_checkpoint(classifier, "checkpoint") classifier, checkpoint =
+        load_checkpoint("checkpoint", network=MyNetwork())
     """
     from safetensors.torch import save
 
@@ -79,10 +82,12 @@ def load_checkpoint(
     Args:
         path: the checkpoint's folder, or the run folder that holds it as `checkpoint/`.
         device: where to put it.
-        network: the architecture to load into; needed where the backbone is "custom", any weights will do.
+        network: the architecture to load into; needed where the backbone is "custom", any weights
+            will do.
 
     Raises:
-        CheckpointError: nothing there, damaged, of another format version, or weights of another network.
+        CheckpointError: nothing there, damaged, of another format version, or weights of another
+            network.
     """
     folder = find_checkpoint(Path(path))
     checkpoint = read_checkpoint(folder)
@@ -90,8 +95,8 @@ def load_checkpoint(
     if network is None:
         if spec.backbone == CUSTOM:
             raise CheckpointError(
-                f"{folder} holds a network of one's own, which only its code can build. Load it from Python: "
-                "load_checkpoint(path, network=MyNetwork())."
+                f"{folder} holds a network of one's own, which only its code can build. Load it "
+                "from Python: load_checkpoint(path, network=MyNetwork())."
             )
         with torch.random.fork_rng(devices=[]):
             network = build_network(spec.backbone, len(spec.classes), spec.size)
@@ -111,16 +116,19 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         version = msgspec.json.decode(raw).get("format_version")
         if version != FORMAT_VERSION:
             raise CheckpointError(
-                f"{head} has format version {version}, this release reads {FORMAT_VERSION}. Load it with the release "
-                "that wrote it, or train again."
+                f"{head} has format version {version}, this release reads {FORMAT_VERSION}. Load "
+                "it with the release that wrote it, or train again."
             )
         return msgspec.json.decode(raw, type=Checkpoint)
     except (OSError, msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{head} is damaged ({error}). Restore it from a copy, or train again.") from error
+        raise CheckpointError(
+            f"{head} is damaged ({error}). Restore it from a copy, or train again."
+        ) from error
 
 
 def check_fits(checkpoint: Checkpoint, classes: Sequence[str], size: int) -> None:
-    """Refuse a cohort whose classes (also their order) or image size the checkpoint was not made for.
+    """Refuse a cohort whose classes (also their order) or image size the checkpoint was not made
+    for.
 
     Raises:
         CheckpointError: they disagree.
@@ -128,13 +136,14 @@ def check_fits(checkpoint: Checkpoint, classes: Sequence[str], size: int) -> Non
     spec = checkpoint.spec
     if tuple(classes) != spec.classes:
         raise CheckpointError(
-            f"The checkpoint tells apart {', '.join(spec.classes)}; the cohort has {', '.join(classes)}. "
-            "Take the cohort that it was trained on, or train on this one: robustmri train COHORT --out RUN."
+            f"The checkpoint tells apart {', '.join(spec.classes)}; the cohort has "
+            f"{', '.join(classes)}. Take the cohort that it was trained on, or train on this one: "
+            "robustmri train COHORT --out RUN."
         )
     if size != spec.size:
         raise CheckpointError(
-            f"The checkpoint was made for images of {spec.size} px; the cohort has {size} px. Prepare it again: "
-            f"robustmri prepare SOURCE --out COHORT --size {spec.size}."
+            f"The checkpoint was made for images of {spec.size} px; the cohort has {size} px. "
+            f"Prepare it again: robustmri prepare SOURCE --out COHORT --size {spec.size}."
         )
 
 
@@ -149,11 +158,12 @@ def find_checkpoint(path: Path) -> Path:
             return folder
     if not path.exists():
         raise CheckpointError(
-            f"{path} does not exist. Give a run folder, or make one: robustmri train COHORT --out RUN."
+            f"{path} does not exist. Give a run folder, or make one: robustmri train COHORT --out "
+            "RUN."
         )
     raise CheckpointError(
-        f"{path} holds no checkpoint ({HEAD_FILE} is missing). If it is a run that was interrupted, start the same "
-        "command again: it goes on where it stopped."
+        f"{path} holds no checkpoint ({HEAD_FILE} is missing). If it is a run that was "
+        "interrupted, start the same command again: it goes on where it stopped."
     )
 
 
@@ -166,13 +176,14 @@ def _load_into(network: nn.Module, file: Path, checkpoint: Checkpoint) -> None:
     found = sha256_of(file)
     if found != checkpoint.weights_sha256:
         raise CheckpointError(
-            f"{file} is damaged or was exchanged: its sha256 begins with {found[:12]}, {HEAD_FILE} says "
-            f"{checkpoint.weights_sha256[:12]}. Restore it from a copy, or train again."
+            f"{file} is damaged or was exchanged: its sha256 begins with {found[:12]}, {HEAD_FILE} "
+            f"says {checkpoint.weights_sha256[:12]}. Restore it from a copy, or train again."
         )
     try:
         network.load_state_dict(load_file(file))
     except (SafetensorError, RuntimeError) as error:
         fault = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"{file} does not fit the network {checkpoint.spec.backbone!r} ({fault}). Build the network that was saved."
+            f"{file} does not fit the network {checkpoint.spec.backbone!r} ({fault}). Build the "
+            "network that was saved."
         ) from error

@@ -1,4 +1,6 @@
-"""f_theta: images in [0, 1] to logits. The only place that knows a mean and a standard deviation."""
+"""f_theta: images in [0, 1] to logits. The only place that knows a mean and a standard
+deviation.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
     backbone: str
     classes: tuple[str, ...]
     size: int
-    # ImageNet's channel means and standard deviations, averaged: the slices are grey. Some weights ask for others.
+    # ImageNet's channel means and standard deviations, averaged: the slices are grey. Some weights
+    # ask for others.
     mean: float = 0.449
     std: float = 0.226
     weights: str = "none"

@@ -1,8 +1,8 @@
 """Two batch-norms in place of one: attacked images differ from clean ones in their statistics.
 
-Training with both kinds of images normalises each with its own pair of statistics, scale and shift; all other weights
-are shared. What is kept afterwards is one branch, as an ordinary network. Reference: Xie et al. 2020 (AdvProp); Han et
-al. 2021, on medical images.
+Training with both kinds of images normalises each with its own pair of statistics, scale and shift;
+all other weights are shared. What is kept afterwards is one branch, as an ordinary network.
+Reference: Xie et al. 2020 (AdvProp); Han et al. 2021, on medical images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class DualNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """What the branch in use makes of `features`."""
-        normalised: Tensor = self.clean(features) if self.branch == "clean" else self.attacked(features)
+        normalised: Tensor = (
+            self.clean(features) if self.branch == "clean" else self.attacked(features)
+        )
         return normalised
 
 
@@ -70,10 +72,11 @@ def using(network: nn.Module, branch: Branch) -> Iterator[None]:
 
 
 def collapsed(network: Network, branch: Branch = "attacked") -> Network:
-    """An ordinary network with one branch alone, under the names of before; `network` itself if nothing in it is dual.
+    """An ordinary network with one branch alone, under the names of before; `network` itself if
+    nothing in it is dual.
 
-    The attacked branch is the one to keep and to attack: the clean one has never met an attacked image, so its
-    statistics do not fit them.
+    The attacked branch is the one to keep and to attack: the clean one has never met an attacked
+    image, so its statistics do not fit them.
     """
     if not any(isinstance(module, DualNorm) for module in network.modules()):
         return network

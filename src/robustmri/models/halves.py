@@ -1,7 +1,9 @@
-"""Weights in 16 bit and in parts, for a way home that is narrow, and the checkpoint put together again from them.
+"""Weights in 16 bit and in parts, for a way home that is narrow, and the checkpoint put together
+again from them.
 
-Convolutions and matrices are rounded to float16, ten bits of mantissa; biases and batch-norms, a thousandth of the
-bytes, stay in float32. The checkpoint that comes of it says so, and has a hash of its own.
+Convolutions and matrices are rounded to float16, ten bits of mantissa; biases and batch-norms, a
+thousandth of the bytes, stay in float32. The checkpoint that comes of it says so, and has a hash of
+its own.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def count_parts(run: Path, part_mib: float) -> int:
 
 
 def halve(run: Path, folder: Path, name: str, *, part_mib: float = 15.0) -> Halved:
-    """Write the weights of a run's checkpoint, rounded, as `folder`/weights-`name`.1-of-3 and so on.
+    """Write the weights of a run's checkpoint, rounded, as `folder`/weights-`name`.1-of-3 and so
+    on.
 
     Args:
         run: run folder, or checkpoint folder.
@@ -67,9 +70,11 @@ def halve(run: Path, folder: Path, name: str, *, part_mib: float = 15.0) -> Halv
         with atomic_file(folder / part) as partial:
             partial.write_bytes(piece)
     return Halved(
-        checkpoint=read_checkpoint(place), parts=names, sha256=sha256(content).hexdigest(),
+        checkpoint=read_checkpoint(place),
+        parts=names,
+        sha256=sha256(content).hexdigest(),
         largest_change=_largest_change(state, rounded),
-    )  # fmt: skip
+    )
 
 
 def join(halved: Halved, folder: Path, out: Path) -> Checkpoint:
@@ -82,23 +87,31 @@ def join(halved: Halved, folder: Path, out: Path) -> Checkpoint:
 
     missing = [part for part in halved.parts if not (folder / part).is_file()]
     if missing:
-        raise CheckpointError(f"{folder} lacks {', '.join(missing)} of {len(halved.parts)} parts. Copy them there too.")
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)} of {len(halved.parts)} parts. Copy them, too."
+        )
     content = b"".join((folder / part).read_bytes() for part in halved.parts)
     if sha256(content).hexdigest() != halved.sha256:
-        raise CheckpointError(f"{folder / halved.parts[0]} and the parts after it are damaged. Copy them again.")
+        raise CheckpointError(
+            f"{folder / halved.parts[0]} and the parts after it are damaged. Copy them again."
+        )
     state = {key: _unrounded(value) for key, value in load(content).items()}
     before = halved.checkpoint
     note: dict[str, Any] = {
-        "to": "float16, for the way; biases and batch-norms not", "largest_change": halved.largest_change,
+        "to": "float16, for the way; biases and batch-norms not",
+        "largest_change": halved.largest_change,
         "weights_sha256_before": before.weights_sha256,
-    }  # fmt: skip
+    }
     with atomic_folder(out) as partial:
         (partial / WEIGHTS_FILE).write_bytes(save(state))
         after = msgspec.structs.replace(
-            before, weights_sha256=sha256_of(partial / WEIGHTS_FILE),
+            before,
+            weights_sha256=sha256_of(partial / WEIGHTS_FILE),
             provenance={**before.provenance, "rounded": note},
-        )  # fmt: skip
-        (partial / HEAD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(after), indent=2) + b"\n")
+        )
+        (partial / HEAD_FILE).write_bytes(
+            msgspec.json.format(msgspec.json.encode(after), indent=2) + b"\n"
+        )
     return after
 
 

@@ -1,4 +1,6 @@
-"""Networks of other libraries: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (optional, nothing here is required)."""
+"""Networks of other libraries: `timm:NAME`, `torchvision:NAME` and `hf:NAME` (optional, nothing
+here is required).
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,17 @@ def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
             return ThreePlanes(model, facts.mean, facts.std)
         if backbone.startswith("torchvision:"):
             room = {"image_size": size} if name.startswith("vit_") else {}
-            return ThreePlanes(hub.models.get_model(name, weights=None, num_classes=classes, **room))
+            return ThreePlanes(
+                hub.models.get_model(name, weights=None, num_classes=classes, **room)
+            )
         config = hub.AutoConfig.from_pretrained(name, num_labels=classes, image_size=size)
-        return ThreePlanes(hub.AutoModelForImageClassification.from_config(config), *_processor(hub, name))
+        return ThreePlanes(
+            hub.AutoModelForImageClassification.from_config(config), *_processor(hub, name)
+        )
     except (ValueError, RuntimeError, OSError, TypeError) as error:
-        raise SettingsError(f"{backbone!r} cannot be built ({_first_line(error)}). Look up the name there.") from error
+        raise SettingsError(
+            f"{backbone!r} cannot be built ({_first_line(error)}). Look up the name there."
+        ) from error
 
 
 def pretrained_state(backbone: str, size: int) -> dict[str, Tensor]:
@@ -63,8 +71,8 @@ def pretrained_state(backbone: str, size: int) -> dict[str, Tensor]:
             model = hub.AutoModelForImageClassification.from_pretrained(name)
     except (ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(
-            f"The pretrained weights of {backbone!r} cannot be fetched ({_first_line(error)}). Is this machine "
-            "offline? Give a local file instead, or start from --weights none."
+            f"The pretrained weights of {backbone!r} cannot be fetched ({_first_line(error)}). Is "
+            "this machine offline? Give a local file instead, or start from --weights none."
         ) from error
     state: dict[str, Tensor] = model.state_dict()
     return state
@@ -75,10 +83,11 @@ def _open(backbone: str) -> tuple[Any, str]:
     package = PACKAGES[prefix]
     try:
         return importlib.import_module(package), name
-    except (ImportError, RuntimeError) as error:  # torchvision built for another torch raises a RuntimeError.
+    # torchvision built for another torch raises a RuntimeError.
+    except (ImportError, RuntimeError) as error:
         raise SettingsError(
-            f"{backbone!r} needs the package {package}, which cannot be imported ({_first_line(error)}). "
-            "Install it with: pip install 'robustmri[hub]'"
+            f"{backbone!r} needs the package {package}, which cannot be imported "
+            f"({_first_line(error)}). Install it with: pip install 'robustmri[hub]'"
         ) from error
 
 
@@ -89,12 +98,16 @@ def _timm_size(hub: Any, name: str, size: int) -> dict[str, int]:
 
 
 def _processor(hub: Any, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that a Hugging Face model was trained with; ImageNet's where it does not say."""
+    """Mean and standard deviation that a Hugging Face model was trained with; ImageNet's where it
+    does not say.
+    """
     try:
         facts, _ = hub.ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
         facts = {}
-    return tuple(facts.get("image_mean", IMAGENET_MEAN)), tuple(facts.get("image_std", IMAGENET_STD))
+    return tuple(facts.get("image_mean", IMAGENET_MEAN)), tuple(
+        facts.get("image_std", IMAGENET_STD)
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,6 @@
-"""Files of weights in their published layouts, read without running code: torchvision's, robustness', RadImageNet's."""
+"""Files of weights in their published layouts, read without running code: torchvision's,
+robustness', RadImageNet's.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,20 @@ from robustmri.core.errors import CheckpointError
 from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD
 
 NESTS = ("state_dict", "model_state_dict", "model", "network")
-PREFIXES = ("module.", "_orig_mod.", "network.", "model.")  # Of DataParallel, torch.compile, Classifier, Lightning.
-NORMALISER = "normalizer.new_"  # Followed by mean or std: of the robustness library's AttackerModel.
-RADIMAGENET_MEAN = RADIMAGENET_STD = (0.5, 0.5, 0.5)  # Its authors' PyTorch code maps [0, 1] to [-1, 1].
-RESNET_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+# Of DataParallel, torch.compile, Classifier, Lightning.
+PREFIXES = ("module.", "_orig_mod.", "network.", "model.")
+# Followed by mean or std: of the robustness library's AttackerModel.
+NORMALISER = "normalizer.new_"
+# Its authors' PyTorch code maps [0, 1] to [-1, 1].
+RADIMAGENET_MEAN = RADIMAGENET_STD = (0.5, 0.5, 0.5)
+RESNET_CHILDREN = {
+    "0": "conv1",
+    "1": "bn1",
+    "4": "layer1",
+    "5": "layer2",
+    "6": "layer3",
+    "7": "layer4",
+}
 
 
 @dataclass(frozen=True)
@@ -29,8 +41,8 @@ class Published:
         tensors: by torchvision's names, or by the network's own.
         mean: of each plane, in units of the [0, 1] range, that the network was trained with.
         std: likewise.
-        layout: whose it is, in words; empty if nothing but names and tensors was to be seen. Only then `mean` and
-            `std` are an assumption: ImageNet's.
+        layout: whose it is, in words; empty if nothing but names and tensors was to be seen. Only
+            then `mean` and `std` are an assumption: ImageNet's.
     """
 
     tensors: dict[str, Tensor]
@@ -40,7 +52,8 @@ class Published:
 
 
 def read_published(path: Path) -> Published:
-    """Read a .pth, .pt, .ckpt or .safetensors file out of any nesting, without prefixes that all names share.
+    """Read a .pth, .pt, .ckpt or .safetensors file out of any nesting, without prefixes that all
+    names share.
 
     Raises:
         CheckpointError: it is missing, damaged, holds code, or no named tensors.
@@ -55,61 +68,83 @@ def read_published(path: Path) -> Published:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} was not opened: it is damaged, or holds Python objects besides tensors, which could run code. "
-            "Where you trust it, load it with the code that wrote it and save its tensors alone: "
-            "torch.save(model.state_dict(), FILE), or as .safetensors."
+            f"{path} was not opened: it is damaged, or holds Python objects besides tensors, which "
+            "could run code. Where you trust it, load it with the code that wrote it and save its "
+            "tensors alone: torch.save(model.state_dict(), FILE), or as .safetensors."
         ) from error
-    except Exception as error:  # The two readers raise a dozen kinds for damaged bytes, none of them common to all.
+    # The two readers raise a dozen kinds for damaged bytes, none of them common to all.
+    except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged or not such a file."
+            f"{path} cannot be read as weights ({type(error).__name__}): it is damaged or not such "
+            "a file."
         ) from error
     while isinstance(content, Mapping):
-        inner = next((content[nest] for nest in NESTS if isinstance(content.get(nest), Mapping)), None)
+        inner = next(
+            (content[nest] for nest in NESTS if isinstance(content.get(nest), Mapping)), None
+        )
         if inner is None:
             break
         content = inner
     pairs = content.items() if isinstance(content, Mapping) else ()
     state = {str(name): value for name, value in pairs if isinstance(value, Tensor)}
     if not state:
-        raise CheckpointError(f"{path} holds no named tensors. Save a network's state_dict() there.")
+        raise CheckpointError(
+            f"{path} holds no named tensors. Save a network's state_dict() there."
+        )
     return _robustness(state) or _radimagenet(state) or Published(_without_prefixes(state, path))
 
 
 def _without_prefixes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    while shared := next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None):
+    while shared := next(
+        (prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None
+    ):
         state = {name.removeprefix(shared): value for name, value in state.items()}
     if "layer1.0.conv1.bias" in state:
         raise CheckpointError(
-            f"{path} was converted from Keras: its convolutions have biases, and halve the image at another place than "
-            "torchvision's. It would compute something else here; take RadImageNet's own ResNet50.pt (radimagenet)."
+            f"{path} was converted from Keras: its convolutions have biases, and halve the image "
+            "at another place than torchvision's. It would compute something else here; take "
+            "RadImageNet's own ResNet50.pt (radimagenet)."
         )
     return state
 
 
 def _robustness(state: dict[str, Tensor]) -> Published | None:
-    """A checkpoint of MadryLab's robustness: the classifier twice, once inside of the attacker, and its normalisation.
+    """A checkpoint of MadryLab's robustness: the classifier twice, once inside of the attacker, and
+    its normalisation.
 
-    Names: [module.]model.conv1.weight, [module.]normalizer.new_mean, [module.]attacker.model.conv1.weight.
+    Names: [module.]model.conv1.weight, [module.]normalizer.new_mean,
+    [module.]attacker.model.conv1.weight.
     """
     before = next((name.rpartition(NORMALISER)[0] for name in state if NORMALISER in name), None)
-    constants = [state.get(f"{before}{NORMALISER}{what}", torch.empty(0)).flatten() for what in ("mean", "std")]
+    constants = [
+        state.get(f"{before}{NORMALISER}{what}", torch.empty(0)).flatten()
+        for what in ("mean", "std")
+    ]
     if before is None or any(values.numel() not in (1, 3) for values in constants):
         return None
     mean, std = (tuple(values.double().expand(3).tolist()) for values in constants)
     model = f"{before}model."
-    tensors = {name.removeprefix(model): value for name, value in state.items() if name.startswith(model)}
+    tensors = {
+        name.removeprefix(model): value for name, value in state.items() if name.startswith(model)
+    }
     return Published(tensors, mean, std, "robustness")
 
 
 def _radimagenet(state: dict[str, Tensor]) -> Published | None:
-    """torchvision's children in a row without the head: backbone.4.0.conv1.weight, or backbone.0.conv0.weight."""
+    """torchvision's children in a row without the head: backbone.4.0.conv1.weight, or
+    backbone.0.conv0.weight.
+    """
     if "backbone.0.weight" in state and "backbone.4.0.conv1.weight" in state:
         tensors = {
-            re.sub(r"^backbone\.(\d+)", lambda child: RESNET_CHILDREN.get(child[1], child[0]), name): value
+            re.sub(
+                r"^backbone\.(\d+)", lambda child: RESNET_CHILDREN.get(child[1], child[0]), name
+            ): value
             for name, value in state.items()
         }
     elif "backbone.0.conv0.weight" in state:
-        tensors = {re.sub(r"^backbone\.0\.", "features.", name): value for name, value in state.items()}
+        tensors = {
+            re.sub(r"^backbone\.0\.", "features.", name): value for name, value in state.items()
+        }
     else:
         return None
     return Published(tensors, RADIMAGENET_MEAN, RADIMAGENET_STD, "RadImageNet")

@@ -1,8 +1,8 @@
 """The classifier as an attack sees it: the same function, faster, with nothing to learn.
 
-Batch-norm is folded into the convolution before it, memory is channels-last, and the arithmetic bfloat16 where that is
-fast. What an attack claims on this view counts only after a forward of the original classifier in float32 has
-confirmed it.
+Batch-norm is folded into the convolution before it, memory is channels-last, and the arithmetic
+bfloat16 where that is fast. What an attack claims on this view counts only after a forward of the
+original classifier in float32 has confirmed it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
 def fast_precision(device: torch.device) -> Precision:
-    """bfloat16 where the hardware multiplies in it: recent NVIDIA GPUs, and CPUs with AVX512-BF16 or AMX."""
+    """bfloat16 where the hardware multiplies in it: recent NVIDIA GPUs, and CPUs with AVX512-BF16
+    or AMX.
+    """
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
     try:
@@ -38,7 +40,11 @@ def fast_precision(device: torch.device) -> Precision:
             flags = stream.read()
     except OSError:
         return "fp32"
-    return "bf16" if device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags) else "fp32"
+    return (
+        "bf16"
+        if device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+        else "fp32"
+    )
 
 
 def simplified(
@@ -46,10 +52,10 @@ def simplified(
 ) -> tuple[nn.Module, list[Pair]]:
     """A copy of `network` in evaluation mode that computes the same with less work.
 
-    A batch-norm is folded into the convolution that feeds it. Max-pooling comes before the ReLU that feeds it: both are
-    monotone, so they may change places, and a quarter of the ReLU's work is left. Either is done only if it leaves the
-    function as it is, on `example` and on noise (a black example could not tell): where a convolution's output has a
-    second reader, it would not.
+    A batch-norm is folded into the convolution that feeds it. Max-pooling comes before the ReLU
+    that feeds it: both are monotone, so they may change places, and a quarter of the ReLU's work is
+    left. Either is done only if it leaves the function as it is, on `example` and on noise (a black
+    example could not tell): where a convolution's output has a second reader, it would not.
 
     Args:
         network: left as it is.
@@ -63,16 +69,21 @@ def simplified(
     plain = copy.deepcopy(network).eval().requires_grad_(False)
     folds = [
         (convolution, batch_norm)
-        for convolution, batch_norm in (_neighbours(plain, example, _CONVOLUTIONS, BATCH_NORMS) if fold else ())
+        for convolution, batch_norm in (
+            _neighbours(plain, example, _CONVOLUTIONS, BATCH_NORMS) if fold else ()
+        )
         if plain.get_submodule(batch_norm).track_running_stats
     ]
     swaps = _neighbours(plain, example, (nn.ReLU,), _MAX_POOLS) if swap else []
-    images = torch.cat([example, torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)])
+    images = torch.cat(
+        [example, torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)]
+    )
     with torch.no_grad():
         expected = plain(images)
         for these, those in ((folds, swaps), (folds, []), ([], swaps)):
             made = _with(plain, these, those)
-            # Relative to the largest logit: an absolute tolerance accepts anything where all logits are small.
+            # Relative to the largest logit: an absolute tolerance accepts anything where all logits
+            # are small.
             if (made(images) - expected).abs().max() <= 1e-3 * expected.abs().max():
                 return made, these
     return plain, []
@@ -91,9 +102,14 @@ def _with(network: nn.Module, folds: list[Pair], swaps: list[Pair]) -> nn.Module
 
 
 def _neighbours(
-    network: nn.Module, example: Tensor, first: tuple[type[nn.Module], ...], then: tuple[type[nn.Module], ...]
+    network: nn.Module,
+    example: Tensor,
+    first: tuple[type[nn.Module], ...],
+    then: tuple[type[nn.Module], ...],
 ) -> list[Pair]:
-    """Names of modules of two kinds, each called once, the second of which reads the very output of the first."""
+    """Names of modules of two kinds, each called once, the second of which reads the very output of
+    the first.
+    """
     made: dict[int, tuple[str, Tensor]] = {}
     calls: Counter[str] = Counter()
     pairs: list[Pair] = []
@@ -107,7 +123,10 @@ def _neighbours(
         else:
             made.pop(id(output), None)  # Changed in place since.
 
-    hooks = [module.register_forward_hook(partial(watch, name)) for name, module in network.named_modules()]
+    hooks = [
+        module.register_forward_hook(partial(watch, name))
+        for name, module in network.named_modules()
+    ]
     with torch.no_grad():
         network(example)
     for hook in hooks:
@@ -127,12 +146,18 @@ class OptimisedView:
         classifier: left as it is; the view holds a converted copy, see `refresh`.
         example: images of the shape that will come, at least one, on the classifier's device.
         precision: "fp32", "bf16", or None for the faster of the two here.
-        compiled: run it through `torch.compile`, on a GPU with CUDA graphs; batches are then padded to a power of two,
-            so that it compiles a few sizes only. Takes half a minute a size, so it is for long runs.
+        compiled: run it through `torch.compile`, on a GPU with CUDA graphs; batches are then padded
+            to a power of two, so that it compiles a few sizes only. Takes half a minute a size, so
+            it is for long runs.
     """
 
     def __init__(
-        self, classifier: nn.Module, example: Images, *, precision: Precision | None = None, compiled: bool = False
+        self,
+        classifier: nn.Module,
+        example: Images,
+        *,
+        precision: Precision | None = None,
+        compiled: bool = False,
     ) -> None:
         self.precision: Precision = precision or fast_precision(example.device)
         self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
@@ -140,7 +165,9 @@ class OptimisedView:
             raise ThreatModelError("an optimised view needs at least one example image, got none.")
         with _no_autocast(example.device):
             network, self._pairs = simplified(classifier, example[:1].float())
-        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(example.dim(), torch.contiguous_format)
+        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(
+            example.dim(), torch.contiguous_format
+        )
         self._layout = layout
         self._network = network.to(self.dtype).to(memory_format=layout)  # type: ignore[call-overload]
         self._run, self._compiled = self._network, compiled
@@ -149,20 +176,31 @@ class OptimisedView:
             self._run = torch.compile(self._network, dynamic=False, mode=mode)
 
     def refresh(self, classifier: nn.Module) -> None:
-        """Take over new weights of the network that the view was made from, at a tenth of a new view's cost."""
+        """Take over new weights of the network that the view was made from, at a tenth of a new
+        view's cost.
+        """
         folded = {name for pair in self._pairs for name in pair}
         modules, own = dict(classifier.named_modules()), dict(self._network.named_modules())
         with torch.no_grad():
             for convolution, batch_norm in self._pairs:
                 before, norm = modules[convolution], modules[batch_norm]
                 weight, bias = fuse_conv_bn_weights(
-                    before.weight, before.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+                    before.weight,
+                    before.bias,
+                    norm.running_mean,
+                    norm.running_var,
+                    norm.eps,
+                    norm.weight,
+                    norm.bias,
                 )
                 own[convolution].weight.copy_(weight)
                 own[convolution].bias.copy_(bias)
             for name, module in modules.items():
                 if name not in folded and name in own:
-                    for part, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                    for part, value in (
+                        *module.named_parameters(recurse=False),
+                        *module.named_buffers(recurse=False),
+                    ):
                         getattr(own[name], part).copy_(value)
 
     def __call__(self, images: Images) -> Logits:
@@ -179,4 +217,8 @@ class OptimisedView:
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
+    return (
+        torch.autocast(device.type, enabled=False)
+        if device.type in ("cpu", "cuda")
+        else nullcontext()
+    )

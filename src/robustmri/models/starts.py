@@ -1,4 +1,6 @@
-"""Published weights that training may start from: what they are called, where they lie, and how they are recognised."""
+"""Published weights that training may start from: what they are called, where they lie, and how
+they are recognised.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,15 @@ from robustmri.core.download import Progress, fetch
 from robustmri.core.errors import SettingsError, did_you_mean
 
 TORCHVISION = "https://download.pytorch.org/models"
-RADIMAGENET = "https://huggingface.co/Lab-Rasool/RadImageNet/resolve/736ec1ae8ccb2e0b647b47235e8d5b7509a346a5"
-SALMAN = "https://huggingface.co/madrylab/robust-imagenet-models/resolve/3f04ac96136001cfe402022100728124cbe3fac5"
-DEFAULT_VARIANTS = {"robust-imagenet": "linf-4"}  # The norm and the radius that a repair is most often asked for.
+RADIMAGENET = (
+    "https://huggingface.co/Lab-Rasool/RadImageNet/resolve/736ec1ae8ccb2e0b647b47235e8d5b7509a346a5"
+)
+SALMAN = (
+    "https://huggingface.co/madrylab/robust-imagenet-models/resolve/"
+    "3f04ac96136001cfe402022100728124cbe3fac5"
+)
+# The norm and the radius that a repair is most often asked for.
+DEFAULT_VARIANTS = {"robust-imagenet": "linf-4"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,9 @@ class Start:
 
 
 def _imagenet() -> Iterable[Start]:
-    """torchvision's, trained on ImageNet-1k; the digits in a file's name are the first of its sha256."""
+    """torchvision's, trained on ImageNet-1k; the digits in a file's name are the first of its
+    sha256.
+    """
     for backbone, file, megabytes in (
         ("resnet18", "resnet18-f37072fd.pth", 44.7),
         ("resnet50", "resnet50-11ad3fa6.pth", 97.8),
@@ -49,46 +59,116 @@ def _imagenet() -> Iterable[Start]:
         ("vit", "vit_b_16-c867db91.pth", 330.3),
     ):
         digits = file.rpartition("-")[2].removesuffix(".pth")
-        yield Start("imagenet", backbone, file, f"{TORCHVISION}/{file}", digits, megabytes, "BSD-3-Clause")
+        yield Start(
+            "imagenet", backbone, file, f"{TORCHVISION}/{file}", digits, megabytes, "BSD-3-Clause"
+        )
 
 
 def _radimagenet() -> Iterable[Start]:
-    """Mei et al. 2022: 1.35 million CT, MR and ultrasound images; the authors' files, where they have hashes."""
+    """Mei et al. 2022: 1.35 million CT, MR and ultrasound images; the authors' files, where they
+    have hashes.
+    """
     for backbone, file, sha256, megabytes in (
-        ("resnet50", "ResNet50.pt", "08629f7e7bd3e29b8ee9522ca3f65ce4d010a7ddf74f0ea3c7e3f3d0bbab0734", 94.3),
-        ("densenet121", "DenseNet121.pt", "5011b427acf483b3c05d9d4ac6ea4ff0baf5714c23937c0fcdc7c446226d0a14", 28.4),
+        (
+            "resnet50",
+            "ResNet50.pt",
+            "08629f7e7bd3e29b8ee9522ca3f65ce4d010a7ddf74f0ea3c7e3f3d0bbab0734",
+            94.3,
+        ),
+        (
+            "densenet121",
+            "DenseNet121.pt",
+            "5011b427acf483b3c05d9d4ac6ea4ff0baf5714c23937c0fcdc7c446226d0a14",
+            28.4,
+        ),
     ):
         url = f"{RADIMAGENET}/{file}"
         yield Start("radimagenet", backbone, f"RadImageNet-{file}", url, sha256, megabytes, "MIT")
 
 
 def _robust_imagenet() -> Iterable[Start]:
-    """Salman et al. 2020: trained against PGD on ImageNet-1k; eps of linf in 1/255, of l2 for images in [0, 1]."""
+    """Salman et al. 2020: trained against PGD on ImageNet-1k; eps of linf in 1/255, of l2 for
+    images in [0, 1].
+    """
     for backbone, norm, eps, sha256 in (
-        ("resnet18", "linf", "0.5", "48d5e933d4ec99b390a0b7c628a4303343f9517a46245cbd7d2f2c034cbd93ee"),
-        ("resnet18", "linf", "1.0", "b49800111d38197deefb0c236055fbdd9d91a0607e55d6cc0bce15504adc9582"),
-        ("resnet18", "linf", "2.0", "bf2611291cc5f792c7f8f17ff6f841f9a0ede32dbe575cbd5bc57233139ae8bd"),
-        ("resnet18", "linf", "4.0", "6f8ccef1ae4958c381617081e9e0fb5f50e7cccd4965192d1caa452fd6c5cd1e"),
-        ("resnet18", "l2", "0.5", "69a10462280f266ab855547fde0649ac909f06174ed8df83b8bf2ea0f6fc8150"),
+        (
+            "resnet18",
+            "linf",
+            "0.5",
+            "48d5e933d4ec99b390a0b7c628a4303343f9517a46245cbd7d2f2c034cbd93ee",
+        ),
+        (
+            "resnet18",
+            "linf",
+            "1.0",
+            "b49800111d38197deefb0c236055fbdd9d91a0607e55d6cc0bce15504adc9582",
+        ),
+        (
+            "resnet18",
+            "linf",
+            "2.0",
+            "bf2611291cc5f792c7f8f17ff6f841f9a0ede32dbe575cbd5bc57233139ae8bd",
+        ),
+        (
+            "resnet18",
+            "linf",
+            "4.0",
+            "6f8ccef1ae4958c381617081e9e0fb5f50e7cccd4965192d1caa452fd6c5cd1e",
+        ),
+        (
+            "resnet18",
+            "l2",
+            "0.5",
+            "69a10462280f266ab855547fde0649ac909f06174ed8df83b8bf2ea0f6fc8150",
+        ),
         ("resnet18", "l2", "1", "92e6c37af550167c7c49c77ad31aad027de4e1f47fbef57546a48ef43626ebcf"),
         ("resnet18", "l2", "3", "b4315784a1a10257b05906aee94d6884678f7b77412d10100d7c05daa959eab0"),
         ("resnet18", "l2", "5", "d3ef126afdf9144a22020988dc46f552a0c39347e954c34359a3cb6bf83df186"),
-        ("resnet50", "linf", "0.5", "9612d8096ef5378b4a32746072f72fedcb02c7ff4b747bc7163274f7ec2f0fd8"),
-        ("resnet50", "linf", "2.0", "59f28de783a049cb4d91ba1c0a09c314db2cc4bb1e859566e023f842b02772ac"),
-        ("resnet50", "linf", "4.0", "9e62216975c111b8081481533b6142dec34be69abe5d90b54d7f860015c263db"),
-        ("resnet50", "linf", "8.0", "b907957f8e3ce209816813d8811c682e965a1b0f48455def828d35a4cc2953dc"),
-        ("resnet50", "l2", "0.5", "a5fc6fcc54946b73af7bd74289b0003cc9d2744fa0ff55c1a3d9fb2bce8fbd30"),
+        (
+            "resnet50",
+            "linf",
+            "0.5",
+            "9612d8096ef5378b4a32746072f72fedcb02c7ff4b747bc7163274f7ec2f0fd8",
+        ),
+        (
+            "resnet50",
+            "linf",
+            "2.0",
+            "59f28de783a049cb4d91ba1c0a09c314db2cc4bb1e859566e023f842b02772ac",
+        ),
+        (
+            "resnet50",
+            "linf",
+            "4.0",
+            "9e62216975c111b8081481533b6142dec34be69abe5d90b54d7f860015c263db",
+        ),
+        (
+            "resnet50",
+            "linf",
+            "8.0",
+            "b907957f8e3ce209816813d8811c682e965a1b0f48455def828d35a4cc2953dc",
+        ),
+        (
+            "resnet50",
+            "l2",
+            "0.5",
+            "a5fc6fcc54946b73af7bd74289b0003cc9d2744fa0ff55c1a3d9fb2bce8fbd30",
+        ),
         ("resnet50", "l2", "1", "09f5273a568830ae23caf9162a06f4831a920293e0da1801aa182289052dcf90"),
         ("resnet50", "l2", "3", "380b14e6f9750bffa1447cf7017f65da4dc5ce71a3dd112f107515dcf7b14d9d"),
         ("resnet50", "l2", "5", "c50db4bbd9a61bc0e0a33290e1f07a79080e16489aa5ada869efc88306f497be"),
     ):
         name = f"robust-imagenet:{norm}-{eps.removesuffix('.0')}"
         file = f"{backbone}_{norm}_eps{eps}.ckpt"
-        megabytes = {"resnet18": 93.6, "resnet50": 205.0}[backbone]  # Half of it is the optimiser's state.
+        # Half of it is the optimiser's state.
+        megabytes = {"resnet18": 93.6, "resnet50": 205.0}[backbone]
         yield Start(name, backbone, file, f"{SALMAN}/{file}", sha256, megabytes, "MIT")
 
 
-STARTS = {(start.name, start.backbone): start for start in (*_imagenet(), *_radimagenet(), *_robust_imagenet())}
+STARTS = {
+    (start.name, start.backbone): start
+    for start in (*_imagenet(), *_radimagenet(), *_robust_imagenet())
+}
 
 
 def is_start(weights: str) -> bool:
@@ -114,16 +194,20 @@ def find_start(weights: str, backbone: str) -> Start:
         return STARTS[name, backbone]
     fitting = [known for known, fits in STARTS if fits == backbone]
     if not fitting:
-        raise SettingsError(f"{backbone} has no weights {weights!r}. Use none, pretrained, or the path of a file.")
+        raise SettingsError(
+            f"{backbone} has no weights {weights!r}. Use none, pretrained, or the path of a file."
+        )
     others = sorted({fits for known, fits in STARTS if known == name})
     where = f" (there are for {', '.join(others)})" if others else ""
     raise SettingsError(
-        f"{backbone} has no weights {weights!r}{where}. {did_you_mean(name, fitting)} Or none, or the path of a file."
+        f"{backbone} has no weights {weights!r}{where}. {did_you_mean(name, fitting)} Or none, or "
+        "the path of a file."
     )
 
 
 def fetch_start(start: Start, progress: Progress | None = None) -> Path:
-    """Bring the file into the cache, once, and check it; $ROBUSTMRI_WEIGHTS_URL names a mirror that has it by `file`.
+    """Bring the file into the cache, once, and check it; $ROBUSTMRI_WEIGHTS_URL names a mirror that
+    has it by `file`.
 
     Raises:
         DownloadError: it could not be fetched, or is another file.
@@ -137,14 +221,16 @@ def fetch_address(weights: str, progress: Progress | None = None) -> Path:
     """Bring a file from anywhere: `https://HOST/FILE#sha256=DIGITS`, all 64 of them.
 
     Raises:
-        SettingsError: the digits are missing; what comes from anywhere is only opened if it is what was meant.
+        SettingsError: the digits are missing; what comes from anywhere is only opened if it is what
+            was meant.
         DownloadError: it could not be fetched, or is another file.
     """
     url, _, digits = weights.partition("#sha256=")
     if not re.fullmatch("[0-9a-fA-F]{64}", digits):
         raise SettingsError(
-            f"{url.partition('#')[0]} is only fetched if its sha256 is known: write URL#sha256=DIGITS with all 64 "
-            "digits, as its publisher states them, or fetch it yourself and give its path."
+            f"{url.partition('#')[0]} is only fetched if its sha256 is known: write "
+            "URL#sha256=DIGITS with all 64 digits, as its publisher states them, or fetch it "
+            "yourself and give its path."
         )
     name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
     return fetch(url, _cache() / f"{digits[:8].lower()}-{name}", sha256=digits, progress=progress)

@@ -1,8 +1,9 @@
 """Grey slices for networks that were trained on three colour planes.
 
-A grey value g, repeated in three planes and normalised plane by plane, is x_c = (g - mean_c) / std_c. `Classifier`
-normalises it once, z = (g - mean) / std, so that x_c = scale_c * z + shift_c with two constants per plane. Mean and
-std are those of the planes, averaged: 0.449 and 0.226 for ImageNet.
+A grey value g, repeated in three planes and normalised plane by plane, is x_c = (g - mean_c) /
+std_c. `Classifier` normalises it once, z = (g - mean) / std, so that x_c = scale_c * z + shift_c
+with two constants per plane. Mean and std are those of the planes, averaged: 0.449 and 0.226 for
+ImageNet.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from robustmri.core.arrays import Images, Logits
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-GREY_MEAN = 0.449  # What `ClassifierSpec` normalises with, unless its weights ask for something else.
+# What `ClassifierSpec` normalises with, unless its weights ask for something else.
+GREY_MEAN = 0.449
 GREY_STD = 0.226
 
 
 def grey_constants(mean: Sequence[float], std: Sequence[float]) -> tuple[float, float]:
-    """What a grey image is normalised with for a network whose planes were normalised with these: their averages.
+    """What a grey image is normalised with for a network whose planes were normalised with these:
+    their averages.
 
-    Where all planes have the same constants, as RadImageNet's have, nothing at all is shifted by folding them.
+    Where all planes have the same constants, as RadImageNet's have, nothing at all is shifted by
+    folding them.
 
     >>> grey_constants(IMAGENET_MEAN, IMAGENET_STD)
     (0.449, 0.226)
@@ -32,9 +36,14 @@ def grey_constants(mean: Sequence[float], std: Sequence[float]) -> tuple[float, 
 
 
 def plane_constants(
-    mean: Sequence[float], std: Sequence[float], grey_mean: float = GREY_MEAN, grey_std: float = GREY_STD
+    mean: Sequence[float],
+    std: Sequence[float],
+    grey_mean: float = GREY_MEAN,
+    grey_std: float = GREY_STD,
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift that turn the one normalised grey plane into each colour plane, shape (3,) both."""
+    """Scale and shift that turn the one normalised grey plane into each colour plane, shape (3,)
+    both.
+    """
     mean_c, std_c = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
     return grey_std / std_c, (grey_mean - mean_c) / std_c
 
@@ -44,18 +53,20 @@ def fold_planes(
 ) -> tuple[Tensor, Tensor]:
     """Turn a first convolution over three planes into one over a single grey plane.
 
-    The convolution is linear: sum_c w_c * (scale_c z + shift_c) = (sum_c scale_c w_c) * z + constant. This is exact
-    where the kernel lies inside the image (everywhere for patches); at a zero-padded border the constant is off by
-    the part of it that belongs to the padding, which is small since |shift_c| < 0.2 for ImageNet, and none where all
-    planes are normalised alike.
+    The convolution is linear: sum_c w_c * (scale_c z + shift_c) = (sum_c scale_c w_c) * z +
+    constant. This is exact where the kernel lies inside the image (everywhere for patches); at a
+    zero-padded border the constant is off by the part of it that belongs to the padding, which is
+    small since |shift_c| < 0.2 for ImageNet, and none where all planes are normalised alike.
 
     Args:
         weight: shape (out, 3, height, width).
-        mean: what its planes are normalised with; the grey plane is normalised with `grey_constants` of it.
+        mean: what its planes are normalised with; the grey plane is normalised with
+            `grey_constants` of it.
         std: likewise.
 
     Returns:
-        The weight of shape (out, 1, height, width), and the constant of shape (out,) to add to what it computes.
+        The weight of shape (out, 1, height, width), and the constant of shape (out,) to add to what
+        it computes.
 
     >>> weight, constant = fold_planes(torch.ones(1, 3, 1, 1))
     >>> round(weight.item(), 3), round(constant.item(), 3)
@@ -81,7 +92,10 @@ class ThreePlanes(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, model: nn.Module, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+        self,
+        model: nn.Module,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         self.model = model

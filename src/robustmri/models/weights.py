@@ -1,4 +1,6 @@
-"""Where a network starts from: published weights by name, or a file of one's own, fitted to grey slices."""
+"""Where a network starts from: published weights by name, or a file of one's own, fitted to grey
+slices.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,31 @@ from robustmri.core.errors import CheckpointError, SettingsError, did_you_mean
 from robustmri.core.files import sha256_of
 from robustmri.models.hub import is_hub, pretrained_state
 from robustmri.models.layouts import Published, read_published
-from robustmri.models.starts import STARTS, fetch_address, fetch_start, find_start, is_address, is_start
+from robustmri.models.starts import (
+    STARTS,
+    fetch_address,
+    fetch_start,
+    find_start,
+    is_address,
+    is_start,
+)
 from robustmri.models.stem import GREY_MEAN, GREY_STD, fold_planes, grey_constants, plane_constants
 
-STEMS = {  # The first convolution, and what absorbs the constant that folding its three planes leaves.
+# The first convolution, and what absorbs the constant that folding its three planes leaves.
+STEMS = {
     "resnet18": ("conv1.weight", "bn1.running_mean"),
     "resnet50": ("conv1.weight", "bn1.running_mean"),
     "densenet121": ("features.conv0.weight", "features.norm0.running_mean"),
-    "vit": ("vit.patch_embedding.patch_embeddings.weight", "vit.patch_embedding.patch_embeddings.bias"),
+    "vit": (
+        "vit.patch_embedding.patch_embeddings.weight",
+        "vit.patch_embedding.patch_embeddings.bias",
+    ),
 }
 POSITIONS = "vit.patch_embedding.position_embeddings"
 RENAMES = {  # From torchvision's names to MONAI's, in this order.
     "densenet121": (
-        (r"(denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3."),  # Older files say norm.1 for norm1.
+        # Older files say norm.1 for norm1.
+        (r"(denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3."),
         (r"^classifier\.", "class_layers.out."),
     ),
     "vit": (
@@ -63,21 +77,28 @@ class Loaded:
 
 
 def load_weights(
-    network: nn.Module, backbone: str, weights: str, *, size: int = 224, progress: Progress | None = None
+    network: nn.Module,
+    backbone: str,
+    weights: str,
+    *,
+    size: int = 224,
+    progress: Progress | None = None,
 ) -> Loaded:
     """Load a start into `network`, in place.
 
-    Names of torchvision are translated to MONAI's. A first convolution over three planes is folded into one, see
-    `stem.fold_planes`; what its planes were normalised with is known from the file's layout (see `layouts`), and is
-    taken to be ImageNet's otherwise. The last layer keeps its fresh weights where the file has another number of
-    classes, or none. Position embeddings of another image size are interpolated.
+    Names of torchvision are translated to MONAI's. A first convolution over three planes is folded
+    into one, see `stem.fold_planes`; what its planes were normalised with is known from the file's
+    layout (see `layouts`), and is taken to be ImageNet's otherwise. The last layer keeps its fresh
+    weights where the file has another number of classes, or none. Position embeddings of another
+    image size are interpolated.
 
     Args:
         network: made by `build_network(backbone, ...)`.
         backbone: its name.
-        weights: "none"; a name in `starts.STARTS` (fetched once into $ROBUSTMRI_CACHE or ~/.cache/robustmri and
-            checked; `ROBUSTMRI_WEIGHTS_URL` names a mirror); "pretrained" (for timm:, torchvision: and hf: networks);
-            `https://HOST/FILE#sha256=DIGITS`; or the path of a .pth, .pt, .ckpt or .safetensors file.
+        weights: "none"; a name in `starts.STARTS` (fetched once into $ROBUSTMRI_CACHE or
+            ~/.cache/robustmri and checked; `ROBUSTMRI_WEIGHTS_URL` names a mirror); "pretrained"
+            (for timm:, torchvision: and hf: networks); `https://HOST/FILE#sha256=DIGITS`; or the
+            path of a .pth, .pt, .ckpt or .safetensors file.
         size: height and width of the images in pixels; only "pretrained" asks for it.
         progress: follows the download.
 
@@ -90,9 +111,14 @@ def load_weights(
         return Loaded("none")
     if weights == "pretrained":
         if not is_hub(backbone):
-            raise SettingsError(f"{backbone} has no weights 'pretrained'. Use none, imagenet, or the path of a file.")
+            raise SettingsError(
+                f"{backbone} has no weights 'pretrained'. Use none, imagenet, or the path of a "
+                "file."
+            )
         state = Published(pretrained_state(backbone, size))
-        return Loaded("; ".join([f"pretrained ({backbone})", *_fit(network, backbone, state, backbone)]))
+        return Loaded(
+            "; ".join([f"pretrained ({backbone})", *_fit(network, backbone, state, backbone)])
+        )
     if is_start(weights):
         start = find_start(weights, backbone)
         source, path = f"{start.name}, ", fetch_start(start, progress)
@@ -101,7 +127,11 @@ def load_weights(
     else:
         source, path = "", Path(weights).expanduser()
         if not path.is_file():
-            named = ["pretrained"] if is_hub(backbone) else [name for name, fits in STARTS if fits == backbone]
+            named = (
+                ["pretrained"]
+                if is_hub(backbone)
+                else [name for name, fits in STARTS if fits == backbone]
+            )
             raise CheckpointError(
                 f"--weights {path} is not a file. {did_you_mean(weights, ['none', *named])} "
                 "Or the path of a .pth, .pt, .ckpt or .safetensors file."
@@ -109,7 +139,9 @@ def load_weights(
     state = read_published(path)
     notes = _fit(network, backbone, state, path.name)
     mean, std = (GREY_MEAN, GREY_STD) if is_hub(backbone) else grey_constants(state.mean, state.std)
-    return Loaded("; ".join([f"{source}{path.name} (sha256 {sha256_of(path)[:16]})", *notes]), mean, std)
+    return Loaded(
+        "; ".join([f"{source}{path.name} (sha256 {sha256_of(path)[:16]})", *notes]), mean, std
+    )
 
 
 def _fit(network: nn.Module, backbone: str, published: Published, file: str) -> list[str]:
@@ -124,14 +156,19 @@ def _fit(network: nn.Module, backbone: str, published: Published, file: str) -> 
         state[absorber] = state[absorber] + sign * constant
         notes.append("three colour planes folded into one")
     if POSITIONS in state and POSITIONS in own:
-        state, before = _resample_positions(state, own[POSITIONS].shape[1]), state[POSITIONS].shape[1]
+        state, before = (
+            _resample_positions(state, own[POSITIONS].shape[1]),
+            state[POSITIONS].shape[1],
+        )
         if before not in (own[POSITIONS].shape[1], own[POSITIONS].shape[1] + 1):
             notes.append("position embeddings interpolated")
     head = _head(network)
     if any(name not in state or state[name].shape != own[name].shape for name in head):
         state.update({name: own[name] for name in head})
         notes.append("last layer drawn anew")
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    missing = [
+        name for name in own if name not in state and not name.endswith("num_batches_tracked")
+    ]
     unexpected = [name for name in state if name not in own]
     shapes = [
         f"{name} {tuple(state[name].shape)}, here {tuple(own[name].shape)}"
@@ -140,8 +177,12 @@ def _fit(network: nn.Module, backbone: str, published: Published, file: str) -> 
     ]
     if missing or unexpected or shapes:
         faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-        listed = "; ".join(f"{len(names)} {fault}: {_few(names)}" for fault, names in faults.items() if names)
-        raise CheckpointError(f"{file} does not fit {backbone} ({listed}). Choose the network that it was saved from.")
+        listed = "; ".join(
+            f"{len(names)} {fault}: {_few(names)}" for fault, names in faults.items() if names
+        )
+        raise CheckpointError(
+            f"{file} does not fit {backbone} ({listed}). Choose the network that it was saved from."
+        )
     network.load_state_dict(state, strict=False)
     return notes
 
@@ -155,8 +196,14 @@ def _translate(backbone: str, published: Published, own: Mapping[str, Tensor]) -
         planes = {name: own[name] for name in ("scale", "shift")}
         if published.layout:
             scale, shift = plane_constants(published.mean, published.std)
-            planes = {"scale": scale.float().view(1, 3, 1, 1), "shift": shift.float().view(1, 3, 1, 1)}
-        named = {name if name in own else f"model.{name}": value for name, value in published.tensors.items()}
+            planes = {
+                "scale": scale.float().view(1, 3, 1, 1),
+                "shift": shift.float().view(1, 3, 1, 1),
+            }
+        named = {
+            name if name in own else f"model.{name}": value
+            for name, value in published.tensors.items()
+        }
         return planes | named
     translated = {}
     for name, value in published.tensors.items():
@@ -169,21 +216,33 @@ def _translate(backbone: str, published: Published, own: Mapping[str, Tensor]) -
 def _resample_positions(state: dict[str, Tensor], patches: int) -> dict[str, Tensor]:
     """Position embeddings for another number of patches, by bicubic interpolation on the grid.
 
-    torchvision has one embedding more, of the class token, which is always the same sum: it moves into the token.
+    torchvision has one embedding more, of the class token, which is always the same sum: it moves
+    into the token.
     """
     positions = state[POSITIONS]
-    if round((positions.shape[1] - 1) ** 0.5) ** 2 == positions.shape[1] - 1 and "vit.cls_token" in state:
+    if (
+        round((positions.shape[1] - 1) ** 0.5) ** 2 == positions.shape[1] - 1
+        and "vit.cls_token" in state
+    ):
         state = state | {"vit.cls_token": state["vit.cls_token"] + positions[:, :1]}
         positions = positions[:, 1:]
     before, after = round(positions.shape[1] ** 0.5), round(patches**0.5)
     if before != after and before**2 == positions.shape[1]:
         grid = positions.transpose(1, 2).unflatten(2, (before, before))
-        grid = F.interpolate(grid, (after, after), mode="bicubic", antialias=True, align_corners=False)
+        grid = F.interpolate(
+            grid, (after, after), mode="bicubic", antialias=True, align_corners=False
+        )
         positions = grid.flatten(2).transpose(1, 2)
     return state | {POSITIONS: positions}
 
 
 def _head(network: nn.Module) -> list[str]:
     """Names of the last linear layer's parameters."""
-    linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    return [f"{name}.{parameter}" for name, module in linear[-1:] for parameter, _ in module.named_parameters()]
+    linear = [
+        (name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)
+    ]
+    return [
+        f"{name}.{parameter}"
+        for name, module in linear[-1:]
+        for parameter, _ in module.named_parameters()
+    ]

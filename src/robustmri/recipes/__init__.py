@@ -97,7 +97,9 @@ def change_settings(settings: Settings, changes: dict[str, Any]) -> Settings:
         SettingsError: a setting that does not exist, or a value of the wrong kind.
     """
     kind = type(settings)
-    return _convert({**msgspec.structs.asdict(settings), **changes}, kind, kind.__name__, strict=True)
+    return _convert(
+        {**msgspec.structs.asdict(settings), **changes}, kind, kind.__name__, strict=True
+    )
 
 
 def load_toml(name: str) -> dict[str, Any]:
@@ -121,7 +123,9 @@ def find_recipe(name: str) -> Path:
     return path
 
 
-def _convert(settings: dict[str, Any], kind: type[Settings], where: str, *, strict: bool) -> Settings:
+def _convert(
+    settings: dict[str, Any], kind: type[Settings], where: str, *, strict: bool
+) -> Settings:
     _refuse_unknown(settings, kind, where)
     try:
         return msgspec.convert(settings, kind, strict=strict)
@@ -144,7 +148,9 @@ def _refuse_unknown(settings: dict[str, Any], kind: type[Any], where: str) -> No
     fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
     for name, value in settings.items():
         if name not in fields:
-            raise SettingsError(f"{where}: there is no setting {name!r}. {did_you_mean(name, fields)}")
+            raise SettingsError(
+                f"{where}: there is no setting {name!r}. {did_you_mean(name, fields)}"
+            )
         part = fields[name]
         if isinstance(part, type) and issubclass(part, msgspec.Struct) and isinstance(value, dict):
             _refuse_unknown(value, part, f"{where}: {name}")
@@ -154,7 +160,9 @@ def _override(settings: dict[str, Any], text: str) -> None:
     path, found, value = text.partition("=")
     names = path.strip().split(".")
     if not found or not all(names):
-        raise SettingsError(f"{text!r} is not an override. Write STAGE.SETTING=VALUE, such as train.epochs=10.")
+        raise SettingsError(
+            f"{text!r} is not an override. Write STAGE.SETTING=VALUE, such as train.epochs=10."
+        )
     place = settings
     for name in names[:-1]:
         place = place.setdefault(name, {})
@@ -169,7 +177,8 @@ def _override(settings: dict[str, Any], text: str) -> None:
 
 
 def _literal(text: str) -> Any:
-    """A value as TOML writes it; what is none is a text without its quotation marks. An attack's options have no kinds.
+    """A value as TOML writes it; what is none is a text without its quotation marks. An attack's
+    options have no kinds.
 
     >>> _literal("3"), _literal("0.5"), _literal("true"), _literal("margin")
     (3, 0.5, True, 'margin')

@@ -1,4 +1,6 @@
-"""Drawings as SVG: accuracy against eps, intervals as a forest plot. Colours come from `templates/colours.css`."""
+"""Drawings as SVG: accuracy against eps, intervals as a forest plot. Colours come from
+`templates/colours.css`.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,10 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
     )
     plots = []
     for norm, units in axes:
-        curves = [_curve(report, name, norm, units) for report, name in zip(results, stage_names(results), strict=True)]
+        curves = [
+            _curve(report, name, norm, units)
+            for report, name in zip(results, stage_names(results), strict=True)
+        ]
         drawn = [curve for curve in curves if curve is not None]
         if any(len(curve.eps) > 2 for curve in drawn):
             plots.append(Plot(norm, units, drawn))
@@ -56,10 +61,17 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
 
 
 def _curve(report: RobustnessReport, name: str, norm: str, units: str) -> Curve | None:
-    clean = [number for number in report.results if number.attack == "none" and number.unit == "slice"]
+    clean = [
+        number for number in report.results if number.attack == "none" and number.unit == "slice"
+    ]
     by_attack: dict[str, dict[float, Result]] = {}
     for number in report.results:
-        fits = (number.norm, number.eps_units, number.unit, number.target) == (norm, units, "slice", "")
+        fits = (number.norm, number.eps_units, number.unit, number.target) == (
+            norm,
+            units,
+            "slice",
+            "",
+        )
         if fits and number.eps and math.isfinite(number.eps):
             by_attack.setdefault(number.attack, {})[number.eps] = number
     if not by_attack:
@@ -67,7 +79,9 @@ def _curve(report: RobustnessReport, name: str, norm: str, units: str) -> Curve 
     attack = max(by_attack, key=lambda attack: (len(by_attack[attack]), attack == "worst"))
     points = sorted(by_attack[attack].items())
     start = [(0.0, clean[0])] if clean else []
-    return Curve(name, attack, [eps for eps, _ in start + points], [number for _, number in start + points])
+    return Curve(
+        name, attack, [eps for eps, _ in start + points], [number for _, number in start + points]
+    )
 
 
 def _ticks(largest: float) -> list[float]:
@@ -100,7 +114,9 @@ def _spread(wanted: Sequence[float], gap: float, high: float) -> list[float]:
 
 
 def element(name: str, content: object = "", /, **attributes: object) -> Markup:
-    """An SVG element with everything escaped; `of` stands for the attribute `class`, `_` for a hyphen."""
+    """An SVG element with everything escaped; `of` stands for the attribute `class`, `_` for a
+    hyphen.
+    """
     said = Markup("").join(
         Markup(' {}="{}"').format("class" if key == "of" else key.replace("_", "-"), value)
         for key, value in attributes.items()
@@ -148,16 +164,22 @@ def draw_accuracy(plot: Plot, *, classes: int, width: int = 760) -> Markup:
 
 def drawing(width: int, height: int, said: str, content: Markup) -> Markup:
     """An SVG of that size; `said` is for those who cannot see it."""
-    return element("svg", content, of="figure", viewBox=f"0 0 {width} {height}", role="img", aria_label=said)
+    return element(
+        "svg", content, of="figure", viewBox=f"0 0 {width} {height}", role="img", aria_label=said
+    )
 
 
 def _draw_axes(plot: Plot, frame: Frame) -> list[Markup]:
-    parts = [element("text", "Accuracy, % of slices", x=frame.left - (30 if frame.narrow else 40), y=14)]
+    parts = [
+        element("text", "Accuracy, % of slices", x=frame.left - (30 if frame.narrow else 40), y=14)
+    ]
     for fraction in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = frame.y(fraction)
         kind = "grid" if fraction else "axis"
         parts.append(element("line", of=kind, x1=frame.left, x2=frame.right, y1=y, y2=y))
-        parts.append(element("text", f"{100 * fraction:.0f}", x=frame.left - 8, y=y + 4.5, text_anchor="end"))
+        parts.append(
+            element("text", f"{100 * fraction:.0f}", x=frame.left - 8, y=y + 4.5, text_anchor="end")
+        )
     levels = plot.norm == "linf" and plot.eps_units == "image"
     for tick in _ticks(frame.largest):
         at = {"x": frame.x(tick), "text_anchor": "middle"}
@@ -165,17 +187,23 @@ def _draw_axes(plot: Plot, frame: Frame) -> list[Markup]:
         if levels:
             level = grey_levels(tick) + ("/255" if tick and not frame.narrow else "")
             parts.append(element("text", level, of="small", y=frame.bottom + 36, **at))
-    size = "largest change of any pixel" if plot.norm == "linf" else f"{plot.norm} size of the change"
+    size = (
+        "largest change of any pixel" if plot.norm == "linf" else f"{plot.norm} size of the change"
+    )
     said = "eps" if frame.narrow else f"eps: {size}"
     said += ", after normalisation" if plot.eps_units == "normalised" else ", of the [0, 1] range"
-    said += (", and grey levels" if frame.narrow else ", and in grey levels of 255") if levels else ""
+    said += (
+        (", and grey levels" if frame.narrow else ", and in grey levels of 255") if levels else ""
+    )
     middle = (frame.left + frame.right) / 2
     return [*parts, element("text", said, x=middle, y=frame.height - 14, text_anchor="middle")]
 
 
 def _draw_guessing(classes: int, frame: Frame) -> list[Markup]:
     y = frame.y(1 / classes)
-    x, y_text, anchor = (frame.right - 4, y - 5, "end") if frame.narrow else (frame.right + 12, y + 4, "start")
+    x, y_text, anchor = (
+        (frame.right - 4, y - 5, "end") if frame.narrow else (frame.right + 12, y + 4, "start")
+    )
     return [
         element("line", of="chance", x1=frame.left, x2=frame.right, y1=y, y2=y),
         element("text", f"guessing among {classes}", of="small", x=x, y=y_text, text_anchor=anchor),
@@ -193,7 +221,9 @@ def _draw_curve(curve: Curve, place: int, frame: Frame) -> Markup:
     ]
     for eps, number in points:
         said = element("title", f"{curve.name}, eps {eps:.4g}: {percent(number.accuracy)}")
-        parts.append(element("circle", said, of="dot", cx=frame.x(eps), cy=frame.y(number.accuracy), r=4.5))
+        parts.append(
+            element("circle", said, of="dot", cx=frame.x(eps), cy=frame.y(number.accuracy), r=4.5)
+        )
     return element("g", Markup("").join(parts), of=f"s{place % COLOURS}")
 
 
@@ -210,14 +240,28 @@ def _draw_names(plot: Plot, classes: int, frame: Frame) -> list[Markup]:
     if frame.narrow:
         wanted = [frame.y(number.accuracy) - 22 for number in last]
         heights = _spread([*wanted, guessing - 5], 18, frame.bottom - 12)
-        for place, (curve, height, number) in enumerate(zip(plot.curves, heights, last, strict=False)):
+        for place, (curve, height, number) in enumerate(
+            zip(plot.curves, heights, last, strict=False)
+        ):
             said, x = f"{_shorten(curve.name)} {percent(number.accuracy)}", frame.right - 4
-            parts.append(element("text", said, of=f"label s{place % COLOURS}", x=x, y=height, text_anchor="end"))
+            parts.append(
+                element(
+                    "text", said, of=f"label s{place % COLOURS}", x=x, y=height, text_anchor="end"
+                )
+            )
         return parts
-    heights = _spread([frame.y(number.accuracy) - 2 for number in last] + [guessing], 38, frame.bottom - 14)
+    heights = _spread(
+        [frame.y(number.accuracy) - 2 for number in last] + [guessing], 38, frame.bottom - 14
+    )
     for place, (curve, height, number) in enumerate(zip(plot.curves, heights, last, strict=False)):
         parts.append(
-            element("text", _shorten(curve.name), of=f"label s{place % COLOURS}", x=frame.right + 12, y=height)
+            element(
+                "text",
+                _shorten(curve.name),
+                of=f"label s{place % COLOURS}",
+                x=frame.right + 12,
+                y=height,
+            )
         )
         parts.append(element("text", percent(number.accuracy), x=frame.right + 12, y=height + 17))
     return parts
@@ -228,18 +272,24 @@ def describe_accuracy(plot: Plot) -> str:
     said = []
     for curve in plot.curves:
         points = zip(curve.eps, curve.results, strict=True)
-        numbers = ", ".join(f"{percent(number.accuracy)} at eps {eps:.4g}" for eps, number in points)
+        numbers = ", ".join(
+            f"{percent(number.accuracy)} at eps {eps:.4g}" for eps, number in points
+        )
         said.append(f"{curve.name}: {numbers}")
     return f"Accuracy under {attack_name(plot.curves[0].attack)} against eps. {'; '.join(said)}."
 
 
 def draw_intervals(numbers: Sequence[Result | None], names: Sequence[str]) -> Markup:
-    """One row of the forest plot: a point and its 95 % whisker per classifier, 0 at 8 and 100 % at 232 units."""
+    """One row of the forest plot: a point and its 95 % whisker per classifier, 0 at 8 and 100 % at
+    232 units.
+    """
     parts, said = [], []
     for place, (number, name) in enumerate(zip(numbers, names, strict=True)):
         if number is None:
             continue
-        low, at, high = (8 + 224 * share for share in (number.ci_low, number.accuracy, number.ci_high))
+        low, at, high = (
+            8 + 224 * share for share in (number.ci_low, number.accuracy, number.ci_high)
+        )
         y = 12 + 15 * place
         whisker = element("line", of="whisker", x1=f"{low:.1f}", x2=f"{high:.1f}", y1=y, y2=y)
         dot = element("circle", of="dot", cx=f"{at:.1f}", cy=y, r=5.5)
@@ -249,8 +299,12 @@ def draw_intervals(numbers: Sequence[Result | None], names: Sequence[str]) -> Ma
 
 
 def standalone(drawing: Markup) -> str:
-    """The drawing as a file of its own, the report's colours in it, light and dark: for a README or a paper."""
-    colours, lines = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("colours.css", "figures.css"))
+    """The drawing as a file of its own, the report's colours in it, light and dark: for a README or
+    a paper.
+    """
+    colours, lines = (
+        (TEMPLATES / name).read_text(encoding="utf-8") for name in ("colours.css", "figures.css")
+    )
     opening, rest = str(drawing).split(">", 1)
     opening = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return f"{opening}>\n<style>\n{colours}{lines}</style>\n{rest}\n"

@@ -11,7 +11,13 @@ import msgspec
 
 from robustmri.core.errors import ResultError
 from robustmri.core.files import atomic_file
-from robustmri.report.figures import COLOURS, TEMPLATES, collect_plots, draw_accuracy, draw_intervals
+from robustmri.report.figures import (
+    COLOURS,
+    TEMPLATES,
+    collect_plots,
+    draw_accuracy,
+    draw_intervals,
+)
 from robustmri.report.pictures import choose_examples, load_examples, make_picture
 from robustmri.report.redact import redact
 from robustmri.report.tables import (
@@ -26,7 +32,15 @@ from robustmri.report.tables import (
     stage_names,
 )
 from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
-from robustmri.report.wording import attack_name, budget_words, grey_levels, interval, people, percent, points
+from robustmri.report.wording import (
+    attack_name,
+    budget_words,
+    grey_levels,
+    interval,
+    people,
+    percent,
+    points,
+)
 from robustmri.results.budget import CLEAN, Budget
 from robustmri.results.outcomes import Outcomes, count_classes, count_patients, load_outcomes
 from robustmri.results.schema import Check, Confusion, RobustnessReport, load_result
@@ -52,7 +66,8 @@ def write_report(
     """Write the report of one or several evaluations of the same test slices.
 
     Args:
-        folders: result folders (robustness.json, outcomes.parquet, examples.npz), the one before repair first.
+        folders: result folders (robustness.json, outcomes.parquet, examples.npz), the one before
+            repair first.
         out: the HTML file to write.
         images: False leaves out every picture of a patient and every patient and case id.
         title: replaces the title of the first result.
@@ -63,9 +78,13 @@ def write_report(
     """
     out = Path(out)
     if not folders:
-        raise ResultError("A report needs at least one result folder. Make one with: robustmri evaluate.")
+        raise ResultError(
+            "A report needs at least one result folder. Make one with: robustmri evaluate."
+        )
     if out.is_dir():
-        raise ResultError(f"{out} is a folder. Name the file to write, as in {out / 'report.html'}.")
+        raise ResultError(
+            f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
+        )
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
     _refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
@@ -75,7 +94,11 @@ def write_report(
     if not images:
         identifiers = set().union(*(rows.identifiers for rows in outcomes))
         results = [redact(report, identifiers) for report in results]
-    page = _render(_describe(results, outcomes, published) | _show(results, outcomes, arrays) | {"images": images})
+    page = _render(
+        _describe(results, outcomes, published)
+        | _show(results, outcomes, arrays)
+        | {"images": images}
+    )
     with atomic_file(out) as partial:
         partial.write_bytes(page.encode("utf-8"))
     return out
@@ -88,7 +111,9 @@ def _refuse_different_tests(
     cases = [set(rows.rows("none", CLEAN)["case_id"]) for rows in outcomes]
     for report, ids, folder in zip(results, cases, folders, strict=True):
         if not ids:
-            raise ResultError(f"{folder}/outcomes.parquet has no row for the clean slices. Evaluate again.")
+            raise ResultError(
+                f"{folder}/outcomes.parquet has no row for the clean slices. Evaluate again."
+            )
         facts = {
             "classes": (results[0].cohort.classes, report.cohort.classes),
             "cohorts": (results[0].cohort.fingerprint, report.cohort.fingerprint),
@@ -98,13 +123,15 @@ def _refuse_different_tests(
         for what, (expected, came) in facts.items():
             if expected != came:
                 raise ResultError(
-                    f"{folders[0]} and {folder} were measured on different {what} ({expected} and {came}), so their "
-                    "numbers cannot be compared. Evaluate both on the same cohort, or write two reports."
+                    f"{folders[0]} and {folder} were measured on different {what} ({expected} and "
+                    f"{came}), so their numbers cannot be compared. Evaluate both on the same "
+                    "cohort, or write two reports."
                 )
         if ids != cases[0]:
             raise ResultError(
-                f"{folders[0]} and {folder} were measured on different slices ({len(cases[0])} and {len(ids)}, "
-                f"{len(cases[0] & ids)} in common). Evaluate both with the same --limit, or write two reports."
+                f"{folders[0]} and {folder} were measured on different slices ({len(cases[0])} and "
+                f"{len(ids)}, {len(cases[0] & ids)} in common). Evaluate both with the same "
+                "--limit, or write two reports."
             )
 
 
@@ -114,17 +141,29 @@ def _compare_attacks(results: Sequence[RobustnessReport]) -> list[Check]:
         return []
 
     def settings(report: RobustnessReport) -> list[tuple[Any, ...]]:
-        ran = [tuple(attack.get(key) for key in ("attack", "eps", "settings")) for attack in report.attacks]
+        ran = [
+            tuple(attack.get(key) for key in ("attack", "eps", "settings"))
+            for attack in report.attacks
+        ]
         return [*ran, ("region", report.settings.get("evaluate", {}).get("region", "image"))]
 
     if all(settings(report) == settings(results[0]) for report in results):
-        return [Check(name="Same attacks on both sides", status="pass", detail="Names and settings agree.")]
-    detail = "The attacks or their settings differ between the results; rows may not be comparable. See the settings."
+        return [
+            Check(
+                name="Same attacks on both sides", status="pass", detail="Names and settings agree."
+            )
+        ]
+    detail = (
+        "The attacks or their settings differ between the results; rows may not be comparable. "
+        "See the settings."
+    )
     return [Check(name="Same attacks on both sides", status="warn", detail=detail)]
 
 
 def _describe(
-    results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], published: Sequence[Published]
+    results: Sequence[RobustnessReport],
+    outcomes: Sequence[Outcomes],
+    published: Sequence[Published],
 ) -> dict[str, Any]:
     """Everything on the page that is not a picture of a patient."""
     at = main_budget(results)
@@ -133,7 +172,9 @@ def _describe(
     names = stage_names(results)
     rows = align(results)
     shown = at_main_eps(rows, at)
-    quoted = [stage for stage in ("before", "after") if any(figure.stage == stage for figure in published)]
+    quoted = [
+        stage for stage in ("before", "after") if any(figure.stage == stage for figure in published)
+    ]
     plots = collect_plots(results)
     n = len(results[0].cohort.classes)
     return {
@@ -149,18 +190,29 @@ def _describe(
         "cards": make_cards(results, outcomes, at),
         "checks": checks,
         "rows": [_table_row(row, results, names, quoted, published, at) for row in shown],
-        "every": [_table_row(row, results, names, quoted, published, at) for row in rows] if shown != rows else [],
+        "every": [_table_row(row, results, names, quoted, published, at) for row in rows]
+        if shown != rows
+        else [],
         "quoted": quoted,
         "alone": any(number.only is not None for row in rows for number in row.slices if number),
         "suites": _say_who_broke(shown, names),
         "sources": list(dict.fromkeys(figure.source for figure in published)),
         "published": published,
-        "intervals": list(dict.fromkeys(number.interval for report in results for number in report.results)),
-        "plots": [(plot, *(draw_accuracy(plot, classes=n, width=width) for width in (760, 360))) for plot in plots],
-        "strata": [_strata(report, rows, at) for report, rows in zip(results, outcomes, strict=True)],
+        "intervals": list(
+            dict.fromkeys(number.interval for report in results for number in report.results)
+        ),
+        "plots": [
+            (plot, *(draw_accuracy(plot, classes=n, width=width) for width in (760, 360)))
+            for plot in plots
+        ],
+        "strata": [
+            _strata(report, rows, at) for report, rows in zip(results, outcomes, strict=True)
+        ],
         "confusions": [_pick_confusions(report, at) for report in results],
-        "papers": [paper for attack, paper in PAPERS.items() if any(row.attack == attack for row in rows)],
-    }  # fmt: skip
+        "papers": [
+            paper for attack, paper in PAPERS.items() if any(row.attack == attack for row in rows)
+        ],
+    }
 
 
 def _table_row(
@@ -172,13 +224,18 @@ def _table_row(
     at: Budget | None,
 ) -> dict[str, Any]:
     first, last = row.slices[0], row.slices[-1]
-    change = points(last.accuracy - first.accuracy) if len(row.slices) > 1 and first and last else ""
+    change = (
+        points(last.accuracy - first.accuracy) if len(row.slices) > 1 and first and last else ""
+    )
     return {
         "row": row,
         "detail": _row_detail(row, results),
         "forest": draw_intervals(row.slices, names),
         "change": change,
-        "only": " / ".join("-" if number is None or number.only is None else str(number.only) for number in row.slices)
+        "only": " / ".join(
+            "-" if number is None or number.only is None else str(number.only)
+            for number in row.slices
+        )
         if any(number is not None and number.only is not None for number in row.slices)
         else "",
         "published": [published_for(row, stage, published, at) for stage in quoted],
@@ -191,25 +248,41 @@ def _row_detail(row: Row, results: Sequence[RobustnessReport]) -> str:
         return "slices as they were scanned"
     if row.attack == "worst":
         return "right only if no attack fooled it"
-    distances = [f"{number.median_distance:.3g}" for number in row.slices if number and number.median_distance]
+    distances = [
+        f"{number.median_distance:.3g}"
+        for number in row.slices
+        if number and number.median_distance
+    ]
     if distances:
         words = [f"smallest change found, median {row.budget.norm} {' and '.join(distances)}"]
     else:
-        ran = next((attack for attack in results[0].attacks if attack.get("attack") == row.attack), {})
+        ran = next(
+            (attack for attack in results[0].attacks if attack.get("attack") == row.attack), {}
+        )
         effort = {key: ran.get("settings", {}).get(key) for key in ("steps", "restarts")}
-        words = [f"{n} {key[:-1] if n == 1 else key}" for key, n in effort.items() if isinstance(n, int)]
+        words = [
+            f"{n} {key[:-1] if n == 1 else key}" for key, n in effort.items() if isinstance(n, int)
+        ]
     fewer = {number.n for number in row.slices if number} - {results[0].split.n_slices}
     return ", ".join(words + [f"on {n} slices" for n in sorted(fewer)])
 
 
 def _say_who_broke(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
-    """For each suite and classifier how many slices each member broke, in the order in which they ran."""
+    """For each suite and classifier how many slices each member broke, in the order in which they
+    ran.
+    """
     said = []
     for row in rows:
         for number, name in zip(row.slices, names, strict=True):
             if number and number.broken_by:
-                members = [f"{attack_name(member)} {count}" for member, count in number.broken_by.items()]
-                where = ", ".join(part for part in (budget_words(row.budget), name if len(names) > 1 else "") if part)
+                members = [
+                    f"{attack_name(member)} {count}" for member, count in number.broken_by.items()
+                ]
+                where = ", ".join(
+                    part
+                    for part in (budget_words(row.budget), name if len(names) > 1 else "")
+                    if part
+                )
                 said.append(f"{row.name}, {where}: broken by {', '.join(members)}")
     return said
 
@@ -234,7 +307,10 @@ def _pick_confusions(report: RobustnessReport, at: Budget | None) -> list[Confus
         for attack, where in wanted
         for table in report.confusions
         if table.attack == attack
-        and (where is None or (table.norm, table.eps, table.eps_units) == (where.norm, where.eps, where.eps_units))
+        and (
+            where is None
+            or (table.norm, table.eps, table.eps_units) == (where.norm, where.eps, where.eps_units)
+        )
     ][:2]
 
 
@@ -283,5 +359,8 @@ def _render(context: dict[str, Any]) -> str:
     }
     page.filters["plain"] = msgspec.to_builtins
     page.globals["colours"] = COLOURS
-    styles = [(TEMPLATES / name).read_text(encoding="utf-8") for name in ("colours.css", "figures.css", "report.css")]
+    styles = [
+        (TEMPLATES / name).read_text(encoding="utf-8")
+        for name in ("colours.css", "figures.css", "report.css")
+    ]
     return page.get_template("report.html.j2").render(context, style=Markup("".join(styles)))

@@ -1,4 +1,6 @@
-"""The poster's picture: a slice, the change, the attacked slice, the tumour outlined; from `examples.npz`."""
+"""The poster's picture: a slice, the change, the attacked slice, the tumour outlined; from
+`examples.npz`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ Plane = npt.NDArray[Any]
 
 
 def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Plane] | None:
-    """Arrays of `folder/examples.npz`, shape (k, size, size) each; None where no pictures were kept.
+    """Arrays of `folder/examples.npz`, shape (k, size, size) each; None where no pictures were
+    kept.
 
     Raises:
         ResultError: damaged, or not the examples that the report speaks of.
@@ -41,8 +44,8 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) > 1 or len(arrays["clean"]) < needed or arrays["clean"].ndim != 3:
         raise ResultError(
-            f"{path} should hold {needed} images under each of {', '.join(ARRAYS)}, got shapes {sorted(shapes)}. "
-            "Evaluate again."
+            f"{path} should hold {needed} images under each of {', '.join(ARRAYS)}, got shapes "
+            f"{sorted(shapes)}. Evaluate again."
         )
     return arrays
 
@@ -62,7 +65,8 @@ def encode_png(image: Plane, *, colours: int | None = None) -> str:
 def trace_outline(mask: Plane) -> str:
     """SVG path around the true pixels, one closed curve per border, holes included.
 
-    The corners of the pixel edges become control points, so that the outline is smooth at any magnification.
+    The corners of the pixel edges become control points, so that the outline is smooth at any
+    magnification.
 
     >>> trace_outline(np.array([[False, False], [False, True]]))
     'M1.5 1Q2 1 2 1.5Q2 2 1.5 2Q1 2 1 1.5Q1 1 1.5 1Z'
@@ -98,8 +102,8 @@ def _smooth(corners: Sequence[tuple[int, int]]) -> str:
         return f"{(x0 + x1) / 2:g} {(y0 + y1) / 2:g}"
 
     curves = [
-        f"Q{corners[(place + 1) % len(corners)][0]} {corners[(place + 1) % len(corners)][1]} {middle(place + 1)}"
-        for place in range(len(corners))
+        f"Q{corner[0]} {corner[1]} {middle(place)}"
+        for place, corner in enumerate([*corners[1:], corners[0]], start=1)
     ]
     return f"M{middle(0)}" + "".join(curves) + "Z"
 
@@ -121,7 +125,9 @@ def _eight_bit(images: Plane) -> Plane:
 
 
 def make_picture(example: Example, arrays: dict[str, Plane]) -> Picture:
-    """Panels of one example; grey in the change means none, white and black the largest one, up and down."""
+    """Panels of one example; grey in the change means none, white and black the largest one, up and
+    down.
+    """
     place = example.position
     clean = arrays["clean"][place].astype(np.float64) / 65535.0
     attacked = np.clip(arrays["attacked"][place].astype(np.float64), 0.0, 1.0)
@@ -143,12 +149,17 @@ def choose_examples(
     examples: Sequence[Example], classes: Sequence[str], most: int = 3
 ) -> list[tuple[str, list[Example]]]:
     """At most `most` examples of each class, in the order of the evaluation."""
-    chosen = [(label, [example for example in examples if example.label == label][:most]) for label in classes]
+    chosen = [
+        (label, [example for example in examples if example.label == label][:most])
+        for label in classes
+    ]
     return [(label, found) for label, found in chosen if found]
 
 
 def draw_case(picture: Picture) -> Markup:
-    """The poster's picture in one drawing: slice + change = attacked slice, with the answers; see `standalone`."""
+    """The poster's picture in one drawing: slice + change = attacked slice, with the answers; see
+    `standalone`.
+    """
     example, side, gap = picture.example, 224, 36
     exact = example.attack == "fgsm"
     panels = [
@@ -164,15 +175,21 @@ def draw_case(picture: Picture) -> Markup:
             scale = f"translate({x} 0) scale({side / picture.size:.6g})"
             parts.append(element("path", of="outline", d=picture.outline, transform=scale))
         if place:
-            parts.append(element("text", "+="[place - 1], of="operator", x=x - gap / 2, y=side / 2 + 8))
+            parts.append(
+                element("text", "+="[place - 1], of="operator", x=x - gap / 2, y=side / 2 + 8)
+            )
         name = element("tspan", answer, of="strong" if answer == example.label else "wrong")
         parts.append(element("text", name + rest, x=x, y=side + 20))
     said = (
-        f"A slice with {example.label}, called {example.clean_prediction}, plus a small change is called "
-        f"{example.prediction} with {percent(example.confidence)} confidence"
+        f"A slice with {example.label}, called {example.clean_prediction}, plus a small change is "
+        f"called {example.prediction} with {percent(example.confidence)} confidence"
     )
     return drawing(3 * side + 2 * gap, side + 30, said, Markup("").join(parts))
 
 
 def _middle(example: Example, exact: bool) -> str:
-    return f"{example.eps:.4g} \N{MULTIPLICATION SIGN} sign of the gradient" if exact else "change, enlarged"
+    return (
+        f"{example.eps:.4g} \N{MULTIPLICATION SIGN} sign of the gradient"
+        if exact
+        else "change, enlarged"
+    )

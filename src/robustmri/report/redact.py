@@ -26,28 +26,37 @@ def _pattern(identifiers: Iterable[str]) -> re.Pattern[str]:
     return re.compile(
         rf"(?<![A-Za-z0-9])(?:{'|'.join(plain) or never})(?![A-Za-z0-9])"
         rf"|(?<=['\"])(?:{'|'.join(numbers) or never})(?=['\"])"
-        rf"|(?P<word>\b(?:case|slice|patient|group|id)s?\s+#?)(?:{'|'.join(numbers) or never})(?![A-Za-z0-9.])"
+        rf"|(?P<word>\b(?:case|slice|patient|group|id)s?\s+#?)"
+        rf"(?:{'|'.join(numbers) or never})(?![A-Za-z0-9.])"
     )
 
 
 # A folder may be named after a person or a project; its last part is enough to recognise a run by.
-FOLDERS = re.compile(r"(?<![\w.<:/])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\s/\\'\",]+[/\\])+(?=[^\s/\\])")
+FOLDERS = re.compile(
+    r"(?<![\w.<:/])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\s/\\'\",]+[/\\])+(?=[^\s/\\])"
+)
 QUOTED = re.compile(r"'[^']*\d[^']*'")
 
 
 def _bare(command: Any) -> Any:
     """A command line with the last part of each path only."""
-    return " ".join(PurePath(word).name for word in command.split()) if isinstance(command, str) else command
+    return (
+        " ".join(PurePath(word).name for word in command.split())
+        if isinstance(command, str)
+        else command
+    )
 
 
 def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessReport:
     """The same report without examples, case ids, names of folders, and any identifier in a text.
 
-    In the details of checks, whatever stands in quotes and holds a digit goes too: it may name a training patient, who
-    is not in `identifiers`.
+    In the details of checks, whatever stands in quotes and holds a digit goes too: it may name a
+    training patient, who is not in `identifiers`.
     """
     listed = [case for check in (*report.checks, *report.split.leakage) for case in check.case_ids]
-    listed += [name for example in report.examples for name in (example.case_id, example.patient_id)]
+    listed += [
+        name for example in report.examples for name in (example.case_id, example.patient_id)
+    ]
     spared = {*report.cohort.classes, report.cohort.fingerprint}
     names = {*identifiers, *listed} - spared
     pattern = _pattern(names)
@@ -62,7 +71,10 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
         if isinstance(value, str):
             return clean(value)
         if isinstance(value, dict):
-            return {clean(str(key)): walk(_bare(item) if key == "command" else item) for key, item in value.items()}
+            return {
+                clean(str(key)): walk(_bare(item) if key == "command" else item)
+                for key, item in value.items()
+            }
         return [walk(item) for item in value] if isinstance(value, list) else value
 
     plain: dict[str, Any] = msgspec.to_builtins(report)

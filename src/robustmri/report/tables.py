@@ -1,4 +1,6 @@
-"""The before/after table: rows that line up several results, as plain text for terminal and markdown."""
+"""The before/after table: rows that line up several results, as plain text for terminal and
+markdown.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from robustmri.results.schema import Result, RobustnessReport
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure from the literature to stand beside ours; `accuracy` is a fraction, shown with two decimals."""
+    """A figure from the literature to stand beside ours; `accuracy` is a fraction, shown with two
+    decimals.
+    """
 
     what: str
     attack: str
@@ -24,7 +28,9 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One attack within one budget: a number per result and unit, None where it was not measured."""
+    """One attack within one budget: a number per result and unit, None where it was not
+    measured.
+    """
 
     attack: str
     budget: Budget
@@ -46,16 +52,23 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def stage_names(results: Sequence[RobustnessReport]) -> list[str]:
-    """Column heads: Before and After where the last repairs the first, otherwise the models' names."""
+    """Column heads: Before and After where the last repairs the first, otherwise the models'
+    names.
+    """
     if repairs(results):
         return ["Before", "After"]
     names = [result.model.name for result in results]
-    return [name if names.count(name) == 1 else f"{name} ({place + 1})" for place, name in enumerate(names)]
+    return [
+        name if names.count(name) == 1 else f"{name} ({place + 1})"
+        for place, name in enumerate(names)
+    ]
 
 
 def repairs(results: Sequence[RobustnessReport]) -> bool:
     """Whether these are two results, a standard network and a repaired one."""
-    return len(results) == 2 and results[0].model.objective == "standard" != results[1].model.objective
+    return (
+        len(results) == 2 and results[0].model.objective == "standard" != results[1].model.objective
+    )
 
 
 def budget_of(result: Result) -> Budget:
@@ -66,7 +79,9 @@ def budget_of(result: Result) -> Budget:
 
 
 def align(results: Sequence[RobustnessReport]) -> list[Row]:
-    """Rows in order of norm, units and eps; the clean one first, the worst case last within each budget."""
+    """Rows in order of norm, units and eps; the clean one first, the worst case last within each
+    budget.
+    """
     found: dict[tuple[str, Budget], Row] = {}
     order: dict[str, int] = {}
     for place, report in enumerate(results):
@@ -96,7 +111,9 @@ def align(results: Sequence[RobustnessReport]) -> list[Row]:
 
 
 def main_budget(results: Sequence[RobustnessReport]) -> Budget | None:
-    """The budget that the headline speaks of: where most attacks were run, of these the first; None without attacks."""
+    """The budget that the headline speaks of: where most attacks were run, of these the first; None
+    without attacks.
+    """
     attacks: dict[Budget, set[str]] = {}
     for result in results[0].results:
         if result.eps:
@@ -105,22 +122,41 @@ def main_budget(results: Sequence[RobustnessReport]) -> Budget | None:
 
 
 def at_main_eps(rows: Sequence[Row], at: Budget | None) -> list[Row]:
-    """Rows that the table shows: clean ones, those at the main eps in every reading of it, those without an eps."""
-    return [row for row in rows if row.budget.eps is None or (at is not None and row.budget.eps == at.eps)]
+    """Rows that the table shows: clean ones, those at the main eps in every reading of it, those
+    without an eps.
+    """
+    return [
+        row
+        for row in rows
+        if row.budget.eps is None or (at is not None and row.budget.eps == at.eps)
+    ]
 
 
 def headline(result: RobustnessReport, at: Budget | None) -> Result | None:
-    """The worst case of a budget, or its strongest attack where no worst case was taken; clean without a budget."""
-    here = [number for number in result.results if number.unit == "slice" and budget_of(number) == (at or CLEAN)]
+    """The worst case of a budget, or its strongest attack where no worst case was taken; clean
+    without a budget.
+    """
+    here = [
+        number
+        for number in result.results
+        if number.unit == "slice" and budget_of(number) == (at or CLEAN)
+    ]
     return min(here, key=lambda number: (number.attack != "worst", number.accuracy), default=None)
 
 
-def published_for(row: Row, stage: str, published: Sequence[Published], at: Budget | None) -> Published | None:
-    """The figure to stand beside a row: the clean one, or the attack at the main eps in either reading of its units."""
+def published_for(
+    row: Row, stage: str, published: Sequence[Published], at: Budget | None
+) -> Published | None:
+    """The figure to stand beside a row: the clean one, or the attack at the main eps in either
+    reading of its units.
+    """
     same_eps = at is not None and (row.budget.norm, row.budget.eps) == (at.norm, at.eps)
     if row.attack != "none" and not same_eps:
         return None
-    return next((figure for figure in published if (figure.attack, figure.stage) == (row.attack, stage)), None)
+    return next(
+        (figure for figure in published if (figure.attack, figure.stage) == (row.attack, stage)),
+        None,
+    )
 
 
 def comparison_table(
@@ -132,12 +168,14 @@ def comparison_table(
 ) -> Table:
     """Accuracy under each attack, a column per result, published figures beside measured ones.
 
-    Only the main eps is shown, where most attacks were run, unless `every` is asked for; a report's curve and its full
-    table hold the others.
-    Cells read `98.3 % [96.9 to 99.2]`, the brackets holding the 95 % interval by patient; `-` means not measured.
+    Only the main eps is shown, where most attacks were run, unless `every` is asked for; a report's
+    curve and its full table hold the others. Cells read `98.3 % [96.9 to 99.2]`, the brackets
+    holding the 95 % interval by patient; `-` means not measured.
     """
     at = main_budget(results)
-    quoted = [stage for stage in ("before", "after") if any(figure.stage == stage for figure in published)]
+    quoted = [
+        stage for stage in ("before", "after") if any(figure.stage == stage for figure in published)
+    ]
     rows = []
     for row in align(results) if every else at_main_eps(align(results), at):
         numbers = row.patients if unit == "patient" else row.slices
@@ -146,7 +184,10 @@ def comparison_table(
         beside = [published_for(row, stage, published, at) for stage in quoted]
         rows.append(
             [row.name, budget_words(row.budget)]
-            + [f"{percent(number.accuracy)} [{interval(number)}]" if number else "-" for number in numbers]
+            + [
+                f"{percent(number.accuracy)} [{interval(number)}]" if number else "-"
+                for number in numbers
+            ]
             + [f"{100 * figure.accuracy:.2f} %" if figure else "-" for figure in beside]
         )
     split = results[0].split
@@ -161,8 +202,15 @@ def comparison_table(
         notes.append(split.note)
     if results[0].cohort.synthetic:
         notes.append("Synthetic phantom, not patients.")
-    notes += [f"Published: {source}." for source in dict.fromkeys(figure.source for figure in published)]
-    heads = ["Attack", "Radius", *stage_names(results), *(f"Published, {stage}" for stage in quoted)]
+    notes += [
+        f"Published: {source}." for source in dict.fromkeys(figure.source for figure in published)
+    ]
+    heads = [
+        "Attack",
+        "Radius",
+        *stage_names(results),
+        *(f"Published, {stage}" for stage in quoted),
+    ]
     return Table(heads, rows, notes)
 
 
@@ -176,7 +224,9 @@ def as_markdown(table: Table) -> str:
     """
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return (
+            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        )
 
     lines = [line(table.headers), "|" + "---|" * len(table.headers), *map(line, table.rows)]
     return "\n".join([*lines, "", " ".join(table.notes)] if table.notes else lines)

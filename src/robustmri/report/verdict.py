@@ -12,7 +12,11 @@ from robustmri.results.budget import CLEAN, Budget
 from robustmri.results.outcomes import Outcomes, confidence_when_fooled
 from robustmri.results.schema import Check, Result, RobustnessReport, Status
 
-WITHIN = {"brain": " of the head", "lesion": " inside the lesion", "outside-lesion": " outside the lesion"}
+WITHIN = {
+    "brain": " of the head",
+    "lesion": " inside the lesion",
+    "outside-lesion": " outside the lesion",
+}
 SEVERITY: dict[Status, int] = {"fail": 0, "warn": 1, "pass": 2}
 
 
@@ -33,14 +37,18 @@ class Card(msgspec.Struct, frozen=True):
 
 
 class CheckRow(msgspec.Struct, frozen=True):
-    """A check as it ended for each classifier; `entries` holds one (name, check) where they all agree."""
+    """A check as it ended for each classifier; `entries` holds one (name, check) where they all
+    agree.
+    """
 
     name: str
     status: Status
     entries: list[tuple[str, Check]]
 
 
-def gather_checks(results: Sequence[RobustnessReport], extra: Sequence[Check] = ()) -> list[CheckRow]:
+def gather_checks(
+    results: Sequence[RobustnessReport], extra: Sequence[Check] = ()
+) -> list[CheckRow]:
     """Checks of all results side by side, the failed ones first."""
     names = stage_names(results)
     found: dict[str, list[tuple[str, Check]]] = {}
@@ -86,9 +94,16 @@ def write_verdict(results: Sequence[RobustnessReport], at: Budget | None) -> tup
     shift = (
         f"A change of at most {grey_levels(at.eps_image)} of 255 grey levels per pixel{where}"
         if at.norm == "linf"
-        else f"A change{where} of at most {at.eps_image:.4g} in {NORM_NAMES.get(at.norm, at.norm)} size"
+        else (
+            f"A change{where} of at most {at.eps_image:.4g} in {NORM_NAMES.get(at.norm, at.norm)} "
+            "size"
+        )
     )
-    subject = "this classifier" if len(results) == 1 else f"the classifier with {_inside(first.model.name)}"
+    subject = (
+        "this classifier"
+        if len(results) == 1
+        else f"the classifier with {_inside(first.model.name)}"
+    )
     if repairs(results):
         subject = "the standard classifier"
     share = "all" if worst[0].accuracy == 0 else f"{percent(1 - worst[0].accuracy)} of"
@@ -98,7 +113,11 @@ def write_verdict(results: Sequence[RobustnessReport], at: Budget | None) -> tup
         said = f"{shift} made {subject} {effect} on none of {slices}"
     if len(results) > 1 and worst[-1] is not None:
         does = f"it answers {at.target} on" if at.target else "it is wrong on"
-        after = f"after repair {does}" if repairs(results) else f"with {_inside(last.model.name)} {does}"
+        after = (
+            f"after repair {does}"
+            if repairs(results)
+            else f"with {_inside(last.model.name)} {does}"
+        )
         said += f"; {after} {percent(1 - worst[-1].accuracy)}"
     return said + ".", below
 
@@ -125,7 +144,9 @@ def _say_clean(results: Sequence[RobustnessReport], clean: Sequence[Result | Non
     return said + "."
 
 
-def make_cards(results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], at: Budget | None) -> list[Card]:
+def make_cards(
+    results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], at: Budget | None
+) -> list[Card]:
     """Clean accuracy, worst case, what repair brings and costs, confidence in the wrong answers."""
     clean = [headline(report, None) for report in results]
     cards = [_accuracy_card("Right on untouched slices", clean)]
@@ -138,11 +159,25 @@ def make_cards(results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes]
         cards.append(Card("Lost to the attack", [Figure(None, lost, "percentage points")]))
     elif clean[0] and clean[-1] and worst[0] and worst[-1]:
         gain, cost = worst[-1].accuracy - worst[0].accuracy, clean[-1].accuracy - clean[0].accuracy
-        title = "What repair brings and costs, points" if repairs(results) else "Last against first, points"
-        cards.append(Card(title, [Figure(None, points(gain), "under attack"), Figure(None, points(cost), "untouched")]))
+        title = (
+            "What repair brings and costs, points"
+            if repairs(results)
+            else "Last against first, points"
+        )
+        cards.append(
+            Card(
+                title,
+                [
+                    Figure(None, points(gain), "under attack"),
+                    Figure(None, points(cost), "untouched"),
+                ],
+            )
+        )
     sure = []
     for place, (rows, number) in enumerate(zip(outcomes, worst, strict=True)):
-        fooled = number and confidence_when_fooled(rows.rows("none", CLEAN), rows.rows(number.attack, at))
+        fooled = number and confidence_when_fooled(
+            rows.rows("none", CLEAN), rows.rows(number.attack, at)
+        )
         if fooled:
             sure.append(Figure(place, percent(fooled), "median"))
     if sure:

@@ -112,5 +112,7 @@ def budget_words(budget: Budget) -> str:
 
 
 def people(cohort: CohortFacts) -> str:
-    """Who the groups are: patients where ids are known, otherwise groups inferred from near-duplicates."""
+    """Who the groups are: patients where ids are known, otherwise groups inferred from
+    near-duplicates.
+    """
     return "patients" if cohort.groups == "patient" else "inferred groups"

@@ -6,7 +6,9 @@ import msgspec
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """How far an attack may go and what for; `eps` is None without a radius, `target` empty for any wrong answer."""
+    """How far an attack may go and what for; `eps` is None without a radius, `target` empty for any
+    wrong answer.
+    """
 
     norm: str
     eps: float | None

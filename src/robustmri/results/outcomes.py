@@ -1,4 +1,6 @@
-"""What happened to each slice: the table `outcomes.parquet`, and the counts a report takes from it."""
+"""What happened to each slice: the table `outcomes.parquet`, and the counts a report takes from
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,18 @@ from robustmri.core.errors import ResultError
 from robustmri.results.budget import CLEAN, Budget
 
 COLUMNS = (
-    "case_id", "patient_id", "group", "label", "attack", "norm", "eps", "eps_units", "target",
-    "prediction", "confidence",
-)  # fmt: skip
+    "case_id",
+    "patient_id",
+    "group",
+    "label",
+    "attack",
+    "norm",
+    "eps",
+    "eps_units",
+    "target",
+    "prediction",
+    "confidence",
+)
 Column = npt.NDArray[Any]
 
 
@@ -32,13 +43,19 @@ class Outcomes(msgspec.Struct, frozen=True):
     @property
     def identifiers(self) -> set[str]:
         """Every name that could lead to a patient."""
-        return {str(value) for name in ("case_id", "patient_id", "group") for value in np.unique(self.columns[name])}
+        return {
+            str(value)
+            for name in ("case_id", "patient_id", "group")
+            for value in np.unique(self.columns[name])
+        }
 
     def rows(self, attack: str, at: Budget) -> Outcomes:
         """Rows of one attack within one budget; the budget of clean slices does not matter."""
         keep = self["attack"] == attack
         if attack != "none":
-            near = np.isclose(self["eps"].astype(float), np.inf if at.eps is None else at.eps, rtol=1e-6)
+            near = np.isclose(
+                self["eps"].astype(float), np.inf if at.eps is None else at.eps, rtol=1e-6
+            )
             keep &= (self["norm"] == at.norm) & (self["eps_units"] == at.eps_units) & near
             keep &= self["target"] == at.target
         return Outcomes({name: column[keep] for name, column in self.columns.items()})
@@ -60,7 +77,9 @@ def load_outcomes(folder: Path | str) -> Outcomes:
 
     path = Path(folder) / "outcomes.parquet"
     if not path.is_file():
-        raise ResultError(f"{folder} holds no outcomes.parquet beside its robustness.json. Evaluate again.")
+        raise ResultError(
+            f"{folder} holds no outcomes.parquet beside its robustness.json. Evaluate again."
+        )
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
@@ -69,8 +88,12 @@ def load_outcomes(folder: Path | str) -> Outcomes:
         reason = str(error).splitlines()[0][:160]
         raise ResultError(f"{path} is damaged or incomplete ({reason}). Evaluate again.") from error
     if table is None:
-        raise ResultError(f"{path} lacks the columns {', '.join(missing)}. Evaluate again with this release.")
-    return Outcomes({name: np.asarray(table.column(name).to_pylist(), dtype=object) for name in COLUMNS})
+        raise ResultError(
+            f"{path} lacks the columns {', '.join(missing)}. Evaluate again with this release."
+        )
+    return Outcomes(
+        {name: np.asarray(table.column(name).to_pylist(), dtype=object) for name in COLUMNS}
+    )
 
 
 class ClassCount(msgspec.Struct, frozen=True):
@@ -82,7 +105,9 @@ class ClassCount(msgspec.Struct, frozen=True):
     attacked: int
 
 
-def count_classes(outcomes: Outcomes, classes: Sequence[str], attack: str, at: Budget) -> list[ClassCount]:
+def count_classes(
+    outcomes: Outcomes, classes: Sequence[str], attack: str, at: Budget
+) -> list[ClassCount]:
     """Right answers per class; classes without a slice are left out."""
     clean, attacked = outcomes.rows("none", CLEAN), outcomes.rows(attack, at)
     counts = []
@@ -90,7 +115,12 @@ def count_classes(outcomes: Outcomes, classes: Sequence[str], attack: str, at: B
         here, there = clean["label"] == label, attacked["label"] == label
         if here.any():
             counts.append(
-                ClassCount(label, int(here.sum()), int(clean.right[here].sum()), int(attacked.right[there].sum()))
+                ClassCount(
+                    label,
+                    int(here.sum()),
+                    int(clean.right[here].sum()),
+                    int(attacked.right[there].sum()),
+                )
             )
     return counts
 
@@ -109,7 +139,9 @@ class PatientFates(msgspec.Struct, frozen=True):
 
 
 def count_patients(outcomes: Outcomes) -> PatientFates:
-    """Sort patients (groups) into those whose slices are all, partly or never right in these rows."""
+    """Sort patients (groups) into those whose slices are all, partly or never right in these
+    rows.
+    """
     groups, of = np.unique(outcomes["group"].astype(str), return_inverse=True)
     kept = np.bincount(of, weights=outcomes.right, minlength=len(groups))
     total = np.bincount(of, minlength=len(groups))
@@ -118,11 +150,15 @@ def count_patients(outcomes: Outcomes) -> PatientFates:
 
 
 def confidence_when_fooled(clean: Outcomes, attacked: Outcomes) -> float | None:
-    """Median confidence in the wrong answer, over slices that were right before the attack; None if none fell."""
+    """Median confidence in the wrong answer, over slices that were right before the attack; None if
+    none fell.
+    """
     was_right = set(clean["case_id"][clean.right])
     fell = [
         float(confidence)
-        for case, confidence, right in zip(attacked["case_id"], attacked["confidence"], attacked.right, strict=True)
+        for case, confidence, right in zip(
+            attacked["case_id"], attacked["confidence"], attacked.right, strict=True
+        )
         if case in was_right and not right
     ]
     return float(np.median(fell)) if fell else None

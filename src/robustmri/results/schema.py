@@ -1,4 +1,6 @@
-"""The result file of an evaluation, `robustness.json`: typed, versioned, the only input of a report."""
+"""The result file of an evaluation, `robustness.json`: typed, versioned, the only input of a
+report.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ Status = Literal["pass", "warn", "fail"]
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One number with its interval.
 
-    `eps` is as the user gave it, in `eps_units`; `eps_image` is the same in units of the [0, 1] range. Both are None
-    where the attack has no radius (the clean row, minimal-norm attacks). `only` counts the slices, right untouched,
-    that no other attack of the same budget fooled; None where there was no other on the same slices. `broken_by` counts
-    for a suite the slices that each of its members broke, in their order: a member met what those before it left.
+    `eps` is as the user gave it, in `eps_units`; `eps_image` is the same in units of the [0, 1]
+    range. Both are None where the attack has no radius (the clean row, minimal-norm attacks).
+    `only` counts the slices, right untouched, that no other attack of the same budget fooled; None
+    where there was no other on the same slices. `broken_by` counts for a suite the slices that each
+    of its members broke, in their order: a member met what those before it left.
     """
 
     attack: str
@@ -154,12 +157,15 @@ def load_result(folder: Path | str) -> RobustnessReport:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ResultError(f"{folder} holds no robustness.json. Make it with: robustmri evaluate.") from error
+        raise ResultError(
+            f"{folder} holds no robustness.json. Make it with: robustmri evaluate."
+        ) from error
     try:
         version = msgspec.json.decode(raw).get("schema_version")
         if version != SCHEMA_VERSION:
             raise ResultError(
-                f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}. Evaluate again with it."
+                f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}. "
+                "Evaluate again with it."
             )
         result = msgspec.json.decode(raw, type=RobustnessReport)
     except (msgspec.MsgspecError, AttributeError) as error:

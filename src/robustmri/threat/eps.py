@@ -18,15 +18,17 @@ class Eps:
 
     Args:
         value: the number.
-        units: "image", a fraction of the [0, 1] range; or "normalised", added after subtracting the mean and dividing
-            by the standard deviation, as papers that perturb normalised tensors do.
+        units: "image", a fraction of the [0, 1] range; or "normalised", added after subtracting the
+            mean and dividing by the standard deviation, as papers that perturb normalised tensors
+            do.
     """
 
     value: float
     units: Units = "image"
 
     def in_image_units(self, std: float) -> float:
-        """The same radius as a fraction of the [0, 1] range, for a classifier that divides by `std`.
+        """The same radius as a fraction of the [0, 1] range, for a classifier that divides by
+        `std`.
 
         >>> round(255 * Eps(0.04, "normalised").in_image_units(std=0.226), 2)
         2.31
@@ -52,11 +54,15 @@ def parse_eps(text: str) -> Eps:
     try:
         value = float(Fraction(number)) if "/" in number else float(number)
     except (ValueError, ZeroDivisionError) as error:
-        raise ThreatModelError(f"eps {text!r} is not a number. Write 0.04, 8/255 or 0.04@normalised.") from error
+        raise ThreatModelError(
+            f"eps {text!r} is not a number. Write 0.04, 8/255 or 0.04@normalised."
+        ) from error
     if not math.isfinite(value) or value < 0:
         raise ThreatModelError(f"eps must be a finite number of at least 0, got {text!r}.")
     if units in ("", "image"):
         return Eps(value)
     if units == "normalised":
         return Eps(value, "normalised")
-    raise ThreatModelError(f"eps {text!r} has unknown units {units!r}. Write 0.04 (image units) or 0.04@normalised.")
+    raise ThreatModelError(
+        f"eps {text!r} has unknown units {units!r}. Write 0.04 (image units) or 0.04@normalised."
+    )

@@ -1,4 +1,5 @@
-"""Norms: the size of a perturbation, its projection onto a ball, the steepest direction, a random start.
+"""Norms: the size of a perturbation, its projection onto a ball, the steepest direction, a random
+start.
 
 Each works separately on every image of a batch; `eps` is one radius, or one per image.
 """
@@ -31,14 +32,19 @@ class Norm(Protocol):
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
         """Nearest perturbation of size at most `eps`.
 
-        Norms whose ball loses much by a clip afterwards (l1, l0) give the nearest one that lies in `box` too.
+        Norms whose ball loses much by a clip afterwards (l1, l0) give the nearest one that lies in
+        `box` too.
         """
 
     def steepest(self, gradient: Images) -> Images:
-        """Direction of size 1 with the largest inner product with `gradient`; zero where the gradient is zero."""
+        """Direction of size 1 with the largest inner product with `gradient`; zero where the
+        gradient is zero.
+        """
 
     def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """One perturbation of size at most 1, shaped like `like`: the pixels of a single image that may change."""
+        """One perturbation of size at most 1, shaped like `like`: the pixels of a single image that
+        may change.
+        """
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -47,8 +53,11 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 def spread(eps: Radius, like: Tensor) -> Radius:
-    """`eps` ready to broadcast against `like`: a number as it is, one radius per image with trailing axes."""
-    # In the images' own type: float64 radii would promote float32 images behind the classifier's back.
+    """`eps` ready to broadcast against `like`: a number as it is, one radius per image with
+    trailing axes.
+    """
+    # In the images' own type: float64 radii would promote float32 images behind the classifier's
+    # back.
     return per_image(eps, like).to(like) if isinstance(eps, Tensor) and eps.dim() else eps
 
 
@@ -134,10 +143,12 @@ class L1:
         return delta.flatten(1).abs().sum(1)
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
-        """Shrink every pixel towards 0 by the one amount that makes the sum eps, and clip it to the box.
+        """Shrink every pixel towards 0 by the one amount that makes the sum eps, and clip it to the
+        box.
 
-        Clipping afterwards instead would waste the part of eps that lies outside the box. The amount is found by
-        halving its bracket. Reference: Duchi et al. 2008, Sec. 4; Croce & Hein 2021, Prop. 2.1, for the box.
+        Clipping afterwards instead would waste the part of eps that lies outside the box. The
+        amount is found by halving its bracket. Reference: Duchi et al. 2008, Sec. 4; Croce & Hein
+        2021, Prop. 2.1, for the box.
 
         >>> L1_.project(torch.tensor([[[[3.0, 4.0, -0.5]]]]), eps=3.0)
         tensor([[[[1.0000, 2.0000, -0.0000]]]])
@@ -149,8 +160,11 @@ class L1:
             return torch.minimum(torch.maximum(left, low), high)
 
         clipped = torch.minimum(torch.maximum(delta, low), high)
-        # A hundred-thousandth inside: adding the perturbation to the image rounds each of its pixels.
-        radius = torch.as_tensor(eps, dtype=delta.dtype, device=delta.device).expand(len(delta)) * (1 - 1e-5)
+        # A hundred-thousandth inside: adding the perturbation to the image rounds each of its
+        # pixels.
+        radius = torch.as_tensor(eps, dtype=delta.dtype, device=delta.device).expand(len(delta)) * (
+            1 - 1e-5
+        )
         out = self.size(clipped) > radius
         if not out.any():
             return clipped
@@ -168,17 +182,23 @@ class L1:
         """All of the step on the pixel with the largest gradient; equal ones share it."""
         largest = gradient.abs() == per_image(LINF.size(gradient), gradient)
         largest &= gradient != 0
-        return gradient.sign() * largest / per_image(largest.flatten(1).sum(1), gradient).clamp_min(1)
+        return (
+            gradient.sign() * largest / per_image(largest.flatten(1).sum(1), gradient).clamp_min(1)
+        )
 
     def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """Uniform in the unit ball: shares of one by exponential spacings with random signs, one share left out."""
+        """Uniform in the unit ball: shares of one by exponential spacings with random signs, one
+        share left out.
+        """
         spacings = -torch.rand(like.numel() + 1, generator=generator).clamp_min(1e-38).log()
         signs = torch.randint(0, 2, (like.numel(),), generator=generator) * 2 - 1
         return (signs * spacings[:-1] / spacings.sum()).reshape(like.shape)
 
 
 class L0:
-    """Number of pixels that changed, however much; only attacks made for it can use it as a radius."""
+    """Number of pixels that changed, however much; only attacks made for it can use it as a
+    radius.
+    """
 
     name = "l0"
 
@@ -201,11 +221,15 @@ class L0:
 
     def steepest(self, gradient: Images) -> Images:
         """Not there: how far a pixel goes costs nothing, so no direction is the steepest."""
-        raise ThreatModelError("the l0 norm has no steepest direction. Use an attack made for it: pgd-l0.")
+        raise ThreatModelError(
+            "the l0 norm has no steepest direction. Use an attack made for it: pgd-l0."
+        )
 
     def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """Not there, for the same reason."""
-        raise ThreatModelError("the l0 norm has no random start. Use an attack made for it: pgd-l0.")
+        raise ThreatModelError(
+            "the l0 norm has no random start. Use an attack made for it: pgd-l0."
+        )
 
 
 LINF = Linf()

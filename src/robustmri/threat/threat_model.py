@@ -14,12 +14,13 @@ from robustmri.threat.norms import Norm, Radius, find_norm
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """All images within `eps` of the original that stay in `bounds` and differ from it only where `mask` allows.
+    """All images within `eps` of the original that stay in `bounds` and differ from it only where
+    `mask` allows.
 
     Args:
         norm: "linf", "l2", "l1", or "l0" for attacks made for it.
-        eps: radius in image units (a fraction of the [0, 1] range), or one radius per image, shape (n,); infinite for
-            attacks that look for the nearest fooling image.
+        eps: radius in image units (a fraction of the [0, 1] range), or one radius per image, shape
+            (n,); infinite for attacks that look for the nearest fooling image.
         bounds: grey values that an image may have.
         target: class that the attacker wants to see; None: any wrong class will do.
         mask: where pixels may change, True or 1; broadcasts to the images. None: everywhere.
@@ -47,39 +48,52 @@ class ThreatModel:
         """Refuse images and labels that no attack could be honest about.
 
         Raises:
-            ThreatModelError: shapes or types that do not belong together, values that are not finite or lie outside
-                the bounds.
+            ThreatModelError: shapes or types that do not belong together, values that are not
+                finite or lie outside the bounds.
         """
         if images.dim() < 3 or labels.shape != images.shape[:1]:
             raise ThreatModelError(
                 "expected images (n, channels, ...) and labels (n,), got "
                 f"{tuple(images.shape)} and {tuple(labels.shape)}."
             )
-        if not images.is_floating_point() or labels.is_floating_point() or labels.dtype == torch.bool:
+        if (
+            not images.is_floating_point()
+            or labels.is_floating_point()
+            or labels.dtype == torch.bool
+        ):
             raise ThreatModelError(
-                f"expected floating-point images and integer labels, got {images.dtype} and {labels.dtype}. Divide "
-                "8-bit images by 255."
+                f"expected floating-point images and integer labels, got {images.dtype} and "
+                f"{labels.dtype}. Divide 8-bit images by 255."
             )
         self._check_shapes(images)
         if not len(images):
             return
         if int(labels.min()) < 0:
-            raise ThreatModelError(f"labels must be class indexes of at least 0, got {int(labels.min())}.")
+            raise ThreatModelError(
+                f"labels must be class indexes of at least 0, got {int(labels.min())}."
+            )
         low, high = self.bounds
         lowest, highest = images.min().item(), images.max().item()
         if not torch.isfinite(images).all():
-            raise ThreatModelError("images hold NaN or infinite values. Leave such slices out of the cohort.")
+            raise ThreatModelError(
+                "images hold NaN or infinite values. Leave such slices out of the cohort."
+            )
         if lowest < low or highest > high:
             raise ThreatModelError(
-                f"images must lie in [{low}, {high}], got [{lowest:.3g}, {highest:.3g}]. If these are z-scored, give "
-                "the mean and std to Classifier(...) instead, so that eps keeps its meaning in image units."
+                f"images must lie in [{low}, {high}], got [{lowest:.3g}, {highest:.3g}]. If these "
+                "are z-scored, give the mean and std to Classifier(...) instead, so that eps "
+                "keeps its meaning in image units."
             )
 
     def _check_shapes(self, images: Images) -> None:
         """Refuse radii and a mask that do not belong to a batch like `images`."""
         eps, mask, shape = self.eps, self.mask, tuple(images.shape)
-        if isinstance(eps, Tensor) and ((eps.dim() and eps.shape != shape[:1]) or not bool((eps >= 0).all())):
-            raise ThreatModelError(f"eps must be one radius of at least 0 per image of {shape}, got {eps}.")
+        if isinstance(eps, Tensor) and (
+            (eps.dim() and eps.shape != shape[:1]) or not bool((eps >= 0).all())
+        ):
+            raise ThreatModelError(
+                f"eps must be one radius of at least 0 per image of {shape}, got {eps}."
+            )
         if mask is None:
             return
         axes = zip(reversed(mask.shape), reversed(shape), strict=False)
@@ -87,12 +101,14 @@ class ThreatModel:
         several = mask.dim() == len(shape) and len(mask) > 1
         if not fits or several != self._mask_per_image():
             raise ThreatModelError(
-                f"a mask of shape {tuple(mask.shape)} does not fit images of shape {shape}. Give it the shape of the "
-                "images; the first axis may be of length 1."
+                f"a mask of shape {tuple(mask.shape)} does not fit images of shape {shape}. Give "
+                "it the shape of the images; the first axis may be of length 1."
             )
 
     def _mask_per_image(self) -> bool:
-        """Whether each image has a mask of its own, told from the mask alone: `at` sees no images."""
+        """Whether each image has a mask of its own, told from the mask alone: `at` sees no
+        images.
+        """
         return self.mask is not None and self.mask.dim() > 3 and len(self.mask) > 1
 
     def check_radius(self) -> None:
@@ -102,7 +118,9 @@ class ThreatModel:
             ThreatModelError: eps is infinite.
         """
         if not bool(torch.isfinite(torch.as_tensor(self.eps)).all()):
-            raise ThreatModelError(f"this attack needs a finite eps, got {self.eps}. Only minimal attacks do without.")
+            raise ThreatModelError(
+                f"this attack needs a finite eps, got {self.eps}. Only minimal attacks do without."
+            )
 
     def check_norm(self, *norms: str) -> None:
         """Refuse a norm that an attack does not know.
@@ -111,34 +129,45 @@ class ThreatModel:
             ThreatModelError: another norm than `norms`.
         """
         if self.norm not in norms:
-            raise ThreatModelError(f"this attack knows the norms {', '.join(norms)}, got {self.norm}.")
+            raise ThreatModelError(
+                f"this attack knows the norms {', '.join(norms)}, got {self.norm}."
+            )
 
     def allow(self, delta: Images) -> Images:
         """`delta` with the pixels outside the mask set to zero."""
         return delta if self.mask is None else delta * self.mask.to(delta.dtype)
 
     def project(self, points: Images, images: Images) -> Images:
-        """Points of S(images) near `points`: inside the mask, the ball and the bounds, in that order.
+        """Points of S(images) near `points`: inside the mask, the ball and the bounds, in that
+        order.
 
-        The last clip keeps the ball: it moves every pixel towards the original, which lies within the bounds.
+        The last clip keeps the ball: it moves every pixel towards the original, which lies within
+        the bounds.
         """
         low, high = self.bounds
-        delta = self.measure.project(self.allow(points - images), self.eps, (low - images, high - images))
+        delta = self.measure.project(
+            self.allow(points - images), self.eps, (low - images, high - images)
+        )
         return (images + delta).clamp(*self.bounds)
 
     def fooled(self, logits: Logits, labels: Labels, confidence: float = 0.0) -> Tensor:
-        """Which images the attacker has won, shape (n,): a wrong class, or the target where it is not the true one.
+        """Which images the attacker has won, shape (n,): a wrong class, or the target where it is
+        not the true one.
 
-        With `confidence`, only where the attacker would still win were the true class (for a target: the target) so
-        many logits better off (worse off). Logits that are not finite count as not fooled: they are a broken
-        classifier, not a success.
+        With `confidence`, only where the attacker would still win were the true class (for a
+        target: the target) so many logits better off (worse off). Logits that are not finite count
+        as not fooled: they are a broken classifier, not a success.
         """
         if confidence:
             column = labels if self.target is None else torch.full_like(labels, self.target)
             lead = confidence if self.target is None else -confidence
             logits = logits.scatter_add(1, column[:, None], torch.full_like(logits[:, :1], lead))
         predicted = logits.argmax(1)
-        won = predicted != labels if self.target is None else (predicted == self.target) & (labels != self.target)
+        won = (
+            predicted != labels
+            if self.target is None
+            else (predicted == self.target) & (labels != self.target)
+        )
         return won & torch.isfinite(logits).all(1)
 
     def at(self, rows: Tensor) -> ThreatModel:

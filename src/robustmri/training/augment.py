@@ -12,7 +12,8 @@ from robustmri.core.arrays import Images
 from robustmri.core.errors import SettingsError, did_you_mean
 
 LEVELS = {
-    # rotation in degrees, shift as a fraction of the side, change of scale, change of brightness and contrast
+    # rotation in degrees, shift as a fraction of the side, change of scale, change of brightness
+    # and contrast
     "light": (8.0, 0.03, 0.05, 0.05),
     "standard": (15.0, 0.06, 0.10, 0.15),
 }
@@ -41,10 +42,13 @@ def augmentation(level: str) -> Callable[[Images, int], Images]:
     if level == "none":
         return lambda images, seed: images
     if level not in LEVELS:
-        raise SettingsError(f"There is no augmentation {level!r}. {did_you_mean(level, ['none', *LEVELS])}")
+        raise SettingsError(
+            f"There is no augmentation {level!r}. {did_you_mean(level, ['none', *LEVELS])}"
+        )
 
     def change(images: Images, seed: int) -> Images:
-        # Kornia draws from torch's global generator: lend it one of our own, and give the global one back.
+        # Kornia draws from torch's global generator: lend it one of our own, and give the global
+        # one back.
         devices = [images.device] if images.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(seed)

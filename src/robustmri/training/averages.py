@@ -1,4 +1,6 @@
-"""Averages of the weights along a run: they lie in flatter places than its last weights, and overfit later."""
+"""Averages of the weights along a run: they lie in flatter places than its last weights, and
+overfit later.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,17 @@ class Average:
     """A second network that follows the one in training.
 
     Args:
-        kind: "ema": exponential average over steps, of weights and batch-norm statistics. "swa": equal average over the
-            ends of epochs, with batch-norm re-estimated (Izmailov et al. 2018, Algorithm 1). "none": no average.
+        kind: "ema": exponential average over steps, of weights and batch-norm statistics. "swa":
+            equal average over the ends of epochs, with batch-norm re-estimated (Izmailov et al.
+            2018, Algorithm 1). "none": no average.
         network: the network in training, not yet trained.
         decay: of "ema".
         from_epoch: epochs before the first that enters "swa".
     """
 
-    def __init__(self, kind: Kind, network: nn.Module, *, decay: float = 0.999, from_epoch: int = 0) -> None:
+    def __init__(
+        self, kind: Kind, network: nn.Module, *, decay: float = 0.999, from_epoch: int = 0
+    ) -> None:
         self.kind = kind
         self.from_epoch = from_epoch
         ema = kind == "ema"
@@ -45,7 +50,8 @@ class Average:
         Args:
             network: the network in training.
             epochs: how many epochs are done.
-            batches: images of the training set, augmented, to re-estimate batch-norm from; not read if not needed.
+            batches: images of the training set, augmented, to re-estimate batch-norm from; not read
+                if not needed.
         """
         if self.kind == "swa" and epochs > self.from_epoch:
             self._averaged.update_parameters(network)
@@ -72,14 +78,17 @@ class Average:
 
 def average_of(settings: TrainSettings, network: nn.Module) -> Average:
     """The average that the settings name."""
-    kind: Kind = "none" if settings.average == "ema" and not settings.ema_decay else settings.average
+    kind: Kind = (
+        "none" if settings.average == "ema" and not settings.ema_decay else settings.average
+    )
     return Average(kind, network, decay=settings.ema_decay, from_epoch=settings.swa_from_epoch)
 
 
 def re_estimate_batch_norm(network: nn.Module, batches: Iterable[Images]) -> None:
-    """Replace batch-norm's running statistics by those of one pass over `batches`, each batch counting the same.
+    """Replace batch-norm's running statistics by those of one pass over `batches`, each batch
+    counting the same.
 
-    Averaged weights give other activations than the weights they are averaged from, so statistics that were gathered
-    along the run do not fit them. Reference: Izmailov et al. 2018, Algorithm 1.
+    Averaged weights give other activations than the weights they are averaged from, so statistics
+    that were gathered along the run do not fit them. Reference: Izmailov et al. 2018, Algorithm 1.
     """
     update_bn(batches, network)

@@ -1,4 +1,6 @@
-"""Which images a step takes, and its random numbers: all from (seed, epoch, step), whoever shares the work."""
+"""Which images a step takes, and its random numbers: all from (seed, epoch, step), whoever shares
+the work.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ class Examples:
 class Part(NamedTuple):
     """Images that one process takes at once, and the weight of their mean loss in the step's.
 
-    Gradients are summed over the parts of a process and averaged over the processes; so weighted, that gives the
-    gradient of the mean over the whole batch, also where the parts are not equal.
+    Gradients are summed over the parts of a process and averaged over the processes; so weighted,
+    that gives the gradient of the mean over the whole batch, also where the parts are not equal.
     """
 
     batch: Batch
@@ -35,7 +37,8 @@ class Part(NamedTuple):
 
 
 def steps_of(n: int, settings: TrainSettings) -> int:
-    """Steps of one pass over `n` images; one left over joins the batch before: batch-norm cannot train on one image.
+    """Steps of one pass over `n` images; one left over joins the batch before: batch-norm cannot
+    train on one image.
 
     >>> [steps_of(n, TrainSettings(batch_size=32)) for n in (1, 32, 33, 34, 65)]
     [1, 1, 1, 2, 2]
@@ -45,13 +48,19 @@ def steps_of(n: int, settings: TrainSettings) -> int:
 
 
 def batches(
-    examples: Examples, settings: TrainSettings, turn: int, *, begins: float | None = None, pace: float = 1.0,
-    rank: int = 0, ranks: int = 1,
-) -> Iterator[list[Part]]:  # fmt: skip
+    examples: Examples,
+    settings: TrainSettings,
+    turn: int,
+    *,
+    begins: float | None = None,
+    pace: float = 1.0,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[list[Part]]:
     """What process `rank` of `ranks` does in each step of one pass over the examples.
 
-    An image is changed, and gets the number that its random start is drawn from, by its place in the batch. So one
-    process and many see the same images, and so do one part and several.
+    An image is changed, and gets the number that its random start is drawn from, by its place in
+    the batch. So one process and many see the same images, and so do one part and several.
 
     Args:
         examples: all of them.
@@ -67,25 +76,32 @@ def batches(
     steps, begins = steps_of(n, settings), turn * pace if begins is None else begins
     for step in range(steps):
         first = step * settings.batch_size
-        rows = order[first : n if step == steps - 1 else first + settings.batch_size].to(examples.images.device)
+        rows = order[first : n if step == steps - 1 else first + settings.batch_size].to(
+            examples.images.device
+        )
         seed = seed_of(settings.seed, turn, step, 0)
         images, labels = change(examples.images[rows], seed), examples.labels[rows]
-        numbers = torch.randint(2**62, (len(rows),), generator=torch.Generator().manual_seed(seed)).tolist()
+        numbers = torch.randint(
+            2**62, (len(rows),), generator=torch.Generator().manual_seed(seed)
+        ).tolist()
         parts = []
         for places, weight in shares(len(rows), settings.accumulate, rank, ranks):
             generator = SeededGenerator(numbers[places])
             # Whoever draws from it more than an attack does must not draw the same in every step.
             generator.manual_seed(seed)
             own = images[places].contiguous(memory_format=torch.channels_last)
-            parts.append(Part(Batch(own, labels[places], begins + step / steps * pace, generator), weight))
+            parts.append(
+                Part(Batch(own, labels[places], begins + step / steps * pace, generator), weight)
+            )
         yield parts
 
 
 def shares(n: int, accumulate: int, rank: int = 0, ranks: int = 1) -> list[tuple[slice, float]]:
-    """Places of a batch of `n` images that a process takes in each of its parts, and the parts' weights.
+    """Places of a batch of `n` images that a process takes in each of its parts, and the parts'
+    weights.
 
-    Every process has the same number of parts, since they meet in each of them. Where there are fewer images than
-    processes, each process takes all of them.
+    Every process has the same number of parts, since they meet in each of them. Where there are
+    fewer images than processes, each process takes all of them.
 
     >>> shares(5, accumulate=1, rank=0, ranks=2), shares(5, accumulate=1, rank=1, ranks=2)
     ([(slice(0, 6, 2), 1.2)], [(slice(1, 5, 2), 0.8)])

@@ -30,7 +30,9 @@ class TimeEstimate:
         >>> print(TimeEstimate(seconds=2040, batches=3))
         about 34 min on this machine, measured on 3 batches
         """
-        return f"about {_duration(self.seconds)} on this machine, measured on {self.batches} batches"
+        return (
+            f"about {_duration(self.seconds)} on this machine, measured on {self.batches} batches"
+        )
 
 
 def estimate_time(
@@ -44,15 +46,17 @@ def estimate_time(
 ) -> TimeEstimate:
     """Time a few batches and one validation, and extrapolate to the run.
 
-    The first batch is not timed: memory is laid out and kernels are chosen in it. Of the others the median counts, so
-    that another process's moment on the machine does not.
+    The first batch is not timed: memory is laid out and kernels are chosen in it. Of the others the
+    median counts, so that another process's moment on the machine does not.
 
     Args:
-        learn: everything that is done with one batch, at full eps; to a copy, where the run is to stay untouched.
+        learn: everything that is done with one batch, at full eps; to a copy, where the run is to
+            stay untouched.
         judge: a validation, or a part of one.
         batches: batches of the run.
         validations: how often `judge` fits into the run's validations.
-        most: seconds after which no further batch is timed; where the first takes as long, it counts itself.
+        most: seconds after which no further batch is timed; where the first takes as long, it
+            counts itself.
         clock: seconds, from any beginning.
     """
 

@@ -1,4 +1,6 @@
-"""A run that must end on time: how many epochs fit, and what is left of them where it is slower than was measured."""
+"""A run that must end on time: how many epochs fit, and what is left of them where it is slower
+than was measured.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
 def fitting_epochs(seconds: float, seconds_per_epoch: float, most: int) -> int:
     """Epochs that fit into the time: at least one, and no more than the settings ask for.
 
-    >>> fitting_epochs(100.0, 4.0, most=60), fitting_epochs(100.0, 1.0, most=60), fitting_epochs(1.0, 4.0, most=60)
-    (23, 60, 1)
+    >>> [fitting_epochs(100.0, each, most=60) for each in (4.0, 1.0, 200.0)]
+    [23, 60, 1]
     """
     return max(1, min(most, int(MARGIN * seconds / max(seconds_per_epoch, 1e-9))))
 
@@ -52,11 +54,17 @@ def fit_settings(settings: TrainSettings, epochs: int) -> TrainSettings:
     share = epochs / settings.epochs
     if share >= 1:
         return settings
-    decay = 1 - min(FASTEST_AVERAGE, (1 - settings.ema_decay) / share) if settings.ema_decay else 0.0
+    decay = (
+        1 - min(FASTEST_AVERAGE, (1 - settings.ema_decay) / share) if settings.ema_decay else 0.0
+    )
     return msgspec.structs.replace(
-        settings, epochs=epochs, ema_decay=decay, warmup_epochs=settings.warmup_epochs * share,
-        eps_ramp_epochs=settings.eps_ramp_epochs * share, swa_from_epoch=int(settings.swa_from_epoch * share),
-    )  # fmt: skip
+        settings,
+        epochs=epochs,
+        ema_decay=decay,
+        warmup_epochs=settings.warmup_epochs * share,
+        eps_ramp_epochs=settings.eps_ramp_epochs * share,
+        swa_from_epoch=int(settings.swa_from_epoch * share),
+    )
 
 
 def write_fitted(run: Path, fitted: Fitted) -> None:
@@ -77,11 +85,13 @@ def fitted_settings(run: Path, settings: TrainSettings) -> TrainSettings:
 
 
 def next_pass(taken: Sequence[float], passes: int, seconds: float | None) -> tuple[float, float]:
-    """Where the next pass begins in a schedule of `passes`, and how much of it the pass goes through; 0: none is left.
+    """Where the next pass begins in a schedule of `passes`, and how much of it the pass goes
+    through; 0: none is left.
 
-    A run that is on time goes through one pass of the schedule in each. One that is late is left with fewer passes than
-    were planned; they go through the rest in equal parts, so that the learning rate still ends at zero. It is a
-    function of the times alone, so that a resumed run goes the same way.
+    A run that is on time goes through one pass of the schedule in each. One that is late is left
+    with fewer passes than were planned; they go through the rest in equal parts, so that the
+    learning rate still ends at zero. It is a function of the times alone, so that a resumed run
+    goes the same way.
 
     Args:
         taken: seconds of each pass that is done.

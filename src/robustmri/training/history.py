@@ -1,4 +1,6 @@
-"""What lies behind a run: its epochs, the weights that may still be chosen, and where it went astray."""
+"""What lies behind a run: its epochs, the weights that may still be chosen, and where it went
+astray.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ class Choice(NamedTuple):
 
 @dataclass
 class TrainingHistory:
-    """The epochs so far and what follows from them; alarms are a function of the rows, so a resumed run has the same.
+    """The epochs so far and what follows from them; alarms are a function of the rows, so a resumed
+    run has the same.
 
     Args:
         clean_cost: see `choose`.
@@ -74,7 +77,11 @@ class TrainingHistory:
         back = None
         if alarm:
             self.alarms.append(alarm)
-            back = self.kept[alarm.back_to] if _rolls_back(alarm) and alarm.back_to is not None else None
+            back = (
+                self.kept[alarm.back_to]
+                if _rolls_back(alarm) and alarm.back_to is not None
+                else None
+            )
         rows = [
             *worth_keeping(self.epochs, clean_cost=self.clean_cost, reference=self.reference),
             rollback_epoch(self.epochs),
@@ -82,7 +89,9 @@ class TrainingHistory:
         wanted = {at.epoch for at in rows if at}
         self.kept = {epoch: weights for epoch, weights in self.kept.items() if epoch in wanted}
         if row.epoch in wanted:
-            self.kept[row.epoch] = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            self.kept[row.epoch] = {
+                name: value.detach().clone() for name, value in network.state_dict().items()
+            }
         return back
 
     def choice(self) -> Choice:
@@ -98,7 +107,9 @@ class TrainingHistory:
         last = self.epochs[-1]
         if self.alarms and self.alarms[-1].epoch == last.epoch:
             alarm = self.alarms[-1]
-            return alarm.sentence + (f" Going on from epoch {alarm.back_to}." if _rolls_back(alarm) else "")
+            return alarm.sentence + (
+                f" Going on from epoch {alarm.back_to}." if _rolls_back(alarm) else ""
+            )
         robust = last.validation_robust_accuracy
         return f"epoch {last.epoch}: validation {last.validation_accuracy:.1%}" + (
             "" if robust is None else f", robust {robust:.1%}"
@@ -106,9 +117,13 @@ class TrainingHistory:
 
 
 def safer(settings: TrainSettings, alarms: list[Alarm]) -> TrainSettings:
-    """The settings; after a collapse one-step training takes two steps, which together are as long as the one was."""
+    """The settings; after a collapse one-step training takes two steps, which together are as long
+    as the one was.
+    """
     if settings.objective == "one-step" and any(alarm.kind == "collapse" for alarm in alarms):
-        return msgspec.structs.replace(settings, objective="adversarial", attack_steps=2, attack_step_size=0.625)
+        return msgspec.structs.replace(
+            settings, objective="adversarial", attack_steps=2, attack_step_size=0.625
+        )
     return settings
 
 

@@ -1,4 +1,6 @@
-"""Start the processes that work together, or meet those that a launcher has started; on Lightning Fabric."""
+"""Start the processes that work together, or meet those that a launcher has started; on Lightning
+Fabric.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,15 @@ PATIENCE = timedelta(days=1)
 
 
 def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None) -> Any:
-    """The processes that work on one job, as a `Fabric`: those of torchrun or of SLURM's srun, or new ones.
+    """The processes that work on one job, as a `Fabric`: those of torchrun or of SLURM's srun, or
+    new ones.
 
-    New processes run this command from its beginning, with the same arguments, until they come here too.
+    New processes run this command from its beginning, with the same arguments, until they come here
+    too.
 
     Args:
-        devices: processes or GPUs on each node; 1 on 1 node: as many as a launcher, or an earlier stage, has started.
+        devices: processes or GPUs on each node; 1 on 1 node: as many as a launcher, or an earlier
+            stage, has started.
         nodes: machines.
         precision: Fabric's word for the arithmetic.
 
@@ -35,8 +40,10 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None) -> Any:
     from lightning_fabric.strategies.ddp import DDPStrategy
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # Its precision is in our settings already.
-    # Statistics are averaged by the loop: Fabric would write them in the middle of a step, before its backward.
+    # Its precision is in our settings already.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # Statistics are averaged by the loop: Fabric would write them in the middle of a step, before
+    # its backward.
     known = signature(DistributedDataParallel).parameters
     buffers: dict[str, Any] = {
         "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
@@ -59,7 +66,8 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None) -> Any:
 
 
 def join_processes(devices: int = 1, nodes: int = 1) -> torch.device:
-    """Where this process computes, once all that share the work are there; for the arguments see `launch`.
+    """Where this process computes, once all that share the work are there; for the arguments see
+    `launch`.
 
     Fabric, which takes seconds to load, is left out where there is one process alone.
     """
@@ -70,7 +78,9 @@ def join_processes(devices: int = 1, nodes: int = 1) -> torch.device:
 
 
 def _started() -> tuple[int, int]:
-    """How many processes a launcher, or an earlier `launch`, has started on each node, and on how many nodes."""
+    """How many processes a launcher, or an earlier `launch`, has started on each node, and on how
+    many nodes.
+    """
     said = os.environ
     if processes.size() > 1 or torch.distributed.is_torchelastic_launched():
         each = int(said["LOCAL_WORLD_SIZE"])

@@ -1,4 +1,6 @@
-"""Where the rows of epochs.csv are shown beside those of other runs: TensorBoard or MLflow, if asked for."""
+"""Where the rows of epochs.csv are shown beside those of other runs: TensorBoard or MLflow, if
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,11 @@ class MetricLogger(Protocol):
 
 
 def open_logger(settings: TrainSettings, run: Path, history: list[Epoch]) -> MetricLogger | None:
-    """The logger that the settings ask for, with the epochs that are done; None if they ask for none.
+    """The logger that the settings ask for, with the epochs that are done; None if they ask for
+    none.
 
-    A run that goes on after a kill begins a curve of its own, whole from its first epoch, since the one that was cut
-    off may lack its last.
+    A run that goes on after a kill begins a curve of its own, whole from its first epoch, since the
+    one that was cut off may lack its last.
 
     Raises:
         SettingsError: the package is not installed.
@@ -55,9 +58,12 @@ def log_epoch(logger: MetricLogger | None, row: Epoch) -> None:
         return
     numbers = {name: value for name, value in msgspec.to_builtins(row).items() if value is not None}
     try:
-        logger.log_metrics({name: value for name, value in numbers.items() if name != "epoch"}, step=row.epoch)
+        logger.log_metrics(
+            {name: value for name, value in numbers.items() if name != "epoch"}, step=row.epoch
+        )
     except Exception as error:
-        # A server that is down for a moment must not end a night's training; epochs.csv has the row.
+        # A server that is down for a moment must not end a night's training; epochs.csv has the
+        # row.
         warnings.warn(f"the logger does not record epoch {row.epoch}: {error}", stacklevel=2)
 
 
@@ -83,13 +89,16 @@ def check_installed(logger: str) -> None:
         importlib.import_module(logger)
     except ImportError as error:
         raise SettingsError(
-            f'logger = "{logger}" needs the package {logger}, which cannot be imported ({error}). Install it: pip '
+            f'logger = "{logger}" needs the package {logger}, which cannot be imported ({error}). '
+            "Install it: pip "
             f'install "robustmri[{logger}]", or set logger = "none".'
         ) from error
 
 
 def _tensorboard(run: Path) -> MetricLogger:
-    """Files in `run`/tensorboard: `tensorboard --logdir` on the folder of all runs shows them side by side."""
+    """Files in `run`/tensorboard: `tensorboard --logdir` on the folder of all runs shows them side
+    by side.
+    """
     from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     logger: MetricLogger = TensorBoardLogger(run, name="tensorboard")
@@ -97,7 +106,9 @@ def _tensorboard(run: Path) -> MetricLogger:
 
 
 class _MLflow:
-    """A run in MLflow's experiment "robustmri", where MLFLOW_TRACKING_URI says; Fabric has no logger for it."""
+    """A run in MLflow's experiment "robustmri", where MLFLOW_TRACKING_URI says; Fabric has no
+    logger for it.
+    """
 
     def __init__(self, settings: TrainSettings, run: Path) -> None:
         mlflow: Any = importlib.import_module("mlflow")

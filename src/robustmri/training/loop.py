@@ -63,28 +63,34 @@ def fit(
 ) -> tuple[Classifier, Choice]:
     """Train `classifier`; returns the weights of the epoch that was chosen, and the choice.
 
-    Everything random is drawn from (seed, epoch, step), and after each epoch `run`/resume.pt holds the whole state, so
-    a run that was killed goes on from its last finished epoch and ends with the same weights. Where an epoch shows that
-    training went astray, the weights of the epoch that was best until then are put back, and it goes on from them with
-    half the learning rate, and one-step training with two steps.
+    Everything random is drawn from (seed, epoch, step), and after each epoch `run`/resume.pt holds
+    the whole state, so a run that was killed goes on from its last finished epoch and ends with the
+    same weights. Where an epoch shows that training went astray, the weights of the epoch that was
+    best until then are put back, and it goes on from them with half the learning rate, and one-step
+    training with two steps.
 
     Args:
         classifier: where to start from; trained in place.
         train: examples to learn from.
-        validation: examples, of other patients if the split is patient-wise, to choose the epoch on.
+        validation: examples, of other patients if the split is patient-wise, to choose the epoch
+            on.
         settings: see `TrainSettings`.
         run: folder for epochs.csv and resume.pt; all processes must see the same one.
-        repair: whether `classifier` has been trained: `clean_cost` is then counted from its accuracy.
+        repair: whether `classifier` has been trained: `clean_cost` is then counted from its
+            accuracy.
         progress: told after each step, on the first process.
 
     Raises:
-        RobustMRIError: the loss is not finite any more and no sound epoch lies behind, or another process has ended.
+        RobustMRIError: the loss is not finite any more and no sound epoch lies behind, or another
+            process has ended.
         SettingsError: as many processes as the settings ask for cannot be had.
     """
     entered = time.monotonic()
     fabric = launch(settings.devices, settings.nodes, precision=_fabric_precision(settings))
     device, first = fabric.device, fabric.is_global_zero
-    train, validation = (Examples(part.images.to(device), part.labels.to(device)) for part in (train, validation))
+    train, validation = (
+        Examples(part.images.to(device), part.labels.to(device)) for part in (train, validation)
+    )
     if settings.dual_batch_norm:
         make_dual(classifier)
     if fabric.world_size > 1 and device.type == "cuda":  # Torch has it for GPUs alone.
@@ -96,17 +102,34 @@ def fit(
     if first:
         discard_unfinished(run)
     with processes.explain_lost_process():
-        reference = _on_the_first(fabric, lambda: validate(classifier, validation, settings).clean) if repair else None
+        reference = (
+            _on_the_first(fabric, lambda: validate(classifier, validation, settings).clean)
+            if repair
+            else None
+        )
         history = resume(
-            run, _stored(classifier, optimiser, average), device, clean_cost=settings.clean_cost, reference=reference
+            run,
+            _stored(classifier, optimiser, average),
+            device,
+            clean_cost=settings.clean_cost,
+            reference=reference,
         )
         objective = objective_of(safer(settings, history.alarms), classifier)
-        steps, turns = steps_of(len(train.labels), settings), math.ceil(settings.epochs / objective.replays)
+        steps, turns = (
+            steps_of(len(train.labels), settings),
+            math.ceil(settings.epochs / objective.replays),
+        )
         pace = settings.epochs / turns
 
         def passed(turn: int) -> Iterator[list[Part]]:
             return batches(
-                train, settings, turn, begins=begins, pace=length, rank=fabric.global_rank, ranks=fabric.world_size
+                train,
+                settings,
+                turn,
+                begins=begins,
+                pace=length,
+                rank=fabric.global_rank,
+                ranks=fabric.world_size,
             )
 
         def where() -> tuple[float, float]:
@@ -119,7 +142,9 @@ def fit(
         left = 0 if history.over else turns - len(history.epochs)
         begins, length = settings.epochs - pace, pace  # At its end eps has grown.
         if left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
-            cost = _expected_cost(fabric, classifier, objective, settings, validation, passed, left, steps)
+            cost = _expected_cost(
+                fabric, classifier, objective, settings, validation, passed, left, steps
+            )
             if first:
                 progress("training", (turns - left) * steps, turns * steps, str(cost))
 
@@ -131,9 +156,11 @@ def fit(
             model.train()
             for step, own in enumerate(passed(turn)):
                 if step and fabric.world_size == 1 and time.monotonic() > ends:
-                    break  # Far slower than measured: what has been learnt is validated and may be kept.
+                    break  # Far slower than measured: what has been learnt may still be kept.
                 for group in optimiser.param_groups:
-                    group["lr"] = history.rate_factor * learning_rate(begins + step / steps * length, settings)
+                    group["lr"] = history.rate_factor * learning_rate(
+                        begins + step / steps * length, settings
+                    )
                 for replay in range(objective.replays):
                     losses.append(_step(fabric, model, optimiser, objective, own, replay, settings))
                     _average_statistics(fabric, classifier)
@@ -143,8 +170,9 @@ def fit(
             loss = float(fabric.all_reduce(torch.stack(losses).mean()))
             if not math.isfinite(loss) and not rollback_epoch(history.epochs):
                 raise RobustMRIError(
-                    f"The loss is {loss} in epoch {turn + 1}; this run cannot go on. Start another one, in another "
-                    f"--out, with a lower learning_rate (now {settings.learning_rate:g})."
+                    f"The loss is {loss} in epoch {turn + 1}; this run cannot go on. Start another "
+                    "one, in another --out, with a lower learning_rate (now "
+                    f"{settings.learning_rate:g})."
                 )
             average.after_epoch(classifier, round(begins + length), _images(passed(turn)))
             candidate = average.kept(classifier)
@@ -153,12 +181,16 @@ def fit(
             now, before = time.monotonic(), started
             started = now
             row = Epoch(
-                epoch=turn + 1, learning_rate=history.rate_factor * learning_rate(begins, settings),
-                eps=eps_at(begins + length, settings, classifier), train_loss=loss,
-                validation_accuracy=measured.clean, validation_robust_accuracy=measured.robust,
-                validation_fgsm_accuracy=measured.one_step, zero_gradient_share=measured.zero_gradients,
+                epoch=turn + 1,
+                learning_rate=history.rate_factor * learning_rate(begins, settings),
+                eps=eps_at(begins + length, settings, classifier),
+                train_loss=loss,
+                validation_accuracy=measured.clean,
+                validation_robust_accuracy=measured.robust,
+                validation_fgsm_accuracy=measured.one_step,
+                zero_gradient_share=measured.zero_gradients,
                 seconds=round(fabric.broadcast(now - before), 1),
-            )  # fmt: skip
+            )
             back = history.add(row, candidate)
             if back is not None:
                 classifier.load_state_dict(back)
@@ -190,7 +222,9 @@ def _step(
     """One step of the optimiser; returns this process's part of the loss."""
     optimiser.zero_grad()
     # Once, before the weights move: those that are moved and those that step see the same images.
-    found = [(objective.attack(model, batch._replace(replay=replay)), weight) for batch, weight in own]
+    found = [
+        (objective.attack(model, batch._replace(replay=replay)), weight) for batch, weight in own
+    ]
 
     def descend(objective: Objective) -> Tensor:
         losses = []
@@ -201,10 +235,15 @@ def _step(
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    # The objective is not told of gradients at moved weights: Free takes one step for each step of the
-    # weights.
+    # The objective is not told of gradients at moved weights: Free takes one step for each step of
+    # the weights.
     silent = replace(objective, listen=None)
-    with moved(settings.weight_perturbation, model, lambda: descend(silent), size=settings.weight_perturbation_size):
+    with moved(
+        settings.weight_perturbation,
+        model,
+        lambda: descend(silent),
+        size=settings.weight_perturbation_size,
+    ):
         loss = descend(objective)
     optimiser.step()
     return loss
@@ -233,7 +272,11 @@ def _expected_cost(
 
     model.train()
     return estimate_time(
-        learn, lambda: validate(twin, validation, settings), batches=left * steps, validations=left, most=most
+        learn,
+        lambda: validate(twin, validation, settings),
+        batches=left * steps,
+        validations=left,
+        most=most,
     )
 
 
@@ -246,7 +289,8 @@ def _on_time(
     run: Path,
     entered: float,
 ) -> tuple[TrainSettings, float | None]:
-    """The settings with the epochs that fit into `minutes`, and seconds for all of them; None: as long as it takes.
+    """The settings with the epochs that fit into `minutes`, and seconds for all of them; None: as
+    long as it takes.
 
     Measured once, before the first epoch; a resumed run finds the number in its folder.
     """
@@ -263,17 +307,27 @@ def _on_time(
 
         whole = 60 * settings.minutes
         cost = _expected_cost(
-            fabric, classifier, objective, settings, validation, last_pass, 1, steps, MEASURING * whole
+            fabric,
+            classifier,
+            objective,
+            settings,
+            validation,
+            last_pass,
+            1,
+            steps,
+            MEASURING * whole,
         )
         each = cost.seconds / objective.replays
         seconds = max(whole - (time.monotonic() - entered), 0.0)
         fitted = _on_the_first(
             fabric,
             lambda: Fitted(
-                minutes=settings.minutes, seconds=round(seconds, 1), seconds_per_epoch=round(each, 3),
+                minutes=settings.minutes,
+                seconds=round(seconds, 1),
+                seconds_per_epoch=round(each, 3),
                 epochs=fitting_epochs(seconds, each, settings.epochs),
             ),
-        )  # fmt: skip
+        )
         if fabric.is_global_zero:
             write_fitted(run, fitted)
     return fit_settings(settings, fitted.epochs), fitted.seconds
@@ -290,7 +344,9 @@ def _average_statistics(fabric: Any, network: nn.Module) -> None:
     if fabric.world_size == 1 or not buffers:
         return
     mean = fabric.all_reduce(torch.cat([buffer.flatten() for buffer in buffers]))
-    for buffer, part in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
+    for buffer, part in zip(
+        buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True
+    ):
         buffer.copy_(part.view_as(buffer))
 
 
@@ -317,7 +373,10 @@ def _optimiser(classifier: nn.Module, settings: TrainSettings) -> torch.optim.Op
     parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [parameter for parameter in parameters if parameter.dim() > 1]},
-        {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in parameters if parameter.dim() <= 1],
+            "weight_decay": 0.0,
+        },
     ]
     return torch.optim.SGD(
         groups,

@@ -42,12 +42,12 @@ class Objective:
     """Something to descend: find the worst images, then put a loss on the logits.
 
     Args:
-        loss: (logits of the clean images, logits of the attacked ones, labels) to a scalar; logits that it does not
-            look at come as None.
+        loss: (logits of the clean images, logits of the attacked ones, labels) to a scalar; logits
+            that it does not look at come as None.
         search: classifier and batch to the attacked images; None: there are none.
         clean: whether the loss looks at the clean images.
-        listen: told the batch, and the loss's gradient at the attacked images once the backward that trains the
-            weights has it.
+        listen: told the batch, and the loss's gradient at the attacked images once the backward
+            that trains the weights has it.
         replays: optimiser steps on each batch.
     """
 
@@ -58,7 +58,9 @@ class Objective:
     replays: int = 1
 
     def attack(self, classifier: nn.Module, batch: Batch) -> Batch:
-        """The batch with its attacked images, which are looked for only if it does not hold them yet."""
+        """The batch with its attacked images, which are looked for only if it does not hold them
+        yet.
+        """
         if self.search is None or batch.attacked is not None:
             return batch
         return batch._replace(attacked=self.search(classifier, batch))
@@ -82,7 +84,9 @@ class Objective:
 
 def ramped(threat: ThreatModel, epoch: float, ramp_epochs: float) -> ThreatModel:
     """The threat at a time in epochs: eps grows linearly from zero over the first `ramp_epochs`."""
-    return replace(threat, eps=threat.eps * min(1.0, epoch / ramp_epochs) if ramp_epochs else threat.eps)
+    return replace(
+        threat, eps=threat.eps * min(1.0, epoch / ramp_epochs) if ramp_epochs else threat.eps
+    )
 
 
 def searched(
@@ -93,8 +97,8 @@ def searched(
 ) -> Callable[[nn.Module, Batch], Images]:
     """A search on an optimised view of the network, with the weights of the moment.
 
-    The view is made anew in each epoch, and takes over the weights in between: whether batch-norms may be folded has
-    been tried on the weights that it was made with.
+    The view is made anew in each epoch, and takes over the weights in between: whether batch-norms
+    may be folded has been tried on the weights that it was made with.
     """
     latest: dict[tuple[nn.Module, int], OptimisedView] = {}
 

@@ -1,4 +1,6 @@
-"""What training descends: a loss of the logits on clean images, on the worst images near them, or on both."""
+"""What training descends: a loss of the logits on clean images, on the worst images near them, or
+on both.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ from robustmri.training.settings import TrainSettings
 
 def standard(label_smoothing: float = 0.0) -> Objective:
     """Cross-entropy on the images as they are."""
-    return Objective(lambda clean, attacked, labels: F.cross_entropy(clean, labels, label_smoothing=label_smoothing))
+    return Objective(
+        lambda clean, attacked, labels: F.cross_entropy(
+            clean, labels, label_smoothing=label_smoothing
+        )
+    )
 
 
 def adversarial(
@@ -44,8 +50,8 @@ def adversarial(
 ) -> Objective:
     """Cross-entropy on the worst images that `attack` finds in the threat's set.
 
-    The attack sees the network as it is used later: batch-norm with its running statistics, folded into the
-    convolutions. The step itself trains batch-norm on the attacked images.
+    The attack sees the network as it is used later: batch-norm with its running statistics, folded
+    into the convolutions. The step itself trains batch-norm on the attacked images.
 
     Args:
         attack: the inner maximisation.
@@ -55,48 +61,63 @@ def adversarial(
         clean_share: share of the loss that is on the clean images.
         precision: arithmetic of the inner loop; None: the faster one on this hardware.
 
-    Reference: Madry et al. 2018, Eq. 2.1; with a share of clean images, Goodfellow et al. 2015, Sec. 6.
+    Reference: Madry et al. 2018, Eq. 2.1; with a share of clean images, Goodfellow et al. 2015,
+    Sec. 6.
     """
 
     def loss(clean: Logits, attacked: Logits, labels: Labels) -> Tensor:
         worst = F.cross_entropy(attacked, labels, label_smoothing=label_smoothing)
         if not clean_share:
             return worst
-        return clean_share * F.cross_entropy(clean, labels, label_smoothing=label_smoothing) + (1 - clean_share) * worst
+        return (
+            clean_share * F.cross_entropy(clean, labels, label_smoothing=label_smoothing)
+            + (1 - clean_share) * worst
+        )
 
-    return Objective(loss, attacked_by(attack, threat, ramp_epochs, precision), clean=clean_share > 0)
+    return Objective(
+        loss, attacked_by(attack, threat, ramp_epochs, precision), clean=clean_share > 0
+    )
 
 
 def one_step(threat: ThreatModel, **settings: Any) -> Objective:
-    """`adversarial`, and its settings, with a single step of 1.25 eps from a random point, projected back.
+    """`adversarial`, and its settings, with a single step of 1.25 eps from a random point,
+    projected back.
 
-    For one gradient an image it comes close to many steps, but it can collapse: within an epoch the network learns to
-    answer this one step and nothing else. The robust validation is by another attack, so that this is seen.
+    For one gradient an image it comes close to many steps, but it can collapse: within an epoch the
+    network learns to answer this one step and nothing else. The robust validation is by another
+    attack, so that this is seen.
 
     Reference: Wong, Rice & Kolter 2020, Algorithm 3.
     """
     return adversarial(PGD(steps=1, step_size=1.25, keep="last"), threat, **settings)
 
 
-def free(threat: ThreatModel, *, replays: int = 4, ramp_epochs: float = 0.0, label_smoothing: float = 0.0) -> Objective:
-    """Cross-entropy on attacked images whose next step comes from the gradient that trained the weights.
+def free(
+    threat: ThreatModel, *, replays: int = 4, ramp_epochs: float = 0.0, label_smoothing: float = 0.0
+) -> Objective:
+    """Cross-entropy on attacked images whose next step comes from the gradient that trained the
+    weights.
 
-    Each batch is stepped on `replays` times; the perturbation, a step of eps further each time, is carried from one
-    replay to the next. So an attacked image costs no gradient of its own.
+    Each batch is stepped on `replays` times; the perturbation, a step of eps further each time, is
+    carried from one replay to the next. So an attacked image costs no gradient of its own.
 
-    In the paper the perturbation is also carried on to the next batch, that is, to other images. Here each batch begins
-    at a random point of the set: it serves as well (Wong et al. 2020, Sec. 4.1), and a run that is resumed at the end
-    of an epoch needs nothing but its weights to go on the same.
+    In the paper the perturbation is also carried on to the next batch, that is, to other images.
+    Here each batch begins at a random point of the set: it serves as well (Wong et al. 2020, Sec.
+    4.1), and a run that is resumed at the end of an epoch needs nothing but its weights to go on
+    the same.
 
     Reference: Shafahi et al. 2019, Algorithm 1.
     """
-    # By batch, so that batches whose gradients are summed before a step do not mix; an entry leaves with its images.
+    # By batch, so that batches whose gradients are summed before a step do not mix; an entry leaves
+    # with its images.
     carried = WeakTensorKeyDictionary()
 
     def search(classifier: nn.Module, batch: Batch) -> Images:
         if batch.replay == 0:
             seeds = [seed for (seed,) in draw_seeds(batch.generator, len(batch.images), each=1)]
-            carried[batch.images] = random_points(batch.images, ramped(threat, batch.epoch, ramp_epochs), seeds)
+            carried[batch.images] = random_points(
+                batch.images, ramped(threat, batch.epoch, ramp_epochs), seeds
+            )
         points: Images = carried[batch.images]
         return points
 
@@ -121,10 +142,11 @@ def trades(
     label_smoothing: float = 0.0,
     precision: Precision | None = None,
 ) -> Objective:
-    """Cross-entropy on the clean images, plus `beta` times how far an attack can drive the prediction from theirs.
+    """Cross-entropy on the clean images, plus `beta` times how far an attack can drive the
+    prediction from theirs.
 
-    The attack climbs that divergence itself, KL(clean || attacked), from a small Gaussian step (0.001) off each image,
-    where it is not flat; labels play no part in it.
+    The attack climbs that divergence itself, KL(clean || attacked), from a small Gaussian step
+    (0.001) off each image, where it is not flat; labels play no part in it.
 
     Reference: Zhang et al. 2019, Eq. 5 and Algorithm 1.
     """
@@ -135,17 +157,25 @@ def trades(
 
     def find(network: nn.Module, view: Predictor, batch: Batch, here: ThreatModel) -> Images:
         images = batch.images
-        # In float32, and not by the view: in bfloat16 so small a step can leave the logits as they are, and where both
-        # are equal the divergence has no gradient to climb.
+        # In float32, and not by the view: in bfloat16 so small a step can leave the logits as they
+        # are, and where both are equal the divergence has no gradient to climb.
         with frozen(network), using(network, "clean"), torch.no_grad():
             reference = network(images)
-        noise = normals(open_streams(batch.generator, len(images), images.device), images[0].numel())
+        noise = normals(
+            open_streams(batch.generator, len(images), images.device), images[0].numel()
+        )
         return climb(
-            view, images, batch.labels, here,
-            start=here.project(images + 0.001 * like(noise, images), images), steps=steps, rule=steepest(step_size),
-            objective=lambda points, logits, rows: kl_divergence(logits, reference[rows]), keep="last",
+            view,
+            images,
+            batch.labels,
+            here,
+            start=here.project(images + 0.001 * like(noise, images), images),
+            steps=steps,
+            rule=steepest(step_size),
+            objective=lambda points, logits, rows: kl_divergence(logits, reference[rows]),
+            keep="last",
             judged=False,
-        ).images  # fmt: skip
+        ).images
 
     return Objective(loss, searched(find, threat, ramp_epochs, precision))
 
@@ -158,17 +188,21 @@ def mart(
     ramp_epochs: float = 0.0,
     precision: Precision | None = None,
 ) -> Objective:
-    """Boosted cross-entropy on the worst images, plus `weight` times KL(clean || attacked) where the clean is unsure.
+    """Boosted cross-entropy on the worst images, plus `weight` times KL(clean || attacked) where
+    the clean is unsure.
 
-    The divergence of each image counts by 1 - p_y(x): an image that is misclassified untouched has no prediction worth
-    keeping apart from its label's.
+    The divergence of each image counts by 1 - p_y(x): an image that is misclassified untouched has
+    no prediction worth keeping apart from its label's.
 
     Reference: Wang et al. 2020, Eq. 11.
     """
 
     def loss(clean: Logits, attacked: Logits, labels: Labels) -> Tensor:
         unsure = 1 - clean.softmax(1).gather(1, labels[:, None])[:, 0]
-        return (boosted_cross_entropy(attacked, labels) + weight * kl_divergence(attacked, clean) * unsure).mean()
+        return (
+            boosted_cross_entropy(attacked, labels)
+            + weight * kl_divergence(attacked, clean) * unsure
+        ).mean()
 
     return Objective(loss, attacked_by(attack, threat, ramp_epochs, precision))
 
@@ -187,7 +221,9 @@ def with_logit_pairing(objective: Objective, weight: float) -> Objective:
 
 def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
     """The threat model that the settings train against."""
-    return ThreatModel(norm=settings.norm, eps=parse_eps(settings.eps).in_image_units(classifier.spec.std))
+    return ThreatModel(
+        norm=settings.norm, eps=parse_eps(settings.eps).in_image_units(classifier.spec.std)
+    )
 
 
 def objective_of(settings: TrainSettings, classifier: Classifier) -> Objective:
@@ -198,23 +234,44 @@ def objective_of(settings: TrainSettings, classifier: Classifier) -> Objective:
     threat = threat_of(settings, classifier)
     steps, step_size = settings.attack_steps, settings.attack_step_size
     precision: Precision | None = None if settings.precision == "auto" else settings.precision
-    # The last iterate, as the method has it: the best of all would be the same point most of the time.
+    # The last iterate, as the method has it: the best of all would be the same point most of the
+    # time.
     pgd = PGD(steps=steps, step_size=step_size, keep="last")
     if settings.objective == "one-step":
         objective = one_step(
-            threat, ramp_epochs=ramp, label_smoothing=smoothing, clean_share=share, precision=precision
+            threat,
+            ramp_epochs=ramp,
+            label_smoothing=smoothing,
+            clean_share=share,
+            precision=precision,
         )
     elif settings.objective == "free":
-        objective = free(threat, replays=settings.replays, ramp_epochs=ramp, label_smoothing=smoothing)
+        objective = free(
+            threat, replays=settings.replays, ramp_epochs=ramp, label_smoothing=smoothing
+        )
     elif settings.objective == "trades":
         objective = trades(
-            threat, beta=settings.beta, steps=steps, step_size=step_size,
-            ramp_epochs=ramp, label_smoothing=smoothing, precision=precision,
-        )  # fmt: skip
+            threat,
+            beta=settings.beta,
+            steps=steps,
+            step_size=step_size,
+            ramp_epochs=ramp,
+            label_smoothing=smoothing,
+            precision=precision,
+        )
     elif settings.objective == "mart":
         objective = mart(pgd, threat, weight=settings.beta, ramp_epochs=ramp, precision=precision)
     else:
         objective = adversarial(
-            pgd, threat, ramp_epochs=ramp, label_smoothing=smoothing, clean_share=share, precision=precision
+            pgd,
+            threat,
+            ramp_epochs=ramp,
+            label_smoothing=smoothing,
+            clean_share=share,
+            precision=precision,
         )
-    return with_logit_pairing(objective, settings.logit_pairing) if settings.logit_pairing else objective
+    return (
+        with_logit_pairing(objective, settings.logit_pairing)
+        if settings.logit_pairing
+        else objective
+    )

@@ -26,7 +26,9 @@ def learning_rate(now: float, settings: TrainSettings) -> float:
 
 
 def eps_at(now: float, settings: TrainSettings, classifier: Classifier) -> float:
-    """Radius of the training attack in image units, grown linearly over the ramp; 0 where nothing is attacked."""
+    """Radius of the training attack in image units, grown linearly over the ramp; 0 where nothing
+    is attacked.
+    """
     if not settings.attacked:
         return 0.0
     return float(ramped(threat_of(settings, classifier), now, settings.ramp_epochs).eps)

@@ -1,4 +1,6 @@
-"""Which epoch is kept, and when a run has gone astray: decided on validation patients only, from the epochs' rows."""
+"""Which epoch is kept, and when a run has gone astray: decided on validation patients only, from
+the epochs' rows.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +16,31 @@ import msgspec
 Failure = Literal["divergence", "collapse", "gradient masking", "robust overfitting"]
 
 COLLAPSE_SHARE = 0.5
-"""Collapse: more than this share of the best robust accuracy is gone. Wong 2020 and Andriushchenko and Flammarion 2020
-see nearly all of it go within an epoch or two; ordinary epochs differ by a few points."""
+"""Collapse: more than this share of the best robust accuracy is gone. Wong 2020 and Andriushchenko
+and Flammarion 2020 see nearly all of it go within an epoch or two; ordinary epochs differ by a few
+points."""
 COLLAPSE_POINTS = 0.15
 """And at least so much of all slices: two standard errors of an accuracy near 50 % on 48 slices."""
 ONE_STEP_GAP = 0.15
-"""After a collapse one step is withstood and several are not. Sound networks have a gap of some 3 to 8 points."""
+"""After a collapse one step is withstood and several are not. Sound networks have a gap of some 3
+to 8 points.
+"""
 ONE_STEP_ONLY = 0.5
-"""A gap that says collapse by itself, for a run that never was robust. Networks that met no attack have one of up to 30
-points."""
+"""A gap that says collapse by itself, for a run that never was robust. Networks that met no attack
+have one of up to 30 points."""
 MASKED_POINTS = 0.10
-"""Masking: the guard's steps leave so many more slices right than a single step does. A longer search is the stronger
-one, so its being behind means that gradients mislead it; 10 points are 5 of 48 slices, more than random starts do."""
+"""Masking: the guard's steps leave so many more slices right than a single step does. A longer
+search is the stronger one, so its being behind means that gradients mislead it; 10 points are 5 of
+48 slices, more than random starts do."""
 MANY_ZERO_GRADIENTS = 0.05
-"""Masking: share of slices without any gradient. The same bound as in the checks of an evaluation."""
+"""Masking: share of slices without any gradient. The same bound as in the checks of an
+evaluation.
+"""
 OVERFITTING_PATIENCE = 5
 """Robust overfitting: epochs in a row that stay below the best stretch, which is as long."""
 OVERFITTING_POINTS = 0.04
-"""And by so much, median against median. Rice 2020 loses more after the decay of the learning rate; medians of five
-epochs that jitter by 3 points rarely differ by 2."""
+"""And by so much, median against median. Rice 2020 loses more after the decay of the learning rate;
+medians of five epochs that jitter by 3 points rarely differ by 2."""
 DECAYED = 0.5
 """Robust overfitting begins once the learning rate is below this share of its peak."""
 
@@ -46,9 +54,12 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
         eps: radius of the training attack at its end, in image units; 0 without attack.
         train_loss: mean of the objective.
         validation_accuracy: on all validation slices, untouched.
-        validation_robust_accuracy: under the guard, a PGD on the margin; None where nothing is attacked.
-        validation_fgsm_accuracy: on the guard's slices under one full step, FGSM; None: not measured.
-        zero_gradient_share: of the guard's slices, those whose input gradient is exactly 0; None: not measured.
+        validation_robust_accuracy: under the guard, a PGD on the margin; None where nothing is
+            attacked.
+        validation_fgsm_accuracy: on the guard's slices under one full step, FGSM; None: not
+            measured.
+        zero_gradient_share: of the guard's slices, those whose input gradient is exactly 0; None:
+            not measured.
         seconds: that it took.
     """
 
@@ -77,7 +88,9 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
 def read_epochs(run: str | Path) -> list[Epoch]:
     """The rows of a run folder's epochs.csv."""
     with open(Path(run) / "epochs.csv", newline="", encoding="utf-8") as stream:
-        rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(stream)]
+        rows = [
+            {name: value or None for name, value in row.items()} for row in csv.DictReader(stream)
+        ]
     return msgspec.convert(rows, list[Epoch], strict=False)
 
 
@@ -98,34 +111,42 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ends_training(self) -> bool:
-        """Whether more epochs would not help: robust overfitting. After the others, training goes on from `back_to`."""
+        """Whether more epochs would not help: robust overfitting. After the others, training goes
+        on from `back_to`.
+        """
         return self.kind == "robust overfitting"
 
 
 def pareto_front(history: Sequence[Epoch]) -> list[Epoch]:
     """The epochs that no other one beats in clean and in robust accuracy, the most accurate first.
 
-    Of equals the latest. Only epochs at the largest eps count, and of these none that collapsed or masks its gradients,
-    unless all did.
+    Of equals the latest. Only epochs at the largest eps count, and of these none that collapsed or
+    masks its gradients, unless all did.
     """
     front: list[Epoch] = []
-    for row in sorted(_eligible(history), key=lambda row: (-row.validation_accuracy, -row.robust_accuracy, -row.epoch)):
+    for row in sorted(
+        _eligible(history),
+        key=lambda row: (-row.validation_accuracy, -row.robust_accuracy, -row.epoch),
+    ):
         if not front or row.robust_accuracy > front[-1].robust_accuracy:
             front.append(row)
     return front
 
 
-def choose(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> Epoch:
+def choose(
+    history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None
+) -> Epoch:
     """The epoch whose weights are kept.
 
-    With `clean_cost` the most robust of the epochs that lose at most so much clean accuracy; if there is none, the one
-    that loses least. Without, the one of highest merit. The latest of equals; which epochs count, as in `pareto_front`.
+    With `clean_cost` the most robust of the epochs that lose at most so much clean accuracy; if
+    there is none, the one that loses least. Without, the one of highest merit. The latest of
+    equals; which epochs count, as in `pareto_front`.
 
     Args:
         history: rows so far, at least one.
         clean_cost: percentage points.
-        reference: clean validation accuracy of the checkpoint that is repaired, as a fraction; None (from scratch): the
-            best of this run.
+        reference: clean validation accuracy of the checkpoint that is repaired, as a fraction; None
+            (from scratch): the best of this run.
     """
     rows = _eligible(history)
     if clean_cost is None:
@@ -133,15 +154,19 @@ def choose(history: Sequence[Epoch], *, clean_cost: float | None = None, referen
     affordable = [row for row in rows if _cost(row, history, reference) <= clean_cost + 1e-9]
     if not affordable:
         return max(rows, key=lambda row: (row.validation_accuracy, row.robust_accuracy, row.epoch))
-    return max(affordable, key=lambda row: (row.robust_accuracy, row.validation_accuracy, row.epoch))
+    return max(
+        affordable, key=lambda row: (row.robust_accuracy, row.validation_accuracy, row.epoch)
+    )
 
 
 def worth_keeping(
     history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None
 ) -> list[Epoch]:
-    """The epochs that `choose` may still name, whatever epochs follow at this eps: only their weights are needed.
+    """The epochs that `choose` may still name, whatever epochs follow at this eps: only their
+    weights are needed.
 
-    From scratch with a clean cost the bar rises with each better epoch, so it is the whole front; otherwise the choice.
+    From scratch with a clean cost the bar rises with each better epoch, so it is the whole front;
+    otherwise the choice.
     """
     if clean_cost is not None and reference is None:
         return pareto_front(history)
@@ -149,16 +174,19 @@ def worth_keeping(
 
 
 def rollback_epoch(history: Sequence[Epoch]) -> Epoch | None:
-    """The epoch to go back to once training has gone astray: the best sound one at the largest eps that any was at.
+    """The epoch to go back to once training has gone astray: the best sound one at the largest eps
+    that any was at.
 
-    Not what `choose` names: a clean cost that no epoch meets yet would lead back to the least robust one. None if no
-    attacked epoch was sound.
+    Not what `choose` names: a clean cost that no epoch meets yet would lead back to the least
+    robust one. None if no attacked epoch was sound.
     """
     sound = [row for n, row in enumerate(history) if row.eps > 0 and not _spoiled(history[: n + 1])]
     return max(sound, key=lambda row: (row.eps, row.merit, row.epoch), default=None)
 
 
-def explain_choice(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> str:
+def explain_choice(
+    history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None
+) -> str:
     """Why `choose` chose, in a sentence."""
     row = choose(history, clean_cost=clean_cost, reference=reference)
     if row.validation_robust_accuracy is None:
@@ -169,33 +197,39 @@ def explain_choice(history: Sequence[Epoch], *, clean_cost: float | None = None,
     lost = _cost(row, history, reference)
     if lost > clean_cost + 1e-9:
         return (
-            f"No epoch loses at most {_points(clean_cost)} of clean accuracy against {than}; epoch {row.epoch} loses "
-            f"least, {lost:.1f} points."
+            f"No epoch loses at most {_points(clean_cost)} of clean accuracy against {than}; epoch "
+            f"{row.epoch} loses least, {lost:.1f} points."
         )
     change = f"loses {lost:.1f} points of clean accuracy" if lost > 0 else "loses no clean accuracy"
-    return f"Epoch {row.epoch} is the most robust within {_points(clean_cost)}: it {change} against {than}."
+    return (
+        f"Epoch {row.epoch} is the most robust within {_points(clean_cost)}: it {change} against "
+        f"{than}."
+    )
 
 
-def watch(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> Alarm | None:
+def watch(
+    history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None
+) -> Alarm | None:
     """Whether the last epoch shows that training went astray; a pure function of the rows.
 
     - divergence: the loss is not finite.
-    - collapse (catastrophic overfitting): at full eps the guard's accuracy has lost more than half of its best and more
-      than 15 points, while a single step is withstood as before; or, from the second epoch on, a single step is
-      withstood by 50 points more than several. Where no single step was measured: while clean accuracy held or the loss
-      fell.
-    - gradient masking: the guard is weaker than its own first step, or slices have no gradient: its accuracy is not to
-      be trusted.
-    - robust overfitting: with a small learning rate, the guard's accuracy stays below its best stretch while the loss
-      goes on falling. Not as long as no epoch is within the clean cost: later ones may be.
+    - collapse (catastrophic overfitting): at full eps the guard's accuracy has lost more than half
+      of its best and more than 15 points, while a single step is withstood as before; or, from the
+      second epoch on, a single step is withstood by 50 points more than several. Where no single
+      step was measured: while clean accuracy held or the loss fell.
+    - gradient masking: the guard is weaker than its own first step, or slices have no gradient: its
+      accuracy is not to be trusted.
+    - robust overfitting: with a small learning rate, the guard's accuracy stays below its best
+      stretch while the loss goes on falling. Not as long as no epoch is within the clean cost:
+      later ones may be.
 
     Args:
         history: all rows so far, also those that training was rolled back from.
         clean_cost: as in `choose`.
         reference: as in `choose`.
 
-    Reference: Wong et al. 2020, arXiv:2001.03994; Andriushchenko and Flammarion 2020, arXiv:2007.02617;
-        Rice et al. 2020, arXiv:2002.11569; Athalye et al. 2018, arXiv:1802.00420.
+    Reference: Wong et al. 2020, arXiv:2001.03994; Andriushchenko and Flammarion 2020,
+        arXiv:2007.02617; Rice et al. 2020, arXiv:2002.11569; Athalye et al. 2018, arXiv:1802.00420.
     """
     if not history or history[-1].validation_robust_accuracy is None or history[-1].eps == 0:
         return None
@@ -204,12 +238,19 @@ def watch(history: Sequence[Epoch], *, clean_cost: float | None = None, referenc
         return None
     kind, sentence = found
     safe = rollback_epoch(history[:-1])
-    return Alarm(kind=kind, epoch=history[-1].epoch, back_to=safe.epoch if safe else None, sentence=sentence)
+    return Alarm(
+        kind=kind, epoch=history[-1].epoch, back_to=safe.epoch if safe else None, sentence=sentence
+    )
 
 
-def alarms(history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None) -> list[Alarm]:
+def alarms(
+    history: Sequence[Epoch], *, clean_cost: float | None = None, reference: float | None = None
+) -> list[Alarm]:
     """What `watch` said after each epoch."""
-    heard = (watch(history[: n + 1], clean_cost=clean_cost, reference=reference) for n in range(len(history)))
+    heard = (
+        watch(history[: n + 1], clean_cost=clean_cost, reference=reference)
+        for n in range(len(history))
+    )
     return [alarm for alarm in heard if alarm]
 
 
@@ -225,7 +266,9 @@ def _points(number: float) -> str:
 
 
 def _eligible(history: Sequence[Epoch]) -> list[Epoch]:
-    """Sound epochs at the largest eps: while eps still grows, an epoch has not met the full threat."""
+    """Sound epochs at the largest eps: while eps still grows, an epoch has not met the full
+    threat.
+    """
     full = _at_full_eps(history)
     spoiled = {row.epoch for n, row in enumerate(history) if _spoiled(history[: n + 1])}
     return [row for row in full if row.epoch not in spoiled] or full
@@ -242,23 +285,34 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
     if last.validation_robust_accuracy is None:
         return None
     if not math.isfinite(last.train_loss):
-        return "divergence", f"Epoch {last.epoch}: the loss is not finite any more ({last.train_loss})."
-    robust, one_step, zero = last.robust_accuracy, last.validation_fgsm_accuracy, last.zero_gradient_share
+        return (
+            "divergence",
+            f"Epoch {last.epoch}: the loss is not finite any more ({last.train_loss}).",
+        )
+    robust, one_step, zero = (
+        last.robust_accuracy,
+        last.validation_fgsm_accuracy,
+        last.zero_gradient_share,
+    )
     if zero is not None and zero > MANY_ZERO_GRADIENTS:
         return "gradient masking", (
-            f"Epoch {last.epoch}: {zero:.0%} of the validation slices have no gradient, so an accuracy of {robust:.1%} "
-            "under a gradient attack says little."
+            f"Epoch {last.epoch}: {zero:.0%} of the validation slices have no gradient, so an "
+            f"accuracy of {robust:.1%} under a gradient attack says little."
         )
     if one_step is not None and robust - one_step > MASKED_POINTS:
         return "gradient masking", (
-            f"Epoch {last.epoch}: accuracy is {robust:.1%} under many steps and {one_step:.1%} under one; the gradient "
-            "misleads, and the first figure is not to be trusted."
+            f"Epoch {last.epoch}: accuracy is {robust:.1%} under many steps and {one_step:.1%} "
+            "under one; the gradient misleads, and the first figure is not to be trusted."
         )
     # Not in the first epoch of a repair, which may still be the network that was broken.
-    if one_step is not None and one_step - robust >= ONE_STEP_ONLY and any(row.eps > 0 for row in history[:-1]):
+    if (
+        one_step is not None
+        and one_step - robust >= ONE_STEP_ONLY
+        and any(row.eps > 0 for row in history[:-1])
+    ):
         return "collapse", (
-            f"Epoch {last.epoch}: the network withstands one step ({one_step:.1%}) and not several ({robust:.1%}): "
-            "catastrophic overfitting."
+            f"Epoch {last.epoch}: the network withstands one step ({one_step:.1%}) and not several "
+            f"({robust:.1%}): catastrophic overfitting."
         )
     before = _at_full_eps(history)[:-1]
     if not before:
@@ -270,17 +324,20 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
     if one_step is not None:
         if fall and one_step - robust >= ONE_STEP_GAP:
             return "collapse", (
-                f"Epoch {last.epoch}: the network withstands one step ({one_step:.1%}) and not several ({robust:.1%}, "
-                f"after {peak.robust_accuracy:.1%} in epoch {peak.epoch}): catastrophic overfitting."
+                f"Epoch {last.epoch}: the network withstands one step ({one_step:.1%}) and not "
+                f"several ({robust:.1%}, after {peak.robust_accuracy:.1%} in epoch {peak.epoch}): "
+                "catastrophic overfitting."
             )
         return None
     held = last.validation_accuracy >= peak.validation_accuracy or last.train_loss < peak.train_loss
-    # A network that has learnt nothing names one class whatever is done to the image: no robustness to lose.
+    # A network that has learnt nothing names one class whatever is done to the image: no robustness
+    # to lose.
     learnt = peak.validation_accuracy > peak.robust_accuracy
     if fall and held and learnt:
         return "collapse", (
-            f"Epoch {last.epoch}: robust accuracy fell from {peak.robust_accuracy:.1%} in epoch {peak.epoch} to "
-            f"{robust:.1%} though training seemed to go on: catastrophic overfitting."
+            f"Epoch {last.epoch}: robust accuracy fell from {peak.robust_accuracy:.1%} in epoch "
+            f"{peak.epoch} to {robust:.1%} though training seemed to go on: catastrophic "
+            "overfitting."
         )
     return None
 
@@ -288,9 +345,14 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
 def _overfits(
     history: Sequence[Epoch], clean_cost: float | None, reference: float | None
 ) -> tuple[Failure, str] | None:
-    rows, n = [row for row in _at_full_eps(history) if math.isfinite(row.train_loss)], OVERFITTING_PATIENCE
+    rows, n = (
+        [row for row in _at_full_eps(history) if math.isfinite(row.train_loss)],
+        OVERFITTING_PATIENCE,
+    )
     last = rows[-n:]
-    if len(rows) < 2 * n or last[0].learning_rate > DECAYED * max(row.learning_rate for row in history):
+    if len(rows) < 2 * n or last[0].learning_rate > DECAYED * max(
+        row.learning_rate for row in history
+    ):
         return None
     if clean_cost is not None:
         kept = choose(history, clean_cost=clean_cost, reference=reference)
@@ -304,9 +366,9 @@ def _overfits(
     if not (fall > OVERFITTING_POINTS and below and learning):
         return None
     return "robust overfitting", (
-        f"Epoch {last[-1].epoch}: robust accuracy is {_typical(last):.1%} in the last {n} epochs and was "
-        f"{_typical(best):.1%} in epochs {best[0].epoch} to {best[-1].epoch}, though the loss still falls: robust "
-        "overfitting."
+        f"Epoch {last[-1].epoch}: robust accuracy is {_typical(last):.1%} in the last {n} epochs "
+        f"and was {_typical(best):.1%} in epochs {best[0].epoch} to {best[-1].epoch}, though the "
+        "loss still falls: robust overfitting."
     )
 
 

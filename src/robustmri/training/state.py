@@ -51,11 +51,19 @@ def save(run: Path, parts: Mapping[str, Stateful], history: TrainingHistory) -> 
         *columns, seconds = Epoch.__struct_fields__
         table = csv.DictWriter(stream, [*columns, "alarm", seconds])
         table.writeheader()
-        table.writerows({**msgspec.to_builtins(row), "alarm": kinds.get(row.epoch, "")} for row in history.epochs)
+        table.writerows(
+            {**msgspec.to_builtins(row), "alarm": kinds.get(row.epoch, "")}
+            for row in history.epochs
+        )
 
 
 def resume(
-    run: Path, parts: Mapping[str, Stateful], device: torch.device, *, clean_cost: float | None, reference: float | None
+    run: Path,
+    parts: Mapping[str, Stateful],
+    device: torch.device,
+    *,
+    clean_cost: float | None,
+    reference: float | None,
 ) -> TrainingHistory:
     """Put a stored state back, if there is one; returns what lies behind the run.
 
@@ -70,8 +78,11 @@ def resume(
         for name, part in parts.items():
             part.load_state_dict(state[name])
         history = msgspec.convert(state["history"], list[Epoch])
-        return TrainingHistory(clean_cost, state.get("reference", reference), history, state["kept"])
+        return TrainingHistory(
+            clean_cost, state.get("reference", reference), history, state["kept"]
+        )
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be used to go on ({error}). Remove it to start this run from its beginning."
+            f"{path} cannot be used to go on ({error}). Remove it to start this run from its "
+            "beginning."
         ) from error

@@ -1,4 +1,6 @@
-"""What an epoch is worth: clean and robust accuracy on validation patients, by an attack that training does not use."""
+"""What an epoch is worth: clean and robust accuracy on validation patients, by an attack that
+training does not use.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ AT_ONCE = 64
 
 
 class Measured(NamedTuple):
-    """Accuracies and the share of images without a gradient, as in `robustmri.training.selection.Epoch`."""
+    """Accuracies and the share of images without a gradient, as in
+    `robustmri.training.selection.Epoch`.
+    """
 
     clean: float
     robust: float | None = None
@@ -34,7 +38,8 @@ class Measured(NamedTuple):
 def validate(classifier: nn.Module, validation: Examples, settings: TrainSettings) -> Measured:
     """Clean accuracy; where training meets attacked images also the robust one, under the full eps.
 
-    The guard is PGD on the margin, which no training attack climbs, on `guard_slices` of the slices.
+    The guard is PGD on the margin, which no training attack climbs, on `guard_slices` of the
+    slices.
     """
     network = collapsed(classifier)
     precision: Precision | None = None if settings.precision == "auto" else settings.precision
@@ -51,26 +56,46 @@ def validate(classifier: nn.Module, validation: Examples, settings: TrainSetting
         return Measured(clean, clean)
     n = len(right)
     # Evenly spaced: the cohort lists slices patient by patient.
-    looked_at = torch.linspace(0, n - 1, min(settings.guard_slices or n, n)).round().long().unique().to(right.device)
+    looked_at = (
+        torch.linspace(0, n - 1, min(settings.guard_slices or n, n))
+        .round()
+        .long()
+        .unique()
+        .to(right.device)
+    )
     rows = looked_at[right[looked_at]]
     if not len(rows):
         return Measured(clean, 0.0, 0.0)
-    guard = PGD(steps=settings.guard_steps, step_size=2.5 / settings.guard_steps, loss="margin", stop_when_fooled=True)
+    guard = PGD(
+        steps=settings.guard_steps,
+        step_size=2.5 / settings.guard_steps,
+        loss="margin",
+        stop_when_fooled=True,
+    )
     images, labels = validation.images[rows], validation.labels[rows]
-    held = [_held(attack, view, images, labels, threat, settings.seed) for attack in (guard, fgsm())]
+    held = [
+        _held(attack, view, images, labels, threat, settings.seed) for attack in (guard, fgsm())
+    ]
     flat = _without_gradient(view, images, labels)
     robust, one_step = (float(mask.sum()) / len(looked_at) for mask in held)
     return Measured(clean, robust, one_step, float(flat.float().mean()))
 
 
 def _held(
-    attack: Attack, view: OptimisedView, images: Images, labels: Labels, threat: ThreatModel, seed: int
+    attack: Attack,
+    view: OptimisedView,
+    images: Images,
+    labels: Labels,
+    threat: ThreatModel,
+    seed: int,
 ) -> Tensor:
     """Which images are right under an attack; all of them are without."""
     attacked = attack(view, images, labels, threat, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        fooled = [threat.fooled(view(part), truth) for part, truth in
-                  zip(attacked.split(AT_ONCE), labels.split(AT_ONCE), strict=True)]  # fmt: skip
+        fooled = [
+            threat.fooled(view(part), truth)
+            for part, truth in zip(attacked.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
+        ]
     return ~torch.cat(fooled)
 
 
@@ -79,6 +104,8 @@ def _without_gradient(view: OptimisedView, images: Images, labels: Labels) -> Te
     flat = []
     for part, truth in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True):
         points = part.detach().requires_grad_(True)
-        loss = loss_against("cross_entropy", truth, ThreatModel())(points, view(points), torch.arange(len(part)))
+        loss = loss_against("cross_entropy", truth, ThreatModel())(
+            points, view(points), torch.arange(len(part))
+        )
         flat.append((torch.autograd.grad(loss.sum(), points)[0] == 0).flatten(1).all(1))
     return torch.cat(flat)

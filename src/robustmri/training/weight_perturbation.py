@@ -1,4 +1,6 @@
-"""Gradients taken where the weights are a little worse: flat minima hold on other patients, and under other attacks."""
+"""Gradients taken where the weights are a little worse: flat minima hold on other patients, and
+under other attacks.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,25 @@ Kind = Literal["none", "awp", "sam"]
 
 
 @contextmanager
-def moved(kind: Kind, model: nn.Module, climb: Callable[[], object], *, size: float) -> Iterator[None]:
-    """Inside, the weights are moved uphill on a step's loss; on leaving they are what they were, bit for bit.
+def moved(
+    kind: Kind, model: nn.Module, climb: Callable[[], object], *, size: float
+) -> Iterator[None]:
+    """Inside, the weights are moved uphill on a step's loss; on leaving they are what they were,
+    bit for bit.
 
         found = objective.attack(model, batch)
         with moved("awp", model, lambda: objective(model, found).backward(), size=0.005):
             objective(model, found).backward()
         optimiser.step()
 
-    Find the attacked images first, as above: the loss inside is then on the same ones. `climb` costs one forward and
-    backward more for each step; batch-norm's running statistics do not see it, and gradients that were there stay.
+    Find the attacked images first, as above: the loss inside is then on the same ones. `climb`
+    costs one forward and backward more for each step; batch-norm's running statistics do not see
+    it, and gradients that were there stay.
 
     Args:
-        kind: "awp": each weight with two axes or more by `size` times its own norm, along its gradient (Wu, Xia & Wang
-            2020). "sam": all weights together by `size`, along the whole gradient (Foret et al. 2021, Eq. 2). "none":
-            nothing moves.
+        kind: "awp": each weight with two axes or more by `size` times its own norm, along its
+            gradient (Wu, Xia & Wang 2020). "sam": all weights together by `size`, along the whole
+            gradient (Foret et al. 2021, Eq. 2). "none": nothing moves.
         model: network, wrapped or not.
         climb: leaves the gradients of the step's whole loss in the weights, in one part or several.
         size: how far; 0: nothing moves.
@@ -48,8 +54,12 @@ def moved(kind: Kind, model: nn.Module, climb: Callable[[], object], *, size: fl
                 weight.copy_(value)
 
 
-def _uphill(kind: Kind, model: nn.Module, climb: Callable[[], object], size: float) -> dict[nn.Parameter, Tensor]:
-    """How far each weight moves along the gradient that `climb` leaves; gradients and buffers stay as they were."""
+def _uphill(
+    kind: Kind, model: nn.Module, climb: Callable[[], object], size: float
+) -> dict[nn.Parameter, Tensor]:
+    """How far each weight moves along the gradient that `climb` leaves; gradients and buffers stay
+    as they were.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     gradients = [weight.grad for weight in weights]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
@@ -66,7 +76,10 @@ def _uphill(kind: Kind, model: nn.Module, climb: Callable[[], object], size: flo
                 buffer.copy_(value)
     if kind == "awp":
         layers = {weight: slope for weight, slope in slopes.items() if weight.dim() > 1}
-        return {weight: size * weight.detach().norm() * _unit(slope, slope.norm()) for weight, slope in layers.items()}
+        return {
+            weight: size * weight.detach().norm() * _unit(slope, slope.norm())
+            for weight, slope in layers.items()
+        }
     length = torch.stack([slope.norm() for slope in slopes.values()]).norm()
     return {weight: size * _unit(slope, length) for weight, slope in slopes.items()}
 

@@ -29,7 +29,8 @@ def ablate(
     only: Collection[str] = (),
     progress: Progress = silent,
 ) -> Table | None:
-    """Harden by each variant of a recipe with each of its seeds, and compare them on the validation patients.
+    """Harden by each variant of a recipe with each of its seeds, and compare them on the validation
+    patients.
 
     The test patients are not looked at: what is chosen here can be reported on them.
 
@@ -37,29 +38,41 @@ def ablate(
         cohort: folder made by `prepare`.
         out: folder for standard/, a folder for each variant and seed, ablation.json and table.md.
         recipe: with `variants`; the first is what the others are compared with.
-        only: variants to run now, so that several machines can share the work; none: all. Let the first be done before
-            others join: they share its standard run.
+        only: variants to run now, so that several machines can share the work; none: all. Let the
+            first be done before others join: they share its standard run.
         progress: told about every run.
 
     Returns:
         The table; None while runs are missing.
 
     Raises:
-        SettingsError: a recipe without variants, an unknown variant, or one whose settings do not fit.
+        SettingsError: a recipe without variants, an unknown variant, or one whose settings do not
+            fit.
     """
     from robustmri.evaluation.ablation import compare
     from robustmri.report import as_markdown
     from robustmri.training.selection import read_epochs
 
     if not recipe.variants:
-        raise SettingsError("This recipe has no variants to compare. Write [variants.NAME] tables, as ablation does.")
+        raise SettingsError(
+            "This recipe has no variants to compare. Write [variants.NAME] tables, as ablation "
+            "does."
+        )
     unknown = sorted(set(only) - set(recipe.variants))
     if unknown:
-        raise SettingsError(f"There is no variant {unknown[0]!r}. {did_you_mean(unknown[0], recipe.variants)}")
-    settings = {name: change_settings(recipe.harden, one.harden) for name, one in recipe.variants.items()}
-    looked_at = msgspec.structs.replace(recipe.evaluate, evaluated_set="validation", examples_per_class=0)
+        raise SettingsError(
+            f"There is no variant {unknown[0]!r}. {did_you_mean(unknown[0], recipe.variants)}"
+        )
+    settings = {
+        name: change_settings(recipe.harden, one.harden) for name, one in recipe.variants.items()
+    }
+    looked_at = msgspec.structs.replace(
+        recipe.evaluate, evaluated_set="validation", examples_per_class=0
+    )
     root = Path(out)
-    runs = {name: [root / name / f"seed-{seed}" for seed in recipe.seeds] for name in recipe.variants}
+    runs = {
+        name: [root / name / f"seed-{seed}" for seed in recipe.seeds] for name in recipe.variants
+    }
     for place, seed in enumerate(recipe.seeds):
         for name, variant in recipe.variants.items():
             if only and name not in only:
@@ -67,13 +80,36 @@ def ablate(
             told, run, start = part_of(f"{name}, seed {seed}", progress), runs[name][place], SCRATCH
             if variant.start != SCRATCH:
                 start = str(root / "standard" / f"seed-{seed}")
-                train(cohort, start, settings=msgspec.structs.replace(recipe.train, seed=seed), progress=told)
-            harden(start, cohort, run, settings=msgspec.structs.replace(settings[name], seed=seed), progress=told)
-            evaluate(run, cohort, run / "validation", settings=looked_at, title=variant.about, progress=told)
+                train(
+                    cohort,
+                    start,
+                    settings=msgspec.structs.replace(recipe.train, seed=seed),
+                    progress=told,
+                )
+            harden(
+                start,
+                cohort,
+                run,
+                settings=msgspec.structs.replace(settings[name], seed=seed),
+                progress=told,
+            )
+            evaluate(
+                run,
+                cohort,
+                run / "validation",
+                settings=looked_at,
+                title=variant.about,
+                progress=told,
+            )
     results = {name: [run / "validation" for run in own] for name, own in runs.items()}
-    if not all((folder / "robustness.json").is_file() for own in results.values() for folder in own):
+    if not all(
+        (folder / "robustness.json").is_file() for own in results.values() for folder in own
+    ):
         return None
-    seconds = {name: [sum(row.seconds for row in read_epochs(run)) for run in own] for name, own in runs.items()}
+    seconds = {
+        name: [sum(row.seconds for row in read_epochs(run)) for run in own]
+        for name, own in runs.items()
+    }
     worth = compare(results, seconds)
     write_json(root / "ablation.json", [msgspec.to_builtins(one) for one in worth])
     table = _worth_table(worth, recipe)
@@ -87,14 +123,22 @@ def _worth_table(worth: Sequence[Worth], recipe: Recipe) -> Table:
     from robustmri.report.wording import change, percent
 
     def cell(share: Share) -> str:
-        return percent(share.accuracy) + ("" if share.change is None else f" ({change(share.change[:3])})")
+        return percent(share.accuracy) + (
+            "" if share.change is None else f" ({change(share.change[:3])})"
+        )
 
-    written = {str(parse_eps(text)): text for text in (*recipe.evaluate.eps, *recipe.evaluate.curve)}
+    written = {
+        str(parse_eps(text)): text for text in (*recipe.evaluate.eps, *recipe.evaluate.curve)
+    }
     rows = [
-        [one.name, recipe.variants[one.name].about, *map(cell, (one.clean, *one.robust.values())),
-         f"{one.seconds / 60:.1f}"]
+        [
+            one.name,
+            recipe.variants[one.name].about,
+            *map(cell, (one.clean, *one.robust.values())),
+            f"{one.seconds / 60:.1f}",
+        ]
         for one in worth
-    ]  # fmt: skip
+    ]
     heads = [
         "Variant",
         "What differs",
@@ -104,9 +148,10 @@ def _worth_table(worth: Sequence[Worth], recipe: Recipe) -> Table:
     ]
     seeds = f"{worth[0].runs} seeds" if worth[0].runs > 1 else f"seed {recipe.seeds[0]}"
     notes = [
-        f"Validation patients, {seeds}; worst case over {', '.join(recipe.evaluate.attacks)}. In parentheses: points "
-        f"against {worth[0].name}, slice by slice, with the 95 % interval by patient. The kept epoch was chosen on the "
-        "same slices, so the figures compare variants and are no result. The intervals draw patients, not trainings: "
-        "what another seed would change is not in them."
+        f"Validation patients, {seeds}; worst case over {', '.join(recipe.evaluate.attacks)}. In "
+        f"parentheses: points against {worth[0].name}, slice by slice, with the 95 % interval by "
+        "patient. The kept epoch was chosen on the same slices, so the figures compare variants "
+        "and are no result. The intervals draw patients, not trainings: what another seed would "
+        "change is not in them."
     ]
     return Table(heads, rows, notes)

@@ -16,7 +16,8 @@ def claim_folder(path: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a run, or make sure that the run that is there has the same."""
     settings = msgspec.json.decode(msgspec.json.encode(settings))
     if not path.exists():
-        # A kill in the middle of this very write may have left a partial file, or a process beside this one come first.
+        # A kill in the middle of this very write may have left a partial file, or a process beside
+        # this one come first.
         known = (there == path or there.suffix == ".partial" for there in path.parent.glob("*"))
         if all(known):
             write_json(path, settings)
@@ -34,15 +35,19 @@ def claim_folder(path: Path, settings: dict[str, Any]) -> None:
             if settings[name][key] != before[name].get(key)
         ]
         raise SettingsError(
-            f"{path.parent} holds a run with other settings (they differ in {', '.join(inner or names)}). Choose "
-            "another --out, or remove it."
+            f"{path.parent} holds a run with other settings (they differ in "
+            f"{', '.join(inner or names)}). Choose another --out, or remove it."
         )
 
 
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings without those of a training that say who computes and who is told."""
     return {
-        stage: {name: value for name, value in inner.items() if name not in ("devices", "nodes", "logger")}
+        stage: {
+            name: value
+            for name, value in inner.items()
+            if name not in ("devices", "nodes", "logger")
+        }
         if isinstance(inner, dict)
         else inner
         for stage, inner in settings.items()
@@ -51,8 +56,12 @@ def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_seen(provenance: dict[str, Any], split: Split) -> None:
     """Refuse test slices that another split of the same cohort may have trained on."""
-    if provenance.get("cohort") == split.cohort_fingerprint and provenance.get("split") != split.fingerprint:
+    if (
+        provenance.get("cohort") == split.cohort_fingerprint
+        and provenance.get("split") != split.fingerprint
+    ):
         raise CheckpointError(
-            "this checkpoint was trained on another split of this cohort, so it has seen some of these test slices. "
-            "Train it on this split, or evaluate it on the cohort folder that it was trained on."
+            "this checkpoint was trained on another split of this cohort, so it has seen some of "
+            "these test slices. Train it on this split, or evaluate it on the cohort folder that "
+            "it was trained on."
         )

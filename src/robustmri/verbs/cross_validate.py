@@ -30,11 +30,13 @@ def cross_validate(
     images: bool = True,
     progress: Progress = silent,
 ) -> Table | None:
-    """The whole story on each of five patient-wise folds, then all test patients together, each tested once.
+    """The whole story on each of five patient-wise folds, then all test patients together, each
+    tested once.
 
     Args:
         source: scans.
-        out: folder for fold-1/ to fold-5/, each as `protocol` leaves it, and before/, after/ and report.html of all.
+        out: folder for fold-1/ to fold-5/, each as `protocol` leaves it, and before/, after/ and
+            report.html of all.
         recipe: settings of every stage; its split is replaced.
         folds: those to run now, so that several machines can share the work.
         title: heading of the pooled report.
@@ -53,16 +55,22 @@ def cross_validate(
     root = Path(out)
     for fold in sorted(map(int, folds)):
         protocol(
-            source, root / f"fold-{fold}", images=images, title=f"{title}: fold {fold}",
+            source,
+            root / f"fold-{fold}",
+            images=images,
+            title=f"{title}: fold {fold}",
             recipe=msgspec.structs.replace(
                 recipe, prepare=msgspec.structs.replace(recipe.prepare, split="folds", fold=fold)
             ),
             progress=part_of(f"fold {fold}", progress),
-        )  # fmt: skip
+        )
     done = [root / f"fold-{fold}" for fold in every]
     if not all((fold / "after" / "robustness.json").is_file() for fold in done):
         return None
-    results = [pool([fold / stage for fold in done], root / stage, title=title) for stage in ("before", "after")]
+    results = [
+        pool([fold / stage for fold in done], root / stage, title=title)
+        for stage in ("before", "after")
+    ]
     write_report([root / "before", root / "after"], root / "report.html", images=False, title=title)
     table = comparison_table(results, every=True)
     with atomic_file(root / "table.md") as partial:

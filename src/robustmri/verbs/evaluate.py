@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from robustmri.evaluation.settings import EvaluateSettings
 
 TRAINED = {
-    "standard": "Standard training", "adversarial": "Adversarial training", "free": "Free adversarial training",
-    "one-step": "One-step adversarial training", "trades": "TRADES", "mart": "MART",
-}  # fmt: skip
+    "standard": "Standard training",
+    "adversarial": "Adversarial training",
+    "free": "Free adversarial training",
+    "one-step": "One-step adversarial training",
+    "trades": "TRADES",
+    "mart": "MART",
+}
 """How a report names a classifier, by the objective of its training."""
 
 
@@ -40,7 +44,8 @@ def evaluate(
     progress: Progress = silent,
     **changes: Any,
 ) -> RobustnessReport:
-    """Attack a checkpoint on the test slices of a cohort; writes robustness.json, outcomes.parquet and examples.npz.
+    """Attack a checkpoint on the test slices of a cohort; writes robustness.json, outcomes.parquet
+    and examples.npz.
 
     Args:
         checkpoint: checkpoint folder, or the run folder that holds it.
@@ -48,7 +53,8 @@ def evaluate(
         out: result folder; a killed evaluation goes on with the shards that are missing.
         settings: see `EvaluateSettings`.
         title: heading of the result.
-        devices: processes or GPUs on each machine that share the work; the outcomes do not depend on how many.
+        devices: processes or GPUs on each machine that share the work; the outcomes do not depend
+            on how many.
         nodes: machines.
         progress: told about the shards.
         changes: single settings, such as `eps=("0.04", "8/255")`.
@@ -84,7 +90,14 @@ def evaluate(
         return load_result(folder)
     device = join_processes(devices, nodes)
     evaluated = run_attacks(
-        classifier, scans, split, settings, folder, identity=stored.weights_sha256, device=device, progress=progress
+        classifier,
+        scans,
+        split,
+        settings,
+        folder,
+        identity=stored.weights_sha256,
+        device=device,
+        progress=progress,
     )
     evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
 
@@ -94,15 +107,23 @@ def evaluate(
         objective = str(stored.training.get("objective", "unknown"))
         name = TRAINED.get(objective, "Given checkpoint")
         result = summarise_evaluation(
-            evaluated, classifier, scans, split, settings,
+            evaluated,
+            classifier,
+            scans,
+            split,
+            settings,
             title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
             model=ModelFacts(
-                name=name, backbone=stored.spec.backbone, objective=objective, weights=stored.spec.weights,
-                checkpoint_sha256=stored.weights_sha256, training=dict(stored.training),
+                name=name,
+                backbone=stored.spec.backbone,
+                objective=objective,
+                weights=stored.spec.weights,
+                checkpoint_sha256=stored.weights_sha256,
+                training=dict(stored.training),
             ),
             examples=write_examples(classifier, scans, split, settings, folder),
             provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
-        )  # fmt: skip
+        )
         save_result(result, folder)
         clear_shards(folder)
 

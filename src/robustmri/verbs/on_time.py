@@ -1,4 +1,6 @@
-"""So many minutes for a whole story: shared between its trainings and its evaluations, and kept for a resumed one."""
+"""So many minutes for a whole story: shared between its trainings and its evaluations, and kept for
+a resumed one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from robustmri.recipes import Recipe
 
 FILE = "time.json"
 EVALUATION = 0.3
-"""Largest share of the time for attacking the hardened network, were every slice to stand to the end."""
+"""Largest share of the time for attacking the hardened network, were every slice to stand to the
+end.
+"""
 BEFORE = 0.5
 """What attacking the undefended one takes of that, about: most of its slices fall early."""
 TRAIN = 0.2
@@ -43,7 +47,9 @@ class Stopwatch:
 
 
 def fit_evaluation(root: Path, cohort: Path, recipe: Recipe, watch: Stopwatch) -> Recipe:
-    """The recipe with as many test slices as can be attacked in the evaluations' share, measured before anything."""
+    """The recipe with as many test slices as can be attacked in the evaluations' share, measured
+    before anything.
+    """
     plan = _read(root)
     if "limit" not in plan:
         plan |= _plan_evaluation(cohort, recipe, EVALUATION * watch.left)
@@ -55,7 +61,9 @@ def fit_evaluation(root: Path, cohort: Path, recipe: Recipe, watch: Stopwatch) -
 
 
 def fit_training(root: Path, recipe: Recipe, watch: Stopwatch, stage: str) -> Recipe:
-    """The recipe with minutes for "train" or for "harden", of those that are left beside the evaluations."""
+    """The recipe with minutes for "train" or for "harden", of those that are left beside the
+    evaluations.
+    """
     plan = _read(root)
     if stage not in plan:
         after = plan["evaluation_minutes"]
@@ -73,7 +81,9 @@ def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, 
     from robustmri.training.launch import join_processes
 
     scans = Cohort.open(cohort)
-    slices = len(evaluated_slices(Split.load(cohort), msgspec.structs.replace(recipe.evaluate, limit=0)))
+    slices = len(
+        evaluated_slices(Split.load(cohort), msgspec.structs.replace(recipe.evaluate, limit=0))
+    )
     classifier = build_classifier(recipe.train.backbone, scans.classes, scans.size)
     device = join_processes(recipe.train.devices, recipe.train.nodes)
     plan = plan_evaluation(classifier, slices, recipe.evaluate, 60 * minutes, device)

@@ -10,7 +10,8 @@ from robustmri.results.schema import RobustnessReport, save_result
 
 
 def pool(folders: Sequence[str | Path], out: str | Path, *, title: str) -> RobustnessReport:
-    """Several evaluations of disjoint test sets as one, such as those of five folds; written anew each time.
+    """Several evaluations of disjoint test sets as one, such as those of five folds; written anew
+    each time.
 
     Args:
         folders: result folders of one cohort, evaluated alike.

@@ -36,9 +36,19 @@ def prepare(
     settings = change_settings(settings or PrepareSettings(), changes)
 
     def split(cohort: Cohort) -> Split:
-        return make_split(cohort, settings.split, seed=settings.seed, fold=settings.fold, fractions=settings.fractions)
+        return make_split(
+            cohort,
+            settings.split,
+            seed=settings.seed,
+            fold=settings.fold,
+            fractions=settings.fractions,
+        )
 
     return write_cohort(
-        open_source(source), out, size=settings.size, intensity=settings.intensity, split=split,
+        open_source(source),
+        out,
+        size=settings.size,
+        intensity=settings.intensity,
+        split=split,
         progress=lambda done, total: progress("reading", done, total or 0),
-    )  # fmt: skip
+    )

@@ -1,4 +1,6 @@
-"""The whole story in one call: every verb after another, and a published protocol measured again."""
+"""The whole story in one call: every verb after another, and a published protocol measured
+again.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +36,19 @@ def protocol(
     minutes: float = 0.0,
     progress: Progress = silent,
 ) -> Table:
-    """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done are not repeated.
+    """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done
+    are not repeated.
 
     Args:
-        source: scans, or a cohort folder that was prepared as the recipe says, which is then used where it is.
+        source: scans, or a cohort folder that was prepared as the recipe says, which is then used
+            where it is.
         out: folder for cohort/, standard/, before/, hardened/, after/ and report.html.
         recipe: settings of every stage.
         published: figures to stand beside the measured ones.
         title: heading of the report.
         images: whether the report shows slices.
-        minutes: time for everything: the trainings get as many of their epochs, and the evaluations as many of the test
-            slices, as fit on the machine at hand; 0: as long as it takes.
+        minutes: time for everything: the trainings get as many of their epochs, and the evaluations
+            as many of the test slices, as fit on the machine at hand; 0: as long as it takes.
         progress: told about every stage.
 
     Returns:
@@ -56,7 +60,8 @@ def protocol(
         return lambda task, done, total, note="": progress(name, done, total, note)
 
     root, watch = Path(out), Stopwatch(minutes)
-    cohort = Path(source) if is_cohort(source) else root / "cohort"
+    fits = is_cohort(source) and not _differences(Path(source), recipe.prepare)
+    cohort = Path(source) if fits else root / "cohort"
     if not cohort.is_dir():
         prepare(source, cohort, settings=recipe.prepare, progress=stage("1/6 prepare"))
     _refuse_other(cohort, recipe.prepare)
@@ -65,17 +70,32 @@ def protocol(
         recipe = fit_training(root, recipe, watch, "train")
     train(cohort, root / "standard", settings=recipe.train, progress=stage("2/6 train"))
     before = evaluate(
-        root / "standard", cohort, root / "before", settings=recipe.evaluate, title=title,
+        root / "standard",
+        cohort,
+        root / "before",
+        settings=recipe.evaluate,
+        title=title,
         progress=stage("3/6 attack"),
-    )  # fmt: skip
+    )
     if minutes:
         recipe = fit_training(root, recipe, watch, "harden")
-    harden(root / "standard", cohort, root / "hardened", settings=recipe.harden, progress=stage("4/6 harden"))
+    harden(
+        root / "standard",
+        cohort,
+        root / "hardened",
+        settings=recipe.harden,
+        progress=stage("4/6 harden"),
+    )
     after = evaluate(
-        root / "hardened", cohort, root / "after", title=title,
-        settings=msgspec.structs.replace(recipe.evaluate, examples=tuple(shown.case_id for shown in before.examples)),
+        root / "hardened",
+        cohort,
+        root / "after",
+        title=title,
+        settings=msgspec.structs.replace(
+            recipe.evaluate, examples=tuple(shown.case_id for shown in before.examples)
+        ),
         progress=stage("5/6 attack again"),
-    )  # fmt: skip
+    )
     progress("6/6 report", 0, 1)
     folders = [root / "before", root / "after"]
     write_report(folders, root / "report.html", images=images, title=title, published=published)
@@ -88,23 +108,35 @@ def protocol(
 
 def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
     """A cohort that was prepared before must be the one that the recipe asks for."""
+    differ = _differences(folder, wanted)
+    if differ:
+        raise SettingsError(
+            f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). "
+            "Choose another --out, or remove it."
+        )
+
+
+def _differences(folder: Path, wanted: PrepareSettings) -> list[str]:
+    """Settings that a cohort was prepared with otherwise."""
     cohort, split = Cohort.open(folder), Split.load(folder)
-    there = {"size": cohort.size, "intensity": cohort.intensity, "split": split.kind, "seed": split.seed}
+    there = {
+        "size": cohort.size,
+        "intensity": cohort.intensity,
+        "split": split.kind,
+        "seed": split.seed,
+    }
     asked = {name: getattr(wanted, name) for name in there}
     if split.kind == "folds":
         there, asked = there | {"fold": split.fold}, asked | {"fold": wanted.fold or 1}
-    differ = [name for name in there if there[name] != asked[name]]
-    if differ:
-        raise SettingsError(
-            f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). Choose another --out, or "
-            "remove it."
-        )
+    return [name for name in there if there[name] != asked[name]]
 
 
 def demo(out: str | Path, *, overrides: Iterable[str] = (), progress: Progress = silent) -> Table:
     """The whole story on the phantom cohort, in minutes."""
     recipe = load_recipe("demo", overrides)
-    return protocol(recipe.source, out, recipe, title="robustmri demo on phantoms", progress=progress)
+    return protocol(
+        recipe.source, out, recipe, title="robustmri demo on phantoms", progress=progress
+    )
 
 
 def reproduce(
@@ -124,8 +156,8 @@ def reproduce(
         name: "poster".
         source: the figshare release, or any source with patient ids.
         out: folder, see `protocol`.
-        preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px), "gpu" (ResNet-50 at 224 px), "offline"
-            (the same from scratch), or the path of a recipe.
+        preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px), "gpu" (ResNet-50 at
+            224 px), "offline" (the same from scratch), or the path of a recipe.
         images: whether the report shows slices.
         minutes: see `protocol`.
         overrides: single settings, such as "harden.epochs=10".
@@ -135,9 +167,15 @@ def reproduce(
         raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
     recipe = load_recipe(preset if preset.endswith(".toml") else f"poster-{preset}", overrides)
     table = protocol(
-        source, out, recipe, published=published_figures(), title="The poster, measured again", images=images,
-        minutes=minutes, progress=progress,
-    )  # fmt: skip
+        source,
+        out,
+        recipe,
+        published=published_figures(),
+        title="The poster, measured again",
+        images=images,
+        minutes=minutes,
+        progress=progress,
+    )
     notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]
     return msgspec.structs.replace(table, notes=notes)
 
@@ -147,7 +185,10 @@ def published_figures() -> list[Published]:
     from robustmri.report.tables import Published
 
     stored = load_toml("published")
-    return [Published(what="accuracy", source=stored["source"], **figure) for figure in stored["figures"]]
+    return [
+        Published(what="accuracy", source=stored["source"], **figure)
+        for figure in stored["figures"]
+    ]
 
 
 def published_notes() -> list[str]:

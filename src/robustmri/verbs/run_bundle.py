@@ -1,4 +1,6 @@
-"""The other end of `bundle`: its stages one after another within a time, each result brought home as soon as it is there."""
+"""The other end of `bundle`: its stages one after another within a time, each result brought home
+as soon as it is there.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,8 @@ def run_bundle(
     limits: Limits | None = None,
     progress: Progress = silent,
 ) -> list[Outcome]:
-    """Run the stages of a bundle; what goes home lies in `out` after each of them, and while they run.
+    """Run the stages of a bundle; what goes home lies in `out` after each of them, and while they
+    run.
 
     Args:
         folder: the bundle.
@@ -132,7 +135,9 @@ def run_bundle(
         given = left - share * after if stage.rest else min(stage.minutes * share, left)
         reason = _left_out(stage, folder, left)
         if reason:
-            outcomes.append(Outcome(name=stage.name, about=stage.about, status="left out", detail=reason))
+            outcomes.append(
+                Outcome(name=stage.name, about=stage.about, status="left out", detail=reason)
+            )
         else:
             given = left if stage.extra else max(given, share * stage.minutes / 3)
             outcomes.append(_run(stage, given, folder, work, made["overrides"], home))
@@ -169,16 +174,22 @@ def _left_out(stage: Stage, folder: Path, left: float) -> str:
     return ""
 
 
-def _run(stage: Stage, given: float, folder: Path, work: Path, overrides: list[str], home: _Home) -> Outcome:
+def _run(
+    stage: Stage, given: float, folder: Path, work: Path, overrides: list[str], home: _Home
+) -> Outcome:
     began = time.monotonic()
     log = work / "logs" / f"{stage.name}.txt"
     paths = [str(folder / "checks"), *filter(None, [os.environ.get("PYTHONPATH", "")])]
     with open(log, "w", encoding="utf-8") as said:
         # In a session of its own, so that what it starts ends with it.
         process = subprocess.Popen(
-            list(_filled(stage, given, folder, work, overrides)), cwd=work, stdout=said, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, start_new_session=True,
-        )  # fmt: skip
+            list(_filled(stage, given, folder, work, overrides)),
+            cwd=work,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
+        )
         ends, stopped = began + 60 * (given + max(GRACE, 0.1 * given)), False
         while True:
             try:
@@ -194,17 +205,27 @@ def _run(stage: Stage, given: float, folder: Path, work: Path, overrides: list[s
     status = "stopped" if stopped else "failed" if process.returncode else "done"
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     return Outcome(
-        name=stage.name, about=stage.about, status=status, detail="".join(last)[:300], given_minutes=round(given, 2),
+        name=stage.name,
+        about=stage.about,
+        status=status,
+        detail="".join(last)[:300],
+        given_minutes=round(given, 2),
         seconds=seconds,
-    )  # fmt: skip
+    )
 
 
-def _filled(stage: Stage, given: float, folder: Path, work: Path, overrides: list[str]) -> Iterator[str]:
+def _filled(
+    stage: Stage, given: float, folder: Path, work: Path, overrides: list[str]
+) -> Iterator[str]:
     """The command with its placeholders replaced."""
     places = {
-        "python": sys.executable, "bundle": str(folder), "work": str(work), "cohort": str(work / "cohort"),
-        "recipe": str(folder / RECIPE_FILE), "minutes": f"{given:.3f}",
-    }  # fmt: skip
+        "python": sys.executable,
+        "bundle": str(folder),
+        "work": str(work),
+        "cohort": str(work / "cohort"),
+        "recipe": str(folder / RECIPE_FILE),
+        "minutes": f"{given:.3f}",
+    }
     for part in stage.command:
         if part == "{set}":
             for override in overrides:
@@ -229,7 +250,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_device() -> dict[str, Any]:
-    """The accelerator, as torch and its driver see it; without torch's own start-up in this process where there is none."""
+    """The accelerator, as torch and its driver see it; without torch's own start-up in this process
+    where there is none.
+    """
     import torch
 
     found: dict[str, Any] = {"torch": torch.__version__, "cuda": torch.version.cuda}
@@ -237,9 +260,11 @@ def describe_device() -> dict[str, Any]:
         return found | {"card": None}
     card = torch.cuda.get_device_properties(0)
     return found | {
-        "card": card.name, "gib": round(card.total_memory / 2**30, 1), "multiprocessors": card.multi_processor_count,
+        "card": card.name,
+        "gib": round(card.total_memory / 2**30, 1),
+        "multiprocessors": card.multi_processor_count,
         "cudnn": torch.backends.cudnn.version(),
-    }  # fmt: skip
+    }
 
 
 class _Home:
@@ -258,7 +283,9 @@ class _Home:
         self._seen: list[tuple[str, int, int]] = []
 
     def bring(self) -> None:
-        """Put there what is new; a stage that is just writing a file must not be disturbed, nor end the run."""
+        """Put there what is new; a stage that is just writing a file must not be disturbed, nor end
+        the run.
+        """
         try:
             self._bring_weights()
             self._bring_files()
@@ -267,12 +294,19 @@ class _Home:
 
     def _bring_files(self) -> None:
         files = sorted(
-            {path for pattern in ("*.json", "logs/*.txt", *self._patterns()) for path in self.work.glob(pattern)}
+            {
+                path
+                for pattern in ("*.json", "logs/*.txt", *self._patterns())
+                for path in self.work.glob(pattern)
+            }
         )
         seen = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
         if seen == self._seen:
             return
-        with atomic_file(self.out / SUMMARY) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bag:
+        with (
+            atomic_file(self.out / SUMMARY) as partial,
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bag,
+        ):
             for path in files:
                 bag.write(path, path.relative_to(self.work))
         self._seen = seen
@@ -281,13 +315,17 @@ class _Home:
         return [pattern for stage in self.stages for pattern in stage.keep]
 
     def _bring_weights(self) -> None:
-        """Those that are most wanted and fit; what was brought before and has no room any more is removed."""
+        """Those that are most wanted and fit; what was brought before and has no room any more is
+        removed.
+        """
         runs = [name for stage in self.stages for name in stage.weights]
         there = [name for name in runs if (self.work / name / "checkpoint").is_dir()]
         chosen, files, mib = [], 1, ROOM_FOR_SUMMARY
         for name in there:
             parts = count_parts(self.work / name, self.limits.part_mib)
-            size = (self.work / name / "checkpoint" / "weights.safetensors").stat().st_size / 2 / MIB
+            size = (
+                (self.work / name / "checkpoint" / "weights.safetensors").stat().st_size / 2 / MIB
+            )
             if files + parts <= self.limits.max_files and mib + size <= self.limits.max_mib:
                 chosen.append(name)
                 files, mib = files + parts, mib + size
@@ -297,7 +335,9 @@ class _Home:
         for name in chosen:
             if name not in self._halved:
                 short = name.replace("/", "-")
-                self._halved[name] = halve(self.work / name, self.out, short, part_mib=self.limits.part_mib)
+                self._halved[name] = halve(
+                    self.work / name, self.out, short, part_mib=self.limits.part_mib
+                )
         known = {name: msgspec.to_builtins(halved) for name, halved in self._halved.items()}
         if known != (read_json(self.work / HALVED) if (self.work / HALVED).exists() else {}):
             write_json(self.work / HALVED, known)

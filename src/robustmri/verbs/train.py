@@ -1,4 +1,6 @@
-"""Train a classifier on clean slices, or repair one by adversarial training: one fit, two objectives."""
+"""Train a classifier on clean slices, or repair one by adversarial training: one fit, two
+objectives.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,11 @@ def train(
     progress: Progress = silent,
     **changes: Any,
 ) -> Path:
-    """Train a classifier on a cohort; returns the run folder, which holds `checkpoint/` and epochs.csv.
+    """Train a classifier on a cohort; returns the run folder, which holds `checkpoint/` and
+    epochs.csv.
 
-    A run that was killed goes on from its last finished epoch; one that is finished is left as it is.
+    A run that was killed goes on from its last finished epoch; one that is finished is left as it
+    is.
 
     Args:
         cohort: folder made by `prepare`.
@@ -57,22 +61,37 @@ def harden(
     progress: Progress = silent,
     **changes: Any,
 ) -> Path:
-    """The same as `train` with an objective that meets attacked images; "adversarial", if `settings` name no other.
+    """The same as `train` with an objective that meets attacked images; "adversarial", if
+    `settings` name no other.
 
-    It starts from `checkpoint` or, given "scratch", from a fresh network; the rest is as in `train`.
+    It starts from `checkpoint` or, given "scratch", from a fresh network; the rest is as in
+    `train`.
 
     Raises:
         SettingsError: the objective asked for is "standard".
     """
     if settings is None:
         settings = load_recipe("standard").harden
-    chosen = change_settings(settings, changes if settings.attacked else {"objective": "adversarial", **changes})
+    chosen = change_settings(
+        settings, changes if settings.attacked else {"objective": "adversarial", **changes}
+    )
     if not chosen.attacked:
-        raise SettingsError('A repair needs attacked images, got the objective "standard": choose another, or `train`.')
-    return _fit(None if str(checkpoint) == SCRATCH else Path(checkpoint), cohort, out, chosen, progress)
+        raise SettingsError(
+            'A repair needs attacked images, got the objective "standard": choose '
+            "another, or `train`."
+        )
+    return _fit(
+        None if str(checkpoint) == SCRATCH else Path(checkpoint), cohort, out, chosen, progress
+    )
 
 
-def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: TrainSettings, progress: Progress) -> Path:
+def _fit(
+    start: Path | None,
+    cohort: str | Path,
+    out: str | Path,
+    settings: TrainSettings,
+    progress: Progress,
+) -> Path:
     from robustmri.data.loaders import load_images, load_labels
     from robustmri.models.backbones import build_classifier
     from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
@@ -91,14 +110,20 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
         classifier, checkpoint = load_checkpoint(start)
         check_fits(checkpoint, scans.classes, scans.size)
         refuse_seen(checkpoint.provenance, split)
-        settings = msgspec.structs.replace(settings, backbone=checkpoint.spec.backbone, weights="none")
+        settings = msgspec.structs.replace(
+            settings, backbone=checkpoint.spec.backbone, weights="none"
+        )
         origin = checkpoint.weights_sha256
     elif not (run / "checkpoint").is_dir():
         # Before the folder is claimed: a name that does not exist must leave nothing behind.
         classifier = build_classifier(
-            settings.backbone, scans.classes, scans.size, weights=settings.weights, seed=settings.seed,
+            settings.backbone,
+            scans.classes,
+            scans.size,
+            weights=settings.weights,
+            seed=settings.seed,
             progress=lambda done, total: progress("fetching the weights", done, total or 0),
-        )  # fmt: skip
+        )
     claim_folder(
         run / "settings.json",
         {
@@ -112,9 +137,15 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
         (run / STATE).unlink(missing_ok=True)
         return run
     learn, choose = (
-        Examples(load_images(scans, rows), load_labels(scans, rows)) for rows in (split.train, split.validation)
+        Examples(load_images(scans, rows), load_labels(scans, rows))
+        for rows in (split.train, split.validation)
     )
-    classifier, choice = fit(classifier, learn, choose, settings, run, repair=start is not None, progress=progress)
+    classifier, choice = fit(
+        classifier, learn, choose, settings, run, repair=start is not None, progress=progress
+    )
+    classifier, choice = fit(
+        classifier, learn, choose, settings, run, repair=start is not None, progress=progress
+    )
     settings = fitted_settings(run, settings)
     provenance = describe_run(settings.seed) | {
         "cohort": scans.fingerprint,
@@ -126,7 +157,12 @@ def _fit(start: Path | None, cohort: str | Path, out: str | Path, settings: Trai
     }
 
     def finish() -> None:
-        save_checkpoint(classifier, run / "checkpoint", training=msgspec.to_builtins(settings), provenance=provenance)
+        save_checkpoint(
+            classifier,
+            run / "checkpoint",
+            training=msgspec.to_builtins(settings),
+            provenance=provenance,
+        )
         (run / STATE).unlink(missing_ok=True)
 
     processes.on_one_process(finish)

@@ -22,8 +22,10 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         run: its folder.
         largest_change: of any weight by rounding, as a share of the largest of its tensor.
-        accuracy: of the rounded network on the test slices; None: there was no cohort to test it on.
-        changed: test slices that it names differently than was recorded there; None: that is not known.
+        accuracy: of the rounded network on the test slices; None: there was no cohort to test it
+            on.
+        changed: test slices that it names differently than was recorded there; None: that is not
+            known.
         slices: looked at.
     """
 
@@ -34,7 +36,9 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     slices: int = 0
 
 
-def unpack(folder: str | Path, out: str | Path, *, cohort: str | Path | None = None) -> list[Joined]:
+def unpack(
+    folder: str | Path, out: str | Path, *, cohort: str | Path | None = None
+) -> list[Joined]:
     """Unpack results into `out`: their files, and a run folder with a checkpoint for every network.
 
     Args:
@@ -48,28 +52,45 @@ def unpack(folder: str | Path, out: str | Path, *, cohort: str | Path | None = N
     """
     folder, out = Path(folder), Path(out)
     if not zipfile.is_zipfile(folder / SUMMARY):
-        raise ResultError(f"{folder} holds no {SUMMARY}. Expected the folder that run.sh was given.")
+        raise ResultError(
+            f"{folder} holds no {SUMMARY}. Expected the folder that run.sh was given."
+        )
     with zipfile.ZipFile(folder / SUMMARY) as bag, atomic_folder(out) as partial:
         root = partial.resolve()
         for member in bag.namelist():
             if not (root / member).resolve().is_relative_to(root):
-                raise ResultError(f"{folder / SUMMARY} holds {member!r}, which leads out of the folder. Do not trust it.")
+                raise ResultError(
+                    f"{folder / SUMMARY} holds {member!r}, which leads out of the folder. Do not "
+                    "trust it."
+                )
         bag.extractall(partial)
-        known = msgspec.convert(read_json(partial / HALVED), dict[str, Halved]) if (partial / HALVED).exists() else {}
+        known = (
+            msgspec.convert(read_json(partial / HALVED), dict[str, Halved])
+            if (partial / HALVED).exists()
+            else {}
+        )
         for name, halved in known.items():
             # What came home of the checkpoint is its head alone; it gets its weights again.
             for stale in (partial / name / "checkpoint").glob("*"):
                 stale.unlink()
             join(halved, folder, partial / name / "checkpoint")
-    return [_tested(out / name, halved, Path(cohort) if cohort else None) for name, halved in known.items()]
+    return [
+        _tested(out / name, halved, Path(cohort) if cohort else None)
+        for name, halved in known.items()
+    ]
 
 
 def unpack_travelled(bundle: str | Path, out: str | Path) -> Cohort:
-    """The cohort of a bundle, as the other machine had it: results and weights that come home belong to this one."""
+    """The cohort of a bundle, as the other machine had it: results and weights that come home
+    belong to this one.
+    """
     path = Path(bundle)
     path = path / COHORT_FILE if path.is_dir() else path
     if not path.is_file():
-        raise DataError(f"{bundle} is no bundle: it has no {COHORT_FILE}. Make one: robustmri bundle COHORT --out DIR")
+        raise DataError(
+            f"{bundle} is no bundle: it has no {COHORT_FILE}. Make one: robustmri bundle COHORT "
+            "--out DIR"
+        )
     return unpack_cohort(path, out)
 
 
@@ -91,23 +112,38 @@ def _tested(run: Path, halved: Halved, cohort: Path | None) -> Joined:
     check_fits(stored, scans.classes, scans.size)
     rows = evaluated_slices(Split.load(cohort), EvaluateSettings())
     parts = [rows[start : start + 16] for start in range(0, len(rows), 16)]
-    predicted = torch.cat([logits_of(classifier, load_images(scans, part)).argmax(1) for part in parts]).tolist()
+    predicted = torch.cat(
+        [logits_of(classifier, load_images(scans, part)).argmax(1) for part in parts]
+    ).tolist()
     labels = load_labels(scans, rows).tolist()
     before = _recorded(run)
     names = [classifier.classes[k] for k in predicted]
     ids = [scans.cases[row].case_id for row in rows]
-    shared = [before[case_id] != name for case_id, name in zip(ids, names, strict=True) if case_id in before]
+    shared = [
+        before[case_id] != name
+        for case_id, name in zip(ids, names, strict=True)
+        if case_id in before
+    ]
     right = sum(one == other for one, other in zip(predicted, labels, strict=True))
     return msgspec.structs.replace(
-        joined, accuracy=right / len(rows), changed=sum(shared) if shared else None, slices=len(shared) or len(rows)
+        joined,
+        accuracy=right / len(rows),
+        changed=sum(shared) if shared else None,
+        slices=len(shared) or len(rows),
     )
 
 
 def _recorded(run: Path) -> dict[str, str]:
-    """What the network said of each untouched slice before it was rounded, if the evaluation came home."""
+    """What the network said of each untouched slice before it was rounded, if the evaluation came
+    home.
+    """
     import pyarrow.parquet as pq
 
-    result = run.parent / {"hardened": "after", "standard": "before"}.get(run.name, run.name) / "outcomes.parquet"
+    result = (
+        run.parent
+        / {"hardened": "after", "standard": "before"}.get(run.name, run.name)
+        / "outcomes.parquet"
+    )
     if not result.is_file():
         return {}
     rows = pq.read_table(result, columns=["case_id", "attack", "clean_prediction"]).to_pylist()

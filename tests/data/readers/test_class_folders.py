@@ -66,7 +66,10 @@ def test_groups_are_inferred_and_called_inferred(folders: Path, tmp_path: Path) 
 def test_plain_class_folders_and_a_folder_without_any(tmp_path: Path) -> None:
     save(tmp_path / "a" / "1.png", 1)
     save(tmp_path / "b" / "1.png", 2)
-    assert [item.label for item in open_source(tmp_path).read() if isinstance(item, RawSlice)] == ["a", "b"]
+    assert [item.label for item in open_source(tmp_path).read() if isinstance(item, RawSlice)] == [
+        "a",
+        "b",
+    ]
     save(tmp_path / "other" / "1.png", 1)
     with pytest.raises(DataError, match="no scans that robustmri can read"):
         open_source(tmp_path / "other")

@@ -30,7 +30,9 @@ def test_slices_come_as_the_table_lists_them(tmp_path: Path) -> None:
     assert not slices[2].mask[20, 10]
 
 
-@pytest.mark.parametrize(("mode", "dtype"), [("I;16", np.uint16), ("RGB", np.uint8), ("F", np.float32)])
+@pytest.mark.parametrize(
+    ("mode", "dtype"), [("I;16", np.uint16), ("RGB", np.uint8), ("F", np.float32)]
+)
 def test_depth_is_kept(tmp_path: Path, mode: str, dtype: type) -> None:
     rows = write_csv_layout(tmp_path, count=1)
     (tmp_path / "images" / "1.jpg").unlink()
@@ -75,7 +77,10 @@ def test_bad_rows_and_files_are_left_out_by_name_and_the_rest_goes_on(tmp_path: 
 
 def test_a_table_without_patients_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     rows = write_csv_layout(tmp_path)
-    write_rows(tmp_path / "slices.csv", [{"slice_id": row["slice_id"], "label": row["label"]} for row in rows])
+    write_rows(
+        tmp_path / "slices.csv",
+        [{"slice_id": row["slice_id"], "label": row["label"]} for row in rows],
+    )
     with pytest.raises(DataError, match="has no column patient_id"):
         list(open_source(tmp_path).read())
 

@@ -31,7 +31,15 @@ def pack(release: Path, out: Path, parts: int = 2) -> Path:
 
 def facts(cohort: Cohort) -> list[tuple[object, ...]]:
     return [
-        (case.case_id, case.label, case.patient_id, case.group, case.height, case.width, case.lesion_box)
+        (
+            case.case_id,
+            case.label,
+            case.patient_id,
+            case.group,
+            case.height,
+            case.width,
+            case.lesion_box,
+        )
         for case in cohort.cases
     ]
 
@@ -80,7 +88,8 @@ def test_real_slices_in_both_layouts(tmp_path: Path) -> None:
         (tmp_path / "csv" / "images" / name).symlink_to(SHARED / "images" / name)
         to_mat.write(tmp_path / "mat" / f"{row['slice_id']}.mat", row)
     table, release = (
-        write_cohort(open_source(tmp_path / kind), tmp_path / f"cohort-{kind}", size=96) for kind in ("csv", "mat")
+        write_cohort(open_source(tmp_path / kind), tmp_path / f"cohort-{kind}", size=96)
+        for kind in ("csv", "mat")
     )
     assert len(table) == 36
     assert_same(table, release)
@@ -91,16 +100,25 @@ def test_twelve_bits_and_padding_of_ids(tmp_path: Path) -> None:
     write_mat(tmp_path / "7.mat", grey, OUTLINE, patient="MR040240B\0", label=2.0)
     (item,) = open_source(tmp_path).read()
     assert isinstance(item, RawSlice)
-    assert (item.case_id, item.patient_id, item.label, item.fold) == ("7", "MR040240B", "glioma", None)
+    assert (item.case_id, item.patient_id, item.label, item.fold) == (
+        "7",
+        "MR040240B",
+        "glioma",
+        None,
+    )
     np.testing.assert_array_equal(item.image, grey)
     assert item.image.dtype == np.int16
 
 
 @pytest.mark.parametrize("rows_first", [True, False])
-def test_a_missing_mask_is_drawn_in_the_order_that_fits_the_others(tmp_path: Path, rows_first: bool) -> None:
+def test_a_missing_mask_is_drawn_in_the_order_that_fits_the_others(
+    tmp_path: Path, rows_first: bool
+) -> None:
     grey = draw(1, 0)
     for number in (1, 2, 3):
-        write_mat(tmp_path / f"{number}.mat", grey, OUTLINE, mask=number != 1, rows_first=rows_first)
+        write_mat(
+            tmp_path / f"{number}.mat", grey, OUTLINE, mask=number != 1, rows_first=rows_first
+        )
     without, reference, _ = open_source(tmp_path).read()
     assert isinstance(without, RawSlice)
     assert isinstance(reference, RawSlice)
@@ -179,7 +197,9 @@ def test_bad_files_are_left_out_by_name_and_the_rest_goes_on(tmp_path: Path) -> 
     assert "no label in 'cjdata'" in left["7.mat"]
     assert "no PID in 'cjdata'" in left["8.mat"]
     assert "no struct 'cjdata'" in left["9.mat"]
-    assert all("cannot be read" in left[f"1000{cut}.mat"] for cut in (100, 600, 2000, len(whole) - 50))
+    assert all(
+        "cannot be read" in left[f"1000{cut}.mat"] for cut in (100, 600, 2000, len(whole) - 50)
+    )
 
 
 def test_a_slice_both_unpacked_and_zipped_is_read_once(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ def test_the_phantom_and_its_settings() -> None:
 
 def test_whatever_a_decoder_raises_only_costs_its_own_file() -> None:
     def read_one(name: str) -> RawSlice:
-        raise {"a": OSError("line one\nline two"), "b": KeyError("cjdata"), "c": RecursionError()}[name]
+        raise {"a": OSError("line one\nline two"), "b": KeyError("cjdata"), "c": RecursionError()}[
+            name
+        ]
 
     assert list(read_each(["a", "b", "c"], read_one, lambda name: f"{name}.mat")) == [
         LeftOut("a.mat", "cannot be read: line one line two"),

@@ -1,4 +1,6 @@
-"""What fills the skull: meninges, CSF, folded cortex, white matter, ventricles, cerebellum, vessels, the sella."""
+"""What fills the skull: meninges, CSF, folded cortex, white matter, ventricles, cerebellum,
+vessels, the sella.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ STEM: tuple[Blob | Tube, ...] = (
     Tube("white", (0, -13, -46), (0, -24, -78), (9, 6)),
     Tube("white", (0, -24, -78), (0, -28, -200), (5.5, 5.5)),
 )
-VENTRICLES: tuple[Blob | Tube, ...] = (  # frontal horn, body, atrium, occipital and temporal horn, third, fourth
+# frontal horn, body, atrium, occipital and temporal horn, third, fourth
+VENTRICLES: tuple[Blob | Tube, ...] = (
     Tube("csf", (8, 36, 2), (11, 14, 13), (4.5, 7.0)),
     Tube("csf", (11, 14, 13), (15, -14, 14), (7.0, 6.0)),
     Tube("csf", (15, -14, 14), (25, -27, 5), (6.0, 8.0)),
@@ -61,36 +64,50 @@ def tentorium_height(points: Array) -> Array:
 
 def above_tentorium(points: Array) -> Array:
     """Negative above the tentorium or in front of it; `points` mirrored."""
-    side: Array = 0.85 * (tentorium_height(points) - points[2]) - 1.5 * np.maximum(points[1] + 0.5 * points[0] + 2, 0)
+    side: Array = 0.85 * (tentorium_height(points) - points[2]) - 1.5 * np.maximum(
+        points[1] + 0.5 * points[0] + 2, 0
+    )
     return side
 
 
 def cerebrum(points: Array, gap_mm: float) -> Array:
     """Distance to the cerebrum, sulci not counted; `points` mirrored."""
-    return intersect(cerebral_cavity(points) + np.float32(gap_mm), above_tentorium(points) + np.float32(1.2))
+    return intersect(
+        cerebral_cavity(points) + np.float32(gap_mm), above_tentorium(points) + np.float32(1.2)
+    )
 
 
 def cerebellum(points: Array, gap_mm: float) -> Array:
     """Distance to the cerebellum; `points` mirrored."""
-    lobes = merge(ellipsoid(points, (24, -43, -34), (34, 36, 29)), ellipsoid(points, (0, -44, -28), (10, 30, 25)), 4)
+    lobes = merge(
+        ellipsoid(points, (24, -43, -34), (34, 36, 29)),
+        ellipsoid(points, (0, -44, -28), (10, 30, 25)),
+        4,
+    )
     lobes = np.maximum(lobes, posterior_fossa(points) + np.float32(gap_mm))
     lobes = np.maximum(lobes, 0.9 * (points[1] + 0.5 * points[0]) + np.float32(3))
     return intersect(lobes, np.float32(1.5) - above_tentorium(points))
 
 
 def brain_surface(points: Array, gap_mm: float, cavity: Array) -> Array:
-    """Distance to cerebrum and cerebellum, which swell no further than the skull; `points` mirrored."""
-    return intersect(np.minimum(cerebrum(points, gap_mm), cerebellum(points, gap_mm)), cavity + np.float32(1))
+    """Distance to cerebrum and cerebellum, which swell no further than the skull; `points`
+    mirrored.
+    """
+    return intersect(
+        np.minimum(cerebrum(points, gap_mm), cerebellum(points, gap_mm)), cavity + np.float32(1)
+    )
 
 
 def paint_brain(canvas: Canvas, head: Head, cavity: Array, places: Array) -> Array:
-    """Cerebrum, brainstem and cerebellum with their CSF; returns the share of white matter at each point.
+    """Cerebrum, brainstem and cerebellum with their CSF; returns the share of white matter at each
+    point.
 
     Args:
         canvas: skull painted, its cavity filled by CSF.
         head: whose.
         cavity: distance to the inside of the skull.
-        places: where the tissue at each point would lie without the lesion's mass effect, shape (3, n).
+        places: where the tissue at each point would lie without the lesion's mass effect, shape (3,
+            n).
     """
     points = mirrored(places)
     brain = intersect(cerebrum(points, head.gap_mm), cavity + np.float32(1))
@@ -113,10 +130,17 @@ def paint_brain(canvas: Canvas, head: Head, cavity: Array, places: Array) -> Arr
 
 
 def _sulci(points: Array, places: Array, head: Head, brain: Array) -> Array:
-    """Distance to the sulci: sheets where a random field, stretched along the radius, crosses zero."""
-    # Each hemisphere folds about its own axis, so that sulci meet its convex and its medial face at right angles.
+    """Distance to the sulci: sheets where a random field, stretched along the radius, crosses
+    zero.
+    """
+    # Each hemisphere folds about its own axis, so that sulci meet its convex and its medial face at
+    # right angles.
     axis = np.stack(
-        [np.full_like(points[0], 24) * np.sign(places[0]), np.clip(places[1], -38, 36), np.full_like(points[0], 6)]
+        [
+            np.full_like(points[0], 24) * np.sign(places[0]),
+            np.clip(places[1], -38, 36),
+            np.full_like(points[0], 6),
+        ]
     )
     outward = places - axis
     radius = np.sqrt((outward * outward).sum(0)) + np.float32(1e-3)
@@ -127,7 +151,9 @@ def _sulci(points: Array, places: Array, head: Head, brain: Array) -> Array:
     # It rises backwards, so that an axial slice cuts it in a line.
     level = np.stack([points[0], points[1], points[2] + np.float32(0.4) * (points[1] - 10)])
     sylvian = ellipsoid(level, (52, 10, -5), (17, 32, 1.4 + head.sulcus_mm * 0.6))
-    fissure = np.maximum(points[0] - np.float32(0.5 + head.sulcus_mm * 0.4), -_callosal_arch(points))
+    fissure = np.maximum(
+        points[0] - np.float32(0.5 + head.sulcus_mm * 0.4), -_callosal_arch(points)
+    )
     depth = np.minimum(-brain, fissure)
     sulci = np.maximum(sheet, depth - 19)
     nearest: Array = np.minimum(np.minimum(sulci, sylvian), fissure)
@@ -138,7 +164,9 @@ def _callosal_arch(points: Array) -> Array:
     return ellipsoid(points, (0, 1, 0), (200, 38, 23))
 
 
-def _paint_hindbrain(canvas: Canvas, head: Head, cavity: Array, points: Array, places: Array) -> None:
+def _paint_hindbrain(
+    canvas: Canvas, head: Head, cavity: Array, points: Array, places: Array
+) -> None:
     stem = STEM[0].distance(points, 1.0)
     for part in STEM[1:]:
         stem = merge(stem, part.distance(points, 1.0), 4)
@@ -154,7 +182,8 @@ def _paint_hindbrain(canvas: Canvas, head: Head, cavity: Array, points: Array, p
 
 
 def paint_meninges(canvas: Canvas, head: Head, cavity: Array, places: Array) -> None:
-    """Dura, falx, tentorium, sinuses, vessels, choroid plexus and the sella: what enhances in every patient.
+    """Dura, falx, tentorium, sinuses, vessels, choroid plexus and the sella: what enhances in every
+    patient.
 
     Args:
         canvas: brain painted.

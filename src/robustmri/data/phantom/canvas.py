@@ -25,9 +25,9 @@ class Blob(NamedTuple):
 
     def corners(self, size: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Lowest and highest corner of the box around it."""
-        return np.asarray(self.centre) - np.asarray(self.axes) * size, np.asarray(self.centre) + np.asarray(
-            self.axes
-        ) * size
+        return np.asarray(self.centre) - np.asarray(self.axes) * size, np.asarray(
+            self.centre
+        ) + np.asarray(self.axes) * size
 
 
 class Tube(NamedTuple):
@@ -53,7 +53,8 @@ class Canvas:
     """Signal at a set of points while it is being painted.
 
     Attributes:
-        points: millimetres in the standard head (x to the patient's left, y forward, z up), shape (3, n).
+        points: millimetres in the standard head (x to the patient's left, y forward, z up), shape
+            (3, n).
         levels: signal of each tissue.
         edge_mm: width over which one tissue passes into the next, about a pixel.
     """
@@ -67,7 +68,9 @@ class Canvas:
         self.signal = np.zeros(self.points.shape[1], np.float32)
 
     def coverage(self, distance: Values) -> Array:
-        """Share of each point's voxel inside a shape: 1 well inside, 0.5 on the surface, 0 outside."""
+        """Share of each point's voxel inside a shape: 1 well inside, 0.5 on the surface, 0
+        outside.
+        """
         share: Array = np.clip(np.float32(0.5) - distance / np.float32(self.edge_mm), 0, 1)
         return share
 
@@ -76,8 +79,12 @@ class Canvas:
         share = self.coverage(distance) * np.asarray(amount, np.float32)
         self.signal += share * (np.float32(self.levels[tissue]) - self.signal)
 
-    def paint_part(self, part: Blob | Tube, points: Array, size: float = 1.0, amount: float = 1.0) -> None:
-        """Cover what is there by a part of the standard head, evaluated at `points` near it only."""
+    def paint_part(
+        self, part: Blob | Tube, points: Array, size: float = 1.0, amount: float = 1.0
+    ) -> None:
+        """Cover what is there by a part of the standard head, evaluated at `points` near it
+        only.
+        """
         low, high = part.corners(size)
         near = np.ones(points.shape[1], bool)
         for along, least, most in zip(points, low - self.edge_mm, high + self.edge_mm, strict=True):

@@ -1,4 +1,6 @@
-"""One patient's head: its size, pose and proportions, the cavity of the skull and everything outside it."""
+"""One patient's head: its size, pose and proportions, the cavity of the skull and everything
+outside it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import numpy.typing as npt
 from robustmri.data.phantom.canvas import Blob, Canvas, Tube
 from robustmri.data.phantom.shapes import Array, Vector, Waves, ellipsoid, merge, tube
 
-# The standard head, mm; origin between thalami, x to the left, y forward, z up. Later parts cover earlier ones.
+# The standard head, mm; origin between thalami, x to the left, y forward, z up. Later parts cover
+# earlier ones.
 FACE: tuple[Blob | Tube, ...] = (
     Blob("muscle", (62, 26, -20), (11, 30, 34)),  # temporalis
     Blob("muscle", (54, 28, -75), (11, 22, 34)),  # masseter
@@ -113,8 +116,12 @@ class Head:
 
     def to_standard(self, scanner_points: Array) -> Array:
         """Points of the scanner (mm) in the standard head."""
-        points: Array = np.divide(self.rotation @ (scanner_points - self.shift_mm[:, None]), self.scale[:, None])
-        warped: Array = points + np.float32(self.warp_mm) * np.stack([field(points) for field in self.warp])
+        points: Array = np.divide(
+            self.rotation @ (scanner_points - self.shift_mm[:, None]), self.scale[:, None]
+        )
+        warped: Array = points + np.float32(self.warp_mm) * np.stack(
+            [field(points) for field in self.warp]
+        )
         return warped
 
     def to_scanner(self, point: Vector) -> npt.NDArray[np.float32]:
@@ -149,7 +156,9 @@ def cerebral_cavity(points: Array) -> Array:
 
 
 def posterior_fossa(points: Array) -> Array:
-    """Distance to the part of the cavity below the tentorium, down into the spinal canal; `points` mirrored."""
+    """Distance to the part of the cavity below the tentorium, down into the spinal canal; `points`
+    mirrored.
+    """
     fossa = ellipsoid(points, (0, -38, -32), (55, 40, 33))
     return merge(fossa, tube(points, (0, -8, -30), (0, -27, -200), (15, 9)), 12)
 
@@ -173,7 +182,9 @@ def paint_outside(canvas: Canvas, head: Head, cavity: Array) -> None:
 
     canvas.paint("skin", outline)
     canvas.paint("fat", outline + 1.8)
-    deep = np.maximum(outline + head.scalp_mm * 0.9 + 2 * texture, points[2] + 12 - 0.35 * points[1])
+    deep = np.maximum(
+        outline + head.scalp_mm * 0.9 + 2 * texture, points[2] + 12 - 0.35 * points[1]
+    )
     canvas.paint("muscle", deep, 0.9)
     # Sheets of fat between the muscles, and fat within them.
     canvas.paint("fat", np.maximum(deep, np.abs(head.muscles(canvas.points)) * 6 - 1.1), 0.75)

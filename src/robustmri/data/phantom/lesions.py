@@ -1,4 +1,6 @@
-"""Three tumours: where each grows, how it pushes the brain aside, and how it takes up contrast agent."""
+"""Three tumours: where each grows, how it pushes the brain aside, and how it takes up contrast
+agent.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class Lesion(Protocol):
             brain: distance to the brain, pushed aside as it is.
         """
 
-    def paint(self, canvas: Canvas, outline: Array, cavity: Array, brain: Array, white: Array) -> None:
+    def paint(
+        self, canvas: Canvas, outline: Array, cavity: Array, brain: Array, white: Array
+    ) -> None:
         """Paint it over the finished head; `white` is the share of white matter at each point."""
 
 
@@ -62,22 +66,30 @@ def _frame(normal: npt.NDArray[np.floating], rng: np.random.Generator) -> npt.ND
     return np.stack([across, np.cross(normal, across), normal]).astype(np.float32)
 
 
-def push_along(points: Array, base: Point, normal: Point, height_mm: float, radius_mm: float) -> Array:
-    """Press tissue inwards from `base`, by `height_mm` where the tumour sits, less to its sides and in the depth."""
+def push_along(
+    points: Array, base: Point, normal: Point, height_mm: float, radius_mm: float
+) -> Array:
+    """Press tissue inwards from `base`, by `height_mm` where the tumour sits, less to its sides and
+    in the depth.
+    """
     offset = points - base[:, None]
     depth = -(normal @ offset)
     across = (offset * offset).sum(0) - depth * depth
     height = np.float32(height_mm) * np.exp(-across / np.float32(1.5 * radius_mm**2))
-    # Deeper tissue moves less, never past its neighbour: what is squeezed is the brain below the tumour.
+    # Deeper tissue moves less, never past its neighbour: what is squeezed is the brain below the
+    # tumour.
     height = height * np.exp(-np.maximum(depth - height, 0) / np.float32(1.3 * height_mm + 6))
-    height *= depth > 0  # Behind the base lie bone, the other side of the falx, or another fossa: they stay.
+    # Behind the base lie bone, the other side of the falx, or another fossa: they stay.
+    height *= depth > 0
     moved: Array = points + normal[:, None] * height
     return moved
 
 
 @dataclass(frozen=True)
 class Meningioma:
-    """Extra-axial, on the dura with a broad base, homogeneous and bright, a dural tail at its rim."""
+    """Extra-axial, on the dura with a broad base, homogeneous and bright, a dural tail at its
+    rim.
+    """
 
     centre: Point
     base: Point
@@ -98,26 +110,39 @@ class Meningioma:
     def outline(self, points: Array, cavity: Array, brain: Array) -> Array:
         """A lump cut off by the dura."""
         local = self.frame @ (points - self.centre[:, None])
-        lump = ellipsoid(local, (0, 0, 0), self.axes) + np.float32(0.07 * self.radius_mm) * self.surface(points)
+        lump = ellipsoid(local, (0, 0, 0), self.axes) + np.float32(
+            0.07 * self.radius_mm
+        ) * self.surface(points)
         return intersect(lump, cavity + np.float32(0.5))
 
-    def paint(self, canvas: Canvas, outline: Array, cavity: Array, brain: Array, white: Array) -> None:
+    def paint(
+        self, canvas: Canvas, outline: Array, cavity: Array, brain: Array, white: Array
+    ) -> None:
         """Oedema if any, a cleft of CSF, the dural tail, the tumour."""
         texture = self.surface(canvas.points)
         canvas.paint("oedema", outline - self.oedema_mm - 2 * texture, white)
         canvas.paint("csf", np.maximum(outline - 1.6, cavity + 0.5), 0.7)
         canvas.paint("dura", np.maximum(np.abs(cavity + 0.8) - 1.0, outline - self.tail_mm))
-        canvas.paint("meningioma", outline, self.amount * (1 - self.patchiness * np.clip(texture - 0.3, 0, 1)))
+        canvas.paint(
+            "meningioma",
+            outline,
+            self.amount * (1 - self.patchiness * np.clip(texture - 0.3, 0, 1)),
+        )
 
 
 def draw_meningioma(rng: np.random.Generator) -> Meningioma:
-    """Convexity in most patients; else falx, wing of the sphenoid, planum near the sella, tentorium, angle."""
+    """Convexity in most patients; else falx, wing of the sphenoid, planum near the sella,
+    tentorium, angle.
+    """
     radius = float(rng.uniform(16, 26))
     side = rng.choice([-1.0, 1.0])
     site = rng.choice(
-        ["convexity", "falx", "wing", "planum", "tentorium", "angle"], p=[0.66, 0.09, 0.1, 0.08, 0.04, 0.03]
+        ["convexity", "falx", "wing", "planum", "tentorium", "angle"],
+        p=[0.66, 0.09, 0.1, 0.08, 0.04, 0.03],
     )
-    base, normal = _convexity_site(rng) if site == "convexity" else _basal_site(str(site), side, rng)
+    base, normal = (
+        _convexity_site(rng) if site == "convexity" else _basal_site(str(site), side, rng)
+    )
     if site in ("planum", "angle"):
         radius = float(rng.uniform(12, 19))
     normal = normal / np.linalg.norm(normal)
@@ -140,7 +165,9 @@ def draw_meningioma(rng: np.random.Generator) -> Meningioma:
 def _basal_site(
     site: str, side: float, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
-    """A point of the falx, the tentorium or the skull's base on one side, and the normal out of the brain there."""
+    """A point of the falx, the tentorium or the skull's base on one side, and the normal out of the
+    brain there.
+    """
     low, high, normal = {
         "falx": ((0, -55, 28), (0, 50, 46), (-1, 0, 0.15)),
         "wing": ((28, 30, -26), (44, 38, -16), (0.2, 0.8, -0.6)),
@@ -152,7 +179,9 @@ def _basal_site(
     return rng.uniform(low, high) * mirror, np.array(normal) * mirror
 
 
-def _convexity_site(rng: np.random.Generator) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+def _convexity_site(
+    rng: np.random.Generator,
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
     """A point of the dura over the convexity and the outward normal there."""
     direction = rng.normal(size=3) * np.array([1.0, 1.1, 1.0])
     direction[2] = abs(direction[2]) - 0.25
@@ -168,7 +197,9 @@ def _convexity_site(rng: np.random.Generator) -> tuple[npt.NDArray[np.floating],
 
 @dataclass(frozen=True)
 class Glioma:
-    """Intra-axial, irregular; an enhancing ring about a necrotic core, oedema along the white matter."""
+    """Intra-axial, irregular; an enhancing ring about a necrotic core, oedema along the white
+    matter.
+    """
 
     centre: Point
     frame: npt.NDArray[np.float32]
@@ -197,7 +228,9 @@ class Glioma:
         lump = ellipsoid(local, (0, 0, 0), self.axes) + uneven
         return intersect(lump, brain - np.float32(0.5))
 
-    def paint(self, canvas: Canvas, outline: Array, cavity: Array, brain: Array, white: Array) -> None:
+    def paint(
+        self, canvas: Canvas, outline: Array, cavity: Array, brain: Array, white: Array
+    ) -> None:
         """Oedema, infiltrated brain, necrotic core, and the ring with its gaps and uneven width."""
         lumps, detail = self.surface(canvas.points), self.detail(canvas.points)
         fingers = outline - self.oedema_mm * (1 + 0.45 * detail - 0.3 * lumps)
@@ -215,7 +248,13 @@ def draw_glioma(rng: np.random.Generator) -> Glioma:
     radius = float(rng.uniform(15, 25))
     if rng.random() < 0.07:
         radius = min(radius, 15.0)
-        centre = np.array([rng.choice([-1, 1]) * rng.uniform(14, 26), rng.uniform(-50, -38), rng.uniform(-42, -34)])
+        centre = np.array(
+            [
+                rng.choice([-1, 1]) * rng.uniform(14, 26),
+                rng.uniform(-50, -38),
+                rng.uniform(-42, -34),
+            ]
+        )
     else:
         centre = _cerebral_site(radius, rng)
     solid = rng.random() < 0.04
@@ -247,7 +286,9 @@ def _cerebral_site(radius_mm: float, rng: np.random.Generator) -> npt.NDArray[np
 
 @dataclass(frozen=True)
 class Adenoma:
-    """Sellar, on the midline, small; fills the sella and often bulges up through it with a waist."""
+    """Sellar, on the midline, small; fills the sella and often bulges up through it with a
+    waist.
+    """
 
     centre: Point
     axes: npt.NDArray[np.float32]
@@ -264,21 +305,29 @@ class Adenoma:
         if height <= 0:
             return points
         base = np.array([self.top[0], self.top[1], -27], np.float32)
-        return push_along(points, base, np.array([0, 0, -1], np.float32), height + 1.5, self.radius_mm)
+        return push_along(
+            points, base, np.array([0, 0, -1], np.float32), height + 1.5, self.radius_mm
+        )
 
     def outline(self, points: Array, cavity: Array, brain: Array) -> Array:
         """Two lobes, one in the sella and one above it."""
-        lobes = merge(ellipsoid(points, self.centre, self.axes), ellipsoid(points, self.top, self.top_axes), 4)
+        lobes = merge(
+            ellipsoid(points, self.centre, self.axes), ellipsoid(points, self.top, self.top_axes), 4
+        )
         return lobes + np.float32(0.05 * self.radius_mm) * self.surface(points)
 
-    def paint(self, canvas: Canvas, outline: Array, cavity: Array, brain: Array, white: Array) -> None:
+    def paint(
+        self, canvas: Canvas, outline: Array, cavity: Array, brain: Array, white: Array
+    ) -> None:
         """Thinned bone of the sella's floor, the tumour, a cyst if any."""
         texture = self.surface(canvas.points)
         canvas.paint("bone", np.maximum(outline - 1.5, canvas.points[2] + 33), 0.7)
         canvas.paint("csf", np.maximum(outline - 1.8, -28 - canvas.points[2]), 0.8)
         canvas.paint("adenoma", outline, self.amount * (1 - 0.2 * np.clip(texture, 0, 1)))
         canvas.paint(
-            "necrosis", ellipsoid(canvas.points, self.top, self.top_axes) + self.top_axes.min() - self.cyst_mm, 0.8
+            "necrosis",
+            ellipsoid(canvas.points, self.top, self.top_axes) + self.top_axes.min() - self.cyst_mm,
+            0.8,
         )
 
 
@@ -293,7 +342,9 @@ def draw_adenoma(rng: np.random.Generator) -> Adenoma:
         centre=centre.astype(np.float32),
         axes=axes.astype(np.float32),
         top=top.astype(np.float32),
-        top_axes=(radius * rng.uniform(0.65, 0.95) * np.exp(rng.normal(0, 0.08, size=3))).astype(np.float32),
+        top_axes=(radius * rng.uniform(0.65, 0.95) * np.exp(rng.normal(0, 0.08, size=3))).astype(
+            np.float32
+        ),
         radius_mm=radius,
         surface=Waves(rng, 1.3 * radius, count=14),
         amount=float(rng.uniform(0.85, 1.0)),

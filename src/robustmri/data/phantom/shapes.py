@@ -1,4 +1,6 @@
-"""Signed distances in mm (negative inside) and smooth random fields, evaluated at points of shape (3, n)."""
+"""Signed distances in mm (negative inside) and smooth random fields, evaluated at points of shape
+(3, n).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ Vector = Sequence[float] | npt.NDArray[np.floating]
 
 
 def ellipsoid(points: Array, centre: Vector, axes: Vector) -> Array:
-    """Distance to an ellipsoid with semi-axes `axes`, to first order: exact on the surface and for a sphere.
+    """Distance to an ellipsoid with semi-axes `axes`, to first order: exact on the surface and for
+    a sphere.
 
     >>> point = np.array([[12.0], [0.0], [0.0]], np.float32)
     >>> float(ellipsoid(point, (0, 0, 0), (10, 10, 10))[0].round(3))
@@ -25,13 +28,18 @@ def ellipsoid(points: Array, centre: Vector, axes: Vector) -> Array:
     radius = np.sqrt((scaled * scaled).sum(0))
     scaled /= semi
     slope = np.sqrt((scaled * scaled).sum(0))
-    # The two small terms keep the quotient at the smallest semi-axis in the very centre, where it would be 0 / 0.
-    distance: Array = (radius - 1) * (radius + np.float32(1e-6)) / (slope + np.float32(1e-6) / semi.min())
+    # The two small terms keep the quotient at the smallest semi-axis in the very centre, where it
+    # would be 0 / 0.
+    distance: Array = (
+        (radius - 1) * (radius + np.float32(1e-6)) / (slope + np.float32(1e-6) / semi.min())
+    )
     return distance
 
 
 def tube(points: Array, start: Vector, end: Vector, radii: tuple[float, float]) -> Array:
-    """Distance to a rounded tube whose radius runs from `radii[0]` at `start` to `radii[1]` at `end`."""
+    """Distance to a rounded tube whose radius runs from `radii[0]` at `start` to `radii[1]` at
+    `end`.
+    """
     shape = (3,) + (1,) * (points.ndim - 1)
     origin = np.asarray(start, np.float32).reshape(shape)
     axis = np.asarray(end, np.float32).reshape(shape) - origin
@@ -49,7 +57,9 @@ def intersect(first: Values, second: Values) -> Array:
 
 
 def merge(first: Array, second: Array, roundness_mm: float) -> Array:
-    """Union of two shapes whose crease is filled over `roundness_mm` (polynomial smooth minimum)."""
+    """Union of two shapes whose crease is filled over `roundness_mm` (polynomial smooth
+    minimum).
+    """
     overlap = np.maximum(roundness_mm - np.abs(first - second), 0) / np.float32(roundness_mm)
     union: Array = np.minimum(first, second) - overlap * overlap * np.float32(roundness_mm / 4)
     return union
@@ -65,7 +75,9 @@ class Waves:
         spread: half width of the band, as a fraction of the middle.
     """
 
-    def __init__(self, rng: np.random.Generator, wavelength_mm: float, count: int = 24, spread: float = 0.35) -> None:
+    def __init__(
+        self, rng: np.random.Generator, wavelength_mm: float, count: int = 24, spread: float = 0.35
+    ) -> None:
         directions = rng.normal(size=(count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         lengths = wavelength_mm * rng.uniform(1 - spread, 1 + spread, size=(count, 1))

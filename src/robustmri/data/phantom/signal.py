@@ -25,12 +25,12 @@ class Tissue(NamedTuple):
     gadolinium_mm: float = 0.0
 
 
-# T1, T2: white and grey matter, blood, muscle: Stanisz et al. 2005 (Magn Reson Med 54:507), but grey matter at 1.5 T
-# from Rooney et al. 2007 (Magn Reson Med 57:308), in vivo; fat, marrow: de Bazelaire et al. 2004 (Radiology 230:652);
-# CSF: subarachnoid space at 3 T, 4.3 s and 1.9 s, hardly a matter of field. Densities: about the water content.
-# Oedema, tumours, mucosa and glands before contrast: our choice, between these. Gadolinium: T1 of an enhancing
-# glioblastoma falls by 838 +- 210 ms at 3 T (Mueller et al. 2020), about 0.2 mmol/l from 1.4 s; ours is brighter, to
-# stand out.
+# T1, T2: white and grey matter, blood, muscle: Stanisz et al. 2005 (Magn Reson Med 54:507), but
+# grey matter at 1.5 T from Rooney et al. 2007 (Magn Reson Med 57:308), in vivo; fat, marrow: de
+# Bazelaire et al. 2004 (Radiology 230:652); CSF: subarachnoid space at 3 T, 4.3 s and 1.9 s, hardly
+# a matter of field. Densities: about the water content. Oedema, tumours, mucosa and glands before
+# contrast: our choice, between these. Gadolinium: T1 of an enhancing glioblastoma falls by 838 +-
+# 210 ms at 3 T (Mueller et al. 2020), about 0.2 mmol/l from 1.4 s; ours is brighter, to stand out.
 TISSUES = {
     "air": Tissue(0.0, (1000, 1000), (50, 50)),
     "bone": Tissue(0.12, (500, 550), (5, 5)),
@@ -56,14 +56,17 @@ TISSUES = {
     "adenoma": Tissue(0.82, (1100, 1450), (85, 85), 0.28),
 }
 
-# l / (mmol s) at 1.5 T and 3 T, gadobutrol in plasma. r1: Szomolanyi et al. 2019 (Invest Radiol 54:559); r2: Rohrer et
-# al. 2005 (Invest Radiol 40:715).
+# l / (mmol s) at 1.5 T and 3 T, gadobutrol in plasma. r1: Szomolanyi et al. 2019 (Invest Radiol
+# 54:559); r2: Rohrer et al. 2005 (Invest Radiol 40:715).
 RELAXIVITY_1 = (4.78, 4.97)
 RELAXIVITY_2 = (6.1, 7.1)
 
 
-def spin_echo(tissue: Tissue, *, tesla: float, tr_ms: float, te_ms: float, gadolinium_mm: float) -> float:
-    """Signal of a spin echo, `density * (1 - exp(-TR R1)) * exp(-TE R2)`, in units of fully relaxed water.
+def spin_echo(
+    tissue: Tissue, *, tesla: float, tr_ms: float, te_ms: float, gadolinium_mm: float
+) -> float:
+    """Signal of a spin echo, `density * (1 - exp(-TR R1)) * exp(-TE R2)`, in units of fully relaxed
+    water.
 
     Gadolinium adds to the rates: `R1 = 1 / T1 + r1 * concentration`, `R2` likewise.
 
@@ -76,7 +79,9 @@ def spin_echo(tissue: Tissue, *, tesla: float, tr_ms: float, te_ms: float, gadol
     column = 0 if tesla < 2 else 1
     rate_1 = 1000 / tissue.t1_ms[column] + RELAXIVITY_1[column] * gadolinium_mm
     rate_2 = 1000 / tissue.t2_ms[column] + RELAXIVITY_2[column] * gadolinium_mm
-    return float(tissue.density * (1 - np.exp(-tr_ms * rate_1 / 1000)) * np.exp(-te_ms * rate_2 / 1000))
+    return float(
+        tissue.density * (1 - np.exp(-tr_ms * rate_1 / 1000)) * np.exp(-te_ms * rate_2 / 1000)
+    )
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,10 @@ class Scanner:
 
     Attributes:
         dose: factor on every gadolinium concentration (dose, and minutes since the injection).
-        noise: standard deviation of the noise in each of the two channels, units of fully relaxed water.
-        bias: coefficients of the logarithm of the bias field, for x, y, z, x^2, y^2, z^2, xy, xz, yz in units of
-            100 mm near the middle.
+        noise: standard deviation of the noise in each of the two channels, units of fully relaxed
+            water.
+        bias: coefficients of the logarithm of the bias field, for x, y, z, x^2, y^2, z^2, xy, xz,
+            yz in units of 100 mm near the middle.
         gain: stored grey levels for the signal of fully relaxed water.
     """
 
@@ -118,7 +124,9 @@ class Scanner:
         )
 
     def levels(self, rng: np.random.Generator) -> dict[str, float]:
-        """Signal of every tissue; density and enhancement differ a little from patient to patient."""
+        """Signal of every tissue; density and enhancement differ a little from patient to
+        patient.
+        """
         return {
             name: spin_echo(
                 tissue._replace(density=tissue.density * float(np.exp(rng.normal(0, 0.02)))),
@@ -130,8 +138,11 @@ class Scanner:
             for name, tissue in TISSUES.items()
         }
 
-    def acquire(self, signal: Array, points: Array, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-        """Stored 12-bit grey levels: bias field, noise in both channels, magnitude (hence Rician), rounding.
+    def acquire(
+        self, signal: Array, points: Array, rng: np.random.Generator
+    ) -> npt.NDArray[np.uint16]:
+        """Stored 12-bit grey levels: bias field, noise in both channels, magnitude (hence Rician),
+        rounding.
 
         Args:
             signal: shape (n,), units of fully relaxed water.
@@ -140,7 +151,9 @@ class Scanner:
         """
         x, y, z = np.tanh(points / np.float32(100))  # Levels off outside the coil.
         terms = (x, y, z, x * x, y * y, z * z, x * y, x * z, y * z)
-        shading = np.exp(sum(np.float32(weight) * term for weight, term in zip(self.bias, terms, strict=True)))
+        shading = np.exp(
+            sum(np.float32(weight) * term for weight, term in zip(self.bias, terms, strict=True))
+        )
         real = signal * shading + rng.normal(0, self.noise, signal.shape).astype(np.float32)
         imaginary = rng.normal(0, self.noise, signal.shape).astype(np.float32)
         grey = np.rint(np.hypot(real, imaginary) * self.gain)

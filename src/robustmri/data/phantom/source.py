@@ -19,7 +19,8 @@ from robustmri.data.readers.source import LeftOut, RawSlice
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 PLANES = ("axial", "coronal", "sagittal")
-# Directions of rows and columns as a radiologist looks at the slice, and the normal: x left, y forward, z up.
+# Directions of rows and columns as a radiologist looks at the slice, and the normal: x left, y
+# forward, z up.
 ROWS = {"axial": (0, -1, 0), "coronal": (0, 0, -1), "sagittal": (0, 0, -1)}
 COLUMNS = {"axial": (1, 0, 0), "coronal": (1, 0, 0), "sagittal": (0, -1, 0)}
 NORMALS = {"axial": 2, "coronal": 1, "sagittal": 0}
@@ -53,7 +54,12 @@ class PhantomSource:
     patient_ids = True
 
     def __post_init__(self) -> None:
-        for setting, least in (("patients", 1), ("slices_per_patient", 1), ("size", 16), ("seed", 0)):
+        for setting, least in (
+            ("patients", 1),
+            ("slices_per_patient", 1),
+            ("size", 16),
+            ("seed", 0),
+        ):
             value = getattr(self, setting)
             if value < least:
                 raise SettingsError(f"phantom: {setting} must be at least {least}, got {value}.")
@@ -75,9 +81,16 @@ class PhantomSource:
         scanner = Scanner.draw(rng)
         levels = scanner.levels(rng)
         pixel_mm = scanner.field_of_view_mm / self.size
-        planes = [PLANES[(start + i) % 3] for start in [int(rng.integers(3))] for i in range(self.slices_per_patient)]
+        planes = [
+            PLANES[(start + i) % 3]
+            for start in [int(rng.integers(3))]
+            for i in range(self.slices_per_patient)
+        ]
         positions = _positions_through(head, lesion, planes, rng)
-        grids = [self._grid(plane, position, pixel_mm, rng) for plane, position in zip(planes, positions, strict=True)]
+        grids = [
+            self._grid(plane, position, pixel_mm, rng)
+            for plane, position in zip(planes, positions, strict=True)
+        ]
         places = np.concatenate(grids, axis=1)
         signal, outline = render(head, lesion, places, levels, edge_mm=max(1.25 * pixel_mm, 1.0))
         images = scanner.acquire(signal, places, rng).reshape(-1, self.size, self.size)
@@ -98,8 +111,12 @@ class PhantomSource:
             )
         return slices
 
-    def _grid(self, plane: str, position_mm: float, pixel_mm: float, rng: np.random.Generator) -> Array:
-        """Points of the scanner under the pixels of one slice, shape (3, size * size), not quite centred."""
+    def _grid(
+        self, plane: str, position_mm: float, pixel_mm: float, rng: np.random.Generator
+    ) -> Array:
+        """Points of the scanner under the pixels of one slice, shape (3, size * size), not quite
+        centred.
+        """
         steps = (np.arange(self.size) - (self.size - 1) / 2) * pixel_mm
         centre = np.array(MIDDLES[plane], float)
         centre[NORMALS[plane]] = position_mm
@@ -109,11 +126,19 @@ class PhantomSource:
         return grid
 
 
-def _positions_through(head: Head, lesion: Lesion, planes: list[str], rng: np.random.Generator) -> list[float]:
-    """Where to cut, mm along each plane's normal: at random, where the lesion's area is a good share of its largest."""
+def _positions_through(
+    head: Head, lesion: Lesion, planes: list[str], rng: np.random.Generator
+) -> list[float]:
+    """Where to cut, mm along each plane's normal: at random, where the lesion's area is a good
+    share of its largest.
+    """
     steps = np.linspace(-2, 2, 33) * lesion.radius_mm
     middle = head.to_scanner(lesion.centre)
-    cube = np.stack(np.meshgrid(*(middle[:, None] + steps), indexing="ij")).reshape(3, -1).astype(np.float32)
+    cube = (
+        np.stack(np.meshgrid(*(middle[:, None] + steps), indexing="ij"))
+        .reshape(3, -1)
+        .astype(np.float32)
+    )
     points = head.to_standard(cube)
     cavity = skull_cavity(mirrored(points))
     brain = brain_surface(mirrored(lesion.displace(points)), head.gap_mm, cavity)
@@ -126,7 +151,9 @@ def _positions_through(head: Head, lesion: Lesion, planes: list[str], rng: np.ra
     return positions
 
 
-def render(head: Head, lesion: Lesion, places: Array, levels: dict[str, float], edge_mm: float) -> tuple[Array, Array]:
+def render(
+    head: Head, lesion: Lesion, places: Array, levels: dict[str, float], edge_mm: float
+) -> tuple[Array, Array]:
     """Signal at points of the scanner, and the distance to the lesion's outline there."""
     points = head.to_standard(places)
     canvas = Canvas(points, levels, edge_mm)

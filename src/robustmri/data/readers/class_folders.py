@@ -17,7 +17,8 @@ PARTS = ("train", "training", "test", "testing", "val", "valid", "validation")
 class ClassFolders:
     """Images in CLASS/ or in Training/CLASS/ and Testing/CLASS/, all of which become one cohort.
 
-    The parts are not kept apart: they were split without regard to patients, and robustmri makes its own split.
+    The parts are not kept apart: they were split without regard to patients, and robustmri makes
+    its own split.
     """
 
     root: Path
@@ -31,7 +32,11 @@ class ClassFolders:
         """The source, if there is at least one folder of images in `path`."""
         if not path.is_dir():
             return None
-        images = (file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != ".")
+        images = (
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."
+        )
         files = sorted(images, key=lambda file: natural_order(file.relative_to(path).as_posix()))
         source = cls(path, tuple(files))
         return source if any(source._label(file) for file in files) else None
@@ -46,7 +51,9 @@ class ClassFolders:
 
     def read(self) -> Iterator[RawSlice | LeftOut]:
         """Slices in the order of their names; files that lie in no class folder are left out."""
-        yield from read_each([file for file in self.files if self._label(file)], self._read_file, self._relative)
+        yield from read_each(
+            [file for file in self.files if self._label(file)], self._read_file, self._relative
+        )
         for file in self.files:
             if not self._label(file):
                 yield LeftOut(self._relative(file), "lies in no class folder: the label is unknown")

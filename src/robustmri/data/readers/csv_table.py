@@ -1,4 +1,6 @@
-"""A folder of images with a CSV: slice_id, label, patient_id and, if known, the outline of the lesion."""
+"""A folder of images with a CSV: slice_id, label, patient_id and, if known, the outline of the
+lesion.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class ImagesWithCsv:
         fitting = [table for table in tables if set(COLUMNS) <= set(_header(table))]
         if len(fitting) > 1:
             names = ", ".join(table.name for table in fitting)
-            raise DataError(f"{path} has several tables of slices ({names}). Give the path of the one you mean.")
+            raise DataError(
+                f"{path} has several tables of slices ({names}). Give the path of the one you mean."
+            )
         return cls(fitting[0]) if fitting else None
 
     @property
@@ -57,8 +61,8 @@ class ImagesWithCsv:
         missing = [column for column in COLUMNS if column not in _header(self.table)]
         if missing:
             raise DataError(
-                f"{self.table} has no column {', '.join(missing)}. Expected {', '.join(COLUMNS)}; without patient ids "
-                "put the images into one folder for each class instead."
+                f"{self.table} has no column {', '.join(missing)}. Expected {', '.join(COLUMNS)}; "
+                "without patient ids put the images into one folder for each class instead."
             )
         files = self._files()
         listed = {row["slice_id"] for row in rows}
@@ -69,13 +73,20 @@ class ImagesWithCsv:
         yield from read_each(rows, read_one, lambda row: self._describe(row, files))
         for slice_id, file in files.items():
             if slice_id not in listed:
-                yield LeftOut(self._relative(file), f"not listed in {self.table.name}: label and patient are unknown")
+                yield LeftOut(
+                    self._relative(file),
+                    f"not listed in {self.table.name}: label and patient are unknown",
+                )
 
     def _files(self) -> dict[str, Path]:
         """Image file of each slice id."""
         folder = self.table.parent / "images"
         folder = folder if folder.is_dir() else self.table.parent
-        return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES}
+        return {
+            file.stem: file
+            for file in sorted(folder.iterdir())
+            if file.suffix.lower() in IMAGE_SUFFIXES
+        }
 
     def _relative(self, file: Path) -> str:
         return file.relative_to(self.table.parent).as_posix()
@@ -117,7 +128,9 @@ def _mask(border: str, image: Array) -> Array | None:
     except ValueError as error:
         raise DataError(f"tumor_border_xy is not a list of numbers: {border[:40]!r}") from error
     if len(numbers) % 2 or len(numbers) < 6 or not np.isfinite(numbers).all():
-        raise DataError(f"tumor_border_xy needs three or more pairs x y, got {len(numbers)} numbers")
+        raise DataError(
+            f"tumor_border_xy needs three or more pairs x y, got {len(numbers)} numbers"
+        )
     mask = rasterise(numbers.reshape(-1, 2), image.shape)
     return mask if mask.any() else None
 
@@ -127,8 +140,14 @@ def read_table(path: Path) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as stream:
             return [
-                {key.strip(): (value or "").strip() for key, value in row.items() if key is not None}
+                {
+                    key.strip(): (value or "").strip()
+                    for key, value in row.items()
+                    if key is not None
+                }
                 for row in csv.DictReader(stream)
             ]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8 ({error}). Save it again as CSV.") from error
+        raise DataError(
+            f"{path} is not a CSV file in UTF-8 ({error}). Save it again as CSV."
+        ) from error

@@ -13,7 +13,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
 def decode_image(content: bytes) -> Array:
-    """Grey values of an image file, of its own depth: 8-bit, 16-bit and floating point stay what they are."""
+    """Grey values of an image file, of its own depth: 8-bit, 16-bit and floating point stay what
+    they are.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:

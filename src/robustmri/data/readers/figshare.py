@@ -1,4 +1,6 @@
-"""The figshare release of Cheng et al.: one MATLAB v7.3 file a slice, in a folder or still in its zips."""
+"""The figshare release of Cheng et al.: one MATLAB v7.3 file a slice, in a folder or still in its
+zips.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,16 @@ class _Files:
             return (self._root / member.name).read_bytes()
         with self._lock:
             if member.archive not in self._open:
-                self._open[member.archive] = self._stack.enter_context(zipfile.ZipFile(member.archive))
+                self._open[member.archive] = self._stack.enter_context(
+                    zipfile.ZipFile(member.archive)
+                )
             return self._open[member.archive].read(member.name)
 
 
 @dataclass(frozen=True)
 class FigshareRelease:
-    """Files `<number>.mat` below a folder or in zips, and `cvind.mat` with the authors' five folds if it is there.
+    """Files `<number>.mat` below a folder or in zips, and `cvind.mat` with the authors' five folds
+    if it is there.
 
     A slice that lies both unpacked and in a zip is read once, from the folder.
     """
@@ -71,9 +76,17 @@ class FigshareRelease:
 
     @classmethod
     def look(cls, path: Path) -> FigshareRelease | None:
-        """The source, if there are .mat files in `path` (a folder or a zip) or in the zips in it."""
+        """The source, if there are .mat files in `path` (a folder or a zip) or in the zips in
+        it.
+        """
         root = path if path.is_dir() else path.parent
-        archives = sorted(path.rglob("*.zip")) if path.is_dir() else [path] if path.suffix.lower() == ".zip" else []
+        archives = (
+            sorted(path.rglob("*.zip"))
+            if path.is_dir()
+            else [path]
+            if path.suffix.lower() == ".zip"
+            else []
+        )
         found = [Member(None, file.relative_to(root).as_posix()) for file in path.rglob("*.mat")]
         unpacked = {member.stem for member in found}
         bad = []
@@ -82,17 +95,26 @@ class FigshareRelease:
                 with zipfile.ZipFile(archive) as opened:
                     names = opened.namelist()
             except (OSError, zipfile.BadZipFile) as error:
-                bad.append(LeftOut(archive.relative_to(root).as_posix(), f"cannot be read: {error}"))
+                bad.append(
+                    LeftOut(archive.relative_to(root).as_posix(), f"cannot be read: {error}")
+                )
                 continue
             if path == archive and any(name.lower().endswith(".zip") for name in names):
-                raise DataError(f"{path} holds other zips. Unpack it once; the zips inside can stay as they are.")
+                raise DataError(
+                    f"{path} holds other zips. Unpack it once; the zips inside can stay as they "
+                    "are."
+                )
             inside = [Member(archive, name) for name in names if name.lower().endswith(".mat")]
             found += [member for member in inside if member.stem not in unpacked]
         found = [member for member in found if not PurePosixPath(member.name).name.startswith(".")]
-        folds = [member for member in found if PurePosixPath(member.name).name.lower() == FOLDS_FILE]
+        folds = [
+            member for member in found if PurePosixPath(member.name).name.lower() == FOLDS_FILE
+        ]
         if path != root and not folds and (root / FOLDS_FILE).is_file():
             folds = [Member(None, FOLDS_FILE)]
-        slices = sorted((m for m in found if m not in folds), key=lambda m: (natural_order(m.stem), m.name))
+        slices = sorted(
+            (m for m in found if m not in folds), key=lambda m: (natural_order(m.stem), m.name)
+        )
         if not slices and not bad:
             return None
         return cls(root, tuple(slices), folds[0] if folds else None, tuple(bad))
@@ -115,14 +137,25 @@ class FigshareRelease:
                 try:
                     folds = read_folds(files.read(self.folds))
                 except Exception as error:  # As for a slice: a damaged file can raise anything.
-                    yield LeftOut(self._describe(self.folds), f"cannot be read, so the folds are unknown: {error}")
+                    yield LeftOut(
+                        self._describe(self.folds),
+                        f"cannot be read, so the folds are unknown: {error}",
+                    )
             order = _OutlineOrder(self, files)
-            yield from read_each(self.members, partial(self._read_member, files, folds, order), self._describe)
+            yield from read_each(
+                self.members, partial(self._read_member, files, folds, order), self._describe
+            )
 
     def _describe(self, member: Member) -> str:
-        return f"{member.archive.relative_to(self.root).as_posix()}/{member.name}" if member.archive else member.name
+        return (
+            f"{member.archive.relative_to(self.root).as_posix()}/{member.name}"
+            if member.archive
+            else member.name
+        )
 
-    def _read_member(self, files: _Files, folds: dict[str, int], order: _OutlineOrder, member: Member) -> RawSlice:
+    def _read_member(
+        self, files: _Files, folds: dict[str, int], order: _OutlineOrder, member: Member
+    ) -> RawSlice:
         content = files.read(member)
         fields = read_struct(content)
         label = _number(fields, "label")
@@ -148,7 +181,9 @@ class FigshareRelease:
 
 
 class _OutlineOrder:
-    """Whether outlines are stored x before y: where masks are missing, the slices that have both decide."""
+    """Whether outlines are stored x before y: where masks are missing, the slices that have both
+    decide.
+    """
 
     def __init__(self, source: FigshareRelease, files: _Files) -> None:
         self._source, self._files = source, files
@@ -168,16 +203,22 @@ class _OutlineOrder:
             try:
                 fields = read_struct(self._files.read(member))
                 mask = fields["tumorMask"].astype(bool)
-                votes += _overlap(_outlined(fields, True), mask) - _overlap(_outlined(fields, False), mask)
-            except Exception:  # A damaged slice has no vote; it is reported when its own turn comes.
+                votes += _overlap(_outlined(fields, True), mask) - _overlap(
+                    _outlined(fields, False), mask
+                )
+            # A damaged slice has no vote; it is reported when its own turn comes.
+            except Exception:
                 continue
-        return votes > 0  # The release says rows before columns, so that is the answer without evidence.
+        # The release says rows before columns, so that is the answer without evidence.
+        return votes > 0
 
 
 def _outlined(fields: dict[str, Array], x_first: bool) -> Array:
     corners = np.asarray(fields["tumorBorder"], dtype=np.float64).reshape(-1, 2)
     if len(corners) < 3 or not np.isfinite(corners).all():
-        raise DataError("tumorMask is missing and tumorBorder is not an outline of three or more points")
+        raise DataError(
+            "tumorMask is missing and tumorBorder is not an outline of three or more points"
+        )
     return rasterise(corners if x_first else corners[:, ::-1], fields["image"].shape)
 
 
@@ -191,14 +232,20 @@ def read_struct(content: bytes) -> dict[str, Array]:
 
     with h5py.File(h5py.h5f.open_file_image(content)) as file:
         if "cjdata" not in file:
-            raise DataError("it has no struct 'cjdata', so it is not a slice of the figshare release")
+            raise DataError(
+                "it has no struct 'cjdata', so it is not a slice of the figshare release"
+            )
         fields = {}
         for key, value in file["cjdata"].items():
             # MATLAB stores an empty array as its shape.
-            fields[key] = np.zeros((0, 0)) if "MATLAB_empty" in value.attrs else np.asarray(value[()]).T
+            fields[key] = (
+                np.zeros((0, 0)) if "MATLAB_empty" in value.attrs else np.asarray(value[()]).T
+            )
     for key in ("label", "PID", "image"):
         if key not in fields:
-            raise DataError(f"no {key} in 'cjdata' (it has {', '.join(sorted(fields)) or 'nothing'})")
+            raise DataError(
+                f"no {key} in 'cjdata' (it has {', '.join(sorted(fields)) or 'nothing'})"
+            )
     return fields
 
 
@@ -224,7 +271,11 @@ def read_folds(content: bytes) -> dict[str, int]:
     else:
         from scipy.io import loadmat
 
-        values = {key: value for key, value in loadmat(io.BytesIO(content)).items() if not key.startswith("__")}
+        values = {
+            key: value
+            for key, value in loadmat(io.BytesIO(content)).items()
+            if not key.startswith("__")
+        }
     if not values:
         raise DataError(f"{FOLDS_FILE} is empty")
     folds = np.asarray(values.get("cvind", next(iter(values.values())))).ravel()

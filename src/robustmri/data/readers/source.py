@@ -71,9 +71,13 @@ class Source(Protocol):
 
 
 def read_each(
-    entries: Iterable[Entry], read_one: Callable[[Entry], RawSlice], describe: Callable[[Entry], str]
+    entries: Iterable[Entry],
+    read_one: Callable[[Entry], RawSlice],
+    describe: Callable[[Entry], str],
 ) -> Iterator[RawSlice | LeftOut]:
-    """Read all entries in threads; one that fails, however it fails, is left out by name and the rest goes on."""
+    """Read all entries in threads; one that fails, however it fails, is left out by name and the
+    rest goes on.
+    """
     return map_in_order(partial(_attempt, read_one, describe), entries)
 
 
@@ -85,7 +89,10 @@ def _attempt(
     except DataError as error:
         return LeftOut(describe(entry), str(error))
     except Exception as error:  # A damaged file can make a decoder raise anything.
-        return LeftOut(describe(entry), f"cannot be read: {' '.join(str(error).split()) or type(error).__name__}")
+        return LeftOut(
+            describe(entry),
+            f"cannot be read: {' '.join(str(error).split()) or type(error).__name__}",
+        )
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
