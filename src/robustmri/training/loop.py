@@ -40,7 +40,7 @@ from robustmri.training.objectives import objective_of
 from robustmri.training.schedule import eps_at, learning_rate
 from robustmri.training.selection import Epoch, rollback_epoch
 from robustmri.training.settings import TrainSettings
-from robustmri.training.state import Stateful, resume, save
+from robustmri.training.state import Stateful, Storing, resume, save, write_epochs
 from robustmri.training.validation import validate
 from robustmri.training.weight_perturbation import moved
 
@@ -63,7 +63,7 @@ def fit(
 ) -> tuple[Classifier, Choice]:
     """Train `classifier`; returns the weights of the epoch that was chosen, and the choice.
 
-    Everything random is drawn from (seed, epoch, step), and after each epoch `run`/resume.pt holds
+    Everything random is drawn from (seed, epoch, step), and after an epoch `run`/resume.pt holds
     the whole state, so a run that was killed goes on from its last finished epoch and ends with the
     same weights. Where an epoch shows that training went astray, the weights of the epoch that was
     best until then are put back, and it goes on from them with half the learning rate, and one-step
@@ -141,13 +141,14 @@ def fit(
 
         left = 0 if history.over else turns - len(history.epochs)
         begins, length = settings.epochs - pace, pace  # At its end eps has grown.
-        if left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
+        if seconds is None and left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
             cost = _expected_cost(
                 fabric, classifier, objective, settings, validation, passed, left, steps
             )
             if first:
                 progress("training", (turns - left) * steps, turns * steps, str(cost))
 
+        storing = Storing()
         spent, started = sum(row.seconds for row in history.epochs), time.monotonic()
         ends = math.inf if seconds is None else started + seconds - spent
         begins, length = where()
@@ -197,11 +198,15 @@ def fit(
                 optimiser.state.clear()
                 average = average_of(settings, classifier)
                 objective = objective_of(safer(settings, history.alarms), classifier)
+            begins, length = where()
             if first:
-                save(run, _stored(classifier, optimiser, average), history)
+                write_epochs(run, history)
+                storing.maybe(
+                    lambda: save(run, _stored(classifier, optimiser, average), history),  # noqa: B023
+                    last=not length or history.over,
+                )
             log_epoch(logger, row)
             fabric.barrier()
-            begins, length = where()
 
     close_logger(logger)
     choice = history.choice()

@@ -66,6 +66,7 @@ def evaluate(
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
+    from robustmri.models.optimised import full_float32
     from robustmri.training.launch import join_processes
 
     settings = change_settings(settings or EvaluateSettings(), changes)
@@ -89,16 +90,17 @@ def evaluate(
     if (folder / "robustness.json").exists():
         return load_result(folder)
     device = join_processes(devices, nodes)
-    evaluated = run_attacks(
-        classifier,
-        scans,
-        split,
-        settings,
-        folder,
-        identity=stored.weights_sha256,
-        device=device,
-        progress=progress,
-    )
+    with full_float32():
+        evaluated = run_attacks(
+            classifier,
+            scans,
+            split,
+            settings,
+            folder,
+            identity=stored.weights_sha256,
+            device=device,
+            progress=progress,
+        )
     evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
 
     def write() -> None:
@@ -106,6 +108,8 @@ def evaluate(
             pq.write_table(evaluated.outcomes, partial)
         objective = str(stored.training.get("objective", "unknown"))
         name = TRAINED.get(objective, "Given checkpoint")
+        with full_float32():
+            examples = write_examples(classifier, scans, split, settings, folder)
         result = summarise_evaluation(
             evaluated,
             classifier,
@@ -121,7 +125,7 @@ def evaluate(
                 checkpoint_sha256=stored.weights_sha256,
                 training=dict(stored.training),
             ),
-            examples=write_examples(classifier, scans, split, settings, folder),
+            examples=examples,
             provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
         )
         save_result(result, folder)
