@@ -93,7 +93,7 @@ class Bench:
                 "way": way,
                 "seconds": round(best, 5),
                 "ms_per_image": round(1000 * best / images, 4),
-                "tflops": round(flops / best / 1e12, 2) if flops else None,
+                "tflops": round(flops / best / 1e12, 4) if flops else None,
                 "runs": len(times),
             }
         )
@@ -135,7 +135,7 @@ def measure_peaks(device: torch.device, side: int) -> dict[str, float]:
         for _ in range(5):
             one @ other
         wait(device)
-        found[name] = round(5 * 2 * side**3 / (time.perf_counter() - began) / 1e12, 3)
+        found[name] = round(5 * 2 * side**3 / (time.perf_counter() - began) / 1e12, 4)
     torch.backends.cuda.matmul.allow_tf32 = False
     return found
 
@@ -148,7 +148,7 @@ def count_flops(classifier: Classifier, images: Images) -> tuple[float, float]:
         classifier(images[:1])
     with FlopCounterMode(display=False) as both:
         points = images[:1].detach().requires_grad_(True)
-        torch.autograd.grad(classifier(points).sum(), points)
+        classifier(points).sum().backward()  # The counter does not follow autograd.grad.
     for parameter, flag in zip(classifier.parameters(), frozen, strict=True):
         parameter.requires_grad_(flag)
     return float(forward.get_total_flops()), float(both.get_total_flops())

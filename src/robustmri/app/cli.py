@@ -461,6 +461,9 @@ def run_bundle(
     work: Annotated[
         str, typer.Option(help="Folder for what stays; in the bundle if not given.")
     ] = "",
+    grace: Annotated[
+        float, typer.Option(help="Minutes by which a stage may be late before it is stopped.")
+    ] = 0.5,
     max_files: Annotated[int, typer.Option(help="Files that may go home.", min=2)] = 8,
     part_size: Annotated[float, typer.Option(help="MiB of a part of weights.")] = 15.0,
     max_mib: Annotated[float, typer.Option(help="MiB that may go home in all.")] = 60.0,
@@ -477,6 +480,7 @@ def run_bundle(
             only=_listed(only),
             work=work or None,
             limits=limits,
+            grace=grace,
             progress=progress,
         )
     for one in outcomes:

@@ -31,7 +31,7 @@ LOOK_EVERY = 5.0
 ROOM_FOR_SUMMARY = 4.0
 """MiB kept free beside the weights."""
 GRACE = 0.5
-"""Minutes by which a stage may be late before it is stopped."""
+"""Minutes by which a stage may be late before it is stopped, unless said otherwise."""
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,6 +96,7 @@ def run_bundle(
     work: str | Path | None = None,
     only: Collection[str] = (),
     limits: Limits | None = None,
+    grace: float = GRACE,
     progress: Progress = silent,
 ) -> list[Outcome]:
     """Run the stages of a bundle; what goes home lies in `out` after each of them, and while they
@@ -108,6 +109,8 @@ def run_bundle(
         work: folder for everything that stays; none: "work" in the bundle.
         only: names of stages to run, extra ones too; none: all.
         limits: on what goes home.
+        grace: minutes by which a stage may be late before it is stopped; a machine that is far too
+            slow for `minutes` ends with a table nevertheless, if it is given some.
         progress: told before each stage.
     """
     began = time.monotonic()
@@ -140,7 +143,7 @@ def run_bundle(
             )
         else:
             given = left if stage.extra else max(given, share * stage.minutes / 3)
-            outcomes.append(_run(stage, given, folder, work, made["overrides"], home))
+            outcomes.append(_run(stage, given, grace, folder, work, made["overrides"], home))
         write_json(work / STAGES, msgspec.to_builtins(outcomes))
         home.bring()
     progress("stages", len(stages), len(stages))
@@ -175,7 +178,13 @@ def _left_out(stage: Stage, folder: Path, left: float) -> str:
 
 
 def _run(
-    stage: Stage, given: float, folder: Path, work: Path, overrides: list[str], home: _Home
+    stage: Stage,
+    given: float,
+    grace: float,
+    folder: Path,
+    work: Path,
+    overrides: list[str],
+    home: _Home,
 ) -> Outcome:
     began = time.monotonic()
     log = work / "logs" / f"{stage.name}.txt"
@@ -190,7 +199,7 @@ def _run(
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,
         )
-        ends, stopped = began + 60 * (given + max(GRACE, 0.1 * given)), False
+        ends, stopped = began + 60 * (given + max(grace, 0.05 * given)), False
         while True:
             try:
                 process.wait(timeout=max(0.1, min(LOOK_EVERY, ends - time.monotonic())))
