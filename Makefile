@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt peers.txt
 demo: $(INSTALLED)
 	$(BIN)/robustmri demo --out demo
 
-test: $(INSTALLED)
+test: lint
 	$(BIN)/pytest
 
 test-slow: $(INSTALLED)
@@ -39,11 +39,12 @@ test-gpu: $(INSTALLED)
 	$(BIN)/pytest -m gpu
 
 benchmark: $(INSTALLED)
-	@test -n "$(STANDARD)" -a -n "$(HARDENED)" -a -n "$(COHORT)" || { \
+	@test -n "$(STANDARD)$(ARGS)" || { \
 	  echo "make benchmark STANDARD=RUN HARDENED=RUN COHORT=DIR [OUT=results/benchmarks/cpu] [ARGS='--only curve']"; \
 	  echo "RUN: an undefended and a hardened run of one cohort, as demo and train leave them; see docs/benchmarks.md"; \
+	  echo "make benchmark ARGS=--quick   everything on almost nothing, to see that it runs"; \
 	  exit 2; }
-	$(BIN)/python -m benchmarks "$(STANDARD)" "$(HARDENED)" "$(COHORT)" --out "$(or $(OUT),results/benchmarks/cpu)" $(ARGS)
+	$(BIN)/python -m benchmarks $(STANDARD) $(HARDENED) $(COHORT) $(if $(STANDARD),--out "$(or $(OUT),results/benchmarks/cpu)") $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ from importlinter.application import use_cases
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 import robustmri
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "robustmri"
@@ -109,6 +115,74 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
     return found
+
+
+def modules_of(folder: Path, package: str) -> dict[str, Path]:
+    """Dotted name of every file below a folder to its path; a package is its `__init__`."""
+    named = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        named[".".join((package, *parts))] = path
+    return named
+
+
+def read_imports() -> dict[str, set[str]]:
+    """Which file imports which of ours, wherever in the file and for whatever purpose it says so."""
+    files = modules_of(PACKAGE, "robustmri") | modules_of(ROOT / "benchmarks", "benchmarks")
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {one if one in files else node.module for one in inside}
+        # The package itself only names its public functions, and loads them when they are asked for.
+        graph[name] = {one for one in found if one in files and one not in (name, "robustmri")}
+    graph.pop("robustmri")
+    return graph
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def floors() -> dict[str, int]:
+    """Room to the height of its floor, from the contract in pyproject.toml; the ground is 0."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = contracts["tool"]["importlinter"]["contracts"][0]["layers"]
+    return {
+        room.strip(" ()"): height
+        for height, layer in enumerate(reversed(layers))
+        for room in layer.split("|")
+    }
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    graph = read_imports()
+    assert find_circle(graph) == []
+    assert find_circle(graph | {"robustmri.core.errors": {"robustmri.verbs.train"}}), (
+        "would be seen"
+    )
+
+
+def test_no_import_goes_up():
+    height = floors()
+    up = [
+        f"{name} -> {other}"
+        for name, others in read_imports().items()
+        for other in others
+        if name.startswith("robustmri.") and other.startswith("robustmri.")
+        if height[name.split(".")[1]] < height[other.split(".")[1]]
+    ]
+    assert up == []
+    assert len(height) >= 12
 
 
 def test_public_names_exist_and_load_lazily():

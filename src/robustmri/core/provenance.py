@@ -13,7 +13,7 @@ from typing import Any
 
 from robustmri import __version__
 
-PACKAGES = ("torch", "monai", "lightning-fabric", "kornia", "numpy", "scikit-learn")
+PACKAGES = ("torch", "monai", "lightning-fabric", "kornia", "numpy")
 
 
 COMMIT_FILE = "COMMIT"
