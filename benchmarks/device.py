@@ -29,7 +29,7 @@ from robustmri.core.arrays import Images, Labels
 from robustmri.core.files import write_json
 from robustmri.core.provenance import describe_run
 from robustmri.models.classifier import Classifier
-from robustmri.models.optimised import OptimisedView
+from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.threat_model import ThreatModel
 
 EPS, STEPS = 0.04, 20
@@ -121,6 +121,16 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def done(work: Callable[[], Any], device: torch.device) -> Callable[[], None]:
+    """`work`, and then until the device has done it."""
+
+    def both() -> None:
+        work()
+        wait(device)
+
+    return both
+
+
 def measure_peaks(device: torch.device, side: int) -> dict[str, float]:
     """TFLOP/s of a square matrix product on random numbers, in each arithmetic."""
     found = {}
@@ -163,24 +173,20 @@ def run(bench: Bench, network: str, size: int, batch: int, device: torch.device)
     bench.record |= {"gflops_per_image": {"forward": forward / 1e9, "gradient": gradient / 1e9}}
     peers = importlib.util.find_spec("torchattacks") is not None
 
-    def bf16(way: Callable[[Images], Images]) -> Callable[[], Any]:
+    def bf16(way: Callable[[Images], Images]) -> Callable[[], None]:
         def work() -> None:
             with torch.autocast(device.type, torch.bfloat16):
                 way(images)
-            wait(device)
 
-        return work
+        return done(work, device)
 
-    def plain(way: Callable[[Images], Images]) -> Callable[[], Any]:
-        def work() -> None:
-            way(images)
-            wait(device)
+    def plain(way: Callable[[Images], Images]) -> Callable[[], None]:
+        return done(lambda: way(images), device)
 
-        return work
-
+    precisions: dict[str, Precision] = {"ours, float32": "fp32", "ours, bfloat16": "bf16"}
     views = {
         name: OptimisedView(classifier, images[:2], precision=precision)
-        for name, precision in (("ours, float32", "fp32"), ("ours, bfloat16", "bf16"))
+        for name, precision in precisions.items()
     }
     step, flops = "gradient step", gradient * batch
     bench.measure(
@@ -216,12 +222,11 @@ def attack(
     """PGD-20 to the end for every image, and the suite."""
     threat, n = ThreatModel(eps=EPS), len(images)
 
-    def ours(one: Any) -> Callable[[], Any]:
+    def ours(one: Any) -> Callable[[], None]:
         def work() -> None:
             one(view, images, labels, threat, generator=torch.Generator().manual_seed(0))
-            wait(device)
 
-        return work
+        return done(work, device)
 
     task = f"PGD-{STEPS}"
     bench.measure(task, "ours", ours(PGD(steps=STEPS)), n, STEPS * flops * n)
@@ -232,7 +237,7 @@ def attack(
         bench.measure(
             task,
             "torchattacks",
-            lambda: (peer(images, labels), wait(device)),
+            done(lambda: peer(images, labels), device),
             n,
             STEPS * flops * n,
         )
@@ -248,7 +253,7 @@ def attack(
         bench.measure(
             "suite, 20 steps",
             "torchattacks' APGD-CE and Square",
-            lambda: (two(images, labels), wait(device)),
+            done(lambda: two(images, labels), device),
             n,
             0,
         )
@@ -273,7 +278,7 @@ def train(
         for module in own.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = 0.1
-        return lambda: (train(own, images, labels, EPS, n, **others), wait(device))
+        return done(lambda: train(own, images, labels, EPS, n, **others), device)
 
     task = "PGD-7 training step"
     if device.type == "cuda" or not torch.cuda.is_available():

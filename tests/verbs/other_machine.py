@@ -1,4 +1,4 @@
-"""A machine that has a few packages and no index: a fresh environment that sees those of this one."""
+"""A machine with a few packages and no index: an environment that sees those of this one."""
 
 from __future__ import annotations
 

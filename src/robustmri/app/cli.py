@@ -10,6 +10,18 @@ import typer
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
+from robustmri.app.options import (
+    Cohort,
+    Devices,
+    Images,
+    Minutes,
+    Nodes,
+    Out,
+    RecipeName,
+    Set,
+    listed,
+)
+from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
 
@@ -27,43 +39,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=False)]
-Cohort = Annotated[
-    Path, typer.Argument(help="Cohort folder, made by `prepare`.", show_default=False)
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="Replace one setting of the recipe, e.g. train.epochs=10.",
-        metavar="STAGE.NAME=VALUE",
-    ),
-]
-RecipeName = Annotated[
-    str, typer.Option("--recipe", help="Named settings (see `recipes`), or a .toml file.")
-]
-Devices = Annotated[
-    int | None, typer.Option(help="Processes or GPUs on each machine that share the work.", min=1)
-]
-Nodes = Annotated[
-    int | None, typer.Option(help="Machines that share the work; see docs/repair.md.", min=1)
-]
-Images = Annotated[
-    bool,
-    typer.Option(
-        "--images/--no-images", help="Show slices; without them the page may leave the hospital."
-    ),
-]
-
-Minutes = Annotated[
-    float,
-    typer.Option(
-        "--minutes",
-        help="Time for it: fewer epochs, and slices, where they would take longer. 0: any.",
-        min=0,
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -379,7 +354,7 @@ def cross_validate(
     from robustmri.recipes import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
-    given: dict[str, Any] = {"folds": _listed(only)} if only else {}
+    given: dict[str, Any] = {"folds": listed(only)} if only else {}
     with shown_progress() as progress:
         table = robustmri.cross_validate(
             source, out, settings, images=images, progress=progress, **given
@@ -400,117 +375,13 @@ def ablate(
 
     settings = load_recipe(recipe, set_ or [])
     with shown_progress() as progress:
-        table = robustmri.ablate(cohort, out, settings, only=_listed(only), progress=progress)
+        table = robustmri.ablate(cohort, out, settings, only=listed(only), progress=progress)
     _print_study(table, out, "variants")
 
 
-@app.command()
-def bundle(
-    cohort: Cohort,
-    out: Out,
-    recipe: RecipeName = "poster-offline",
-    have: Annotated[
-        str, typer.Option(help="Comma-separated packages that the other machine has.")
-    ] = "torch,torchvision,timm",
-    also: Annotated[
-        str, typer.Option(help="Further packages to pack, such as torchattacks to be timed beside.")
-    ] = "",
-    python: Annotated[
-        str, typer.Option(help="Comma-separated versions of its Python; as here if not given.")
-    ] = "",
-    platform: Annotated[str, typer.Option(help="linux_x86_64 or linux_aarch64.")] = "linux_x86_64",
-    minutes: Annotated[float, typer.Option(help="Of the run there.")] = 9.0,
-    max_mib: Annotated[float, typer.Option(help="What it may weigh in MiB; 0: anything.")] = 60.0,
-    grey_error: Annotated[
-        int | None,
-        typer.Option(help="Of 255 grey levels; as few as fit into --max-mib if not given."),
-    ] = None,
-    stages: Annotated[
-        str, typer.Option(help="A .toml file of stages in place of the packaged one.")
-    ] = "",
-    set_: Set = None,
-) -> None:
-    """Pack all that a GPU machine without network needs: code, wheels, cohort, recipe, run.sh."""
-    with shown_progress() as progress:
-        made = robustmri.bundle(
-            cohort,
-            out,
-            recipe=recipe,
-            overrides=set_ or [],
-            have=_listed(have),
-            also=_listed(also),
-            python=_listed(python),
-            platform=platform,
-            minutes=minutes,
-            max_mib=max_mib,
-            grey_error=grey_error,
-            stages=stages or None,
-            progress=progress,
-        )
-    sizes = ", ".join(f"{name} {size:.1f}" for name, size in made.mib.items() if name != "all")
-    print(f"{out}: {made.mib['all']:.1f} MiB ({sizes}). {made.loss}")
-    print("Copy it there, and run: sh run.sh RESULTS")
-
-
-@app.command("run-bundle")
-def run_bundle(
-    folder: Annotated[Path, typer.Argument(help="What `bundle` made.", show_default=False)],
-    out: Out,
-    minutes: Annotated[float, typer.Option(help="For everything; 0: as bundled.", min=0)] = 0.0,
-    only: Annotated[str, typer.Option(help="Comma-separated stages to run now.")] = "",
-    work: Annotated[
-        str, typer.Option(help="Folder for what stays; in the bundle if not given.")
-    ] = "",
-    grace: Annotated[
-        float, typer.Option(help="Minutes by which a stage may be late before it is stopped.")
-    ] = 0.5,
-    max_files: Annotated[int, typer.Option(help="Files that may go home.", min=2)] = 8,
-    part_size: Annotated[float, typer.Option(help="MiB of a part of weights.")] = 15.0,
-    max_mib: Annotated[float, typer.Option(help="MiB that may go home in all.")] = 60.0,
-) -> None:
-    """Run the stages of a bundle; its run.sh calls this once everything is installed."""
-    from robustmri.verbs.run_bundle import Limits
-
-    limits = Limits(max_files=max_files, part_mib=part_size, max_mib=max_mib)
-    with shown_progress() as progress:
-        outcomes = robustmri.run_bundle(
-            folder,
-            out,
-            minutes=minutes,
-            only=_listed(only),
-            work=work or None,
-            limits=limits,
-            grace=grace,
-            progress=progress,
-        )
-    for one in outcomes:
-        print(f"{one.name:14} {one.status:9} {one.seconds:7.1f} s  {one.detail}")
-    if all(one.status in ("failed", "stopped") for one in outcomes):
-        raise typer.Exit(1)
-
-
-@app.command()
-def unpack(
-    folder: Annotated[
-        Path, typer.Argument(help="Results of a bundle's run; or a bundle, for its cohort.")
-    ],
-    out: Out,
-    cohort: Annotated[
-        Path | None, typer.Option(help="The bundle's cohort, to test the networks on.")
-    ] = None,
-) -> None:
-    """Put together what came home from a run without network; or the cohort that travelled."""
-    if (folder / "bundle.json").is_file() or folder.is_file():
-        made = robustmri.unpack_travelled(folder, out)
-        print(f"{out}: {len(made)} slices of {made.size} px, fingerprint {made.fingerprint}")
-        return
-    for one in robustmri.unpack(folder, out, cohort=cohort):
-        tested = "not tested; give --cohort"
-        if one.accuracy is not None:
-            tested = f"clean accuracy {one.accuracy:.2%} in 16 bit"
-            if one.changed is not None:
-                tested += f", {one.changed} of {one.slices} slices named differently than there"
-        print(f"{one.run}: rounded by at most {one.largest_change:.1e}; {tested}")
+app.command()(bundle)
+app.command("run-bundle")(run_bundle)
+app.command()(unpack)
 
 
 @app.command()
@@ -520,10 +391,6 @@ def recipes() -> None:
 
     for name in list_recipes():
         print(f"{name:12} {load_recipe(name).about}")
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:
