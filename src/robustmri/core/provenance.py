@@ -53,6 +53,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _accelerator() -> str | None:
+    """Name of the GPU, where torch is loaded and sees one."""
+    torch: Any = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+
+
 def describe_run(seed: int | None = None) -> dict[str, Any]:
     """What someone needs to repeat a run: code, packages, machine, command, seed and time (UTC)."""
     versions = {}
@@ -68,6 +74,7 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
         "packages": versions,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
+        "accelerator": _accelerator(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
