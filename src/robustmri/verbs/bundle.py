@@ -35,6 +35,8 @@ IMPORTS = (
 """Looked for on the other machine before anything starts."""
 HEAD, COHORT_FILE, RECIPE_FILE = "bundle.json", "cohort.zip", "recipe.toml"
 MIB = 2**20
+HEAD_MIB = 0.1
+"""Kept for bundle.json."""
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +136,7 @@ def bundle(
         progress("bundle", 2, 4, "scripts")
         _add_scripts(folder, recipe, stages)
         progress("bundle", 3, 4, "cohort")
-        others = _mib(folder)
+        others = _mib(folder) + HEAD_MIB
         facts = _add_cohort(scans, folder, max_mib - others if max_mib else None, grey_error)
         made = Bundle(
             commit=commit(),
