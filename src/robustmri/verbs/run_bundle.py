@@ -192,7 +192,7 @@ def _run(
     with open(log, "w", encoding="utf-8") as said:
         # In a session of its own, so that what it starts ends with it.
         process = subprocess.Popen(
-            list(_filled(stage, given, folder, work, overrides)),
+            list(_filled(stage, given, folder, overrides)),
             cwd=work,
             stdout=said,
             stderr=subprocess.STDOUT,
@@ -223,15 +223,11 @@ def _run(
     )
 
 
-def _filled(
-    stage: Stage, given: float, folder: Path, work: Path, overrides: list[str]
-) -> Iterator[str]:
+def _filled(stage: Stage, given: float, folder: Path, overrides: list[str]) -> Iterator[str]:
     """The command with its placeholders replaced."""
     places = {
         "python": sys.executable,
         "bundle": str(folder),
-        "work": str(work),
-        "cohort": str(work / "cohort"),
         "recipe": str(folder / RECIPE_FILE),
         "minutes": f"{given:.3f}",
     }
