@@ -15,7 +15,7 @@ from robustmri.core.arrays import Images, Labels
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
-from robustmri.evaluation.evaluate import evaluated_slices
+from robustmri.evaluation.plan import evaluated_slices
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.backbones import build_classifier
 from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint

@@ -128,7 +128,7 @@ def modules_of(folder: Path, package: str) -> dict[str, Path]:
 
 
 def read_imports() -> dict[str, set[str]]:
-    """Which file imports which of ours, wherever in the file and for whatever purpose it says so."""
+    """Which file imports which of ours, wherever in the file it says so."""
     files = modules_of(PACKAGE, "robustmri") | modules_of(ROOT / "benchmarks", "benchmarks")
     graph: dict[str, set[str]] = {}
     for name, path in files.items():
@@ -139,7 +139,7 @@ def read_imports() -> dict[str, set[str]]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 inside = {f"{node.module}.{alias.name}" for alias in node.names}
                 found |= {one if one in files else node.module for one in inside}
-        # The package itself only names its public functions, and loads them when they are asked for.
+        # The package itself only names its public functions, and loads them later.
         graph[name] = {one for one in found if one in files and one not in (name, "robustmri")}
     graph.pop("robustmri")
     return graph

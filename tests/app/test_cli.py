@@ -365,7 +365,13 @@ def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
         path.write_bytes(b"broken")
     refuses("prepare", few, *out, says="not one slice could be read")
     refuses(
-        "prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 2, says="at least 8 pixels"
+        "prepare",
+        tiny_scans,
+        "--out",
+        tmp_path / "cohort",
+        "--size",
+        2,
+        says="size must be at least 8",
     )
     refuses("prepare", tiny_scans, *out, "--split", "patients", says="Did you mean 'patient'?")
     refuses(
@@ -490,7 +496,7 @@ def test_what_cannot_be_evaluated(refuses, tiny_cohort, tiny_run, tmp_path):
     refuses(*given, "--curve", "0.1,x", says="eps 'x' is not a number")
     refuses(*given, "--norm", "l3", says="Choices: l1, l2, linf")
     refuses(*given, "--target", "gliona", says="Did you mean 'glioma'?")
-    refuses(*given, "--limit", -3, says="limits")
+    refuses(*given, "--limit", -3, says="limit must be at least 0")
     refuses(*given, "--region", "leson", says="Did you mean 'lesion'?")
     refuses(*given, "--set", "evaluate.options.pgd.step=3", says="Did you mean 'steps'?")
     refuses(*given, "--set", "evaluate.options.pgd.steps=2.5", says="steps cannot be 2.5")

@@ -31,11 +31,11 @@ class Row:
 
     @property
     def minimal(self) -> bool:
-        return ATTACKS[self.name].minimal
+        return ATTACKS[self.name].facts.minimal
 
     @property
     def norms(self) -> tuple[str, ...]:
-        return ATTACKS[self.name].norms
+        return ATTACKS[self.name].facts.norms
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])

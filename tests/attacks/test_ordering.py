@@ -9,10 +9,11 @@ import torch
 
 from robustmri.attacks import ATTACKS, PGD, bim, cw, fgsm, make_attack
 from robustmri.core.errors import SettingsError
-from robustmri.evaluation.sanity import ITERATIVE
 from robustmri.threat.threat_model import ThreatModel
 
 EPS = {"linf": [0.0, 0.02, 0.05, 0.08, 0.12, 0.2], "l2": [0.0, 0.2, 0.4, 0.6, 0.9, 1.5]}
+
+ITERATIVE = [name for name, known in ATTACKS.items() if known.facts.iterative]
 
 
 def accuracy(network, attack, images, labels, threat) -> float:

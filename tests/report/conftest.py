@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from robustmri.results.schema import (
+    AttackRun,
     Check,
     CohortFacts,
     Confusion,
@@ -31,6 +32,9 @@ GRID = ("pgd", "worst")
 STRENGTH = {"fgsm": 0.30, "bim": 0.004, "pgd": 0.002, "cw": 0.002, "worst": 0.0}
 REPAIRED = {"fgsm": 0.86, "bim": 0.80, "pgd": 0.78, "cw": 0.77, "worst": 0.755}
 RADII = (0.005, 0.01, 0.02, 0.03, 0.04)
+
+TITLES = {"noise": "Random noise", "standard": "Standard suite"}
+MEMBERS = {"apgd": "APGD", "apgd-ce": "APGD-CE", "square": "Square"}
 
 
 def draw_head(
@@ -279,18 +283,26 @@ def build_result(
             "The goal is any wrong answer (evasion, untargeted).",
         ],
         attacks=[
-            {
-                "attack": attack,
-                "eps": "0.04",
-                "slices": len(label),
-                "gradients_per_image": 1.0 + repaired,
-                "settings": {
+            AttackRun(
+                attack=attack,
+                title=TITLES.get(attack, attack.upper()),
+                paper="",
+                doi="10.1/2" if attack == "pgd" else "",
+                minimal=attack == "cw-l2",
+                iterative=attack not in ("noise", "fgsm"),
+                knowledge="gradients",
+                members=MEMBERS if attack == "standard" else {},
+                eps="0.04",
+                slices=len(label),
+                gradients_per_image=1.0 + repaired,
+                forwards_per_image=2.0,
+                settings={
                     "attack": attack.upper(),
                     "steps": 1 if attack == "fgsm" else 20,
                     "restarts": 1,
                 },
-            }
-            for attack in attacks
+            )
+            for attack in (*attacks, "cw-l2", "standard")
             if attack != "worst"
         ],
         results=results,

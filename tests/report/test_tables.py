@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from robustmri.report import Published, Table, as_markdown, comparison_table
-from robustmri.report.tables import CLEAN, align, headline, main_budget, stage_names
+from robustmri.report.tables import align, headline, main_budget, stage_names
+from robustmri.results.budget import CLEAN
 from robustmri.results.schema import Check, load_result
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from robustmri.core.errors import ResultError
 from robustmri.results.schema import (
+    SCHEMA_VERSION,
+    AttackRun,
     Check,
     CohortFacts,
     Confusion,
@@ -69,7 +71,21 @@ def result():
             leakage=[Check(name="patients", status="pass", detail="")],
         ),
         threat=["l-infinity, eps 0.04"],
-        attacks=[{"name": "pgd", "steps": 20}],
+        attacks=[
+            AttackRun(
+                attack="pgd",
+                title="PGD",
+                paper="Madry et al. 2018",
+                minimal=False,
+                iterative=True,
+                knowledge="gradients",
+                eps="0.04",
+                settings={"steps": 20},
+                slices=12,
+                gradients_per_image=7.5,
+                forwards_per_image=8.5,
+            )
+        ],
         results=[clean],
         checks=[],
         confusions=[
@@ -104,7 +120,7 @@ def test_a_result_comes_back(result, tmp_path):
 
 def test_the_file_is_readable_json(result, tmp_path):
     content = json.loads(save_result(result, tmp_path).read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == SCHEMA_VERSION
     assert content["results"][0]["accuracy"] == 0.75
 
 
@@ -114,13 +130,13 @@ def test_a_missing_file_says_how_to_make_it(tmp_path):
 
 
 def test_another_schema_version_is_refused(result, tmp_path):
-    save_result(msgspec.structs.replace(result, schema_version=2), tmp_path)
-    with pytest.raises(ResultError, match="schema version 2, this release reads 1"):
+    save_result(msgspec.structs.replace(result, schema_version=99), tmp_path)
+    with pytest.raises(ResultError, match="schema version 99, this release reads"):
         load_result(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 1, "title"']
+    "content", [b"", b"[]", b'{"schema_version": 2}', b'{"schema_version": 2, "title"']
 )
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "robustness.json").write_bytes(content)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
@@ -24,9 +25,21 @@ from robustmri.app.options import (
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
+from robustmri.core.settings import choices_of, help_of
+from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.recipes import PrepareSettings
+from robustmri.training.settings import TrainSettings
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+
+
+def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any:
+    """The option of a setting: its help and its choices stand at the field."""
+    choices = choices_of(kind, name)
+    said = help_of(kind, name) + (f": {', '.join(choices)}" if choices else "") + note
+    return typer.Option(*([flag] if flag else []), help=f"{said[0].upper()}{said[1:]}.")
+
 
 app = typer.Typer(
     name="robustmri",
@@ -59,15 +72,11 @@ def prepare(
         typer.Argument(help="figshare release, images with a CSV, class folders, or `phantom`."),
     ],
     out: Out,
-    size: Annotated[
-        int, typer.Option(help="Height and width of the stored slices in pixels.")
-    ] = 224,
-    split: Annotated[
-        str, typer.Option(help="patient, slice (as the poster's) or folds.")
-    ] = "patient",
-    fold: Annotated[int | None, typer.Option(help="Test fold, 1 to 5, with --split folds.")] = None,
-    intensity: Annotated[str, typer.Option(help="minmax or percentile.")] = "minmax",
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    size: Annotated[int, option(PrepareSettings, "size")] = 224,
+    split: Annotated[str, option(PrepareSettings, "split")] = "patient",
+    fold: Annotated[int | None, option(PrepareSettings, "fold")] = None,
+    intensity: Annotated[str, option(PrepareSettings, "intensity")] = "minmax",
+    seed: Annotated[int, option(PrepareSettings, "seed")] = 0,
 ) -> None:
     """Read scans into a cohort folder, and split it into train, validation and test."""
     with shown_progress() as progress:
@@ -103,24 +112,10 @@ def prepare(
 def train(
     cohort: Cohort,
     out: Out,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="resnet18, resnet18-half, resnet50, densenet121, vit, or timm:NAME, hf:NAME."
-        ),
-    ] = "",
-    weights: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "none, imagenet, radimagenet, robust-imagenet, others of docs/repair.md, or a file."
-            )
-        ),
-    ] = "",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of weights, order and augmentation.")
-    ] = None,
+    model: Annotated[str, option(TrainSettings, "backbone", "--model")] = "",
+    weights: Annotated[str, option(TrainSettings, "weights")] = "",
+    epochs: Annotated[int | None, option(TrainSettings, "epochs")] = None,
+    seed: Annotated[int | None, option(TrainSettings, "seed")] = None,
     minutes: Minutes = 0.0,
     devices: Devices = None,
     nodes: Nodes = None,
@@ -152,22 +147,11 @@ def harden(
     ],
     cohort: Cohort,
     out: Out,
-    eps: Annotated[
-        str, typer.Option(help="Radius to train against: 0.04, 8/255 or 0.04@normalised.")
-    ] = "",
-    objective: Annotated[
-        str, typer.Option(help="adversarial, one-step, free, trades or mart (docs/repair.md).")
-    ] = "",
-    clean_cost: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep the most robust epoch that loses at most so many points of accuracy."
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of order, augmentation and random starts.")
-    ] = None,
+    eps: Annotated[str, option(TrainSettings, "eps")] = "",
+    objective: Annotated[str, option(TrainSettings, "objective")] = "",
+    clean_cost: Annotated[float | None, option(TrainSettings, "clean_cost")] = None,
+    epochs: Annotated[int | None, option(TrainSettings, "epochs")] = None,
+    seed: Annotated[int | None, option(TrainSettings, "seed")] = None,
     minutes: Minutes = 0.0,
     devices: Devices = None,
     nodes: Nodes = None,
@@ -202,35 +186,21 @@ def evaluate(
     ],
     cohort: Cohort,
     out: Out,
-    attacks: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated: fgsm, pgd, cw-l2, others of docs/attacks.md, foolbox:NAME."
-        ),
-    ] = "",
-    eps: Annotated[
-        str, typer.Option(help="Comma-separated radii: 0.04, 8/255, 0.04@normalised.")
-    ] = "",
-    curve: Annotated[
-        str, typer.Option(help="Comma-separated further radii, for the curve, by PGD alone.")
-    ] = "",
-    norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "",
-    target: Annotated[
-        str, typer.Option(help="Class that the attacker wants to see; any wrong one if not given.")
-    ] = "",
-    region: Annotated[
-        str, typer.Option(help="Where pixels may change: image, brain, lesion, outside-lesion.")
-    ] = "",
-    limit: Annotated[
-        int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")
-    ] = None,
+    attacks: Annotated[str, option(EvaluateSettings, "attacks", note="; comma-separated")] = "",
+    eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
+    curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
+    norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
+    target: Annotated[str, option(EvaluateSettings, "target")] = "",
+    region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
+    seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
+    ] = False,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""
     from robustmri.recipes import load_recipe
@@ -255,6 +225,7 @@ def evaluate(
             settings=settings,
             devices=devices or 1,
             nodes=nodes or 1,
+            trusted=listed(attacks) if trust else (),
             progress=progress,
         )
     print_table(comparison_table([result]))

@@ -16,7 +16,7 @@ from robustmri.attacks.fmn import FMN
 from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
-from robustmri.attacks.protocol import Attack
+from robustmri.attacks.protocol import ALL_NORMS, Attack, Facts
 from robustmri.attacks.settings import read_settings
 from robustmri.attacks.sparse import SparsePGD
 from robustmri.attacks.spsa import SPSA
@@ -26,73 +26,67 @@ from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, t
 from robustmri.attacks.universal import Universal, add_universal, learn_universal
 from robustmri.core.errors import SettingsError, did_you_mean
 
-ALL_NORMS = ("linf", "l2", "l1")
+# From the cheapest to the most expensive.
+_MAKERS: tuple[Any, ...] = (
+    Noise,
+    fgsm,
+    bim,
+    PGD,
+    RandomStep,
+    Transfer,
+    ni_fgsm,
+    di_fgsm,
+    ti_fgsm,
+    vmi_fgsm,
+    cw,
+    APGD,
+    apgd_ce,
+    apgd_dlr,
+    apgd_t,
+    Square,
+    SPSA,
+    Universal,
+    DeepFool,
+    FMN,
+    DDN,
+    SparsePGD,
+    CarliniWagnerL2,
+    ElasticNet,
+    HopSkipJump,
+    standard,
+)
 
 
-class Entry(NamedTuple):
-    """How an attack is made, the norms that it knows, and whether it looks for the nearest fooling
-    image.
-    """
+class Known(NamedTuple):
+    """What is true of an attack, and how it is made from its settings."""
 
+    facts: Facts
     make: Callable[..., Attack]
-    norms: tuple[str, ...] = ALL_NORMS
-    minimal: bool = False
 
 
-ATTACKS: dict[str, Entry] = {
-    "noise": Entry(Noise),
-    "fgsm": Entry(fgsm),
-    "bim": Entry(bim),
-    "pgd": Entry(PGD),
-    "r-fgsm": Entry(RandomStep),
-    "mi-fgsm": Entry(Transfer),
-    "ni-fgsm": Entry(ni_fgsm),
-    "di-fgsm": Entry(di_fgsm),
-    "ti-fgsm": Entry(ti_fgsm),
-    "vmi-fgsm": Entry(vmi_fgsm),
-    "cw": Entry(cw),
-    "apgd": Entry(APGD),
-    "apgd-ce": Entry(apgd_ce),
-    "apgd-dlr": Entry(apgd_dlr),
-    "apgd-t": Entry(apgd_t),
-    "square": Entry(Square, ("linf", "l2")),
-    "spsa": Entry(SPSA),
-    "universal": Entry(Universal, ("linf", "l2")),
-    "deepfool": Entry(DeepFool, ("linf", "l2"), minimal=True),
-    "fmn": Entry(FMN, minimal=True),
-    "ddn": Entry(DDN, ("l2",), minimal=True),
-    "pgd-l0": Entry(SparsePGD, ("l0",), minimal=True),
-    "cw-l2": Entry(CarliniWagnerL2, ("l2",), minimal=True),
-    "ead": Entry(ElasticNet, ("l1",), minimal=True),
-    "hop-skip-jump": Entry(HopSkipJump, ("linf", "l2"), minimal=True),
-    "standard": Entry(standard),
-}
-"""Name on the command line to attack, from the cheapest to the most expensive."""
-
-MINIMAL = {name for name, entry in ATTACKS.items() if entry.minimal}
-"""Attacks that have no radius: they look for the nearest fooling image."""
+ATTACKS = {make.facts.name: Known(make.facts, make) for make in _MAKERS}
+"""Name on the command line to attack."""
 
 
-def find_entry(name: str) -> Entry:
+def find_attack(name: str) -> Known:
     """What is known of the attack of that name.
 
     Args:
         name: a key of `ATTACKS`; "torchattacks:NAME" or "foolbox:NAME"; or "MODULE:NAME", a class
             or function of one's own that makes an `Attack`. It has attributes `norms` and `minimal`
-            if they are not those of `Entry`.
+            if they are not the defaults of `Facts`.
 
     Raises:
         SettingsError: no such attack, or its library is not installed.
     """
     library, colon, kind = name.partition(":")
     if library in LIBRARIES:
-        peer = ThirdParty(library, kind)
-        return Entry(
-            lambda **settings: ThirdParty(library, kind, settings), peer.norms, peer.minimal
-        )
+        facts = ThirdParty(library, kind).facts
+        return Known(facts, lambda **settings: ThirdParty(library, kind, settings))
     if colon:
         own = find_own(library, kind)
-        return Entry(own, getattr(own, "norms", ALL_NORMS), getattr(own, "minimal", False))
+        norms, minimal = getattr(own, "norms", ALL_NORMS), getattr(own, "minimal", False)
+        return Known(Facts(name, name, "one's own", norms=norms, minimal=minimal), own)
     if name not in ATTACKS:
         raise SettingsError(f"There is no attack {name!r}. {did_you_mean(name, ATTACKS)}")
     return ATTACKS[name]
@@ -100,19 +94,18 @@ def find_entry(name: str) -> Entry:
 
 def is_minimal(name: str) -> bool:
     """Whether the attack of that name has no radius."""
-    return name in MINIMAL or (":" in name and find_entry(name).minimal)
+    return find_attack(name).facts.minimal
 
 
 def make_attack(name: str, **settings: Any) -> Attack:
-    """The attack of that name (see `find_entry`), with `settings` in place of its defaults.
+    """The attack of that name (see `find_attack`), with `settings` in place of its defaults.
 
     Raises:
         SettingsError: no such attack, a setting that it does not have, or a value of another kind.
     """
-    make = find_entry(name).make
-    return make(
-        **read_settings(name, make, settings) if is_dataclass(make) or ":" not in name else settings
-    )
+    make = find_attack(name).make
+    checked = is_dataclass(make) or ":" not in name
+    return make(**read_settings(name, make, settings) if checked else settings)
 
 
 __all__ = [
@@ -120,11 +113,13 @@ __all__ = [
     "ALL_NORMS",
     "ATTACKS",
     "DDN",
+    "LIBRARIES",
     "FMN",
-    "MINIMAL",
     "PGD",
     "SPSA",
     "Attack",
+    "Facts",
+    "Known",
     "CarliniWagnerL2",
     "Cascade",
     "DeepFool",
@@ -145,7 +140,7 @@ __all__ = [
     "cw",
     "di_fgsm",
     "fgsm",
-    "find_entry",
+    "find_attack",
     "is_minimal",
     "learn_universal",
     "make_attack",

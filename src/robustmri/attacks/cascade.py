@@ -18,11 +18,11 @@ from robustmri.attacks.engine import (
     exact_classifier,
     exhausted,
     frozen,
+    keep_worse,
     loss_against,
-    worse_of,
 )
 from robustmri.attacks.fmn import FMN
-from robustmri.attacks.protocol import Attack, Predictor
+from robustmri.attacks.protocol import Attack, CheckedAttack, Facts, Predictor, described
 from robustmri.attacks.square import Square
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -43,7 +43,7 @@ class CascadeResult(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cascade:
+class Cascade(CheckedAttack):
     """Attacks one after another, each on the images that all before left standing: the worst case
     of each image.
 
@@ -58,6 +58,8 @@ class Cascade:
         after: a member to an earlier one that must have come nearer to fooling an image than every
             other did, for the member to be run on it.
     """
+
+    facts = Facts("cascade", "Suite", "Croce & Hein 2020, Sec. 6", iterative=True)
 
     members: Mapping[str, Attack]
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -75,7 +77,7 @@ class Cascade:
                 f"{list(self.members)} and {sorted(named - set(self.members))}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -97,8 +99,7 @@ class Cascade:
         generator: torch.Generator,
     ) -> CascadeResult:
         """The same, and which member broke each image, as its place in `members`."""
-        threat.check(images, labels)
-        threat.check_radius()
+        threat = self.check(images, labels, threat)
         exact, images = checked(exact_classifier(classifier), labels, threat), images.detach()
         low = torch.full((len(images),), -torch.inf, dtype=images.dtype, device=images.device)
         worst = Found(images.clone(), torch.zeros_like(low, dtype=torch.bool), low)
@@ -130,13 +131,27 @@ class Cascade:
             ).to(low)
             fooled = here.fooled(logits, y)
             nearest[own[merit > worst.merit[own]]] = place
-            again = worse_of(Found(*(part[own] for part in worst)), Found(points, fooled, merit))
-            for part, values in zip(worst, again, strict=True):
-                part[own] = values
+            keep_worse(worst, own, Found(points, fooled, merit))
             broken_by[own[fooled]] = place
         return CascadeResult(worst.images, broken_by)
 
 
+@described(
+    Facts(
+        "standard",
+        "Standard suite",
+        "Croce & Hein 2020, Sec. 6",
+        iterative=True,
+        members={
+            "apgd": "APGD",
+            "apgd-ce": "APGD-CE",
+            "apgd-t": "APGD-T",
+            "fmn": "FMN",
+            "square": "Square",
+            "square-long": "Square (long)",
+        },
+    )
+)
 def standard(steps: int = 100, queries: int = 5000) -> Cascade:
     """AutoAttack's idea for two classes and more: nothing to tune, several objectives, one attack
     without gradients.

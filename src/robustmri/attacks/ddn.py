@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.engine import LossName
 from robustmri.attacks.fmn import cosine
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.rules import Rule, Seen, State, passable
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -18,7 +18,7 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class DDN:
+class DDN(CheckedAttack):
     """Nearest image, in l2, that fools: the change is turned by gradient steps and kept at its
     image's own length.
 
@@ -39,6 +39,8 @@ class DDN:
 
     Reference: Rony et al. 2019, Algorithm 1; without its rounding to grey levels.
     """
+
+    facts = Facts("ddn", "DDN", "Rony et al. 2019, Algorithm 1", norms=("l2",), minimal=True)
 
     steps: int = 100
     initial_length: float = 1.0
@@ -61,7 +63,7 @@ class DDN:
             )
         check_halvings(self.halvings)
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -71,12 +73,11 @@ class DDN:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
         return find_nearest(
             classifier,
             images,
             labels,
-            replace(threat, norm="l2"),
+            threat,
             steps=self.steps,
             rule=self._rule(),
             loss=self.loss,

@@ -305,6 +305,13 @@ def by_backpropagation(
     return values.detach(), logits.detach(), torch.nan_to_num(gradient)
 
 
+def keep_worse(found: Found, rows: Tensor, again: Found) -> None:
+    """For the images of `found` that `rows` names, keep the worse of two points, in place."""
+    worse = worse_of(Found(*(part[rows] for part in found)), again)
+    for part, values in zip(found, worse, strict=True):
+        part[rows] = values
+
+
 def worse_of(found: Found, other: Found) -> Found:
     """For each image the worse of two points: one that fools before one that does not, then the
     higher merit.

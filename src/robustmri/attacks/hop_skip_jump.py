@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robustmri.attacks.bisection import shorten
 from robustmri.attacks.engine import Found, checked, exhausted, frozen
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms
 from robustmri.core.arrays import Images, Labels, PerImage
 from robustmri.core.errors import ThreatModelError
@@ -25,7 +25,7 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class HopSkipJump:
+class HopSkipJump(CheckedAttack):
     """Along the boundary towards the image: feel which side points around it lie on, step away, and
     halve the way back.
 
@@ -42,6 +42,15 @@ class HopSkipJump:
     Reference: Chen, Jordan & Wainwright 2020, Algorithm 2.
     """
 
+    facts = Facts(
+        "hop-skip-jump",
+        "HopSkipJump",
+        "Chen, Jordan & Wainwright 2020, Algorithm 2",
+        norms=("linf", "l2"),
+        minimal=True,
+        knowledge="decisions",
+    )
+
     steps: int = 20
     samples: int = 100
     starts: int = 50
@@ -53,7 +62,7 @@ class HopSkipJump:
                 f"and {self.starts}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -63,9 +72,6 @@ class HopSkipJump:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_norm("linf", "l2")
-        threat, images = replace(threat, eps=torch.inf), images.detach()
         streams = open_streams(generator, len(images), images.device)
         halvings = math.ceil(math.log2(math.sqrt(images[:1].numel() or 1) / _REACH))
         result = images.clone()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.fmn import cosine
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -17,7 +17,7 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class SparsePGD:
+class SparsePGD(CheckedAttack):
     """Fewest changed pixels that fool: each step chooses all of them anew, by what the gradient
     promises.
 
@@ -40,6 +40,8 @@ class SparsePGD:
     adaptive number.
     """
 
+    facts = Facts("pgd-l0", "PGD-l0", "Croce & Hein 2019, Sec. 3.1", norms=("l0",), minimal=True)
+
     steps: int = 100
     growth: float = 0.3
     decay: float = 0.5
@@ -53,7 +55,7 @@ class SparsePGD:
             )
         check_halvings(self.halvings)
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -63,12 +65,11 @@ class SparsePGD:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
         return find_nearest(
             classifier,
             images,
             labels,
-            replace(threat, norm="l0"),
+            threat,
             steps=self.steps,
             rule=self._rule(),
             loss="margin",

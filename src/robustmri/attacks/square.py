@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks.engine import by_forward, climb, loss_against
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.attacks.streams import open_streams, signs, uniforms, with_stream
 from robustmri.core.arrays import Images, Labels
@@ -23,7 +23,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(CheckedAttack):
     """Random patches, each kept if the margin gets worse for the classifier; an image is left at
     its first success.
 
@@ -39,6 +39,15 @@ class Square:
     Reference: Andriushchenko et al. 2020, Algorithms 1 to 4.
     """
 
+    facts = Facts(
+        "square",
+        "Square",
+        "Andriushchenko et al. 2020",
+        doi="10.48550/arXiv.1912.00049",
+        norms=("linf", "l2"),
+        knowledge="scores",
+    )
+
     queries: int = 1000
     share: float = 0.8
 
@@ -49,7 +58,7 @@ class Square:
                 f"{self.share}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -59,10 +68,6 @@ class Square:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_radius()
-        threat.check_norm("linf", "l2")
-        images = images.detach()
         streams = open_streams(generator, len(images), images.device)
         first = _stripes(streams, images) if threat.norm == "linf" else _tiles(streams, images)
         unit = threat.allow(first)

@@ -11,13 +11,12 @@ import msgspec
 import torch
 from torch import nn
 
-from robustmri.attacks import find_entry, is_minimal, make_attack
 from robustmri.attacks.engine import by_backpropagation, loss_against
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.attacks.protocol import Predictor
 from robustmri.evaluation.attacked import quick
 from robustmri.evaluation.cost import AttackCost, Metered
-from robustmri.evaluation.settings import EvaluateSettings, Job, jobs_of
+from robustmri.evaluation.plan import Plan
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.threat_model import ThreatModel
@@ -33,9 +32,10 @@ ENOUGH_ON_CPU = 8
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What one job asks of the classifier for an image that stands to the end."""
+    """What one trial asks of the classifier for an image that stands to the end."""
 
-    job: Job
+    name: str
+    minimal: bool
     gradients: int
     forwards: int
 
@@ -64,31 +64,28 @@ class EvaluationPlan(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def work_of(settings: EvaluateSettings, classes: int) -> list[Work]:
-    """What every job asks for, counted on a linear classifier that no attack fools."""
+def work_of(plan: Plan, classes: int) -> list[Work]:
+    """What every trial asks for, counted on a linear classifier that no attack fools."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         toy = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval().requires_grad_(False)
         images = torch.rand(1, 1, 8, 8)
     labels = toy(images).argmax(1)
     counted: dict[tuple[str, int], AttackCost] = {}  # It is the same at every radius.
-    jobs = jobs_of(settings)
-    for job in jobs:
-        if (job.attack, len(job.curve)) in counted:
-            continue
-        attack = make_attack(job.attack, **settings.options.get(job.attack, {}))
-        minimal = is_minimal(job.attack)
-        attack = attack if minimal else quick(attack)
-        if job.curve:
-            attack = SmallestEps(attack, tuple(TINY * k for k in range(1, len(job.curve) + 1)))
-        norms = find_entry(job.attack).norms
-        norm = norms[0] if minimal and settings.norm not in norms else settings.norm
-        threat = ThreatModel(norm=norm, eps=torch.inf if minimal else TINY)
-        cost = counted[job.attack, len(job.curve)] = AttackCost(1)
-        generator = torch.Generator().manual_seed(0)
-        attack(Metered(toy, cost), images, labels, threat, generator=generator)
-    costs = [counted[job.attack, len(job.curve)] for job in jobs]
-    return [Work(job, cost.gradients, cost.forwards) for job, cost in zip(jobs, costs, strict=True)]
+    work = []
+    for trial in plan.attacks:
+        key, minimal = (trial.facts.name, len(trial.curve)), trial.facts.minimal
+        if key not in counted and trial.attack is not None:
+            attack = trial.attack if minimal else quick(trial.attack)
+            if trial.curve:
+                radii = tuple(TINY * k for k in range(1, len(trial.curve) + 1))
+                attack = SmallestEps(attack, radii)
+            threat = ThreatModel(trial.threat.norm, torch.inf if minimal else TINY)
+            cost = counted[key] = AttackCost(1)
+            generator = torch.Generator().manual_seed(0)
+            attack(Metered(toy, cost), images, labels, threat, generator=generator)
+        work.append(Work(trial.name, minimal, counted[key].gradients, counted[key].forwards))
+    return work
 
 
 def pace_of(view: Predictor, size: int, batch: int, device: torch.device) -> Pace:
@@ -118,29 +115,23 @@ def _timed(work: Callable[[], float]) -> float:
 
 
 def plan_evaluation(
-    classifier: Classifier,
-    slices: int,
-    settings: EvaluateSettings,
-    seconds: float,
-    device: torch.device,
+    classifier: Classifier, plan: Plan, seconds: float, device: torch.device
 ) -> EvaluationPlan:
     """How many slices can be attacked in so many seconds, were every image to stand to the end.
 
     Args:
-        classifier: a network of the kind that will be attacked, in evaluation mode; its weights do
-            not matter.
-        slices: of the test set.
-        settings: of the evaluation.
+        classifier: a network of the kind that will be attacked; its weights do not matter.
+        plan: of the evaluation, with all slices that may be attacked.
         seconds: for it.
         device: where it will be done.
     """
-    batch = min(
-        settings.batch_size, slices, settings.batch_size if device.type == "cuda" else ENOUGH_ON_CPU
-    )
+    settings, most = plan.settings, len(plan.trials[0].rows)
+    at_once = settings.batch_size if device.type == "cuda" else ENOUGH_ON_CPU
+    batch = min(settings.batch_size, most, at_once)
     classifier = classifier.to(device).eval().requires_grad_(False)
     size = classifier.spec.size
     example = torch.zeros(2, 1, size, size, device=device)
-    counted = work_of(settings, len(classifier.classes))
+    counted = work_of(plan, len(classifier.classes))
     precision: Precision | None = None if settings.precision == "auto" else settings.precision
     paces = {
         minimal: pace_of(
@@ -149,29 +140,21 @@ def plan_evaluation(
             batch,
             device,
         )
-        for minimal in {is_minimal(work.job.attack) for work in counted}
+        for minimal in {work.minimal for work in counted}
     }
     each: dict[bool, float] = dict.fromkeys(paces, 0.0)
     for work in counted:
-        pace = paces[is_minimal(work.job.attack)]
-        alone = max(work.forwards - work.gradients, 0)
-        each[is_minimal(work.job.attack)] += BESIDE * (
-            work.gradients * pace.gradient + alone * pace.forward
-        )
+        pace, alone = paces[work.minimal], max(work.forwards - work.gradients, 0)
+        each[work.minimal] += BESIDE * (work.gradients * pace.gradient + alone * pace.forward)
 
     def cost(limit: int) -> float:
         few = min(limit, settings.minimal_limit or limit)
         return each.get(False, 0.0) * limit + each.get(True, 0.0) * few
 
-    most = min(slices, settings.limit or slices)
     fitting = [limit for limit in range(1, most + 1) if cost(limit) <= seconds]
     limit = max([min(FEWEST, most), *fitting])
     if cost(limit) <= seconds:
-        return EvaluationPlan(
-            limit=0 if limit == slices else limit, max_seconds=0.0, seconds=cost(limit)
-        )
-    return EvaluationPlan(
-        limit=limit,
-        max_seconds=max(seconds, 1e-3) / limit / len(counted),
-        seconds=max(seconds, 1e-3),
-    )
+        limit_or_all = 0 if limit == most else limit
+        return EvaluationPlan(limit=limit_or_all, max_seconds=0.0, seconds=cost(limit))
+    seconds = max(seconds, 1e-3)
+    return EvaluationPlan(limit=limit, max_seconds=seconds / limit / len(counted), seconds=seconds)

@@ -28,22 +28,6 @@ from robustmri.evaluation.study import check_selection, check_split, check_train
 from robustmri.results.schema import Check
 
 SINGLE_STEP = ("fgsm",)
-ITERATIVE = (
-    "bim",
-    "pgd",
-    "mi-fgsm",
-    "ni-fgsm",
-    "vmi-fgsm",
-    "cw",
-    "apgd",
-    "apgd-ce",
-    "apgd-dlr",
-    "apgd-t",
-    "standard",
-)
-"""Without di-fgsm and ti-fgsm: they give up strength here to transfer, and may well be weaker than
-one plain step.
-"""
 # A point of accuracy: what chance alone may do to orders that hold on average, not for each image.
 SLACK = 0.01
 LARGE_EPS = 0.5  # Any image can be made one flat grey: nothing of the scan is left.
@@ -63,6 +47,7 @@ def run_checks(
     zero_gradient_share: float | None = None,
     region: str = "image",
     limited: bool = False,
+    iterative: Collection[str] = (),
 ) -> list[Check]:
     """Every check whose question arises.
 
@@ -77,6 +62,7 @@ def run_checks(
             measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
         limited: whether attacks had a budget of time, gradients or forwards.
+        iterative: names of the attacks that should be at least as strong as a single step.
     """
     checks = [
         check_verified(outcomes),
@@ -84,10 +70,10 @@ def run_checks(
         check_distances(outcomes),
         check_same_images(outcomes),
         check_headline(outcomes),
-        check_iterative(outcomes),
+        check_iterative(outcomes, iterative),
         check_eps_order(outcomes),
         check_zero_eps(outcomes),
-        check_large_eps(outcomes) if region == "image" else None,
+        check_large_eps(outcomes, iterative) if region == "image" else None,
         None if zero_gradient_share is None else check_gradients(zero_gradient_share),
         check_budget(outcomes) if limited else None,
         check_split(split_kind, groups),
@@ -210,7 +196,7 @@ def check_headline(outcomes: Outcomes) -> Check | None:
     )
 
 
-def check_iterative(outcomes: Outcomes) -> Check | None:
+def check_iterative(outcomes: Outcomes, iterative: Collection[str]) -> Check | None:
     """Many steps do at least as much as one; if not, the gradient misleads and robustness is
     overstated.
     """
@@ -219,7 +205,8 @@ def check_iterative(outcomes: Outcomes) -> Check | None:
         (f"{many} {_radius(budget)}", rows, settings[Setting(many, budget)])
         for (single, budget), rows in settings.items()
         if single in SINGLE_STEP
-        for many in ITERATIVE
+        for many in dict.fromkeys(attack for attack, _ in settings)
+        if many in iterative
         if (many, budget) in settings
     ]
     return _compare(
@@ -279,7 +266,7 @@ def check_zero_eps(outcomes: Outcomes) -> Check | None:
     )
 
 
-def check_large_eps(outcomes: Outcomes) -> Check | None:
+def check_large_eps(outcomes: Outcomes, iterative: Collection[str]) -> Check | None:
     """At eps 0.5 the classifier can do no better than to give one answer to all; if it does, the
     attack is at fault.
     """
@@ -287,7 +274,7 @@ def check_large_eps(outcomes: Outcomes) -> Check | None:
     reached = {
         f"{attack} {_radius(budget)}": rows
         for (attack, budget), rows in find_settings(outcomes).items()
-        if attack in (*ITERATIVE, WORST)
+        if attack in (*iterative, WORST)
         and budget.norm == "linf"
         and not budget.target
         and LARGE_EPS <= float(outcomes["eps_image"][rows[0]]) < np.inf

@@ -13,7 +13,7 @@ import msgspec
 from markupsafe import Markup
 
 from robustmri.report.tables import stage_names
-from robustmri.report.wording import attack_name, grey_levels, interval, percent
+from robustmri.report.wording import grey_levels, interval, percent, titles_of
 from robustmri.results.schema import Result, RobustnessReport
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -32,6 +32,7 @@ class Curve(msgspec.Struct, frozen=True):
 class Plot(msgspec.Struct, frozen=True):
     """Curves that share their axes: one norm, one reading of eps."""
 
+    title: str
     norm: str
     eps_units: str
     curves: list[Curve]
@@ -42,6 +43,7 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
 
     Of the attacks it takes the one with the most radii, the worst case where several have as many.
     """
+    titles = titles_of(results)
     axes = dict.fromkeys(
         (number.norm, number.eps_units)
         for report in results
@@ -56,7 +58,8 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
         ]
         drawn = [curve for curve in curves if curve is not None]
         if any(len(curve.eps) > 2 for curve in drawn):
-            plots.append(Plot(norm, units, drawn))
+            name = drawn[0].attack
+            plots.append(Plot(titles.get(name, name), norm, units, drawn))
     return plots
 
 
@@ -276,7 +279,7 @@ def describe_accuracy(plot: Plot) -> str:
             f"{percent(number.accuracy)} at eps {eps:.4g}" for eps, number in points
         )
         said.append(f"{curve.name}: {numbers}")
-    return f"Accuracy under {attack_name(plot.curves[0].attack)} against eps. {'; '.join(said)}."
+    return f"Accuracy under {plot.title} against eps. {'; '.join(said)}."
 
 
 def draw_intervals(numbers: Sequence[Result | None], names: Sequence[str]) -> Markup:

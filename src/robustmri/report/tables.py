@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from robustmri.report.wording import attack_name, budget_words, interval, people, percent
+from robustmri.report.wording import budget_words, interval, people, percent, titles_of
 from robustmri.results.budget import CLEAN, Budget
 from robustmri.results.schema import Result, RobustnessReport
 
@@ -28,19 +28,16 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One attack within one budget: a number per result and unit, None where it was not
-    measured.
+    """One attack within one budget: a number per result and unit, None where it was not measured.
+
+    `name` is the attack's as the field writes it.
     """
 
     attack: str
+    name: str
     budget: Budget
     slices: list[Result | None]
     patients: list[Result | None]
-
-    @property
-    def name(self) -> str:
-        """Attack as the field writes it."""
-        return attack_name(self.attack)
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -83,13 +80,16 @@ def align(results: Sequence[RobustnessReport]) -> list[Row]:
     budget.
     """
     found: dict[tuple[str, Budget], Row] = {}
+    titles = titles_of(results)
     order: dict[str, int] = {}
     for place, report in enumerate(results):
         for result in report.results:
             order.setdefault(result.attack, len(order))
             key = (result.attack, budget_of(result))
             if key not in found:
-                found[key] = Row(*key, [None] * len(results), [None] * len(results))
+                name = titles.get(result.attack, result.attack)
+                empty = [None] * len(results)
+                found[key] = Row(key[0], name, key[1], [*empty], [*empty])
             (found[key].patients if result.unit == "patient" else found[key].slices)[place] = result
 
     def rank(row: Row) -> tuple[Any, ...]:

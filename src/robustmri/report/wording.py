@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from robustmri.results.budget import Budget
-from robustmri.results.schema import CohortFacts, Result
+from robustmri.results.schema import CohortFacts, Result, RobustnessReport
 
-ATTACK_NAMES = {
-    "none": "No attack",
-    "noise": "Random noise",
-    "fgsm": "FGSM",
-    "bim": "BIM",
-    "pgd": "PGD",
-    "r-fgsm": "R+FGSM",
-    "cw": "CW",
-    "deepfool": "DeepFool",
-    "fmn": "FMN",
-    "ddn": "DDN",
-    "pgd-l0": "PGD-l0",
-    "ead": "EAD",
-    "cw-l2": "CW-L2",
-    "apgd": "APGD",
-    "apgd-ce": "APGD-CE",
-    "apgd-dlr": "APGD-DLR",
-    "apgd-t": "APGD-T",
-    "standard": "Standard suite",
-    "square": "Square",
-    "square-long": "Square (long)",
-    "universal": "Universal",
-    "hop-skip-jump": "HopSkipJump",
-    "worst": "Worst case",
-}
-NORM_NAMES = {"linf": "l-infinity", "l2": "l2", "l1": "l1", "l0": "l0"}
+UNTOUCHED, WORST_CASE = "No attack", "Worst case"
+NORM_NAMES = {"linf": "l-infinity"}
+"""Norms that are called otherwise in a sentence than in the settings."""
 
 
 def percent(fraction: float) -> str:
@@ -80,13 +58,15 @@ def grey_levels(eps_image: float) -> str:
     return f"{255 * eps_image:.1f}".removesuffix(".0")
 
 
-def attack_name(attack: str) -> str:
-    """Name as the field writes it.
-
-    >>> attack_name("cw-l2"), attack_name("foolbox:LinfPGD")
-    ('CW-L2', 'foolbox:LinfPGD')
+def titles_of(results: Sequence[RobustnessReport]) -> dict[str, str]:
+    """Name to title of every attack of the results, of the members of suites, and of the rows that
+    are no attack.
     """
-    return ATTACK_NAMES.get(attack, attack if ":" in attack else attack.upper())
+    titles = {"none": UNTOUCHED, "worst": WORST_CASE}
+    for result in results:
+        for run in result.attacks:
+            titles |= {**run.members, run.attack: run.title}
+    return titles
 
 
 def radius(norm: str, eps: float | None, eps_units: str, eps_image: float | None) -> str:

@@ -26,6 +26,20 @@ class Norm(Protocol):
     def name(self) -> str:
         """Short name, as on the command line."""
 
+    @property
+    def dual(self) -> str:
+        """Name of the norm that measures gradients where this one measures changes."""
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """What an attacker with radius `eps` may change, in a sentence.
+
+        Args:
+            said: the radius as it was given.
+            eps: the same in image units.
+            std: standard deviation that the classifier normalises with.
+            size: height and width of the images in pixels.
+        """
+
     def size(self, delta: Images) -> PerImage:
         """Size of each perturbation, shape (n,)."""
 
@@ -65,6 +79,15 @@ class Linf:
     """Largest change of any pixel."""
 
     name = "linf"
+    dual = "l1"
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """See `Norm`."""
+        return (
+            f"No pixel changes by more than {said}: {eps:.4g} of the [0, 1] range, "
+            f"{255 * eps:.1f} of 255 grey levels, {eps / std:.3g} after normalisation (std "
+            f"{std:g})."
+        )
 
     def size(self, delta: Images) -> PerImage:
         """Largest absolute pixel of each image.
@@ -94,6 +117,15 @@ class L2:
     """Euclidean length of the change over all pixels of an image."""
 
     name = "l2"
+    dual = "l2"
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """See `Norm`."""
+        return (
+            f"The change of all {size} x {size} pixels together has a Euclidean length of at "
+            f"most {said}: {eps:.4g} in units of the [0, 1] range, as much as "
+            f"{255 * eps / size:.2f} of 255 grey levels on every pixel."
+        )
 
     def size(self, delta: Images) -> PerImage:
         """Euclidean length of each image's perturbation.
@@ -133,6 +165,15 @@ class L1:
     """Sum of the absolute changes of all pixels: few pixels, changed much."""
 
     name = "l1"
+    dual = "linf"
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """See `Norm`."""
+        return (
+            f"The changes of all {size} x {size} pixels together, each without its sign, sum to at "
+            f"most {said}: {eps:.4g} in units of the [0, 1] range, as much as {eps:.4g} pixels "
+            "from black to white."
+        )
 
     def size(self, delta: Images) -> PerImage:
         """Sum of the absolute pixels of each image.
@@ -201,6 +242,11 @@ class L0:
     """
 
     name = "l0"
+    dual = ""
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """See `Norm`."""
+        return f"At most {said} pixels change."
 
     def size(self, delta: Images) -> PerImage:
         """Number of changed pixels of each image.

@@ -75,21 +75,20 @@ def fit_training(root: Path, recipe: Recipe, watch: Stopwatch, stage: str) -> Re
 
 
 def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, Any]:
-    from robustmri.evaluation.evaluate import evaluated_slices
     from robustmri.evaluation.expected import plan_evaluation
+    from robustmri.evaluation.plan import make_plan
     from robustmri.models.backbones import build_classifier
     from robustmri.training.launch import join_processes
 
     scans = Cohort.open(cohort)
-    slices = len(
-        evaluated_slices(Split.load(cohort), msgspec.structs.replace(recipe.evaluate, limit=0))
-    )
     classifier = build_classifier(recipe.train.backbone, scans.classes, scans.size)
+    whole = make_plan(recipe.evaluate, classifier, scans, Split.load(cohort))
     device = join_processes(recipe.train.devices, recipe.train.nodes)
-    plan = plan_evaluation(classifier, slices, recipe.evaluate, 60 * minutes, device)
+    plan = plan_evaluation(classifier, whole, 60 * minutes, device)
     return {
-        "limit": plan.limit,
-        "of_slices": slices,
+        # All that the recipe asks for, or as many as fit.
+        "limit": plan.limit or recipe.evaluate.limit,
+        "of_slices": len(whole.trials[0].rows),
         "max_seconds": round(plan.max_seconds, 3),
         "evaluation_minutes": round(plan.seconds / 60, 3),
     }

@@ -59,6 +59,7 @@ def protocol(
     def stage(name: str) -> Progress:
         return lambda task, done, total, note="": progress(name, done, total, note)
 
+    check_recipe(recipe)
     root, watch = Path(out), Stopwatch(minutes)
     fits = is_cohort(source) and not _differences(Path(source), recipe.prepare)
     cohort = Path(source) if fits else root / "cohort"
@@ -104,6 +105,20 @@ def protocol(
         partial.write_text(as_markdown(table), encoding="utf-8")
     progress("6/6 report", 1, 1)
     return table
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse, before hours are spent, what training or evaluation would refuse later.
+
+    Raises:
+        SettingsError: an attack or an objective that cannot be used as the recipe has it.
+    """
+    from robustmri.evaluation.plan import resolve_attacks
+    from robustmri.training.objectives import check_objective
+
+    resolve_attacks(recipe.evaluate)
+    for settings in (recipe.train, recipe.harden):
+        check_objective(settings)
 
 
 def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:

@@ -99,8 +99,10 @@ def _fit(
     from robustmri.training.deadline import fitted_settings
     from robustmri.training.loggers import check_installed
     from robustmri.training.loop import fit
+    from robustmri.training.objectives import check_objective
     from robustmri.training.state import STATE
 
+    check_objective(settings)
     check_installed(settings.logger)
     scans, run = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)

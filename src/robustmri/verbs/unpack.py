@@ -102,8 +102,8 @@ def _tested(run: Path, halved: Halved, cohort: Path | None) -> Joined:
 
     from robustmri.data.loaders import load_images, load_labels
     from robustmri.data.split import Split
-    from robustmri.evaluation.evaluate import evaluated_slices
     from robustmri.evaluation.exact import logits_of
+    from robustmri.evaluation.plan import evaluated_slices
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.models.checkpoint import check_fits, load_checkpoint
 
