@@ -72,7 +72,7 @@ def test_hardening_gets_what_is_left_beside_the_evaluation(tmp_path, monkeypatch
     watch = Stopwatch(10.0)
     now[0] = 60.0
     train = fit_training(tmp_path, RECIPE, watch, "train").train.minutes
-    assert train == pytest.approx(0.2 * (9.6 - 1 - 2 - 1), abs=0.01)
+    assert train == pytest.approx(on_time.TRAIN * (9.6 - 1 - 2 - 1), abs=0.01)
     now[0] = 240.0
     harden = fit_training(tmp_path, RECIPE, watch, "harden").harden
     assert harden.minutes == pytest.approx(9.6 - 4 - 2, abs=0.01)

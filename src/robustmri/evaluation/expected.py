@@ -18,7 +18,7 @@ from robustmri.evaluation.attacked import quick
 from robustmri.evaluation.cost import AttackCost, Metered
 from robustmri.evaluation.plan import Plan
 from robustmri.models.classifier import Classifier
-from robustmri.models.optimised import OptimisedView, Precision
+from robustmri.models.optimised import OptimisedView, Precision, full_float32
 from robustmri.threat.threat_model import ThreatModel
 
 TINY = 1e-9
@@ -133,15 +133,16 @@ def plan_evaluation(
     example = torch.zeros(2, 1, size, size, device=device)
     counted = work_of(plan, len(classifier.classes))
     precision: Precision | None = None if settings.precision == "auto" else settings.precision
-    paces = {
-        minimal: pace_of(
-            OptimisedView(classifier, example, precision="fp32" if minimal else precision),
-            size,
-            batch,
-            device,
-        )
-        for minimal in {work.minimal for work in counted}
-    }
+    with full_float32():  # As in an evaluation.
+        paces = {
+            minimal: pace_of(
+                OptimisedView(classifier, example, precision="fp32" if minimal else precision),
+                size,
+                batch,
+                device,
+            )
+            for minimal in {work.minimal for work in counted}
+        }
     each: dict[bool, float] = dict.fromkeys(paces, 0.0)
     for work in counted:
         pace, alone = paces[work.minimal], max(work.forwards - work.gradients, 0)

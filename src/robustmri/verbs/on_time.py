@@ -23,7 +23,7 @@ end.
 """
 BEFORE = 0.5
 """What attacking the undefended one takes of that, about: most of its slices fall early."""
-TRAIN = 0.2
+TRAIN = 0.3
 """Share of what is left for training; the rest is for hardening."""
 LAST = 0.04
 """Share kept for the report and for whatever was not foreseen."""
