@@ -25,13 +25,13 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         minutes: asked for.
         seconds: left for the epochs, once everything was set up and measured.
-        seconds_per_epoch: as measured on a few batches and a validation.
+        seconds_per_epoch: as measured on a few batches and a validation; None: there was no time.
         epochs: that fit.
     """
 
     minutes: float
     seconds: float
-    seconds_per_epoch: float
+    seconds_per_epoch: float | None
     epochs: int
 
 

@@ -48,6 +48,8 @@ WORTH_MEASURING = 10
 """The expected cost is measured where the run is so many times as long as measuring it."""
 MEASURING = 0.1
 """Share of a limited time after which no further batch is measured."""
+TOO_SHORT = 2.0
+"""So few seconds are not spent on measuring: one epoch, be it cut short, is all there is."""
 Value = TypeVar("Value")
 
 
@@ -310,26 +312,27 @@ def _on_time(
             ranks = {"rank": fabric.global_rank, "ranks": fabric.world_size}
             return batches(train, settings, turn, begins=settings.epochs - 1.0, **ranks)
 
-        whole = 60 * settings.minutes
-        cost = _expected_cost(
-            fabric,
-            classifier,
-            objective,
-            settings,
-            validation,
-            last_pass,
-            1,
-            steps,
-            MEASURING * whole,
-        )
-        each = cost.seconds / objective.replays
+        whole, each = 60 * settings.minutes, math.inf
+        if _on_the_first(fabric, lambda: whole - (time.monotonic() - entered) > TOO_SHORT):
+            cost = _expected_cost(
+                fabric,
+                classifier,
+                objective,
+                settings,
+                validation,
+                last_pass,
+                1,
+                steps,
+                MEASURING * whole,
+            )
+            each = cost.seconds / objective.replays
         seconds = max(whole - (time.monotonic() - entered), 0.0)
         fitted = _on_the_first(
             fabric,
             lambda: Fitted(
                 minutes=settings.minutes,
                 seconds=round(seconds, 1),
-                seconds_per_epoch=round(each, 3),
+                seconds_per_epoch=None if math.isinf(each) else round(each, 3),
                 epochs=fitting_epochs(seconds, each, settings.epochs),
             ),
         )
