@@ -122,6 +122,13 @@ def test_other_folders_are_refused(tmp_path):
         bag.writestr("../evil.txt", "x")
     with pytest.raises(ResultError, match="leads out"):
         unpack(tmp_path, tmp_path / "out")
+    assert not (tmp_path.parent / "evil.txt").exists()
+    checkpoint = {"spec": {"backbone": "vit", "classes": ["a"], "size": 32}, "weights_sha256": ""}
+    halved = {"checkpoint": checkpoint, "parts": [], "sha256": "", "largest_change": 0.0}
+    with zipfile.ZipFile(tmp_path / "summary.zip", "w") as bag:
+        bag.writestr("weights.json", json.dumps({"../evil": halved}))
+    with pytest.raises(ResultError, match="leads out"):
+        unpack(tmp_path, tmp_path / "out")
 
 
 def test_every_packaged_stage_can_be_read():

@@ -56,20 +56,14 @@ def unpack(
             f"{folder} holds no {SUMMARY}. Expected the folder that run.sh was given."
         )
     with zipfile.ZipFile(folder / SUMMARY) as bag, atomic_folder(out) as partial:
-        root = partial.resolve()
         for member in bag.namelist():
-            if not (root / member).resolve().is_relative_to(root):
-                raise ResultError(
-                    f"{folder / SUMMARY} holds {member!r}, which leads out of the folder. Do not "
-                    "trust it."
-                )
+            _refuse_path(folder / SUMMARY, partial, member)
         bag.extractall(partial)
-        known = (
-            msgspec.convert(read_json(partial / HALVED), dict[str, Halved])
-            if (partial / HALVED).exists()
-            else {}
-        )
+        path = partial / HALVED
+        known = msgspec.convert(read_json(path), dict[str, Halved]) if path.exists() else {}
         for name, halved in known.items():
+            for told in (name, *halved.parts):
+                _refuse_path(folder / SUMMARY, partial, told)
             # What came home of the checkpoint is its head alone; it gets its weights again.
             for stale in (partial / name / "checkpoint").glob("*"):
                 stale.unlink()
@@ -78,6 +72,14 @@ def unpack(
         _tested(out / name, halved, Path(cohort) if cohort else None)
         for name, halved in known.items()
     ]
+
+
+def _refuse_path(file: Path, folder: Path, name: str) -> None:
+    """Results come from elsewhere: nothing in them may be named so that it lies outside."""
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise ResultError(
+            f"{file} holds {name!r}, which leads out of the folder. Do not trust these results."
+        )
 
 
 def unpack_travelled(bundle: str | Path, out: str | Path) -> Cohort:
