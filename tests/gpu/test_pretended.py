@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,4 +62,4 @@ def test_attacks_leave_no_tensor_behind():
         str(TESTS / "gpu" / "test_same_as_cpu.py"),
     )
     assert said.returncode == 0, said.stdout[-3000:] + said.stderr[-1000:]
-    assert "27 passed" in said.stdout
+    assert re.search(r"\b[2-9]\d passed", said.stdout), "not skipped"
