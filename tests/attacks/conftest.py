@@ -119,7 +119,8 @@ class Counting(nn.Module):
         self.forwards += len(images)
         if images.requires_grad and torch.is_grad_enabled():
             images.register_hook(self._count)
-        return self.network(images)
+        logits: Tensor = self.network(images)
+        return logits
 
     def _count(self, gradient: Tensor) -> None:
         self.gradients += len(gradient)
