@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 from tiny import tiny_network, write_scans
@@ -17,6 +18,12 @@ from tiny import tiny_network, write_scans
 SIDE = 8
 # Looking for doctests, pytest would import these files a second time, all under one name.
 collect_ignore_glob = ["*conftest.py"]
+
+# Of the tests of properties: the same few examples every time; `--hypothesis-profile deep` (`make
+# test-slow`) draws many new ones.
+settings.register_profile("fast", max_examples=40, derandomize=True, deadline=None, database=None)
+settings.register_profile("deep", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("fast")
 
 
 def _smooth(classes: int, activation: type[nn.Module]) -> nn.Sequential:
