@@ -10,15 +10,17 @@ import torch
 
 from robustmri.attacks import LIBRARIES, Attack, Facts, ThirdParty, find_attack, make_attack
 from robustmri.core.errors import DataError, SettingsError, did_you_mean
+from robustmri.core.files import check_name
 from robustmri.data.cohort import Cohort
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
+from robustmri.results.budget import CLEAN
 from robustmri.threat.eps import Eps, parse_eps
 from robustmri.threat.threat_model import ThreatModel
 
-NOTHING = Facts("none", "No attack", "", knowledge="nothing")
+NOTHING = Facts(CLEAN, "No attack", "", knowledge="nothing")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Short and fit for a file name."""
-        attack = self.facts.name.replace(":", "-")
+        attack = check_name(self.facts.name.replace(":", "-"), "an attack")
         if self.curve:
             return f"{attack}-curve"
         # All digits: 8/255 and 0.0313725 are two radii.

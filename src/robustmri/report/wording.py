@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from robustmri.results.budget import Budget
+from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.schema import CohortFacts, Result, RobustnessReport
 
 UNTOUCHED, WORST_CASE = "No attack", "Worst case"
@@ -62,7 +62,7 @@ def titles_of(results: Sequence[RobustnessReport]) -> dict[str, str]:
     """Name to title of every attack of the results, of the members of suites, and of the rows that
     are no attack.
     """
-    titles = {"none": UNTOUCHED, "worst": WORST_CASE}
+    titles = {CLEAN: UNTOUCHED, WORST: WORST_CASE}
     for result in results:
         for run in result.attacks:
             titles |= {**run.members, run.attack: run.title}
