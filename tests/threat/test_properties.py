@@ -1,4 +1,4 @@
-"""What holds for each change, radius, bound and mask; hypothesis looks for one where it does not."""
+"""What holds for each change, radius, bound and mask; hypothesis looks for one that breaks it."""
 
 from __future__ import annotations
 
