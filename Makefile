@@ -6,13 +6,14 @@ INSTALLED := .venv/.installed
 # A process for each core, one thread in each; the tests of a file share what the file builds once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: help install demo test test-slow test-peer test-gpu coverage benchmark lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu coverage benchmark docs lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
 	@echo "make test       lint, then the tests (minutes); also test-slow, test-peer, test-gpu"
 	@echo "make coverage   the tests, and the lines and branches that none of them runs"
 	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
+	@echo "make docs       the site, into build/site; broken links fail"
 	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
 	@echo "make clean      remove .venv and the caches"
 
@@ -52,6 +53,15 @@ benchmark: $(INSTALLED)
 	  echo "make benchmark ARGS=--quick   everything on almost nothing, to see that it runs"; \
 	  exit 2; }
 	$(BIN)/python -m benchmarks $(STANDARD) $(HARDENED) $(COHORT) $(if $(STANDARD),--out "$(or $(OUT),results/benchmarks/cpu)") $(ARGS)
+
+# The site, and what it needs; tests do not pay for it.
+.venv/.docs: $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

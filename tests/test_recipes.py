@@ -36,6 +36,7 @@ def test_the_packaged_recipes():
         "folds-gpu",
         "poster-cpu",
         "poster-gpu",
+        "poster-offline",
         "poster-small",
         "quick",
         "standard",

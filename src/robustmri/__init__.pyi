@@ -33,13 +33,17 @@ from robustmri.results.schema import load_result as load_result
 from robustmri.threat.eps import parse_eps as parse_eps
 from robustmri.threat.threat_model import ThreatModel as ThreatModel
 from robustmri.verbs.ablate import ablate as ablate
+from robustmri.verbs.bundle import bundle as bundle
 from robustmri.verbs.cross_validate import cross_validate as cross_validate
 from robustmri.verbs.evaluate import evaluate as evaluate
 from robustmri.verbs.pool import pool as pool
 from robustmri.verbs.prepare import prepare as prepare
 from robustmri.verbs.reproduce import demo as demo
 from robustmri.verbs.reproduce import reproduce as reproduce
+from robustmri.verbs.run_bundle import run_bundle as run_bundle
 from robustmri.verbs.train import harden as harden
 from robustmri.verbs.train import train as train
+from robustmri.verbs.unpack import unpack as unpack
+from robustmri.verbs.unpack import unpack_travelled as unpack_travelled
 
 __version__: str

@@ -289,6 +289,7 @@ def test_version_and_recipes(robustmri):
         "folds-gpu",
         "poster-cpu",
         "poster-gpu",
+        "poster-offline",
         "poster-small",
         "quick",
         "standard",

@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(
     def full(*_: object) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("robustmri.data.storage._npy_header", full)
+    monkeypatch.setattr("robustmri.data.storage.npy_header", full)
     with pytest.raises(RobustMRIError, match=r"disk .* is full"):
         write_cohort(SliceList(slices_of()), tmp_path / "cohort", size=16)
     assert not list(tmp_path.iterdir())

@@ -235,6 +235,13 @@ def test_a_search_that_was_cut_short_is_a_warning(table):
     assert sanity.check_budget(table(4).add("pgd", 0.04, [1]).columns()).status == "pass"
 
 
+def test_a_budget_may_end_an_attack_without_a_radius(table):
+    made = table(4).add("cw-l2", np.inf, [1], norm="l2", cut_short={2: True})
+    check = sanity.check_budget(made.columns())
+    assert check.status == "warn"
+    assert "cw-l2 l2: 1 of 4 images" in check.detail
+
+
 @pytest.mark.parametrize(("share", "status"), [(0.0, "pass"), (0.03, "warn"), (0.4, "fail")])
 def test_vanished_gradients_are_told(share, status):
     check = sanity.check_gradients(share)

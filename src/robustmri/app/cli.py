@@ -11,6 +11,18 @@ from msgspec import Struct
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
+from robustmri.app.options import (
+    Cohort,
+    Devices,
+    Images,
+    Minutes,
+    Nodes,
+    Out,
+    RecipeName,
+    Set,
+    listed,
+)
+from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.core.settings import choices_of, help_of
@@ -40,34 +52,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=False)]
-Cohort = Annotated[
-    Path, typer.Argument(help="Cohort folder, made by `prepare`.", show_default=False)
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="Replace one setting of the recipe, e.g. train.epochs=10.",
-        metavar="STAGE.NAME=VALUE",
-    ),
-]
-RecipeName = Annotated[
-    str, typer.Option("--recipe", help="Named settings (see `recipes`), or a .toml file.")
-]
-Devices = Annotated[
-    int | None, typer.Option(help="Processes or GPUs on each machine that share the work.", min=1)
-]
-Nodes = Annotated[
-    int | None, typer.Option(help="Machines that share the work; see docs/repair.md.", min=1)
-]
-Images = Annotated[
-    bool,
-    typer.Option(
-        "--images/--no-images", help="Show slices; without them the page may leave the hospital."
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -132,6 +116,7 @@ def train(
     weights: Annotated[str, option(TrainSettings, "weights")] = "",
     epochs: Annotated[int | None, option(TrainSettings, "epochs")] = None,
     seed: Annotated[int | None, option(TrainSettings, "seed")] = None,
+    minutes: Minutes = 0.0,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
@@ -145,6 +130,7 @@ def train(
         "weights": weights,
         "epochs": epochs,
         "seed": seed,
+        "minutes": minutes or None,
         "devices": devices,
         "nodes": nodes,
     }
@@ -166,6 +152,7 @@ def harden(
     clean_cost: Annotated[float | None, option(TrainSettings, "clean_cost")] = None,
     epochs: Annotated[int | None, option(TrainSettings, "epochs")] = None,
     seed: Annotated[int | None, option(TrainSettings, "seed")] = None,
+    minutes: Minutes = 0.0,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
@@ -179,6 +166,7 @@ def harden(
         "clean_cost": clean_cost,
         "epochs": epochs,
         "seed": seed,
+        "minutes": minutes or None,
         "devices": devices,
         "nodes": nodes,
     }
@@ -237,7 +225,7 @@ def evaluate(
             settings=settings,
             devices=devices or 1,
             nodes=nodes or 1,
-            trusted=_listed(attacks) if trust else (),
+            trusted=listed(attacks) if trust else (),
             progress=progress,
         )
     print_table(comparison_table([result]))
@@ -292,16 +280,27 @@ def reproduce(
     preset: Annotated[
         str,
         typer.Option(
-            help="cpu (ResNet-18, 96 px), small (half as wide, 64 px) or gpu (ResNet-50, 224 px)."
+            help=(
+                "cpu (ResNet-18, 96 px), small (half as wide, 64 px), gpu (ResNet-50, 224 px), "
+                "offline (the same from scratch) or a .toml file."
+            )
         ),
     ] = "cpu",
     images: Images = True,
+    minutes: Minutes = 0.0,
     set_: Set = None,
 ) -> None:
     """A published protocol from beginning to end, published figures beside measured ones."""
     with shown_progress() as progress:
         table = robustmri.reproduce(
-            name, data, out, preset=preset, images=images, overrides=set_ or [], progress=progress
+            name,
+            data,
+            out,
+            preset=preset,
+            images=images,
+            minutes=minutes,
+            overrides=set_ or [],
+            progress=progress,
         )
     print_table(table)
     print(f"wrote {out / 'report.html'} and {out / 'table.md'}")
@@ -326,7 +325,7 @@ def cross_validate(
     from robustmri.recipes import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
-    given: dict[str, Any] = {"folds": _listed(only)} if only else {}
+    given: dict[str, Any] = {"folds": listed(only)} if only else {}
     with shown_progress() as progress:
         table = robustmri.cross_validate(
             source, out, settings, images=images, progress=progress, **given
@@ -347,8 +346,13 @@ def ablate(
 
     settings = load_recipe(recipe, set_ or [])
     with shown_progress() as progress:
-        table = robustmri.ablate(cohort, out, settings, only=_listed(only), progress=progress)
+        table = robustmri.ablate(cohort, out, settings, only=listed(only), progress=progress)
     _print_study(table, out, "variants")
+
+
+app.command()(bundle)
+app.command("run-bundle")(run_bundle)
+app.command()(unpack)
 
 
 @app.command()
@@ -358,10 +362,6 @@ def recipes() -> None:
 
     for name in list_recipes():
         print(f"{name:12} {load_recipe(name).about}")
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:

@@ -13,8 +13,9 @@ def open_source(path: str | Path) -> Source:
     """Source at `path`, its kind found by looking.
 
     Args:
-        path: folder or zip of the figshare release, folder of images with a CSV, class folders, or
-            the word `phantom`, with settings if wanted: `phantom:patients=90,slices=8,seed=3`.
+        path: folder or zip of the figshare release, folder of images with a CSV, class folders, a
+            cohort folder, or the word `phantom`, with settings if wanted:
+            `phantom:patients=90,slices=8,seed=3`.
 
     Raises:
         DataError: nothing there that a reader knows.
@@ -27,10 +28,11 @@ def open_source(path: str | Path) -> Source:
             f"{path} does not exist. Expected a folder of scans, a zip, or the word 'phantom'."
         )
     from robustmri.data.readers.class_folders import ClassFolders
+    from robustmri.data.readers.cohort_folder import CohortFolder
     from robustmri.data.readers.csv_table import ImagesWithCsv
     from robustmri.data.readers.figshare import FigshareRelease
 
-    for reader in (ImagesWithCsv, FigshareRelease, ClassFolders):
+    for reader in (CohortFolder, ImagesWithCsv, FigshareRelease, ClassFolders):
         source: Source | None = reader.look(path)
         if source is not None:
             return source

@@ -250,7 +250,8 @@ class ShardRunner:
     ) -> dict[str, Any]:
         cases = [self.cohort.cases[row] for row in rows]
         n, classes = len(cases), self.classifier.classes
-        before, after = probabilities(clean), probabilities(attacked.logits)
+        # On the CPU, where looking at them one by one does not stop a GPU each time.
+        before, after = probabilities(clean).cpu(), probabilities(attacked.logits).cpu()
         eps = trial.eps or Eps(0.0)
         return {
             "case_id": [case.case_id for case in cases],

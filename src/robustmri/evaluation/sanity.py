@@ -376,6 +376,8 @@ def _ids(outcomes: Outcomes, rows: Rows) -> list[str]:
 
 def _radius(budget: Budget) -> str:
     units = "" if budget.eps_units == "image" else f" ({budget.eps_units})"
-    return f"{budget.norm} {budget.eps:g}{units}" + (
+    # An attack that looks for the nearest fooling image has none.
+    eps = "" if budget.eps is None else f" {budget.eps:g}{units}"
+    return f"{budget.norm}{eps}" + (
         f" to {budget.target}" if budget.target else ""
     )

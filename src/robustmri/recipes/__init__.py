@@ -122,13 +122,23 @@ def change_settings(settings: Settings, changes: dict[str, Any]) -> Settings:
 
 def load_toml(name: str) -> dict[str, Any]:
     """The tables of a TOML file that comes with the package, by name, or of any other, by path."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.is_file():
-        raise SettingsError(f"There is no recipe {name!r}. {did_you_mean(name, list_recipes())}")
+    path = find_recipe(name)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from error
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe, by name or by path.
+
+    Raises:
+        SettingsError: no such recipe.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise SettingsError(f"There is no recipe {name!r}. {did_you_mean(name, list_recipes())}")
+    return path
 
 
 def _convert(

@@ -201,6 +201,14 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "none"
     devices: Annotated[int, about("processes or GPUs on each node", at_least=1)] = 1
     nodes: Annotated[int, about("machines", at_least=1)] = 1
+    minutes: Annotated[
+        float,
+        about(
+            "time for the run: of its `epochs` so many are made as fit on the machine at hand, and "
+            "warm-up, ramp of eps and averages shrink with them; 0: as long as it takes",
+            at_least=0,
+        ),
+    ] = 0.0
 
     @property
     def attacked(self) -> bool:

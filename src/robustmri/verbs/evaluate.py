@@ -60,6 +60,7 @@ def evaluate(
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
+    from robustmri.models.optimised import full_float32
     from robustmri.training.launch import join_processes
     from robustmri.training.objectives import OBJECTIVES
 
@@ -84,17 +85,18 @@ def evaluate(
     if (folder / "robustness.json").exists():
         return load_result(folder)
     device = join_processes(devices, nodes)
-    evaluated = run_attacks(
-        classifier,
-        scans,
-        split,
-        settings,
-        folder,
-        plan=plan,
-        identity=stored.weights_sha256,
-        device=device,
-        progress=progress,
-    )
+    with full_float32():
+        evaluated = run_attacks(
+            classifier,
+            scans,
+            split,
+            settings,
+            folder,
+            plan=plan,
+            identity=stored.weights_sha256,
+            device=device,
+            progress=progress,
+        )
     evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
 
     def write() -> None:
@@ -102,6 +104,8 @@ def evaluate(
             pq.write_table(evaluated.outcomes, partial)
         objective = str(stored.training.get("objective", "unknown"))
         method = OBJECTIVES.get(objective)
+        with full_float32():
+            examples = write_examples(classifier, scans, plan, folder)
         result = summarise_evaluation(
             evaluated,
             classifier,
@@ -118,7 +122,7 @@ def evaluate(
                 training=dict(stored.training),
             ),
             training_attack=method.attack if method else None,
-            examples=write_examples(classifier, scans, plan, folder),
+            examples=examples,
             provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
         )
         save_result(result, folder)
