@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 INSTALLED := .venv/.installed
+# A process for each core, one thread in each; the tests of a file share what the file builds once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: help install demo test test-slow test-peer test-gpu benchmark docs lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu coverage benchmark docs lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
-	@echo "make test       the tests; also test-slow, test-peer, test-gpu"
+	@echo "make test       lint, then the tests (minutes); also test-slow, test-peer, test-gpu"
+	@echo "make coverage   the tests, and the lines and branches that none of them runs"
 	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
 	@echo "make docs       the site, into build/site; broken links fail"
 	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
@@ -28,16 +31,20 @@ demo: $(INSTALLED)
 	$(BIN)/robustmri demo --out demo
 
 test: lint
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+	$(PYTEST) --hypothesis-profile deep -k properties
 
 test-peer: $(INSTALLED)
 	$(BIN)/pytest -m peer
 
 test-gpu: $(INSTALLED)
 	$(BIN)/pytest -m gpu
+
+coverage: $(INSTALLED)
+	$(PYTEST) --cov
 
 benchmark: $(INSTALLED)
 	@test -n "$(STANDARD)$(ARGS)" || { \

@@ -88,20 +88,24 @@ def rows() -> list[Row]:
     return ROWS
 
 
-BUDGET_ROWS = [row for row in ROWS if not row.minimal]
+TABLES = {
+    "row": ROWS,
+    "budget_row": [row for row in ROWS if not row.minimal],
+    "minimal_row": [row for row in ROWS if row.minimal],
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`row`: every attack; `budget_row`: those with a radius; with them, `norm`: each that the
-    attack knows.
+    """`row`: every attack; `budget_row`: those with a radius; `minimal_row`: those without; with
+    them, `norm`: each that the attack knows.
     """
     names = metafunc.fixturenames
-    which, table = ("row", ROWS) if "row" in names else ("budget_row", BUDGET_ROWS)
-    if which in names and "norm" in names:
-        cases = [(row, norm) for row in table for norm in row.norms]
+    which = next((name for name in TABLES if name in names), "")
+    if which and "norm" in names:
+        cases = [(row, norm) for row in TABLES[which] for norm in row.norms]
         metafunc.parametrize((which, "norm"), cases, ids=[f"{row}-{norm}" for row, norm in cases])
-    elif which in names:
-        metafunc.parametrize(which, table, ids=str)
+    elif which:
+        metafunc.parametrize(which, TABLES[which], ids=str)
     elif "norm" in names:
         marks = metafunc.definition.iter_markers("parametrize")
         if not any("norm" in mark.args[0] for mark in marks):
@@ -119,7 +123,8 @@ class Counting(nn.Module):
         self.forwards += len(images)
         if images.requires_grad and torch.is_grad_enabled():
             images.register_hook(self._count)
-        return self.network(images)
+        logits: Tensor = self.network(images)
+        return logits
 
     def _count(self, gradient: Tensor) -> None:
         self.gradients += len(gradient)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import SliceList, draw, slices_of
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError
 from robustmri.data.cases import group_of
@@ -17,6 +16,7 @@ from robustmri.data.intensity import resize, scale
 from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.split import Split, make_split
+from scans import SliceList, draw, slices_of
 
 
 def one(**changes: object) -> RawSlice:

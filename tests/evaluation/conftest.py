@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -32,8 +32,8 @@ class Table:
         eps: float,
         fooled: Iterable[int],
         *,
-        norm="linf",
-        target="",
+        norm: str = "linf",
+        target: str = "",
         **others: Any,
     ) -> Table:
         """Rows of one attack; `others` replaces a column of all its rows, or of image i where it is
@@ -98,7 +98,9 @@ def planned() -> Callable[..., Plan]:
         classifier = SimpleNamespace(
             classes=("glioma", "meningioma"), spec=SimpleNamespace(std=settings.pop("std", 0.25))
         )
-        made: Any = make_plan
-        return made(EvaluateSettings(**settings), classifier, SimpleNamespace(cases=cases), split)
+        cohort: Any = SimpleNamespace(cases=cases)
+        return make_plan(
+            EvaluateSettings(**settings), cast(Any, classifier), cohort, cast(Any, split)
+        )
 
     return plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ def build_result(
         for key, values in row.items():
             columns.setdefault(key, []).extend(np.asarray(values).tolist())
         minimal = math.isinf(eps)
-        shared = {
+        shared: dict[str, Any] = {
             "attack": attack,
             "norm": "" if attack == "none" else norm,
             "eps": None if minimal or attack == "none" else eps,
@@ -382,7 +382,16 @@ def _confusions(columns: dict[str, list[Any]], classes: tuple[str, ...]) -> list
     ]
 
 
-def _save_examples(folder, columns, case_ids, label, classes, per_class, size, generator):  # type: ignore[no-untyped-def]
+def _save_examples(
+    folder: Path,
+    columns: dict[str, list[Any]],
+    case_ids: list[str],
+    label: np.ndarray,
+    classes: Sequence[str],
+    per_class: int,
+    size: int,
+    generator: np.random.Generator,
+) -> list[Example]:
     rows = [
         row
         for row, (attack, eps, units) in enumerate(
@@ -418,9 +427,8 @@ def _save_examples(folder, columns, case_ids, label, classes, per_class, size, g
                 position=position,
             )
         )
-    np.savez_compressed(
-        folder / "examples.npz", **{name: np.stack(stack) for name, stack in arrays.items()}
-    )
+    stacks: dict[str, Any] = {name: np.stack(stack) for name, stack in arrays.items()}
+    np.savez_compressed(folder / "examples.npz", **stacks)
     return examples
 
 

@@ -23,7 +23,7 @@ def test_reads(text, value, units, written):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "abc", "-0.1", "nan", "inf", "1/0", "8/", "0.04@255", "-8/255"]
+    "text", ["", "abc", "-0.1", "nan", "inf", "1/0", "8/", "0.04@255", "-8/255", "9" * 400 + "/2"]
 )
 def test_refuses(text):
     with pytest.raises(ThreatModelError, match="eps"):

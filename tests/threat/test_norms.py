@@ -131,28 +131,29 @@ def test_l1_start_is_uniform_in_the_ball(shape):
     assert ((starts.flatten(1) > 0).float().mean(0) - 0.5).abs().max() < 0.04
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_l1_projection_is_the_nearest_point_of_ball_and_box(seed):
+def test_l1_projection_is_the_nearest_point_of_ball_and_box():
     """Against a solver that knows nothing of the method: alternating projections with Dykstra's
     corrections.
     """
-    generator = torch.Generator().manual_seed(seed)
-    delta = torch.randn(1, 1, 3, 4, generator=generator, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    delta = torch.randn(8, 1, 3, 4, generator=generator, dtype=torch.float64)
     low, high = (
         sign * 0.4 * torch.rand(delta.shape, generator=generator, dtype=torch.float64)
         for sign in (-1, 1)
     )
     found = L1_.project(delta, 1.0, (low, high))
     point, one, two = delta.clone(), torch.zeros_like(delta), torch.zeros_like(delta)
-    for _ in range(3000):
+    for _ in range(1000):
         ball = L1_.project(point + one, 1.0)
         one = point + one - ball
         point = torch.minimum(torch.maximum(ball + two, low), high)
         two = ball + two - point
     torch.testing.assert_close(found, point, rtol=0, atol=1e-4)
     # A clip afterwards wastes.
-    assert L1_.size(torch.minimum(torch.maximum(L1_.project(delta, 1.0), low), high)) < 0.9
-    assert L1_.size(found) > 0.9999
+    wasted = L1_.size(torch.minimum(torch.maximum(L1_.project(delta, 1.0), low), high))
+    assert wasted.mean() < 0.9
+    assert (wasted <= L1_.size(found)).all()
+    assert (L1_.size(found) > 0.9999).all()
 
 
 def test_l0_keeps_the_largest_changes():

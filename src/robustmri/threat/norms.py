@@ -262,7 +262,7 @@ class L0:
             delta = torch.minimum(torch.maximum(delta, box[0]), box[1])
         order = delta.flatten(1).abs().sort(dim=1, descending=True, stable=True).indices
         # Sorting the order gives each pixel's rank.
-        kept = order.argsort(1).reshape(delta.shape) < spread(eps, delta)
+        kept = order.argsort(1).reshape(delta.shape) + 1 <= spread(eps, delta)
         return delta * kept
 
     def steepest(self, gradient: Images) -> Images:
