@@ -59,7 +59,7 @@ class Cascade(CheckedAttack):
             other did, for the member to be run on it.
     """
 
-    facts = Facts("cascade", "Suite", "Croce & Hein 2020, Sec. 6", iterative=True)
+    facts = Facts("", "Suite", "Croce & Hein 2020, Sec. 6", iterative=True)
 
     members: Mapping[str, Attack]
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
