@@ -198,7 +198,9 @@ def evaluate(
     ],
     cohort: Cohort,
     out: Out,
-    attacks: Annotated[str, option(EvaluateSettings, "attacks", note="; comma-separated")] = "",
+    attacks: Annotated[
+        str, option(EvaluateSettings, "attacks", note="; comma-separated; see `robustmri attacks`")
+    ] = "",
     eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
     curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
@@ -358,6 +360,19 @@ def recipes() -> None:
 
     for name in list_recipes():
         print(f"{name:12} {load_recipe(name).about}")
+
+
+@app.command("attacks")
+def list_attacks(
+    name: Annotated[str, typer.Argument(help="One of them, for its meaning and settings.")] = "",
+) -> None:
+    """List the attacks, with the norms that they know and their papers."""
+    from robustmri.app.attack_table import describe_attack, tabulate_attacks
+
+    if name:
+        print(describe_attack(name))
+    else:
+        print_table(tabulate_attacks())
 
 
 def _listed(text: str) -> list[str]:
