@@ -276,7 +276,7 @@ def test_every_check_has_a_row():
     )
     calls = [
         node
-        for path in ("evaluation/sanity.py", "evaluation/study.py", "report/html.py")
+        for path in ("evaluation/sanity.py", "evaluation/study.py", "report/page.py")
         for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]

@@ -10,6 +10,7 @@ import torch
 
 from robustmri.attacks import LIBRARIES, Attack, Facts, ThirdParty, find_attack, make_attack
 from robustmri.core.errors import DataError, SettingsError, did_you_mean
+from robustmri.core.files import check_name
 from robustmri.data.cohort import Cohort
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
@@ -54,7 +55,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Short and fit for a file name."""
-        attack = self.facts.name.replace(":", "-")
+        attack = check_name(self.facts.name.replace(":", "-"), "an attack")
         if self.curve:
             return f"{attack}-curve"
         # All digits: 8/255 and 0.0313725 are two radii.

@@ -60,6 +60,12 @@ def save_checkpoint(
         name: value.detach().to("cpu", copy=True).clone(memory_format=torch.contiguous_format)
         for name, value in classifier.network.state_dict().items()
     }
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise CheckpointError(
+            f"{len(broken)} of {len(state)} weights hold NaN or infinite numbers, the first is "
+            f"{broken[0]!r}; they are not kept. Train again with a smaller learning rate."
+        )
     with atomic_folder(folder, replace=True) as partial:
         # Bytes first: on a full disk safetensors' own writer raises an error that does not say so.
         (partial / WEIGHTS_FILE).write_bytes(save(state))

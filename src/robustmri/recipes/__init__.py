@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import msgspec
 
 from robustmri.core.errors import SettingsError, did_you_mean
+from robustmri.core.files import check_name
 from robustmri.core.settings import about, check_bounds, choices_of
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.training.settings import TrainSettings
@@ -79,6 +80,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     evaluate: EvaluateSettings = EvaluateSettings()
     variants: dict[str, Variant] = {}
     seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            check_name(name, "a variant")
 
 
 def list_recipes() -> list[str]:
