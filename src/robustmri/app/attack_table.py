@@ -21,11 +21,10 @@ ASKS_FOR: dict[Knowledge, str] = {
 
 def tabulate_attacks() -> Table:
     """A row for each attack of ours, from its facts."""
-    rows = [
-        [name, facts.title, ", ".join(facts.norms), kind_of(facts), ASKS_FOR[facts.knowledge]]
-        + [facts.paper]
-        for name, (facts, _) in ATTACKS.items()
-    ]
+    rows = []
+    for name, (facts, _) in ATTACKS.items():
+        norms, asks_for = ", ".join(facts.norms), ASKS_FOR[facts.knowledge]
+        rows.append([name, facts.title, norms, kind_of(facts), asks_for, facts.paper])
     notes = [
         "More of one: robustmri attacks NAME. Besides: torchattacks:NAME, foolbox:NAME, and "
         "MODULE:NAME of one's own."

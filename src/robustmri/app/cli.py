@@ -198,9 +198,7 @@ def evaluate(
     ],
     cohort: Cohort,
     out: Out,
-    attacks: Annotated[
-        str, option(EvaluateSettings, "attacks", note="; comma-separated; see `robustmri attacks`")
-    ] = "",
+    attacks: Annotated[str, option(EvaluateSettings, "attacks", note="; comma-separated")] = "",
     eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
     curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
@@ -366,13 +364,13 @@ def recipes() -> None:
 def list_attacks(
     name: Annotated[str, typer.Argument(help="One of them, for its meaning and settings.")] = "",
 ) -> None:
-    """List the attacks, with the norms that they know and their papers."""
+    """List the attacks with their norms and papers; or say all there is to know of one."""
     from robustmri.app.attack_table import describe_attack, tabulate_attacks
 
     if name:
         print(describe_attack(name))
     else:
-        print_table(tabulate_attacks())
+        print_table(tabulate_attacks(), words=6)
 
 
 def _listed(text: str) -> list[str]:

@@ -55,8 +55,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     norm: Annotated[
         str,
         about(
-            '"linf", "l2", "l1", or another of `robustmri.threat.norms`; attacks that look for the nearest fooling image in '
-            "another norm keep their own",
+            '"linf", "l2", "l1", or another of `robustmri.threat.norms`; attacks that look for '
+            "the nearest fooling image in another norm keep their own",
         ),
     ] = "linf"
     target: Annotated[
