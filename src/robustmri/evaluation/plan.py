@@ -16,11 +16,12 @@ from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
+from robustmri.results.budget import CLEAN, TITLES
 from robustmri.threat.eps import Eps, parse_eps
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
-NOTHING = Facts("none", "No attack", "", knowledge="nothing")
+NOTHING = Facts(CLEAN, TITLES[CLEAN], "", knowledge="nothing")
 
 
 @dataclass(frozen=True)

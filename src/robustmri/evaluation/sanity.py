@@ -13,18 +13,10 @@ from collections.abc import Collection
 import msgspec
 import numpy as np
 
-from robustmri.evaluation.metrics import (
-    CLEAN,
-    WORST,
-    Budget,
-    Outcomes,
-    Rows,
-    Setting,
-    find_right,
-    find_settings,
-    worst_case,
-)
+from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings, worst_case
 from robustmri.evaluation.study import check_selection, check_split, check_training_attack
+from robustmri.results.budget import CLEAN, WORST, Budget
+from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check
 
 SINGLE_STEP = ("fgsm",)
@@ -161,7 +153,7 @@ def check_same_images(outcomes: Outcomes) -> Check:
     for (attack, budget), rows in find_settings(outcomes).items():
         images = outcomes["index"][rows].tolist()
         if (
-            np.isfinite(budget.eps)
+            budget.eps is not None
             and not budget.target
             and (set(images) != expected or len(images) != len(expected))
         ):
@@ -179,9 +171,8 @@ def check_headline(outcomes: Outcomes) -> Check | None:
     expected = _right_by_image(worst_case(outcomes))
     if not expected:
         return None
-    stated = _right_by_image(
-        {name: column[outcomes["attack"] == WORST] for name, column in outcomes.items()}
-    )
+    worst = outcomes["attack"] == WORST
+    stated = _right_by_image(Outcomes({name: column[worst] for name, column in outcomes.items()}))
     wrong = [budget for budget in expected if stated.get(budget) != expected[budget]]
     return Check(
         name="headline is the worst case of each image",
@@ -230,7 +221,7 @@ def check_eps_order(outcomes: Outcomes) -> Check | None:
     clean = [rows for setting, rows in settings.items() if setting.attack == CLEAN]
     curves: dict[tuple[str, ...], list[tuple[float, Budget, Rows]]] = {}
     for (attack, budget), rows in settings.items():
-        if attack != CLEAN and np.isfinite(budget.eps):
+        if attack != CLEAN and budget.eps is not None:
             eps_image = float(outcomes["eps_image"][rows[0]])
             members = sorted(attacks[budget]) if attack == WORST else []
             curves.setdefault((attack, budget.norm, budget.target, *members), []).append(

@@ -17,6 +17,7 @@ from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
+from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import (
     AttackRun,
     Check,
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def columns_of(table: pa.Table) -> dict[str, Any]:
+def columns_of(table: pa.Table) -> Outcomes:
     """Columns as numpy arrays; strings as objects."""
-    return {name: table[name].to_numpy() for name in table.column_names}
+    return Outcomes({name: table[name].to_numpy() for name in table.column_names})
 
 
 def with_worst_case(outcomes: pa.Table) -> pa.Table:
@@ -45,7 +46,7 @@ def with_worst_case(outcomes: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     worst = worst_case(columns_of(outcomes))
-    return pa.concat_tables([outcomes, pa.table(worst, schema=outcomes.schema)])
+    return pa.concat_tables([outcomes, pa.table(dict(worst), schema=outcomes.schema)])
 
 
 def summarise_evaluation(

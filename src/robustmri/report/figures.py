@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from robustmri.report.tables import stage_names
 from robustmri.report.wording import grey_levels, interval, norms_of, percent, titles_of
+from robustmri.results.budget import CLEAN, WORST
 from robustmri.results.schema import NormFacts, Result, RobustnessReport
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -65,7 +66,7 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
 
 def _curve(report: RobustnessReport, name: str, norm: str, units: str) -> Curve | None:
     clean = [
-        number for number in report.results if number.attack == "none" and number.unit == "slice"
+        number for number in report.results if number.attack == CLEAN and number.unit == "slice"
     ]
     by_attack: dict[str, dict[float, Result]] = {}
     for number in report.results:
@@ -79,7 +80,7 @@ def _curve(report: RobustnessReport, name: str, norm: str, units: str) -> Curve 
             by_attack.setdefault(number.attack, {})[number.eps] = number
     if not by_attack:
         return None
-    attack = max(by_attack, key=lambda attack: (len(by_attack[attack]), attack == "worst"))
+    attack = max(by_attack, key=lambda attack: (len(by_attack[attack]), attack == WORST))
     points = sorted(by_attack[attack].items())
     start = [(0.0, clean[0])] if clean else []
     return Curve(

@@ -27,7 +27,7 @@ from robustmri.report.wording import (
     interval,
     percent,
 )
-from robustmri.results.budget import CLEAN
+from robustmri.results.budget import CLEAN, NO_BUDGET
 from robustmri.results.outcomes import Outcomes, load_outcomes
 from robustmri.results.schema import RobustnessReport, load_result
 
@@ -81,7 +81,7 @@ def _refuse_different_tests(
     results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], folders: Sequence[str]
 ) -> None:
     """Numbers stand side by side only if they were measured on the same slices."""
-    cases = [set(rows.rows("none", CLEAN)["case_id"]) for rows in outcomes]
+    cases = [set(rows.rows(CLEAN, NO_BUDGET)["case_id"]) for rows in outcomes]
     for report, ids, folder in zip(results, cases, folders, strict=True):
         if not ids:
             raise ResultError(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
-from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.budget import CLEAN, NO_BUDGET, WORST, Budget
 from robustmri.results.schema import Result, RobustnessReport
 
 
@@ -70,8 +70,8 @@ def repairs(results: Sequence[RobustnessReport]) -> bool:
 
 def budget_of(result: Result) -> Budget:
     """What the attack behind a number was allowed."""
-    if result.attack == "none":
-        return CLEAN
+    if result.attack == CLEAN:
+        return NO_BUDGET
     return Budget(result.norm, result.eps, result.eps_units, result.eps_image, result.target)
 
 
@@ -96,13 +96,13 @@ def align(results: Sequence[RobustnessReport]) -> list[Row]:
         at = row.budget
         eps = math.inf if at.eps is None else at.eps
         return (
-            row.attack != "none",
+            row.attack != CLEAN,
             eps == math.inf,
             norms.index(at.norm) if at.norm else -1,
             at.eps_units,
             eps,
             at.target,
-            row.attack == "worst",
+            row.attack == WORST,
             order[row.attack],
         )
 
@@ -138,9 +138,9 @@ def headline(result: RobustnessReport, at: Budget | None) -> Result | None:
     here = [
         number
         for number in result.results
-        if number.unit == "slice" and budget_of(number) == (at or CLEAN)
+        if number.unit == "slice" and budget_of(number) == (at or NO_BUDGET)
     ]
-    return min(here, key=lambda number: (number.attack != "worst", number.accuracy), default=None)
+    return min(here, key=lambda number: (number.attack != WORST, number.accuracy), default=None)
 
 
 def published_for(
@@ -150,7 +150,7 @@ def published_for(
     reading of its units.
     """
     same_eps = at is not None and (row.budget.norm, row.budget.eps) == (at.norm, at.eps)
-    if row.attack != "none" and not same_eps:
+    if row.attack != CLEAN and not same_eps:
         return None
     return next(
         (figure for figure in published if (figure.attack, figure.stage) == (row.attack, stage)),

@@ -8,7 +8,7 @@ import msgspec
 
 from robustmri.report.tables import headline, repairs, stage_names
 from robustmri.report.wording import grey_levels, interval, norms_of, people, percent, points
-from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.outcomes import Outcomes, confidence_when_fooled
 from robustmri.results.schema import Check, Result, RobustnessReport, Status
 
@@ -174,7 +174,7 @@ def make_cards(
     sure = []
     for place, (rows, number) in enumerate(zip(outcomes, worst, strict=True)):
         fooled = number and confidence_when_fooled(
-            rows.rows("none", CLEAN), rows.rows(number.attack, at)
+            rows.rows(CLEAN, NO_BUDGET), rows.rows(number.attack, at)
         )
         if fooled:
             sure.append(Figure(place, percent(fooled), "median"))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from robustmri.results.budget import Budget
+from robustmri.results.budget import TITLES, Budget
 from robustmri.results.schema import CohortFacts, NormFacts, Result, RobustnessReport
-
-UNTOUCHED, WORST_CASE = "No attack", "Worst case"
 
 
 def percent(fraction: float) -> str:
@@ -60,7 +58,7 @@ def titles_of(results: Sequence[RobustnessReport]) -> dict[str, str]:
     """Name to title of every attack of the results, of the members of suites, and of the rows that
     are no attack.
     """
-    titles = {"none": UNTOUCHED, "worst": WORST_CASE}
+    titles = dict(TITLES)
     for result in results:
         for run in result.attacks:
             titles |= {**run.members, run.attack: run.title}

@@ -6,7 +6,7 @@ from typing import Any
 
 from robustmri.report.page import Page
 from robustmri.report.tables import headline
-from robustmri.results.budget import Budget
+from robustmri.results.budget import CLEAN, Budget
 from robustmri.results.schema import Confusion, RobustnessReport
 
 
@@ -19,7 +19,7 @@ def confusion(page: Page) -> dict[str, Any] | None:
 def _pick_confusions(report: RobustnessReport, at: Budget | None) -> list[Confusion]:
     """The clean one and the headline's."""
     number = headline(report, at)
-    wanted = [("none", None)] + ([(number.attack, at)] if number and at else [])
+    wanted = [(CLEAN, None)] + ([(number.attack, at)] if number and at else [])
     return [
         table
         for attack, where in wanted

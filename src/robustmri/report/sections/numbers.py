@@ -9,7 +9,7 @@ from robustmri.report.figures import draw_intervals
 from robustmri.report.page import Page
 from robustmri.report.tables import Published, Row, at_main_eps, published_for
 from robustmri.report.wording import budget_words, norms_of, points
-from robustmri.results.budget import Budget
+from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.schema import RobustnessReport
 
 
@@ -72,9 +72,9 @@ def _table_row(
 
 def _row_detail(row: Row, results: Sequence[RobustnessReport]) -> str:
     """What the attack did, in a few words."""
-    if row.attack == "none":
+    if row.attack == CLEAN:
         return "slices as they were scanned"
-    if row.attack == "worst":
+    if row.attack == WORST:
         return "right only if no attack fooled it"
     distances = [
         f"{number.median_distance:.3g}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from robustmri.report.page import Page
 from robustmri.report.tables import headline
-from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.outcomes import Outcomes, count_classes, count_patients
 from robustmri.results.schema import RobustnessReport
 
@@ -19,10 +19,10 @@ def strata(page: Page) -> dict[str, Any]:
 
 def _strata(report: RobustnessReport, outcomes: Outcomes, at: Budget | None) -> dict[str, Any]:
     number = headline(report, at)
-    attack = number.attack if number else "none"
+    attack = number.attack if number else CLEAN
     return {
         "attack": attack,
-        "classes": count_classes(outcomes, report.cohort.classes, attack, at or CLEAN),
-        "clean_patients": count_patients(outcomes.rows("none", CLEAN)),
-        "attacked_patients": count_patients(outcomes.rows(attack, at or CLEAN)),
+        "classes": count_classes(outcomes, report.cohort.classes, attack, at or NO_BUDGET),
+        "clean_patients": count_patients(outcomes.rows(CLEAN, NO_BUDGET)),
+        "attacked_patients": count_patients(outcomes.rows(attack, at or NO_BUDGET)),
     }
