@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustmri.attacks import ATTACKS
+from robustmri.attacks import ATTACKS, FMN, PGD, CheckedAttack
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
@@ -304,13 +304,6 @@ REFUSED = {
     "8-bit images": (torch.ones(1, 1, 8, 8, dtype=torch.uint8), ONE, {}, "Divide 8-bit"),
     "float labels": (GREY, torch.zeros(1), {}, "integer labels"),
     "negative label": (GREY, -1 - ONE, {}, "at least 0, got -1"),
-    "label of a class that is not there": (
-        GREY,
-        ONE + 3,
-        {},
-        r"more than 3 classes.* got \(1, 3\)",
-    ),
-    "target that is not there": (GREY, ONE, {"target": 5}, "more than 5 classes"),
     "radii of another batch": (GREY, ONE, {"eps": torch.ones(2)}, "one radius"),
     "negative radii": (GREY, ONE, {"eps": torch.tensor([-0.1])}, "at least 0"),
     "not-a-number radii": (GREY, ONE, {"eps": torch.tensor([torch.nan])}, "at least 0"),
@@ -319,21 +312,44 @@ REFUSED = {
 }
 
 
+def test_goes_through_the_shared_checks(row):
+    """Which `test_refuses` tries once for all attacks."""
+    assert type(row.attack).__call__ is CheckedAttack.__call__
+    assert type(row.attack).check is CheckedAttack.check
+
+
 @pytest.mark.parametrize("case", REFUSED)
-def test_refuses(row, case, make_network):
+@pytest.mark.parametrize("attack", [PGD(), FMN()], ids=["budget", "minimal"])
+def test_refuses(attack, case, make_network):
     images, labels, settings, message = REFUSED[case]
     with pytest.raises(ThreatModelError, match=message):
+        attack(make_network("linear"), images, labels, ThreatModel(**settings), generator=seeded())
+
+
+@pytest.mark.parametrize(
+    ("label", "target", "message"),
+    [(3, None, r"more than 3 classes.* got \(1, 3\)"), (0, 5, "more than 5 classes")],
+)
+def test_refuses_a_class_that_is_not_there(row, label, target, message, make_network):
+    with pytest.raises(ThreatModelError, match=message):
         row.attack(
-            make_network("linear"), images, labels, ThreatModel(**settings), generator=seeded()
+            make_network("linear"),
+            GREY,
+            ONE + label,
+            ThreatModel(target=target),
+            generator=seeded(),
         )
 
 
-def test_refuses_an_infinite_radius(budget_row, norm, make_network):
-    for eps in (torch.inf, torch.tensor([torch.inf])):
-        with pytest.raises(ThreatModelError, match="finite eps"):
-            budget_row.attack(
-                make_network("linear"), GREY, ONE, ThreatModel(norm, eps), generator=seeded()
-            )
+@pytest.mark.parametrize("eps", [torch.inf, torch.tensor([torch.inf])], ids=["number", "each"])
+def test_refuses_an_infinite_radius(eps, norm, make_network):
+    with pytest.raises(ThreatModelError, match="finite eps"):
+        PGD()(make_network("linear"), GREY, ONE, ThreatModel(norm, eps), generator=seeded())
+
+
+def test_refuses_a_norm_that_it_does_not_know(make_network):
+    with pytest.raises(ThreatModelError, match="knows the norms linf, l2, l1, got l0"):
+        PGD()(make_network("linear"), GREY, ONE, ThreatModel("l0"), generator=seeded())
 
 
 def test_refuses_a_classifier_without_a_logit_per_class(row, make_network):
