@@ -246,7 +246,6 @@ def test_a_member_may_wait_for_another_to_come_nearest(trained, blobs):
 def test_suites_that_make_no_sense_are_refused():
     for build in (
         lambda: Cascade({}),
-        lambda: Cascade({"pgd": PGD()}, {"l1": ("square",)}),
         lambda: APGD(steps=0),
         lambda: APGD(restarts=0),
         lambda: APGD(targets=-1),

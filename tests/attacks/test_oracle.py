@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from norm_table import NORM_ROWS
 from robustmri.attacks import CarliniWagnerL2, make_attack
 from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.threat.norms import L2
 from robustmri.threat.threat_model import ThreatModel
 
-DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
 N, D = 6, 64
 
 
@@ -56,7 +56,7 @@ def radius(
     differences = weight[labels][:, None] - weight
     if mask is not None:
         differences = differences * mask.flatten().to(differences)
-    distances = gaps / torch.linalg.vector_norm(differences, DUAL[norm], dim=2)
+    distances = gaps / torch.linalg.vector_norm(differences, NORM_ROWS[norm].dual, dim=2)
     return labels, distances.scatter(1, labels[:, None], torch.inf).amin(1)
 
 

@@ -6,15 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from norm_table import NORM_ROWS
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L0, L1, L2, LINF, NORMS, find_norm
 
-DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
-ORDER = {"linf": math.inf, "l2": 2, "l1": 1, "l0": 0}
-STEEPEST = {"linf": [1.0, -1.0], "l2": [0.6, -0.8], "l1": [0.0, -1.0]}
 
-
-@pytest.fixture(params=DUAL)
+@pytest.fixture(params=[name for name, row in NORM_ROWS.items() if row.dual is not None])
 def name(request: pytest.FixtureRequest) -> str:
     """Norms that have steps; l0 is a count, and has tests of its own."""
     return request.param
@@ -28,9 +25,14 @@ def deltas() -> Tensor:
     )
 
 
+def test_every_norm_has_a_row():
+    assert list(NORM_ROWS) == list(NORMS)
+    assert all(bool(NORMS[name].dual) == (row.dual is not None) for name, row in NORM_ROWS.items())
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_size_is_the_textbook_norm_of_each_image(name, deltas):
-    expected = [torch.linalg.vector_norm(delta, ORDER[name]) for delta in deltas]
+    expected = [torch.linalg.vector_norm(delta, NORM_ROWS[name].order) for delta in deltas]
     torch.testing.assert_close(NORMS[name].size(deltas), torch.stack(expected))
 
 
@@ -69,7 +71,9 @@ def test_steepest_direction_reaches_the_dual_norm(name, deltas):
         NORMS[name].size(direction), torch.tensor([0.0, 1, 1, 1, 1], dtype=torch.float64)
     )
     gain = (direction * deltas).flatten(1).sum(1)
-    torch.testing.assert_close(gain, torch.linalg.vector_norm(deltas.flatten(1), DUAL[name], dim=1))
+    torch.testing.assert_close(
+        gain, torch.linalg.vector_norm(deltas.flatten(1), NORM_ROWS[name].dual, dim=1)
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-25, 1.0, 1e25])
@@ -78,7 +82,9 @@ def test_steepest_direction_survives_gradients_whose_squares_do_not(name, scale)
     float32.
     """
     gradient = scale * torch.tensor([[[[3.0, -4.0]]]])
-    torch.testing.assert_close(NORMS[name].steepest(gradient), torch.tensor([[[STEEPEST[name]]]]))
+    torch.testing.assert_close(
+        NORMS[name].steepest(gradient), torch.tensor([[[NORM_ROWS[name].steepest]]])
+    )
 
 
 def draw(name: str, shape: tuple[int, ...], n: int) -> Tensor:

@@ -40,7 +40,9 @@ class FMN(CheckedAttack):
     Reference: Pintor et al. 2021, Algorithm 1.
     """
 
-    facts = Facts("fmn", "FMN", "Pintor et al. 2021, Algorithm 1", minimal=True)
+    facts = Facts(
+        "fmn", "FMN", "Pintor et al. 2021, Algorithm 1", norms=("linf", "l2", "l1"), minimal=True
+    )
 
     steps: int = 100
     step_size: float = 1.0
