@@ -65,7 +65,7 @@ def write_reference() -> None:
                     print(f"::: {name}\n    options:\n      show_root_heading: false\n", file=page)
     with mkdocs_gen_files.open("reference/index.md", "w") as page:
         print(
-            "# Public names\n\nImport them from `robustmri`; each is loaded when it is asked for.\n",
+            "# Public names\n\nImport them from `robustmri`.\n",
             file=page,
         )
         names = sorted(robustmri.__all__, key=lambda name: (home_of(name), name))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robustmri.core.arrays import Images, PerImage
-from robustmri.threat.norms import L0_, per_image, spread
+from robustmri.threat.norms import L0, per_image, spread
 from robustmri.threat.threat_model import ThreatModel
 
 State = dict[str, Tensor]
@@ -96,7 +96,8 @@ def _useful(gradient: Images, seen: Seen) -> Images:
     """`gradient`, in l1 `passable`: where all of a step goes to one pixel, that pixel must not be
     stuck.
     """
-    return passable(gradient, seen.points, seen.threat) if seen.threat.norm == "l1" else gradient
+    sparse = seen.threat.measure.sparse
+    return passable(gradient, seen.points, seen.threat) if sparse else gradient
 
 
 def momentum(step_size: float, decay: float = 1.0) -> Rule:
@@ -187,12 +188,12 @@ def adaptive_sparse(steps: int) -> Rule:
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         if not state:
             state = _begin(seen, step_size=1.0)
-            free = L0_.size(seen.threat.allow(torch.ones_like(seen.points)))
+            free = L0.size(seen.threat.allow(torch.ones_like(seen.points)))
             state |= {"changed": free, "pixels": 0.2 * free}
         state = _tracked(seen, state)
         points, gradient = seen.points, seen.gradient
         if seen.step and seen.step % every == 0:
-            changed = L0_.size(state["best"] - seen.images)
+            changed = L0.size(state["best"] - seen.images)
             fewer = changed < 0.95 * state["changed"]
             size = torch.where(fewer, 1.0, (state["step_size"] / 1.5).clamp_min(0.1))
             points, gradient, _ = _back(fewer, seen, state)
@@ -266,4 +267,4 @@ def _signs_of_largest(gradient: Images, pixels: PerImage) -> Images:
     signs = gradient.sign() * (
         gradient.abs() >= per_image(ranked.gather(1, place[:, None]), gradient)
     )
-    return signs / per_image(L0_.size(signs).clamp_min(1), gradient)
+    return signs / per_image(L0.size(signs).clamp_min(1), gradient)
