@@ -23,6 +23,7 @@ import typer
 import robustmri
 from robustmri.app.cli import app
 from robustmri.attacks import ATTACKS, make_attack
+from robustmri.data.phantom import brain, lesions, signal, source
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings, list_recipes, load_recipe
 from robustmri.threat.norms import GRADIENT_NORMS
@@ -320,6 +321,52 @@ def test_every_check_has_a_row():
         "groups in one set only",
         "near-duplicates in one set only",
     } == (rows - {"check", "---"})
+
+
+def percent(share: float) -> float:
+    return round(100 * share, 6)
+
+
+PHANTOM = [
+    (r"([\d.]+) mm of the surface", (brain.CORTEX_MM,)),
+    (r"in (\d+) % oedema", (percent(lesions.MENINGIOMA_OEDEMA),)),
+    (r"(\d+) % over the convexity", (percent(lesions.MENINGIOMA_SHARES[0]),)),
+    (r"(\d+) % are mostly solid", (percent(lesions.SOLID_GLIOMA),)),
+    (r"(\d+) % enhance faintly", (percent(lesions.FAINT_GLIOMA),)),
+    (r"(\d+) % lie in the cerebellum", (percent(lesions.CEREBELLAR_GLIOMA),)),
+    (r"(\d+) to (\d+) mm wide", tuple(2 * radius for radius in lesions.ADENOMA_RADIUS_MM)),
+    (r"(\d+) % hold a cyst", (percent(lesions.CYSTIC_ADENOMA),)),
+    (r"at least (\d+) % of its largest", (percent(source.LEAST_SHARE_OF_AREA),)),
+    (r"TR (\d+) to (\d+) ms", (signal.TR_MS[1.5][0], signal.TR_MS[3.0][1])),
+    (r"TE (\d+) to (\d+) ms", signal.TE_MS),
+    (r"1.5 T \((\d+) %\)", (percent(signal.SHARE_AT_1_5_TESLA),)),
+    (r"r1 of \w+ in plasma, ([\d.]+) and ([\d.]+)", signal.RELAXIVITY_1),
+    (r"r2 of \w+ in plasma, ([\d.]+) and ([\d.]+)", signal.RELAXIVITY_2),
+    (
+        r"of CSF, about ([\d.]+) s and ([\d.]+) s",
+        (signal.TISSUES["csf"].t1_ms[1] / 1000, signal.TISSUES["csf"].t2_ms[1] / 1000),
+    ),
+    (
+        r"ours, ([\d.]+) to ([\d.]+),",
+        (signal.TISSUES["adenoma"].gadolinium_mm, signal.TISSUES["glioma"].gadolinium_mm),
+    ),
+    (
+        r"patients=(\d+), slices_per_patient=(\d+), size=(\d+), seed=(\d+)",
+        tuple(
+            getattr(source.PhantomSource, name)
+            for name in ("patients", "slices_per_patient", "size", "seed")
+        ),
+    ),
+]
+"""What docs/phantom.md says in numbers, and where the code has them."""
+
+
+@pytest.mark.parametrize(("sentence", "numbers"), PHANTOM, ids=[row[0] for row in PHANTOM])
+def test_phantom_is_what_its_page_says(sentence, numbers):
+    page = " ".join((ROOT / "docs" / "phantom.md").read_text(encoding="utf-8").split())
+    said = re.search(sentence, page)
+    assert said, "the page no longer says so"
+    assert tuple(map(float, said.groups())) == numbers
 
 
 def indented_block(page: Path, beginning: str) -> list[str]:
