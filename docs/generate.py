@@ -19,6 +19,7 @@ from robustmri.attacks import ATTACKS, make_attack
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
+from robustmri.evaluation import sanity, study
 from robustmri.models.checkpoint import load_checkpoint
 from robustmri.threat.threat_model import ThreatModel
 
@@ -168,6 +169,19 @@ def write_tutorial() -> None:
         print("[This page as a notebook](tutorial.ipynb)", file=page)
 
 
+def write_checks() -> None:
+    """What each check asks, from its docstring."""
+    with mkdocs_gen_files.open("gallery-of-checks.md", "w") as page:
+        print("# Gallery of checks\n\nWhat they mean: [checks](checks.md).\n", file=page)
+        print("| check | asks whether |\n|---|---|", file=page)
+        for module in (sanity, study):
+            for name, function in vars(module).items():
+                if name.startswith("check_") and function.__module__ == module.__name__:
+                    said = " ".join((function.__doc__ or "").split("\n\n")[0].split())
+                    print(f"| `{name}` | {said} |", file=page)
+
+
 write_reference()
+write_checks()
 write_gallery()
 write_tutorial()

@@ -301,7 +301,8 @@ def test_every_attack_explains_its_settings(name):
     assert not [setting for setting in own if f"    {setting}: " not in said]
 
 
-def test_every_check_has_a_row():
+def test_every_row_of_a_check_is_one():
+    """The site lists every check by its docstring; the table tells more of some."""
     rows = set(
         re.findall(
             r"^\| ([^|]+?) \|",
@@ -323,11 +324,13 @@ def test_every_check_has_a_row():
         if word.arg == "name" and isinstance(word.value, ast.Constant)
     }
     assert len(names) > 12
-    assert names | {
+    split = {
         "patients in one set only",
         "groups in one set only",
         "near-duplicates in one set only",
-    } == (rows - {"check", "---"})
+    }
+    assert rows - {"check", "---"} <= names | split
+    assert len(rows) > 15
 
 
 def percent(share: float) -> float:
@@ -396,9 +399,9 @@ def test_tree_names_every_module():
     there = {str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAGE.rglob("*.py")}
     modules = {name for name in there if not name.endswith("__init__")}
     assert named <= modules
-    # A file an attack: `robustmri attacks` lists them, and the tree need not.
-    attacks = {make.__module__.removeprefix("robustmri.") for _, make in ATTACKS.values()}
-    assert modules - named <= {name.replace(".", "/") for name in attacks}
+    # A file an attack, a format, a section: their folders are read, so the tree need not.
+    free = ("attacks/", "data/readers/", "report/sections/")
+    assert {name for name in modules - named if not name.startswith(free)} == set()
 
 
 def test_ranks_are_those_that_are_checked():

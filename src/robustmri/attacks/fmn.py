@@ -9,7 +9,7 @@ import torch
 
 from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.rules import Rule, Seen, State, passable
+from robustmri.attacks.rules import Rule, Seen, State, feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L2, find_norm
@@ -93,7 +93,7 @@ class FMN(CheckedAttack):
             nearest = torch.where(
                 seen.fooled, torch.minimum(size, state["nearest"]), state["nearest"]
             )
-            gradient = passable(seen.gradient, seen.points, seen.threat)
+            gradient = feasible(seen.gradient, seen.points, seen.threat)
             slope = (
                 find_norm(seen.threat.measure.dual)
                 .size(gradient)

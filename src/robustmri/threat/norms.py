@@ -84,7 +84,7 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def spread(eps: Radius, like: Tensor) -> Radius:
+def broadcast_eps(eps: Radius, like: Tensor) -> Radius:
     """`eps` ready to broadcast against `like`: a number as it is, one radius per image with
     trailing axes.
     """
@@ -121,7 +121,7 @@ class LinfNorm:
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
         """Clip every pixel to [-eps, eps]. Reference: Madry et al. 2018, Sec. 2.1."""
-        radius = spread(eps, delta)
+        radius = broadcast_eps(eps, delta)
         if isinstance(radius, Tensor):
             return torch.maximum(-radius, torch.minimum(delta, radius))
         return torch.clamp(delta, -radius, radius)
@@ -169,7 +169,7 @@ class L2Norm:
         tensor([[[[0.6000, 0.8000]]]])
         """
         length = per_image(self.size(delta), delta).clamp_min(torch.finfo(delta.dtype).tiny)
-        shrink: Tensor = spread(eps, delta) / length
+        shrink: Tensor = broadcast_eps(eps, delta) / length
         return delta * shrink.clamp(max=1.0)
 
     def steepest(self, gradient: Images) -> Images:
@@ -296,7 +296,7 @@ class L0Norm:
             delta = torch.minimum(torch.maximum(delta, box[0]), box[1])
         order = delta.flatten(1).abs().sort(dim=1, descending=True, stable=True).indices
         # Sorting the order gives each pixel's rank.
-        kept = order.argsort(1).reshape(delta.shape) + 1 <= spread(eps, delta)
+        kept = order.argsort(1).reshape(delta.shape) + 1 <= broadcast_eps(eps, delta)
         return delta * kept
 
     def steepest(self, gradient: Images) -> Images:

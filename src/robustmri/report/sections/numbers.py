@@ -12,6 +12,8 @@ from robustmri.report.wording import budget_words, norms_of, points
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.schema import RobustnessReport
 
+PLACE = 30
+
 
 def numbers(page: Page) -> dict[str, Any]:
     """Rows at the main eps, and all of them where there are more."""
