@@ -11,7 +11,7 @@ DOCTEST = re.compile(r"^(?P<indent> *)>>> .*(?:\n(?P=indent)\S.*)*", re.MULTILIN
 
 
 class Doctests(griffe.Extension):
-    """Puts each run of doctests into a section of examples, where the reader of docstrings looks."""
+    """Puts each run of doctests into a section of examples, where they are looked for."""
 
     def on_object(self, *, obj: griffe.Object, **words: Any) -> None:
         """Change the docstring of one object."""

@@ -1,4 +1,4 @@
-"""Pages of the site that the code writes: the reference, and the gallery of attacks with pictures."""
+"""Pages of the site that the code writes: the reference, and the gallery of attacks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from robustmri.attacks import ATTACKS, make_attack
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
+from robustmri.evaluation import sanity, study
 from robustmri.models.checkpoint import load_checkpoint
 from robustmri.threat.threat_model import ThreatModel
 
@@ -49,7 +50,7 @@ CACHE = Path("build/gallery")
 
 
 def write_reference() -> None:
-    """A page for each room, its modules in the order of their names; and one of the public names."""
+    """A page for each room, its modules by name; and one of the public names."""
     for room, about in ROOMS.items():
         with mkdocs_gen_files.open(f"reference/{room}.md", "w") as page:
             print(f"# {room}\n\n{about}\n", file=page)
@@ -65,11 +66,11 @@ def write_reference() -> None:
                     print(f"::: {name}\n    options:\n      show_root_heading: false\n", file=page)
     with mkdocs_gen_files.open("reference/index.md", "w") as page:
         print(
-            "# Public names\n\nImport them from `robustmri`; each is loaded when it is asked for.\n",
+            "# Public names\n\nImport them from `robustmri`.\n",
             file=page,
         )
-        names = sorted(robustmri.__all__, key=lambda name: (robustmri._HOME[name], name))
-        for home, group in groupby(names, key=lambda name: robustmri._HOME[name]):
+        names = sorted(robustmri.__all__, key=lambda name: (home_of(name), name))
+        for home, group in groupby(names, key=home_of):
             room = home.split(".")[1]
             print(f"\n**{home.removeprefix('robustmri.')}** ([{room}]({room}.md))\n", file=page)
             for name in group:
@@ -78,14 +79,17 @@ def write_reference() -> None:
                 print(f"- `{name}`: {first}", file=page)
 
 
+def home_of(name: str) -> str:
+    """Module of a public name."""
+    return robustmri._HOME[name]
+
+
 def picture_classifier() -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
     """A small network trained on phantoms, and three slices that it names rightly."""
     if not (CACHE / "run" / "checkpoint").is_dir():
         robustmri.prepare("phantom:patients=36,slices=4,size=96", CACHE / "cohort", size=64)
-        robustmri.train(
-            CACHE / "cohort", CACHE / "run", backbone="resnet18-half", epochs=10, batch_size=16,
-            learning_rate=0.02, augment="none", warmup_epochs=1.0,
-        )  # fmt: skip
+        settings = {"backbone": "resnet18-half", "epochs": 10, "batch_size": 16, "augment": "none"}
+        robustmri.train(CACHE / "cohort", CACHE / "run", learning_rate=0.02, **settings)
     classifier, _ = load_checkpoint(CACHE / "run")
     cohort = Cohort.open(CACHE / "cohort")
     rows = sorted(Split.load(cohort.root).test)
@@ -113,15 +117,14 @@ def write_gallery() -> None:
     with mkdocs_gen_files.open("gallery.md", "w") as page:
         print("# Gallery of attacks\n", file=page)
         print(
-            "Each on the same phantom slice: the slice, the change (enlarged, grey is none), and the attacked slice. "
-            "Budget attacks have eps 0.04 in their first norm (2 in l2); the nearest image has no radius. No slice "
-            "here shows a person. Settings and papers: [attacks](attacks.md).\n",
+            "Each on the same phantom slice: the slice, the change (enlarged, grey is none), and "
+            "the attacked slice. Budget attacks have eps 0.04 in their first norm (2 in l2); the "
+            "nearest image has no radius. No slice here shows a person. Settings: "
+            "[attacks](attacks.md).\n",
             file=page,
         )
-        print(
-            "| attack | norms | kind | asks for | paper | phantom |\n|---|---|---|---|---|---|",
-            file=page,
-        )
+        heads = ("attack", "norms", "kind", "asks for", "paper", "phantom")
+        print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", file=page)
         for name, known in ATTACKS.items():
             facts = known.facts
             norm = facts.norms[0]
@@ -132,12 +135,29 @@ def write_gallery() -> None:
             with mkdocs_gen_files.open(f"gallery/{name}.png", "wb") as file:
                 file.write(strip(images, attacked))
             kind = "nearest image" if facts.minimal else "within eps"
-            print(
-                f"| **{facts.title}**<br>`{name}` | {', '.join(facts.norms)} | {kind} | {facts.knowledge} | "
-                f"{facts.paper} | ![{facts.title} on a phantom](gallery/{name}.png) |",
-                file=page,
+            cells = (
+                f"**{facts.title}**<br>`{name}`",
+                ", ".join(facts.norms),
+                kind,
+                facts.knowledge,
+                facts.paper,
+                f"![{facts.title} on a phantom](gallery/{name}.png)",
             )
+            print(f"| {' | '.join(cells)} |", file=page)
+
+
+def write_checks() -> None:
+    """What each check asks, from its docstring."""
+    with mkdocs_gen_files.open("gallery-of-checks.md", "w") as page:
+        print("# Gallery of checks\n\nWhat they mean: [checks](checks.md).\n", file=page)
+        print("| check | asks whether |\n|---|---|", file=page)
+        for module in (sanity, study):
+            for name, function in vars(module).items():
+                if name.startswith("check_") and function.__module__ == module.__name__:
+                    said = " ".join((function.__doc__ or "").split("\n\n")[0].split())
+                    print(f"| `{name}` | {said} |", file=page)
 
 
 write_reference()
+write_checks()
 write_gallery()

@@ -176,7 +176,7 @@ def test_settings_change_as_strictly_as_a_recipe():
         ({"eps": "0.1"}, "Expected `array`, got `str`"),
         ({"limits": 3}, "Did you mean 'limit'"),
         ({"limit": "3"}, "Expected `int`"),
-        ({"norm": "l3"}, "EvaluateSettings: norm cannot be 'l3'"),
+        ({"precision": "fp8"}, "EvaluateSettings: precision cannot be 'fp8'"),
     ):
         with pytest.raises(SettingsError, match=message):
             change_settings(settings, wrong)

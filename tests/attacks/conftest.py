@@ -22,8 +22,10 @@ class Row:
     gradients: int
     forwards: int
     settings: dict[str, Any] = field(default_factory=dict)
-    # In a norm that a member of a suite does not know.
-    fewer_forwards: dict[str, int] = field(default_factory=dict)
+    # Fewer forwards of a suite in a norm that Square does not know.
+    without_square: int = 0
+    # Whether its result depends on the generator.
+    random: bool = True
 
     @property
     def attack(self) -> Attack:
@@ -44,17 +46,17 @@ class Row:
 ROWS = [
     Row("noise", 0, 1),
     Row("noise", 0, 3, {"draws": 3}),
-    Row("fgsm", 1, 2),
-    Row("bim", 4, 5, {"steps": 4}),
+    Row("fgsm", 1, 2, random=False),
+    Row("bim", 4, 5, {"steps": 4}, random=False),
     Row("pgd", 4, 5, {"steps": 4}),
     Row("pgd", 4, 4, {"steps": 4, "keep": "last"}),
     Row("pgd", 9, 12, {"steps": 3, "restarts": 3}),
     Row("pgd", 9, 12, {"steps": 3, "restarts": 3, "stop_when_fooled": True}),
     Row("r-fgsm", 1, 2),
-    Row("mi-fgsm", 4, 5, {"steps": 4}),
-    Row("ni-fgsm", 4, 9, {"steps": 4}),
+    Row("mi-fgsm", 4, 5, {"steps": 4}, random=False),
+    Row("ni-fgsm", 4, 9, {"steps": 4}, random=False),
     Row("di-fgsm", 4, 9, {"steps": 4}),
-    Row("ti-fgsm", 4, 5, {"steps": 4}),
+    Row("ti-fgsm", 4, 5, {"steps": 4}, random=False),
     Row("vmi-fgsm", 7, 8, {"steps": 3, "neighbours": 2, "reach": 300.0}),
     Row(
         "vmi-fgsm",
@@ -72,14 +74,20 @@ ROWS = [
     Row("apgd-ce", 8, 9, {"steps": 8}),
     Row("apgd-dlr", 8, 9, {"steps": 8}),
     Row("apgd-t", 8, 11, {"steps": 4}),
-    Row("deepfool", 10, 6, {"steps": 5}),  # Three classes: two gradients a step.
-    Row("fmn", 20, 21, {"steps": 20}),
-    Row("ddn", 20, 21, {"steps": 20}),
-    Row("pgd-l0", 20, 21, {"steps": 20}),
-    Row("ead", 60, 63, {"steps": 20, "searches": 3, "initial_c": 10.0}),
+    Row("deepfool", 10, 6, {"steps": 5}, random=False),  # Three classes: two gradients a step.
+    Row("fmn", 20, 21, {"steps": 20}, random=False),
+    Row("ddn", 20, 21, {"steps": 20}, random=False),
+    Row("pgd-l0", 20, 21, {"steps": 20}, random=False),
+    Row("ead", 60, 63, {"steps": 20, "searches": 3, "initial_c": 10.0}, random=False),
     Row("hop-skip-jump", 0, 8, {"steps": 3, "samples": 20, "starts": 7}),
-    Row("cw-l2", 30, 33, {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1}),
-    Row("standard", 20, 33, {"steps": 4, "queries": 6}, {"l1": 3}),
+    Row(
+        "cw-l2",
+        30,
+        33,
+        {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1},
+        random=False,
+    ),
+    Row("standard", 20, 33, {"steps": 4, "queries": 6}, without_square=3),
 ]
 
 

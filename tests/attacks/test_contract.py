@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustmri.attacks import ATTACKS
-from robustmri.attacks.protocol import CheckedAttack, Facts
+from norm_table import NORM_ROWS
+from robustmri.attacks import ATTACKS, PGD, CheckedAttack, Facts, Square
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
-EPS = {"linf": 0.1, "l2": 0.8, "l1": 4.0, "l0": 8.0}
+EPS = {name: row.eps for name, row in NORM_ROWS.items()}
 MASK = torch.zeros(8, 8, dtype=torch.bool)
 MASK[2:6, 1:7] = True
 
@@ -170,20 +170,7 @@ def test_same_generator_same_result(row, norm, make_network, make_images):
     assert torch.equal(first, second)
     # APGD's first step spans the cube: on so smooth a network all starts end in one corner.
     forgets = norm == "linf" and row.name.startswith(("apgd", "standard"))
-    same = {
-        "fgsm",
-        "bim",
-        "mi-fgsm",
-        "ni-fgsm",
-        "ti-fgsm",
-        "fmn",
-        "cw-l2",
-        "deepfool",
-        "ddn",
-        "pgd-l0",
-        "ead",
-    }
-    assert torch.equal(first, third) == (forgets or row.name in same)
+    assert torch.equal(first, third) == (forgets or not row.random)
 
 
 def test_a_batch_is_its_images_one_by_one(row, norm, make_network, make_images):
@@ -238,7 +225,7 @@ def test_k_steps_cost_k_gradients_and_k_plus_one_forwards(
     counted = counting(network)
     labels = torch.zeros(5, dtype=torch.long)
     row.attack(counted, images, labels, ThreatModel(norm, EPS[norm]), generator=seeded())
-    forwards = row.forwards - row.fewer_forwards.get(norm, 0)
+    forwards = row.forwards - (0 if norm in Square.facts.norms else row.without_square)
     assert (counted.gradients, counted.forwards) == (5 * row.gradients, 5 * forwards)
 
 
@@ -328,6 +315,12 @@ class Untouched(CheckedAttack):
         return images
 
 
+def test_goes_through_the_shared_checks(row):
+    """Which `test_refuses` tries once for all attacks."""
+    assert type(row.attack).__call__ is CheckedAttack.__call__
+    assert type(row.attack).check is CheckedAttack.check
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_the_shared_check_refuses(case):
     images, labels, settings, message = REFUSED[case]
@@ -364,12 +357,15 @@ def test_refuses_classes_that_the_classifier_does_not_have(row, make_network):
         row.attack(network, GREY, ONE, ThreatModel(target=5), generator=seeded())
 
 
-def test_refuses_an_infinite_radius(budget_row, norm, make_network):
-    for eps in (torch.inf, torch.tensor([torch.inf])):
-        with pytest.raises(ThreatModelError, match="finite eps"):
-            budget_row.attack(
-                make_network("linear"), GREY, ONE, ThreatModel(norm, eps), generator=seeded()
-            )
+@pytest.mark.parametrize("eps", [torch.inf, torch.tensor([torch.inf])], ids=["number", "each"])
+def test_refuses_an_infinite_radius(eps, norm, make_network):
+    with pytest.raises(ThreatModelError, match="finite eps"):
+        PGD()(make_network("linear"), GREY, ONE, ThreatModel(norm, eps), generator=seeded())
+
+
+def test_refuses_a_norm_that_it_does_not_know(make_network):
+    with pytest.raises(ThreatModelError, match="knows the norms linf, l2, l1, got l0"):
+        PGD()(make_network("linear"), GREY, ONE, ThreatModel("l0"), generator=seeded())
 
 
 def test_refuses_a_classifier_without_a_logit_per_class(row, make_network):

@@ -188,31 +188,3 @@ def test_unknown_attacks_and_settings_are_named():
         make_attack("pdg")
     with pytest.raises(SettingsError, match=r"'bim'.*stepz"):
         make_attack("bim", stepz=3)
-    assert list(ATTACKS) == [
-        "noise",
-        "fgsm",
-        "bim",
-        "pgd",
-        "r-fgsm",
-        "mi-fgsm",
-        "ni-fgsm",
-        "di-fgsm",
-        "ti-fgsm",
-        "vmi-fgsm",
-        "cw",
-        "apgd",
-        "apgd-ce",
-        "apgd-dlr",
-        "apgd-t",
-        "square",
-        "spsa",
-        "universal",
-        "deepfool",
-        "fmn",
-        "ddn",
-        "pgd-l0",
-        "cw-l2",
-        "ead",
-        "hop-skip-jump",
-        "standard",
-    ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import types
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from robustmri.attacks import PGD, ThirdParty, find_attack, is_minimal, make_attack
+from robustmri.attacks import PGD, Facts, ThirdParty, find_attack, make_attack
 from robustmri.attacks.third_party import Opaque
 from robustmri.core.errors import SettingsError, ThreatModelError
 from robustmri.evaluation.attacked import attack_batch
@@ -60,8 +60,9 @@ RADIUS = {"linf": 0.15, "l2": 1.0, "l1": 8.0}
 @with_peers
 @pytest.mark.parametrize(("name", "norm", "settings"), BUDGET, ids=[name for name, _, _ in BUDGET])
 def test_it_keeps_to_the_radius_of_the_threat(name, norm, settings, trained, blobs):
-    assert not is_minimal(name)
-    assert norm in find_attack(name).facts.norms
+    facts = find_attack(name).facts
+    assert not facts.minimal
+    assert norm in facts.norms
     done = run(name, trained, blobs, ThreatModel(norm, RADIUS[norm]), **settings)
     assert done.verified.all()
     assert done.fooled.any()
@@ -76,7 +77,7 @@ def test_it_keeps_to_the_radius_of_the_threat(name, norm, settings, trained, blo
     "name", ["torchattacks:DeepFool", "foolbox:L2DeepFoolAttack", "foolbox:LInfFMNAttack"]
 )
 def test_without_a_radius_it_is_minimal(name, trained, blobs):
-    assert is_minimal(name)
+    assert find_attack(name).facts.minimal
     norm = "linf" if "Inf" in name else "l2"
     done = run(name, trained, blobs, ThreatModel(norm, torch.inf))
     assert done.verified.all()
@@ -239,10 +240,15 @@ class Further:
         return (images + self.times * threat.eps).clamp(0, 1)
 
 
+class Nearest(Further):
+    facts = Facts("", "Nearest of mine", "a paper", norms=("l2",), minimal=True)
+
+
 @pytest.fixture
 def own(monkeypatch):
     module = types.ModuleType("my_attacks")
     module.Further, module.plain, module.number = Further, lambda steps: PGD(steps=steps), 3
+    module.Nearest = Nearest
     monkeypatch.setitem(sys.modules, "my_attacks", module)
 
 
@@ -252,6 +258,8 @@ def test_an_attack_of_ones_own_is_verified_like_any_other(own, trained, blobs):
     assert run("my_attacks:Further", trained, blobs, threat, times=1).verified.all()
     assert make_attack("my_attacks:plain", steps=3) == PGD(steps=3)
     assert find_attack("my_attacks:Further").facts.norms == ("linf", "l2", "l1")
+    stated = replace(Nearest.facts, name="my_attacks:Nearest")
+    assert find_attack("my_attacks:Nearest").facts == stated
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def test_sound_evaluation_passes_everything(table):
     checks = sanity.run_checks(
         with_worst(made.columns()),
         iterative=ITERATIVE,
+        per_pixel=["linf"],
         split_kind="patient",
         groups="patient",
         training_attack="pgd",
@@ -200,7 +201,7 @@ def test_zero_eps_that_changes_a_prediction_fails(table):
 def test_better_than_chance_on_flat_grey_fails(table, standing, status):
     """Twelve images of three classes: one answer to all is right for four."""
     columns = table(12).add("pgd", 0.5, range(standing, 12)).columns()
-    check = sanity.check_large_eps(columns, ITERATIVE)
+    check = sanity.check_large_eps(columns, ITERATIVE, ["linf"])
     assert check.status == status
     assert check.case_ids == ([] if status == "pass" else sorted(f"case{i}" for i in range(5)))
 
@@ -214,13 +215,16 @@ def test_only_the_whole_image_can_be_made_flat_grey(table):
         training_attack=None,
         selected_on="last",
         region="lesion",
+        per_pixel=["linf"],
     )
     assert "at or below chance at eps 0.5" not in [check.name for check in checks]
 
 
 def test_small_eps_is_not_held_to_chance(table):
     columns = table(12).add("pgd", 0.3, []).add("fgsm", 0.5, []).columns()
-    assert sanity.check_large_eps(columns, ITERATIVE) is None
+    assert sanity.check_large_eps(columns, ITERATIVE, ["linf"]) is None
+    grey = table(12).add("pgd", 0.5, []).columns()
+    assert sanity.check_large_eps(grey, ITERATIVE, ["l2"]) is None
 
 
 def test_a_search_that_was_cut_short_is_a_warning(table):

@@ -19,6 +19,7 @@ from robustmri.results.schema import (
     Confusion,
     Example,
     ModelFacts,
+    NormFacts,
     Result,
     RobustnessReport,
     SplitFacts,
@@ -34,6 +35,10 @@ REPAIRED = {"fgsm": 0.86, "bim": 0.80, "pgd": 0.78, "cw": 0.77, "worst": 0.755}
 RADII = (0.005, 0.01, 0.02, 0.03, 0.04)
 
 TITLES = {"noise": "Random noise", "standard": "Standard suite"}
+NORMS = {
+    "linf": NormFacts(title="l-infinity", meaning="largest change of any pixel", per_pixel=True),
+    "l2": NormFacts(title="l2", meaning="l2 size of the change", per_pixel=False),
+}
 MEMBERS = {"apgd": "APGD", "apgd-ce": "APGD-CE", "square": "Square"}
 
 
@@ -275,6 +280,7 @@ def build_result(
                 Check(name="Patient overlap", status="pass", detail="No patient is in two sets.")
             ],
         ),
+        norms=NORMS,
         threat=[
             "The attacker knows the classifier entirely (white box) and changes the image after "
             "it was scanned.",

@@ -14,6 +14,7 @@ from robustmri.results.schema import (
     Confusion,
     Example,
     ModelFacts,
+    NormFacts,
     Result,
     RobustnessReport,
     SplitFacts,
@@ -71,6 +72,7 @@ def result():
             leakage=[Check(name="patients", status="pass", detail="")],
         ),
         threat=["l-infinity, eps 0.04"],
+        norms={"linf": NormFacts(title="l-infinity", meaning="largest", per_pixel=True)},
         attacks=[
             AttackRun(
                 attack="pgd",

@@ -364,6 +364,19 @@ def recipes() -> None:
         print(f"{name:12} {load_recipe(name).about}")
 
 
+@app.command("attacks")
+def list_attacks(
+    name: Annotated[str, typer.Argument(help="One of them, for its meaning and settings.")] = "",
+) -> None:
+    """List the attacks with their norms and papers; or say all there is to know of one."""
+    from robustmri.app.attack_table import describe_attack, tabulate_attacks
+
+    if name:
+        print(describe_attack(name))
+    else:
+        print_table(tabulate_attacks(), words=6)
+
+
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:
     if table is None:
         print(f"{out}: done so far; the table comes with the last of the {parts}.")

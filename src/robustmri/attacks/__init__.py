@@ -1,9 +1,14 @@
-"""max: the search of S(x) for the image that the classifier gets most wrong."""
+"""max: the search of S(x) for the image that the classifier gets most wrong.
+
+An attack is a file of this folder that says in its `facts` what is true of it; no list names them.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any, NamedTuple
 
 from robustmri.attacks.apgd import APGD, apgd_ce, apgd_dlr, apgd_t
@@ -16,7 +21,7 @@ from robustmri.attacks.fmn import FMN
 from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
-from robustmri.attacks.protocol import ALL_NORMS, Attack, Facts
+from robustmri.attacks.protocol import Attack, CheckedAttack, Facts, described
 from robustmri.attacks.settings import read_settings
 from robustmri.attacks.sparse import SparsePGD
 from robustmri.attacks.spsa import SPSA
@@ -26,55 +31,42 @@ from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, t
 from robustmri.attacks.universal import Universal, add_universal, learn_universal
 from robustmri.core.errors import SettingsError, did_you_mean
 
-# From the cheapest to the most expensive.
-_MAKERS: tuple[Any, ...] = (
-    Noise,
-    fgsm,
-    bim,
-    PGD,
-    RandomStep,
-    Transfer,
-    ni_fgsm,
-    di_fgsm,
-    ti_fgsm,
-    vmi_fgsm,
-    cw,
-    APGD,
-    apgd_ce,
-    apgd_dlr,
-    apgd_t,
-    Square,
-    SPSA,
-    Universal,
-    DeepFool,
-    FMN,
-    DDN,
-    SparsePGD,
-    CarliniWagnerL2,
-    ElasticNet,
-    HopSkipJump,
-    standard,
-)
 
-
-class Known(NamedTuple):
+class KnownAttack(NamedTuple):
     """What is true of an attack, and how it is made from its settings."""
 
     facts: Facts
     make: Callable[..., Attack]
 
 
-ATTACKS = {make.facts.name: Known(make.facts, make) for make in _MAKERS}
+def _read_folder() -> dict[str, KnownAttack]:
+    """Every attack of this folder's files: what is written there and has facts with a name.
+
+    Those with a radius first, then those that look for the nearest image, then suites.
+    """
+    found: dict[str, KnownAttack] = {}
+    for file in pkgutil.iter_modules(__path__):
+        for made in vars(importlib.import_module(f"{__name__}.{file.name}")).values():
+            facts = getattr(made, "facts", None)
+            if not isinstance(facts, Facts) or not facts.name:
+                continue
+            if found.setdefault(facts.name, KnownAttack(facts, made)).make is not made:
+                raise SettingsError(f"Two attacks are named {facts.name!r}. Rename one of them.")
+    kinds = {name: (bool(facts.members), facts.minimal) for name, (facts, _) in found.items()}
+    return {name: found[name] for name in sorted(found, key=lambda name: (kinds[name], name))}
+
+
+ATTACKS = _read_folder()
 """Name on the command line to attack."""
 
 
-def find_attack(name: str) -> Known:
+def find_attack(name: str) -> KnownAttack:
     """What is known of the attack of that name.
 
     Args:
         name: a key of `ATTACKS`; "torchattacks:NAME" or "foolbox:NAME"; or "MODULE:NAME", a class
-            or function of one's own that makes an `Attack`. It has attributes `norms` and `minimal`
-            if they are not the defaults of `Facts`.
+            or function of one's own that makes an `Attack`. Its attribute `facts` is a `Facts`,
+            unless the defaults of that are true of it.
 
     Raises:
         SettingsError: no such attack, or its library is not installed.
@@ -82,19 +74,14 @@ def find_attack(name: str) -> Known:
     library, colon, kind = name.partition(":")
     if library in LIBRARIES:
         facts = ThirdParty(library, kind).facts
-        return Known(facts, lambda **settings: ThirdParty(library, kind, settings))
+        return KnownAttack(facts, lambda **settings: ThirdParty(library, kind, settings))
     if colon:
         own = find_own(library, kind)
-        norms, minimal = getattr(own, "norms", ALL_NORMS), getattr(own, "minimal", False)
-        return Known(Facts(name, name, "one's own", norms=norms, minimal=minimal), own)
+        facts = getattr(own, "facts", Facts(name, name, "one's own"))
+        return KnownAttack(replace(facts, name=name), own)
     if name not in ATTACKS:
         raise SettingsError(f"There is no attack {name!r}. {did_you_mean(name, ATTACKS)}")
     return ATTACKS[name]
-
-
-def is_minimal(name: str) -> bool:
-    """Whether the attack of that name has no radius."""
-    return find_attack(name).facts.minimal
 
 
 def make_attack(name: str, **settings: Any) -> Attack:
@@ -110,7 +97,6 @@ def make_attack(name: str, **settings: Any) -> Attack:
 
 __all__ = [
     "APGD",
-    "ALL_NORMS",
     "ATTACKS",
     "DDN",
     "LIBRARIES",
@@ -119,7 +105,8 @@ __all__ = [
     "SPSA",
     "Attack",
     "Facts",
-    "Known",
+    "CheckedAttack",
+    "KnownAttack",
     "CarliniWagnerL2",
     "Cascade",
     "DeepFool",
@@ -138,10 +125,10 @@ __all__ = [
     "apgd_t",
     "bim",
     "cw",
+    "described",
     "di_fgsm",
     "fgsm",
     "find_attack",
-    "is_minimal",
     "learn_universal",
     "make_attack",
     "ni_fgsm",

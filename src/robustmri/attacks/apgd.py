@@ -109,7 +109,7 @@ class APGD(CheckedAttack):
                 here,
                 start=random_points(x, here, [own[row] for row in rows.tolist()]),
                 steps=steps,
-                rule=(adaptive_sparse if threat.norm == "l1" else adaptive)(steps),
+                rule=(adaptive_sparse if threat.measure.sparse else adaptive)(steps),
                 objective=loss_against(self.loss, y, here)
                 if aim is None
                 else loss_towards(self.loss, aim[rows]),

@@ -53,24 +53,18 @@ class Cascade(CheckedAttack):
 
     Args:
         members: name to attack, cheap ones first; they should leave each image at its first
-            success.
-        left_out: norm to the names of the members that do not know it.
+            success. One that does not know the norm is left out.
         after: a member to an earlier one that must have come nearer to fooling an image than every
             other did, for the member to be run on it.
     """
 
-    facts = Facts("cascade", "Suite", "Croce & Hein 2020, Sec. 6", iterative=True)
+    facts = Facts("", "Suite", "Croce & Hein 2020, Sec. 6", iterative=True)
 
     members: Mapping[str, Attack]
-    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     after: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named = {
-            name
-            for names in (*self.left_out.values(), self.after, self.after.values())
-            for name in names
-        }
+        named = {*self.after, *self.after.values()}
         if not self.members or not named <= set(self.members):
             raise ThreatModelError(
                 "expected one member or more, and names of members alone, got "
@@ -110,7 +104,7 @@ class Cascade(CheckedAttack):
         places = {name: place for place, name in enumerate(self.members)}
         seeds = draw_seeds(generator, len(images), each=len(self.members))
         for place, (name, attack) in enumerate(self.members.items()):
-            if name in self.left_out.get(threat.norm, ()):
+            if not knows_norm(attack, threat.norm):
                 continue
             own = torch.nonzero(broken_by < 0)[:, 0]
             if name in self.after:
@@ -134,6 +128,12 @@ class Cascade(CheckedAttack):
             keep_worse(worst, own, Found(points, fooled, merit))
             broken_by[own[fooled]] = place
         return CascadeResult(worst.images, broken_by)
+
+
+def knows_norm(attack: Attack, norm: str) -> bool:
+    """Whether the attack can be run in that norm; one that states no facts is believed to."""
+    facts = getattr(attack, "facts", None)
+    return facts is None or norm in facts.norms
 
 
 @described(
@@ -179,6 +179,4 @@ def standard(steps: int = 100, queries: int = 5000) -> Cascade:
         "square": Square(queries=-(-queries // 5)),
         "square-long": Square(queries=queries),
     }
-    return Cascade(
-        members, left_out={"l1": ("square", "square-long")}, after={"square-long": "square"}
-    )
+    return Cascade(members, after={"square-long": "square"})

@@ -10,10 +10,10 @@ from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.engine import LossName
 from robustmri.attacks.fmn import cosine
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.rules import Rule, Seen, State, passable
+from robustmri.attacks.rules import Rule, Seen, State, feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import L2_, per_image
+from robustmri.threat.norms import L2, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 
@@ -95,8 +95,8 @@ class DDN(CheckedAttack):
         def update(seen: Seen, state: State) -> tuple[Images, State]:
             length = state["length"] * torch.where(seen.fooled, 1 - self.gamma, 1 + self.gamma)
             step = cosine(self.step_size, self.step_size / 100, seen.step, self.steps)
-            direction = L2_.steepest(passable(seen.gradient, seen.points, seen.threat))
-            turned = L2_.steepest(seen.points - seen.images + step * direction)
+            direction = L2.steepest(feasible(seen.gradient, seen.points, seen.threat))
+            turned = L2.steepest(seen.points - seen.images + step * direction)
             return seen.images + per_image(length, turned) * turned, {"length": length}
 
         return Rule(init, update)

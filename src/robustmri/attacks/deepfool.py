@@ -12,10 +12,10 @@ from torch import Tensor
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.engine import Found, checked, exhausted, frozen
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.rules import passable
+from robustmri.attacks.rules import feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import find_norm, per_image, spread
+from robustmri.threat.norms import broadcast_eps, find_norm, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 NUDGE = 1e-4
@@ -135,10 +135,10 @@ def _nearest(points: Images, leads: list[Tensor], threat: ThreatModel, *, cut: b
         (gradient,) = torch.autograd.grad(lead, points, torch.ones_like(lead), retain_graph=True)
         gradient = threat.allow(torch.nan_to_num(gradient))
         if not cut:
-            gradient = passable(gradient, points.detach(), threat)
+            gradient = feasible(gradient, points.detach(), threat)
         distance = NUDGE + lead.detach().abs() / find_norm(threat.measure.dual).size(gradient)
         nearer = distance < shortest  # Never where the gradient is zero: infinite, or not a number.
         shortest = torch.where(nearer, distance, shortest)
-        step = spread(distance, gradient) * threat.measure.steepest(gradient)
+        step = broadcast_eps(distance, gradient) * threat.measure.steepest(gradient)
         way = torch.where(per_image(nearer, way), step, way)
     return way

@@ -19,7 +19,7 @@ from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
 from robustmri.losses import difference_of_logits_ratio, log_odds, margin, targeted_ratio
-from robustmri.threat.norms import per_image, spread
+from robustmri.threat.norms import broadcast_eps, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 AttackLoss = Callable[[Images, Logits, Tensor], PerImage]
@@ -142,7 +142,7 @@ def random_points(images: Images, threat: ThreatModel, seeds: list[int]) -> Imag
         unit = torch.stack(_draw(images[0].numel(), threat, seeds)) if seeds else images
         # One copy to the images' device for all of them.
         unit = unit.reshape(images.shape).to(images)
-        return threat.project(images + spread(threat.eps, images) * unit, images)
+        return threat.project(images + broadcast_eps(threat.eps, images) * unit, images)
     free = threat.allow(torch.ones_like(images)) != 0
     unit = torch.zeros_like(images)
     for row, seed in enumerate(seeds):
@@ -152,7 +152,7 @@ def random_points(images: Images, threat: ThreatModel, seeds: list[int]) -> Imag
         if len(pixels):
             (start,) = _draw(len(pixels), threat, [seed])
             unit[row][free[row]] = start.to(unit)
-    return threat.project(images + spread(threat.eps, images) * unit, images)
+    return threat.project(images + broadcast_eps(threat.eps, images) * unit, images)
 
 
 def _draw(pixels: int, threat: ThreatModel, seeds: list[int]) -> list[Tensor]:

@@ -9,10 +9,10 @@ import torch
 
 from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.rules import Rule, Seen, State, passable
+from robustmri.attacks.rules import Rule, Seen, State, feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import L2_, find_norm
+from robustmri.threat.norms import L2, find_norm
 from robustmri.threat.threat_model import ThreatModel
 
 """The norm in which a gradient's size is the fastest growth for a change of size 1."""
@@ -40,7 +40,9 @@ class FMN(CheckedAttack):
     Reference: Pintor et al. 2021, Algorithm 1.
     """
 
-    facts = Facts("fmn", "FMN", "Pintor et al. 2021, Algorithm 1", minimal=True)
+    facts = Facts(
+        "fmn", "FMN", "Pintor et al. 2021, Algorithm 1", norms=("linf", "l2", "l1"), minimal=True
+    )
 
     steps: int = 100
     step_size: float = 1.0
@@ -91,7 +93,7 @@ class FMN(CheckedAttack):
             nearest = torch.where(
                 seen.fooled, torch.minimum(size, state["nearest"]), state["nearest"]
             )
-            gradient = passable(seen.gradient, seen.points, seen.threat)
+            gradient = feasible(seen.gradient, seen.points, seen.threat)
             slope = (
                 find_norm(seen.threat.measure.dual)
                 .size(gradient)
@@ -110,7 +112,7 @@ class FMN(CheckedAttack):
             radius = torch.where(seen.fooled, inside, outside)
             # Clipped before the projection, which keeps the bounds: the other way round wastes part
             # of the radius.
-            stepped = (seen.points + length * L2_.steepest(gradient)).clamp(*seen.threat.bounds)
+            stepped = (seen.points + length * L2.steepest(gradient)).clamp(*seen.threat.bounds)
             return replace(seen.threat, eps=radius).project(stepped, seen.images), {
                 "radius": radius,
                 "nearest": nearest,

@@ -26,8 +26,8 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class HopSkipJump(CheckedAttack):
-    """Along the boundary towards the image: feel which side points around it lie on, step away, and
-    halve the way back.
+    """Along the boundary towards the image: ask which nearby points fool, step that way, and halve
+    the way back.
 
     It asks for the predicted class only: no logits, no gradient. It begins at the first of several
     random images that fools, from fine noise to large blocks. The radius of the threat is not used:
@@ -35,7 +35,7 @@ class HopSkipJump(CheckedAttack):
     linf and l2.
 
     Args:
-        steps: rounds of feeling, stepping and halving.
+        steps: rounds of asking, stepping and halving.
         samples: decisions asked for in the first round; the t-th has sqrt(t) times as many.
         starts: random images tried to begin with.
 

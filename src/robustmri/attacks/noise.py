@@ -21,7 +21,7 @@ class Noise(CheckedAttack):
         draws: random points for each image.
     """
 
-    facts = Facts("noise", "Random noise", "the control arm", knowledge="scores")
+    facts = Facts("noise", "Random noise", "the control arm", knowledge="decisions")
 
     draws: int = 1
 

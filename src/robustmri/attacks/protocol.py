@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 import torch
 
 from robustmri.core.arrays import Images, Labels, Logits
+from robustmri.threat.norms import GRADIENT_NORMS
 from robustmri.threat.threat_model import ThreatModel
 
 Predictor = Callable[[Images], Logits]
 Knowledge = Literal["gradients", "scores", "decisions", "nothing"]
-ALL_NORMS = ("linf", "l2", "l1")
 
 
 class Attack(Protocol):
@@ -52,7 +52,7 @@ class Facts:
     """What is true of an attack whatever its settings; stated where the attack is written.
 
     Args:
-        name: on the command line and in recipes.
+        name: on the command line and in recipes; empty where only Python can make it.
         title: as the field writes it.
         paper: where it comes from.
         doi: of the paper, where the report should lead to it.
@@ -68,7 +68,7 @@ class Facts:
     title: str
     paper: str
     doi: str = ""
-    norms: tuple[str, ...] = ALL_NORMS
+    norms: tuple[str, ...] = GRADIENT_NORMS
     minimal: bool = False
     iterative: bool = False
     knowledge: Knowledge = "gradients"

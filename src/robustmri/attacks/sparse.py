@@ -12,17 +12,17 @@ from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import L0_, L1_, per_image
+from robustmri.threat.norms import L0, L1, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
 class SparsePGD(CheckedAttack):
-    """Fewest changed pixels that fool: each step chooses all of them anew, by what the gradient
-    promises.
+    """Fewest changed pixels that fool: each step chooses all of them anew, by their first-order
+    gain.
 
-    A pixel promises its gradient times its way to the bound that the gradient points to. This is
-    PGD projected onto the l0 ball with steps so long that every chosen pixel meets a bound: how far
+    A pixel's gain is its gradient times its distance to the bound that the gradient points to. This
+    is PGD projected onto the l0 ball with steps so long that every chosen pixel meets a bound: how far
     a pixel goes costs nothing in l0. The number of pixels grows until a choice fools, and falls as
     long as one does; it never comes back to a number that fooled. The radius of the threat is not
     used: the numbers are the result. An image for which no fooling point is found comes back
@@ -82,7 +82,7 @@ class SparsePGD(CheckedAttack):
             return {"number": 0 * one, "fewest": torch.inf * one, "mean": torch.zeros_like(images)}
 
         def update(seen: Seen, state: State) -> tuple[Images, State]:
-            number = L0_.size(seen.points - seen.images)
+            number = L0.size(seen.points - seen.images)
             fewest = torch.where(
                 seen.fooled, torch.minimum(number, state["fewest"]), state["fewest"]
             )
@@ -94,11 +94,11 @@ class SparsePGD(CheckedAttack):
             wanted = torch.where(seen.fooled, number - change, state["number"] + change)
             wanted = torch.minimum(wanted, fewest - 1).clamp_min(1)
             tiny = torch.finfo(number.dtype).tiny
-            unit = seen.gradient / per_image(L1_.size(seen.gradient), seen.gradient).clamp_min(tiny)
+            unit = seen.gradient / per_image(L1.size(seen.gradient), seen.gradient).clamp_min(tiny)
             mean = self.decay * state["mean"] + (1 - self.decay) * unit
             low, high = seen.threat.bounds
-            way = torch.where(mean > 0, high - seen.images, low - seen.images)
-            chosen = L0_.project(mean * way, wanted) > 0
-            return seen.images + way * chosen, {"number": wanted, "fewest": fewest, "mean": mean}
+            room = torch.where(mean > 0, high - seen.images, low - seen.images)
+            chosen = L0.project(mean * room, wanted) > 0
+            return seen.images + room * chosen, {"number": wanted, "fewest": fewest, "mean": mean}
 
         return Rule(init, update)

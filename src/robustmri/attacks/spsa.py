@@ -20,7 +20,7 @@ from robustmri.attacks.engine import (
     loss_against,
 )
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.rules import Rule, Seen, State, adam, evenly, steepest
+from robustmri.attacks.rules import Rule, Seen, State, adam, steepest, uniform_change
 from robustmri.attacks.streams import like, open_streams, signs, with_stream
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
@@ -121,7 +121,7 @@ def _even_adam(step_size: float) -> Rule:
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         proposed, after = unit.update(seen, state)
-        return seen.points + evenly(step_size, seen.threat, seen.points) * (
+        return seen.points + uniform_change(step_size, seen.threat, seen.points) * (
             proposed - seen.points
         ), after
 

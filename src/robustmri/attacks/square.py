@@ -14,7 +14,7 @@ from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.attacks.streams import open_streams, signs, uniforms, with_stream
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import per_image, spread
+from robustmri.threat.norms import broadcast_eps, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -72,7 +72,7 @@ class Square(CheckedAttack):
         first = _stripes(streams, images) if threat.norm == "linf" else _tiles(streams, images)
         unit = threat.allow(first)
         unit = unit / per_image(threat.measure.size(unit), unit).clamp_min(_TINY)
-        start = threat.project(images + spread(threat.eps, images) * unit, images)
+        start = threat.project(images + broadcast_eps(threat.eps, images) * unit, images)
         found = climb(
             classifier,
             images,
@@ -129,7 +129,7 @@ def _repaint(best: Images, seen: Seen, share: float, streams: Tensor) -> Images:
     sides = _sides(free, share, least=1)
     patch = _inside(_corners(free, sides, streams, uniforms(streams, 2 * axes)), sides, best) & free
     sign = signs(streams ^ 1, channels).reshape(*best.shape[:2], *[1] * axes).to(best)
-    eps = spread(seen.threat.eps, best)
+    eps = broadcast_eps(seen.threat.eps, best)
     low, high = seen.threat.bounds
     painted, other = (
         torch.where(patch, (seen.images + s * eps).clamp(low, high), best) for s in (sign, -sign)
@@ -174,7 +174,7 @@ def _move_mass(best: Images, seen: Seen, share: float, streams: Tensor) -> Image
     delta = torch.where(receiver, new, torch.where(giver, 0.0, delta))
     # Back to full length, which the bounds had shortened.
     delta = delta / per_image(seen.threat.measure.size(delta), delta).clamp_min(_TINY)
-    return seen.images + spread(seen.threat.eps, best) * delta
+    return seen.images + broadcast_eps(seen.threat.eps, best) * delta
 
 
 def _length(delta: Images) -> Tensor:

@@ -23,11 +23,11 @@ from robustmri.attacks.engine import (
     loss_against,
 )
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, described
-from robustmri.attacks.rules import Rule, Seen, State, evenly, momentum, steepest
+from robustmri.attacks.rules import Rule, Seen, State, momentum, steepest, uniform_change
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms, with_stream
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import per_image, spread
+from robustmri.threat.norms import broadcast_eps, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 
@@ -67,7 +67,9 @@ class RandomStep(CheckedAttack):
         away = threat.measure.steepest(
             threat.allow(like(normals(streams, images[:1].numel()), images))
         )
-        start = threat.project(images + spread(threat.eps, images) * self.share * away, images)
+        start = threat.project(
+            images + broadcast_eps(threat.eps, images) * self.share * away, images
+        )
         return climb(
             classifier,
             images,
@@ -191,9 +193,9 @@ class Transfer(CheckedAttack):
                 # The papers' code divides a gradient by its mean absolute value, where `momentum`
                 # divides by the sum.
                 total = state["total"] * per_image(free, points)
-                at = (points + self.decay * evenly(self.step_size, here, points) * total).clamp(
-                    *here.bounds
-                )
+                at = (
+                    points + self.decay * uniform_change(self.step_size, here, points) * total
+                ).clamp(*here.bounds)
             values, logits, gradient = self._slope(
                 classifier, at, rows, objective, state["stream"], here
             )
@@ -249,7 +251,9 @@ class Transfer(CheckedAttack):
                     break
                 streams = advance(state["stream"] ^ neighbour)
                 away = like(2 * uniforms(streams, seen.points[:1].numel()) - 1, seen.points)
-                near = seen.points + seen.threat.allow(evenly(self.reach, seen.threat, away) * away)
+                near = seen.points + seen.threat.allow(
+                    uniform_change(self.reach, seen.threat, away) * away
+                )
                 total += self._slope(
                     predict, near.clamp(*seen.threat.bounds), rows, objective, streams, seen.threat
                 )[2]

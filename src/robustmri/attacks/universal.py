@@ -15,7 +15,7 @@ from robustmri.attacks.engine import (
     loss_against,
 )
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.rules import stride
+from robustmri.attacks.rules import steepest_step
 from robustmri.attacks.streams import advance, open_streams, uniforms
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -124,7 +124,7 @@ def learn_universal(
                 )
                 whole = here.allow(gradient).sum(0, keepdim=True)
                 change = ball.measure.project(
-                    change + stride(attack.step_size, whole, ball), ball.eps
+                    change + steepest_step(attack.step_size, whole, ball), ball.eps
                 )
     return change
 

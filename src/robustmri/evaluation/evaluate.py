@@ -14,6 +14,7 @@ import msgspec
 import torch
 
 from robustmri.attacks import Attack, Cascade
+from robustmri.attacks.cascade import knows_norm
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.core import processes
 from robustmri.core.arrays import Logits
@@ -315,11 +316,10 @@ def members_of(trial: Trial) -> dict[str, str]:
     """Name to title of a suite's members that know the norm, in their order; of others none."""
     if not isinstance(trial.attack, Cascade):
         return {}
-    left_out = trial.attack.left_out.get(trial.threat.norm, ())
     return {
         name: trial.facts.members.get(name, name)
-        for name in trial.attack.members
-        if name not in left_out
+        for name, attack in trial.attack.members.items()
+        if knows_norm(attack, trial.threat.norm)
     }
 
 

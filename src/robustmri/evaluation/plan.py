@@ -16,11 +16,12 @@ from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
-from robustmri.results.budget import CLEAN
+from robustmri.results.budget import CLEAN, TITLES
 from robustmri.threat.eps import Eps, parse_eps
+from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
-NOTHING = Facts(CLEAN, "No attack", "", knowledge="nothing")
+NOTHING = Facts(CLEAN, TITLES[CLEAN], "", knowledge="nothing")
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,17 @@ def resolve_attacks(
         trusted: names "MODULE:NAME" whose module may be imported, which runs its code.
 
     Raises:
-        SettingsError: an attack, or a setting of one, that cannot be used.
+        SettingsError: a norm, an attack, or a setting of one, that cannot be used.
     """
     named = [
         *settings.attacks,
         *settings.options,
         *([settings.curve_attack] if settings.curve else []),
     ]
+    if settings.norm not in NORMS:
+        raise SettingsError(
+            f"norm cannot be {settings.norm!r}. {did_you_mean(settings.norm, NORMS)}"
+        )
     made = {}
     for name in dict.fromkeys(named):
         if ":" in name and name.partition(":")[0] not in LIBRARIES and name not in trusted:

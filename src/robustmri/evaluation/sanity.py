@@ -40,6 +40,7 @@ def run_checks(
     region: str = "image",
     limited: bool = False,
     iterative: Collection[str] = (),
+    per_pixel: Collection[str] = (),
 ) -> list[Check]:
     """Every check whose question arises.
 
@@ -55,6 +56,7 @@ def run_checks(
         region: where pixels could change; only the whole "image" can be made one flat grey.
         limited: whether attacks had a budget of time, gradients or forwards.
         iterative: names of the attacks that should be at least as strong as a single step.
+        per_pixel: names of the norms in which a large eps alone makes any image one flat grey.
     """
     checks = [
         check_verified(outcomes),
@@ -65,7 +67,7 @@ def run_checks(
         check_iterative(outcomes, iterative),
         check_eps_order(outcomes),
         check_zero_eps(outcomes),
-        check_large_eps(outcomes, iterative) if region == "image" else None,
+        check_large_eps(outcomes, iterative, per_pixel) if region == "image" else None,
         None if zero_gradient_share is None else check_gradients(zero_gradient_share),
         check_budget(outcomes) if limited else None,
         check_split(split_kind, groups),
@@ -123,11 +125,11 @@ def check_distances(outcomes: Outcomes) -> Check:
     """No attacked image is further from its original than eps."""
     limit = outcomes["eps_image"].astype(float)
     sizes = {
-        norm: outcomes[f"distance_{norm}"].astype(float) for norm in ("linf", "l2", "l1", "l0")
+        name.removeprefix("distance_"): column.astype(float)
+        for name, column in outcomes.items()
+        if name.startswith("distance_")
     }
-    distance = np.select(
-        [outcomes["norm"] == norm for norm in sizes], list(sizes.values()), sizes["linf"]
-    )
+    distance = np.select([outcomes["norm"] == norm for norm in sizes], list(sizes.values()), np.inf)
     # A comparison with NaN is false, so a distance that is not a number counts as outside.
     inside = np.logical_and.reduce([np.isfinite(size) for size in sizes.values()])
     inside &= distance <= limit * (1 + ROUNDING) + ROUNDING
@@ -257,7 +259,9 @@ def check_zero_eps(outcomes: Outcomes) -> Check | None:
     )
 
 
-def check_large_eps(outcomes: Outcomes, iterative: Collection[str]) -> Check | None:
+def check_large_eps(
+    outcomes: Outcomes, iterative: Collection[str], per_pixel: Collection[str]
+) -> Check | None:
     """At eps 0.5 the classifier can do no better than to give one answer to all; if it does, the
     attack is at fault.
     """
@@ -266,7 +270,7 @@ def check_large_eps(outcomes: Outcomes, iterative: Collection[str]) -> Check | N
         f"{attack} {_radius(budget)}": rows
         for (attack, budget), rows in find_settings(outcomes).items()
         if attack in (*iterative, WORST)
-        and budget.norm == "linf"
+        and budget.norm in per_pixel
         and not budget.target
         and LARGE_EPS <= float(outcomes["eps_image"][rows[0]]) < np.inf
     }
@@ -378,6 +382,4 @@ def _radius(budget: Budget) -> str:
     units = "" if budget.eps_units == "image" else f" ({budget.eps_units})"
     # An attack that looks for the nearest fooling image has none.
     eps = "" if budget.eps is None else f" {budget.eps:g}{units}"
-    return f"{budget.norm}{eps}" + (
-        f" to {budget.target}" if budget.target else ""
-    )
+    return f"{budget.norm}{eps}" + (f" to {budget.target}" if budget.target else "")

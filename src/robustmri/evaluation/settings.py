@@ -32,8 +32,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     attacks: Annotated[
         tuple[str, ...],
         about(
-            "names from `robustmri.attacks.ATTACKS`, or of other libraries "
-            "(`robustmri.attacks.find_attack`); `evaluation.plan` looks them up",
+            "names of attacks, as `robustmri attacks` lists them, or of other libraries "
+            "(torchattacks:NAME, foolbox:NAME)",
         ),
     ] = ("fgsm", "bim", "pgd", "cw")
     eps: Annotated[
@@ -53,10 +53,10 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
     curve_attack: Annotated[str, about("attack of the curve")] = "pgd"
     norm: Annotated[
-        Literal["linf", "l2", "l1"],
+        str,
         about(
-            '"linf", "l2" or "l1"; attacks that look for the nearest fooling image in '
-            "another norm keep their own",
+            '"linf", "l2", "l1", or another of `robustmri.threat.norms`; attacks that look for '
+            "the nearest fooling image in another norm keep their own",
         ),
     ] = "linf"
     target: Annotated[

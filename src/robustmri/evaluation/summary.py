@@ -24,10 +24,11 @@ from robustmri.results.schema import (
     CohortFacts,
     Example,
     ModelFacts,
+    NormFacts,
     RobustnessReport,
     SplitFacts,
 )
-from robustmri.threat.norms import find_norm
+from robustmri.threat.norms import NORMS, find_norm
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,6 +84,7 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         iterative={run.attack for run in evaluated.attacks if run.iterative},
+        per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
     )
     return RobustnessReport(
         title=title,
@@ -111,6 +113,7 @@ def summarise_evaluation(
             leakage=[shorten_ids(check) for check in leakage],
         ),
         threat=describe_threat(plan, classifier),
+        norms=describe_norms(plan),
         attacks=evaluated.attacks,
         results=summarise(outcomes, suites=suites_of(evaluated.attacks), seed=settings.seed),
         checks=[shorten_ids(check) for check in checks],
@@ -124,6 +127,16 @@ def summarise_evaluation(
 def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:
     """Members of each suite among the attacks, in their order."""
     return {run.attack: list(run.members) for run in attacks if run.members}
+
+
+def describe_norms(plan: Plan) -> dict[str, NormFacts]:
+    """What the report must know of each norm in which something was tried."""
+    used = {trial.threat.norm for trial in plan.trials}
+    return {
+        name: NormFacts(title=norm.title, meaning=norm.meaning, per_pixel=norm.per_pixel)
+        for name, norm in NORMS.items()
+        if name in used
+    }
 
 
 def _plain(settings: EvaluateSettings) -> dict[str, Any]:

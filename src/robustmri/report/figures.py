@@ -13,9 +13,9 @@ import msgspec
 from markupsafe import Markup
 
 from robustmri.report.tables import stage_names
-from robustmri.report.wording import grey_levels, interval, percent, titles_of
+from robustmri.report.wording import grey_levels, interval, norms_of, percent, titles_of
 from robustmri.results.budget import CLEAN, WORST
-from robustmri.results.schema import Result, RobustnessReport
+from robustmri.results.schema import NormFacts, Result, RobustnessReport
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 4  # classes s0 ... s3 in figures.css
@@ -34,7 +34,7 @@ class Plot(msgspec.Struct, frozen=True):
     """Curves that share their axes: one norm, one reading of eps."""
 
     title: str
-    norm: str
+    norm: NormFacts
     eps_units: str
     curves: list[Curve]
 
@@ -44,7 +44,7 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
 
     Of the attacks it takes the one with the most radii, the worst case where several have as many.
     """
-    titles = titles_of(results)
+    titles, norms = titles_of(results), norms_of(results)
     axes = dict.fromkeys(
         (number.norm, number.eps_units)
         for report in results
@@ -60,7 +60,7 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
         drawn = [curve for curve in curves if curve is not None]
         if any(len(curve.eps) > 2 for curve in drawn):
             name = drawn[0].attack
-            plots.append(Plot(titles.get(name, name), norm, units, drawn))
+            plots.append(Plot(titles.get(name, name), norms[norm], units, drawn))
     return plots
 
 
@@ -184,17 +184,14 @@ def _draw_axes(plot: Plot, frame: Frame) -> list[Markup]:
         parts.append(
             element("text", f"{100 * fraction:.0f}", x=frame.left - 8, y=y + 4.5, text_anchor="end")
         )
-    levels = plot.norm == "linf" and plot.eps_units == "image"
+    levels = plot.norm.per_pixel and plot.eps_units == "image"
     for tick in _ticks(frame.largest):
         at = {"x": frame.x(tick), "text_anchor": "middle"}
         parts.append(element("text", f"{tick:g}", y=frame.bottom + 20, **at))
         if levels:
             level = grey_levels(tick) + ("/255" if tick and not frame.narrow else "")
             parts.append(element("text", level, of="small", y=frame.bottom + 36, **at))
-    size = (
-        "largest change of any pixel" if plot.norm == "linf" else f"{plot.norm} size of the change"
-    )
-    said = "eps" if frame.narrow else f"eps: {size}"
+    said = "eps" if frame.narrow else f"eps: {plot.norm.meaning}"
     said += ", after normalisation" if plot.eps_units == "normalised" else ", of the [0, 1] range"
     said += (
         (", and grey levels" if frame.narrow else ", and in grey levels of 255") if levels else ""

@@ -122,7 +122,7 @@ def render(page: Page) -> str:
         keep_trailing_newline=True,
     )
     templates.filters |= {
-        "budget_words": budget_words,
+        "budget_words": lambda budget: budget_words(budget, page.norms),
         "percent": percent,
         "interval": interval,
         "attack_name": lambda attack: page.titles.get(attack, attack),

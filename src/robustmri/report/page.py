@@ -9,10 +9,10 @@ from typing import Any
 
 from robustmri.report.tables import Published, Row, align, main_budget, repairs, stage_names
 from robustmri.report.verdict import CheckRow, failures, gather_checks
-from robustmri.report.wording import people, titles_of
+from robustmri.report.wording import norms_of, people, titles_of
 from robustmri.results.budget import Budget
 from robustmri.results.outcomes import Outcomes
-from robustmri.results.schema import Check, RobustnessReport
+from robustmri.results.schema import Check, NormFacts, RobustnessReport
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Page:
     def titles(self) -> dict[str, str]:
         """Name of an attack to how the field writes it."""
         return titles_of(self.results)
+
+    @cached_property
+    def norms(self) -> dict[str, NormFacts]:
+        """Name of a norm to how to speak of it."""
+        return norms_of(self.results)
 
     @cached_property
     def rows(self) -> list[Row]:

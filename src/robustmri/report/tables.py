@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from robustmri.report.wording import budget_words, interval, people, percent, titles_of
+from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
 from robustmri.results.budget import CLEAN, NO_BUDGET, WORST, Budget
 from robustmri.results.schema import Result, RobustnessReport
 
@@ -80,7 +80,7 @@ def align(results: Sequence[RobustnessReport]) -> list[Row]:
     budget.
     """
     found: dict[tuple[str, Budget], Row] = {}
-    titles = titles_of(results)
+    titles, norms = titles_of(results), list(norms_of(results))
     order: dict[str, int] = {}
     for place, report in enumerate(results):
         for result in report.results:
@@ -94,12 +94,11 @@ def align(results: Sequence[RobustnessReport]) -> list[Row]:
 
     def rank(row: Row) -> tuple[Any, ...]:
         at = row.budget
-        norm = {"linf": "0", "l2": "1"}.get(at.norm, at.norm)
         eps = math.inf if at.eps is None else at.eps
         return (
             row.attack != CLEAN,
             eps == math.inf,
-            norm,
+            norms.index(at.norm) if at.norm else -1,
             at.eps_units,
             eps,
             at.target,
@@ -172,7 +171,7 @@ def comparison_table(
     curve and its full table hold the others. Cells read `98.3 % [96.9 to 99.2]`, the brackets
     holding the 95 % interval by patient; `-` means not measured.
     """
-    at = main_budget(results)
+    at, norms = main_budget(results), norms_of(results)
     quoted = [
         stage for stage in ("before", "after") if any(figure.stage == stage for figure in published)
     ]
@@ -183,7 +182,7 @@ def comparison_table(
             continue
         beside = [published_for(row, stage, published, at) for stage in quoted]
         rows.append(
-            [row.name, budget_words(row.budget)]
+            [row.name, budget_words(row.budget, norms)]
             + [
                 f"{percent(number.accuracy)} [{interval(number)}]" if number else "-"
                 for number in numbers

@@ -6,6 +6,7 @@ import msgspec
 
 CLEAN, WORST = "none", "worst"
 """Rows of untouched slices, and of the worst that any attack of a budget did."""
+TITLES = {CLEAN: "No attack", WORST: "Worst case"}
 
 
 class Budget(msgspec.Struct, frozen=True):

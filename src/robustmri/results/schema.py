@@ -66,6 +66,17 @@ class AttackRun(msgspec.Struct, frozen=True, kw_only=True):
     forwards_per_image: float
 
 
+class NormFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How to speak of a norm; see `threat.norms.Norm`.
+
+    With `per_pixel` a radius bounds each pixel by itself, and can be said in grey levels.
+    """
+
+    title: str
+    meaning: str
+    per_pixel: bool
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A rigour check that the tool ran by itself."""
 
@@ -151,6 +162,7 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     cohort: CohortFacts
     split: SplitFacts
     threat: list[str]
+    norms: dict[str, NormFacts]
     attacks: list[AttackRun]
     results: list[Result]
     checks: list[Check]
@@ -192,6 +204,8 @@ def load_result(folder: Path | str) -> RobustnessReport:
         result = msgspec.json.decode(raw, type=RobustnessReport)
     except (msgspec.MsgspecError, AttributeError) as error:
         raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+    if unknown := {number.norm for number in result.results if number.norm} - set(result.norms):
+        raise ResultError(f"{path} does not say what {sorted(unknown)} is. Evaluate again.")
     if any(math.isnan(number.accuracy) for number in result.results):
         raise ResultError(f"{path} holds an accuracy that is not a number. Evaluate again.")
     return result

@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from robustmri.attacks import PGD
 from robustmri.attacks.engine import climb, draw_seeds, frozen, random_points
 from robustmri.attacks.protocol import Attack, Predictor
-from robustmri.attacks.rules import steepest, stride
+from robustmri.attacks.rules import steepest, steepest_step
 from robustmri.attacks.streams import like, normals, open_streams
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import SettingsError, did_you_mean
@@ -125,7 +125,7 @@ def free(
 
     def listen(batch: Batch, gradient: Images) -> None:
         here, points = ramped(threat, batch.epoch, ramp_epochs), carried[batch.images]
-        climbed = points + stride(1.0, here.allow(torch.nan_to_num(gradient)), here)
+        climbed = points + steepest_step(1.0, here.allow(torch.nan_to_num(gradient)), here)
         carried[batch.images] = here.project(climbed, batch.images)
 
     def loss(clean: None, attacked: Logits, labels: Labels) -> Tensor:

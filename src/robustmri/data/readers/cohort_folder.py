@@ -17,6 +17,9 @@ from robustmri.data.readers.source import LeftOut, RawSlice
 class CohortFolder:
     """The slices of a cohort, in its order; their size is the cohort's."""
 
+    place = 10
+    expects = "a cohort folder"
+
     path: Path
 
     @classmethod

@@ -6,6 +6,8 @@ from typing import Any
 
 from robustmri.report.page import Page
 
+PLACE = 70
+
 
 def checks(page: Page) -> dict[str, Any]:
     """A row for each check."""

@@ -9,6 +9,8 @@ from robustmri.report.tables import headline
 from robustmri.results.budget import CLEAN, Budget
 from robustmri.results.schema import Confusion, RobustnessReport
 
+PLACE = 60
+
 
 def confusion(page: Page) -> dict[str, Any] | None:
     """Tables of counts for each result, untouched and under the attack of the headline."""

@@ -7,6 +7,8 @@ from typing import Any
 from robustmri.report.figures import collect_plots, draw_accuracy
 from robustmri.report.page import Page
 
+PLACE = 40
+
 
 def curve(page: Page) -> dict[str, Any] | None:
     """A plot for each norm and reading of eps; None where there is one radius only."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from robustmri.report.page import Page
 
+PLACE = 100
+
 
 def limits(page: Page) -> dict[str, Any]:
     """Papers of the attacks that were run and have a DOI."""

@@ -7,6 +7,8 @@ from typing import Any
 from robustmri.report.page import Page
 from robustmri.report.verdict import make_cards, write_verdict
 
+PLACE = 10
+
 
 def masthead(page: Page) -> dict[str, Any]:
     """What the report says in one sentence, or why it says none."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from robustmri.report.figures import draw_intervals
 from robustmri.report.page import Page
 from robustmri.report.tables import Published, Row, at_main_eps, published_for
-from robustmri.report.wording import budget_words, points
+from robustmri.report.wording import budget_words, norms_of, points
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.schema import RobustnessReport
+
+PLACE = 30
 
 
 def numbers(page: Page) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def numbers(page: Page) -> dict[str, Any]:
         "every": lines(page.rows) if shown != page.rows else [],
         "quoted": quoted,
         "alone": any(number.only is not None for number in every),
-        "suites": _say_who_broke(shown, page.names, page.titles),
+        "suites": _say_who_broke(shown, page),
         "sources": list(dict.fromkeys(figure.source for figure in page.published)),
         "published": page.published,
         "intervals": list(
@@ -82,7 +84,8 @@ def _row_detail(row: Row, results: Sequence[RobustnessReport]) -> str:
         if number and number.median_distance
     ]
     if distances:
-        words = [f"smallest change found, median {row.budget.norm} {' and '.join(distances)}"]
+        norm = norms_of(results)[row.budget.norm].title
+        words = [f"smallest change found, median {norm} {' and '.join(distances)}"]
     else:
         made = next((run.settings for run in results[0].attacks if run.attack == row.attack), {})
         effort = {key: made.get(key) for key in ("steps", "restarts")}
@@ -93,24 +96,21 @@ def _row_detail(row: Row, results: Sequence[RobustnessReport]) -> str:
     return ", ".join(words + [f"on {n} slices" for n in sorted(fewer)])
 
 
-def _say_who_broke(
-    rows: Sequence[Row], names: Sequence[str], titles: Mapping[str, str]
-) -> list[str]:
+def _say_who_broke(rows: Sequence[Row], page: Page) -> list[str]:
     """For each suite and classifier how many slices each member broke, in the order in which they
     ran.
     """
     said = []
     for row in rows:
-        for number, name in zip(row.slices, names, strict=True):
+        for number, name in zip(row.slices, page.names, strict=True):
             if number and number.broken_by:
                 members = [
-                    f"{titles.get(member, member)} {count}"
+                    f"{page.titles.get(member, member)} {count}"
                     for member, count in number.broken_by.items()
                 ]
+                budget = budget_words(row.budget, page.norms)
                 where = ", ".join(
-                    part
-                    for part in (budget_words(row.budget), name if len(names) > 1 else "")
-                    if part
+                    part for part in (budget, name if len(page.names) > 1 else "") if part
                 )
                 said.append(f"{row.name}, {where}: broken by {', '.join(members)}")
     return said

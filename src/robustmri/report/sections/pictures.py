@@ -8,6 +8,8 @@ from robustmri.report.page import Page
 from robustmri.report.pictures import choose_examples, make_picture
 from robustmri.results.budget import Budget
 
+PLACE = 20
+
 
 def pictures(page: Page) -> dict[str, Any] | None:
     """Slices by class; None without pictures."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from robustmri.report.page import Page
 
+PLACE = 110
+
 
 def provenance(page: Page) -> dict[str, Any]:
     """All of it is in the results."""

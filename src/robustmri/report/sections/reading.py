@@ -6,6 +6,8 @@ from typing import Any
 
 from robustmri.report.page import Page
 
+PLACE = 90
+
 
 def reading(page: Page) -> dict[str, Any]:
     """The same for every result."""

@@ -10,6 +10,8 @@ from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.outcomes import Outcomes, count_classes, count_patients
 from robustmri.results.schema import RobustnessReport
 
+PLACE = 50
+
 
 def strata(page: Page) -> dict[str, Any]:
     """Counts for each result, under the attack of the headline."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from robustmri.report.page import Page
 
+PLACE = 80
+
 
 def threat(page: Page) -> dict[str, Any]:
     """The sentences of the result."""
