@@ -13,7 +13,7 @@ import importlib.util
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +287,7 @@ def train(
         bench.measure(task, "torchattacks in a plain loop", step(torchattacks_loop), n, work)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=0, help="0: 128 on a GPU, 4 elsewhere")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     device = torch.device(given.device)
     batch = given.batch or (128 if device.type == "cuda" else 4)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -287,7 +287,7 @@ def test_carlini_wagner_with_active_bounds():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_hop_skip_jump_finds_the_closed_form_distance(norm, mask):
     network = linear(3, far=1.0)
-    images = central(network, 4)
+    images = central(network, 2)
     labels, nearest = radius(network, images, norm, mask)
     attack = HopSkipJump(steps=20, samples=200)
     attacked = attack(network, images, labels, ThreatModel(norm, mask=mask), generator=seeded())

@@ -16,7 +16,7 @@ EPS = {"linf": [0.0, 0.02, 0.05, 0.08, 0.12, 0.2], "l2": [0.0, 0.2, 0.4, 0.6, 0.
 ITERATIVE = [name for name, known in ATTACKS.items() if known.facts.iterative]
 # Of attacks that take long by default; the order of strength is the same.
 SHORT: dict[str, dict[str, int]] = {
-    **{name: {"steps": 40} for name in ("apgd", "apgd-ce", "apgd-dlr", "apgd-t")},
+    **{name: {"steps": 25} for name in ("apgd", "apgd-ce", "apgd-dlr", "apgd-t")},
     "vmi-fgsm": {"neighbours": 5},
 }
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import timing
+from benchmarks import device, timing
 from benchmarks.__main__ import main
 from benchmarks.contenders import OURS, ours_curve, ours_pgd, ours_pgd_to_the_end
 from benchmarks.gradient_step import REFERENCE, variants
@@ -220,3 +220,27 @@ def test_every_task_runs(tmp_path):
     assert curve == sorted(curve, reverse=True)
     assert results["inputs"]["quick"]
     assert QUICK.queries < 10
+
+
+def test_every_way_on_a_device_runs(tmp_path):
+    """Here on the CPU, on a network of 32 px; a way that fails is a row, so none may."""
+    small = ["--network", "resnet18-half", "--size", "32", "--batch", "2", "--device", "cpu"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        device.main(["--out", str(tmp_path), "--minutes", "1", *small])
+    record = json.loads((tmp_path / "device.json").read_text())
+    assert [row for row in record["rows"] if "failed" in row] == []
+    assert record["left_out"] == []
+    assert {row["task"] for row in record["rows"]} == {
+        "gradient step",
+        "PGD-7 training step",
+        "PGD-20",
+        "suite, 20 steps",
+    }
+    assert all(row["seconds"] > 0 for row in record["rows"])
+    page = (tmp_path / "device.md").read_text()
+    assert "| PGD-20 | ours |" in page
+    device.main(["--out", str(tmp_path), "--minutes", "0", *small])
+    record = json.loads((tmp_path / "device.json").read_text())
+    assert record["rows"] == []
+    assert "suite, 20 steps: ours" in record["left_out"]

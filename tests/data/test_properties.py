@@ -14,7 +14,7 @@ from robustmri.data.split import FOLDS, SETS, Split, make_split
 kinds = st.sampled_from(["patient", "slice", "folds"])
 seeds = st.integers(0, 2**31 - 1)
 # A split tries 200 ways.
-fewer = settings(max_examples=settings().max_examples // 8)
+few = settings(max_examples=settings().max_examples // 4)
 
 
 @st.composite
@@ -67,6 +67,7 @@ def groups(cohort: Cohort, split: Split, name: str) -> set[str]:
     return {cohort.cases[index].group for index in getattr(split, name)}
 
 
+@few
 @given(cohorts(), kinds, seeds)
 def test_each_slice_is_in_one_set_and_each_class_in_all(cohort, kind, seed):
     split = make_split(cohort, kind, seed=seed)
@@ -79,7 +80,7 @@ def test_each_slice_is_in_one_set_and_each_class_in_all(cohort, kind, seed):
         assert not seen & tested | seen & chosen_on | chosen_on & tested
 
 
-@fewer
+@few
 @given(cohorts(), seeds)
 def test_each_patient_is_tested_in_one_fold(cohort, seed):
     folds = [make_split(cohort, "folds", seed=seed, fold=fold + 1) for fold in range(FOLDS)]
@@ -88,7 +89,7 @@ def test_each_patient_is_tested_in_one_fold(cohort, seed):
     assert sorted(i for split in folds for i in split.test) == list(range(len(cohort)))
 
 
-@fewer
+@few
 @given(cohorts(), kinds, seeds)
 def test_a_split_is_read_as_it_was_written(tmp_path_factory, cohort, kind, seed):
     split = make_split(cohort, kind, seed=seed)
