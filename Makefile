@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 # A process for each core, one thread in each; the tests of a file share what the file builds once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: help install demo test test-slow test-peer test-gpu coverage benchmark docs lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu coverage benchmark docs dist lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make coverage   the tests, and the lines and branches that none of them runs"
 	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
 	@echo "make docs       the site, into build/site; broken links fail"
+	@echo "make dist       the wheel, into dist/; fails unless it holds the package and starts"
 	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
 	@echo "make clean      remove .venv and the caches"
 
@@ -62,6 +63,17 @@ benchmark: $(INSTALLED)
 docs: .venv/.docs
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
 	@echo "build/site/index.html"
+
+# What was built is installed apart from the sources, compared with them file by file, and started.
+dist: $(INSTALLED)
+	rm -rf dist build/wheel
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	$(PIP) install --no-deps --no-compile --target build/wheel dist/*.whl
+	diff --recursive --exclude=__pycache__ src/robustmri build/wheel/robustmri
+	cd build && PYTHONPATH=wheel $(abspath $(BIN))/python -c 'import robustmri; assert "wheel" in robustmri.__file__'
+	cd build && PYTHONPATH=wheel $(abspath $(BIN))/python -m robustmri.app.cli --version
+	cd build && PYTHONPATH=wheel $(abspath $(BIN))/python -m robustmri.app.cli recipes > /dev/null
+	@ls dist/*.whl
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

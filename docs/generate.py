@@ -1,9 +1,11 @@
-"""Pages of the site that the code writes: the reference, and the gallery of attacks."""
+"""Pages of the site that are made: reference, gallery of attacks, and the notebook as a page."""
 
 from __future__ import annotations
 
 import ast
+import base64
 import io
+import json
 from itertools import groupby
 from pathlib import Path
 
@@ -146,6 +148,27 @@ def write_gallery() -> None:
             print(f"| {' | '.join(cells)} |", file=page)
 
 
+def write_tutorial() -> None:
+    """The notebook as a page, with the outputs that it was stored with."""
+    cells = json.loads(Path("docs/tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+    with mkdocs_gen_files.open("tutorial.md", "w") as page:
+        for number, cell in enumerate(cells):
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "markdown":
+                print(f"{source}\n", file=page)
+                continue
+            print(f"```python\n{source}\n```\n", file=page)
+            for output in cell["outputs"]:
+                if output["output_type"] == "stream":
+                    print(f"```text\n{''.join(output['text']).rstrip()}\n```\n", file=page)
+                elif picture := output["data"].get("image/png"):
+                    name = f"tutorial/{number}.png"
+                    with mkdocs_gen_files.open(name, "wb") as file:
+                        file.write(base64.b64decode(picture))
+                    print(f"![Output of the code above]({name})\n", file=page)
+        print("[This page as a notebook](tutorial.ipynb)", file=page)
+
+
 def write_checks() -> None:
     """What each check asks, from its docstring."""
     with mkdocs_gen_files.open("gallery-of-checks.md", "w") as page:
@@ -161,3 +184,4 @@ def write_checks() -> None:
 write_reference()
 write_checks()
 write_gallery()
+write_tutorial()

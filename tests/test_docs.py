@@ -8,7 +8,9 @@ import ast
 import doctest
 import importlib
 import inspect
+import json
 import re
+import runpy
 import shlex
 import sys
 from dataclasses import asdict
@@ -23,6 +25,7 @@ import typer
 import robustmri
 from robustmri.app.cli import app
 from robustmri.attacks import ATTACKS, make_attack
+from robustmri.data.phantom import brain, lesions, signal, source
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings, list_recipes, load_recipe
 from robustmri.threat.norms import GRADIENT_NORMS
@@ -35,7 +38,11 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "robustmri"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+TUTORIAL = ROOT / "docs" / "tutorial.ipynb"
 CHANGES = {
     "prepare": PrepareSettings,
     "train": TrainSettings,
@@ -77,7 +84,8 @@ def test_links_lead_somewhere(page):
         if link.startswith(("https://", "http://")):
             continue
         path, _, anchor = link.partition("#")
-        if path == "gallery.md" or path.startswith("reference/"):  # Written by docs/generate.py.
+        # Written by docs/generate.py.
+        if path in ("gallery.md", "tutorial.md") or path.startswith("reference/"):
             continue
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name} links to {link}, which is not there"
@@ -325,6 +333,52 @@ def test_every_row_of_a_check_is_one():
     assert len(rows) > 15
 
 
+def percent(share: float) -> float:
+    return round(100 * share, 6)
+
+
+PHANTOM = [
+    (r"([\d.]+) mm of the surface", (brain.CORTEX_MM,)),
+    (r"in (\d+) % oedema", (percent(lesions.MENINGIOMA_OEDEMA),)),
+    (r"(\d+) % over the convexity", (percent(lesions.MENINGIOMA_SHARES[0]),)),
+    (r"(\d+) % are mostly solid", (percent(lesions.SOLID_GLIOMA),)),
+    (r"(\d+) % enhance faintly", (percent(lesions.FAINT_GLIOMA),)),
+    (r"(\d+) % lie in the cerebellum", (percent(lesions.CEREBELLAR_GLIOMA),)),
+    (r"(\d+) to (\d+) mm wide", tuple(2 * radius for radius in lesions.ADENOMA_RADIUS_MM)),
+    (r"(\d+) % hold a cyst", (percent(lesions.CYSTIC_ADENOMA),)),
+    (r"at least (\d+) % of its largest", (percent(source.LEAST_SHARE_OF_AREA),)),
+    (r"TR (\d+) to (\d+) ms", (signal.TR_MS[1.5][0], signal.TR_MS[3.0][1])),
+    (r"TE (\d+) to (\d+) ms", signal.TE_MS),
+    (r"1.5 T \((\d+) %\)", (percent(signal.SHARE_AT_1_5_TESLA),)),
+    (r"r1 of \w+ in plasma, ([\d.]+) and ([\d.]+)", signal.RELAXIVITY_1),
+    (r"r2 of \w+ in plasma, ([\d.]+) and ([\d.]+)", signal.RELAXIVITY_2),
+    (
+        r"of CSF, about ([\d.]+) s and ([\d.]+) s",
+        (signal.TISSUES["csf"].t1_ms[1] / 1000, signal.TISSUES["csf"].t2_ms[1] / 1000),
+    ),
+    (
+        r"ours, ([\d.]+) to ([\d.]+),",
+        (signal.TISSUES["adenoma"].gadolinium_mm, signal.TISSUES["glioma"].gadolinium_mm),
+    ),
+    (
+        r"patients=(\d+), slices_per_patient=(\d+), size=(\d+), seed=(\d+)",
+        tuple(
+            getattr(source.PhantomSource, name)
+            for name in ("patients", "slices_per_patient", "size", "seed")
+        ),
+    ),
+]
+"""What docs/phantom.md says in numbers, and where the code has them."""
+
+
+@pytest.mark.parametrize(("sentence", "numbers"), PHANTOM, ids=[row[0] for row in PHANTOM])
+def test_phantom_is_what_its_page_says(sentence, numbers):
+    page = " ".join((ROOT / "docs" / "phantom.md").read_text(encoding="utf-8").split())
+    said = re.search(sentence, page)
+    assert said, "the page no longer says so"
+    assert tuple(map(float, said.groups())) == numbers
+
+
 def indented_block(page: Path, beginning: str) -> list[str]:
     lines = page.read_text(encoding="utf-8").splitlines()
     start = lines.index(f"    {beginning}")
@@ -386,3 +440,50 @@ def test_tables_of_results_are_those_of_the_files():
         rows = [line for line in stored.splitlines() if line.startswith("|")]
         # These pages are ASCII, minus signs too.
         assert table.splitlines() == [row.replace("\N{MINUS SIGN}", "-") for row in rows]
+
+
+def tutorial(changes: dict[str, str]) -> list[dict[str, Any]]:
+    """Run the notebook, with some of its numbers replaced, and return its cells."""
+    text = TUTORIAL.read_text(encoding="utf-8")
+    for number, other in changes.items():
+        assert number in text
+        text = text.replace(number, other)
+    run = runpy.run_path(str(ROOT / "docs" / "notebook.py"))["run_notebook"]
+    return run(json.loads(text))["cells"]
+
+
+def printed(cells: list[dict[str, Any]]) -> str:
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    return "\n".join("".join(output.get("text", ())) for output in outputs)
+
+
+def test_tutorial_runs(tmp_path, monkeypatch):
+    """Small and short; whether it tells its story is a slow test."""
+    monkeypatch.chdir(tmp_path)
+    smaller = {"slices=4,size=96": "slices=2,size=32", "size=48)": "size=32)"}
+    shorter = {"epochs=10": "epochs=1", "epochs=8": "epochs=1", "ramp_epochs=2": "ramp_epochs=0"}
+    cells = tutorial(smaller | shorter)
+    assert "| Worst case | eps 0.04 (10.2/255) |" in printed(cells)
+    assert "fail" not in printed(cells)
+    assert (tmp_path / "tutorial" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_tutorial_comes_to_what_is_stored_in_it(tmp_path, monkeypatch):
+    """To the same figures on the machine that stored them; elsewhere to the same story."""
+    monkeypatch.chdir(tmp_path)
+    stored = json.loads(TUTORIAL.read_text(encoding="utf-8"))["cells"]
+    for cells in (stored, tutorial({})):
+        worst = re.findall(
+            r"^\| Worst case \| .* \| ([\d.]+) % .*\| ([\d.]+) %", printed(cells), re.M
+        )
+        ((before, after),) = worst
+        assert float(before) < 30 < 30 + float(before) < float(after)
+
+
+def test_links_of_the_tutorial_lead_somewhere():
+    cells = json.loads(TUTORIAL.read_text(encoding="utf-8"))["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([\w.-]+)\)", text)
+    assert links
+    assert not [link for link in links if not (TUTORIAL.parent / link).is_file()]

@@ -22,8 +22,8 @@ class Row:
     gradients: int
     forwards: int
     settings: dict[str, Any] = field(default_factory=dict)
-    # Fewer forwards of a suite in a norm that Square does not know.
-    without_square: int = 0
+    # Gradients and forwards of a suite's members that do not know every norm.
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
     # Whether its result depends on the generator.
     random: bool = True
 
@@ -38,6 +38,15 @@ class Row:
     @property
     def norms(self) -> tuple[str, ...]:
         return ATTACKS[self.name].facts.norms
+
+    def cost(self, norm: str) -> tuple[int, int]:
+        """Gradients and forwards in that norm, which some of a suite's members may not know."""
+        left_out = [name for name in self.members if norm not in ATTACKS[name].facts.norms]
+        saved = [self.members[name] for name in left_out]
+        return (
+            self.gradients - sum(gradients for gradients, _ in saved),
+            self.forwards - sum(forwards for _, forwards in saved),
+        )
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])
@@ -87,7 +96,7 @@ ROWS = [
         {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1},
         random=False,
     ),
-    Row("standard", 20, 33, {"steps": 4, "queries": 6}, without_square=3),
+    Row("standard", 20, 33, {"steps": 4, "queries": 6}, members={"square": (0, 3), "fmn": (4, 6)}),
 ]
 
 

@@ -23,9 +23,9 @@ class SparsePGD(CheckedAttack):
 
     A pixel's gain is its gradient times its distance to the bound that the gradient points to. This
     is PGD projected onto the l0 ball with steps so long that every chosen pixel meets a bound: how
-    far a pixel goes costs nothing in l0. The number of pixels grows until a choice fools, and falls as
-    long as one does; it never comes back to a number that fooled. The radius of the threat is not
-    used: the numbers are the result. An image for which no fooling point is found comes back
+    far a pixel goes costs nothing in l0. The number of pixels grows until a choice fools, and falls
+    as long as one does; it never comes back to a number that fooled. The radius of the threat is
+    not used: the numbers are the result. An image for which no fooling point is found comes back
     unchanged.
 
     Args:
