@@ -460,8 +460,8 @@ def printed(cells: list[dict[str, Any]]) -> str:
 def test_tutorial_runs(tmp_path, monkeypatch):
     """Small and short; whether it tells its story is a slow test."""
     monkeypatch.chdir(tmp_path)
-    smaller = {"slices=4,size=96": "slices=2,size=32", "size=48)": "size=32)"}
-    shorter = {"epochs=10": "epochs=1", "epochs=8": "epochs=1", "ramp_epochs=2": "ramp_epochs=0"}
+    smaller = {"slices=8,size=96": "slices=2,size=32", "size=48)": "size=32)"}
+    shorter = {"epochs=10": "epochs=1", "epochs=16": "epochs=1", "ramp_epochs=4": "ramp_epochs=0"}
     cells = tutorial(smaller | shorter)
     assert "| Worst case | eps 0.04 (10.2/255) |" in printed(cells)
     assert "fail" not in printed(cells)
