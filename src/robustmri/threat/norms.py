@@ -252,10 +252,7 @@ class L1Norm:
     def steepest(self, gradient: Images) -> Images:
         """All of the step on the pixel with the largest gradient; equal ones share it."""
         largest = gradient.abs() == per_image(LINF.size(gradient), gradient)
-        largest &= gradient != 0
-        return (
-            gradient.sign() * largest / per_image(largest.flatten(1).sum(1), gradient).clamp_min(1)
-        )
+        return gradient.sign() * largest / per_image(largest.flatten(1).sum(1), gradient)
 
     def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """Uniform in the unit ball: shares of one by exponential spacings with random signs, one
