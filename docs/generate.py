@@ -10,18 +10,23 @@ from itertools import groupby
 from pathlib import Path
 
 import mkdocs_gen_files
+import msgspec
 import numpy as np
 import torch
 from PIL import Image
 
 import robustmri
 from robustmri.attacks import ATTACKS, make_attack
+from robustmri.core.settings import bounds_of, choices_of, help_of
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
 from robustmri.evaluation import sanity, study
+from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.checkpoint import load_checkpoint
+from robustmri.recipes import PrepareSettings
 from robustmri.threat.threat_model import ThreatModel
+from robustmri.training.settings import TrainSettings
 
 PACKAGE = Path(robustmri.__file__).parent
 ROOMS = {
@@ -169,6 +174,29 @@ def write_tutorial() -> None:
         print("[This page as a notebook](tutorial.ipynb)", file=page)
 
 
+def write_settings() -> None:
+    """Every setting of every stage, from its field."""
+    stages = {"prepare": PrepareSettings, "train, harden": TrainSettings}
+    stages["evaluate"] = EvaluateSettings
+    with mkdocs_gen_files.open("settings.md", "w") as page:
+        print("# Settings\n", file=page)
+        print(
+            "In a recipe they stand in a table of the stage; on the command line as "
+            "`--set STAGE.NAME=VALUE`, the commonest as options of their own.\n",
+            file=page,
+        )
+        for stage, kind in stages.items():
+            print(f"## {stage}\n\n| setting | default | meaning |\n|---|---|---|", file=page)
+            for field in msgspec.structs.fields(kind):
+                choices = choices_of(kind, field.name)
+                said = help_of(kind, field.name) + (f": {', '.join(choices)}" if choices else "")
+                default = msgspec.json.encode(field.default).decode().replace("|", "\\|")
+                bounds = bounds_of(kind, field.name)
+                told = said.replace("|", "\\|") + (f" ({bounds})" if bounds else "")
+                print(f"| `{field.name}` | `{default}` | {told} |", file=page)
+            print(file=page)
+
+
 def write_checks() -> None:
     """What each check asks, from its docstring."""
     with mkdocs_gen_files.open("gallery-of-checks.md", "w") as page:
@@ -182,6 +210,7 @@ def write_checks() -> None:
 
 
 write_reference()
+write_settings()
 write_checks()
 write_gallery()
 write_tutorial()

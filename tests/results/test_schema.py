@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -151,3 +153,16 @@ def test_an_accuracy_that_is_not_a_number_is_refused(result, tmp_path):
     save_result(msgspec.structs.replace(result, results=[broken]), tmp_path)
     with pytest.raises(ResultError):
         load_result(tmp_path)
+
+
+COMMITTED = sorted((Path(__file__).resolve().parents[2] / "results").rglob("robustness.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.parent.name)
+def test_a_result_that_is_published_names_nobody(path):
+    """What stands in the repository holds no slice and no patient, in no field."""
+    published = load_result(path.parent)
+    assert published.examples == []
+    assert published.settings["evaluate"]["examples"] == []
+    assert all(not check.case_ids for check in (*published.checks, *published.split.leakage))
+    assert not {"case_id", "patient_id"} & set(re.findall(r'"(\w+)":', path.read_text()))

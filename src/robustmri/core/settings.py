@@ -48,6 +48,13 @@ def choices_of(kind: type[msgspec.Struct], name: str) -> tuple[str, ...]:
     return get_args(found) if get_origin(found) is Literal else ()
 
 
+def bounds_of(kind: type[msgspec.Struct], name: str) -> str:
+    """The bounds of a setting in words; empty where it has none."""
+    words = {"at_least": "at least", "above": "above", "below": "below"}
+    bounds = (_meta(kind, name).extra or {}).items()
+    return " and ".join(f"{words[key]} {limit:g}" for key, limit in bounds if limit is not None)
+
+
 def check_bounds(settings: msgspec.Struct) -> None:
     """Refuse values outside the bounds of their fields, and numbers that are not finite.
 
@@ -72,12 +79,7 @@ def check_bounds(settings: msgspec.Struct) -> None:
             or (below is not None and value >= below)
         )
         if wrong:
-            said = [
-                f"{word} {limit:g}"
-                for word, limit in (("at least", least), ("above", above), ("below", below))
-                if limit is not None
-            ]
-            what = " and ".join(said) or "a finite number"
+            what = bounds_of(kind, name) or "a finite number"
             raise SettingsError(f"{name} must be {what}, got {value}.")
 
 
