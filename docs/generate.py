@@ -122,7 +122,7 @@ def write_gallery() -> None:
     """A row for each attack: what it is, and what it does to a phantom."""
     classifier, images, labels = picture_classifier()
     with mkdocs_gen_files.open("gallery.md", "w") as page:
-        print("# Gallery of attacks\n", file=page)
+        print("---\nhide:\n  - toc\n---\n# Gallery of attacks\n", file=page)
         print(
             "Each on the same phantom slice: the slice, the change (enlarged, grey is none), and "
             "the attacked slice. Budget attacks have eps 0.04 in their first norm (2 in l2); the "

@@ -460,7 +460,7 @@ def printed(cells: list[dict[str, Any]]) -> str:
 def test_tutorial_runs(tmp_path, monkeypatch):
     """Small and short; whether it tells its story is a slow test."""
     monkeypatch.chdir(tmp_path)
-    smaller = {"slices=8,size=96": "slices=2,size=32", "size=48)": "size=32)"}
+    smaller = {"slices=8,size=96": "slices=2,size=32", "    size=48": "    size=32"}
     shorter = {"epochs=10": "epochs=1", "epochs=16": "epochs=1", "ramp_epochs=4": "ramp_epochs=0"}
     cells = tutorial(smaller | shorter)
     assert "| Worst case | eps 0.04 (10.2/255) |" in printed(cells)
@@ -478,7 +478,8 @@ def test_tutorial_comes_to_what_is_stored_in_it(tmp_path, monkeypatch):
             r"^\| Worst case \| .* \| ([\d.]+) % .*\| ([\d.]+) %", printed(cells), re.M
         )
         ((before, after),) = worst
-        assert float(before) < 30 < 30 + float(before) < float(after)
+        assert float(before) < 30
+        assert float(after) > float(before) + 15
 
 
 def test_links_of_the_tutorial_lead_somewhere():
