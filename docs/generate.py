@@ -187,10 +187,12 @@ def write_settings() -> None:
         )
         for stage, kind in stages.items():
             print(f"## {stage}\n\n| setting | default | meaning |\n|---|---|---|", file=page)
+            defaults = kind()
             for field in msgspec.structs.fields(kind):
                 choices = choices_of(kind, field.name)
                 said = help_of(kind, field.name) + (f": {', '.join(choices)}" if choices else "")
-                default = msgspec.json.encode(field.default).decode().replace("|", "\\|")
+                default = msgspec.json.encode(getattr(defaults, field.name)).decode()
+                default = default.replace("|", "\\|")
                 bounds = bounds_of(kind, field.name)
                 told = said.replace("|", "\\|") + (f" ({bounds})" if bounds else "")
                 print(f"| `{field.name}` | `{default}` | {told} |", file=page)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tiny import tiny_network, write_scans
 
 SIDE = 8
-# Looking for doctests, pytest would import the former a second time, all under one name, and the
-# latter at all: what it registers stays.
+# Looking for doctests, pytest would import these: a conftest a second time, under one name with all
+# others; the pretended accelerator changes torch for the whole process.
 collect_ignore_glob = ["*conftest.py", "pretended_gpu.py"]
 
 # Of the tests of properties: the same few examples every time; `--hypothesis-profile deep` (`make

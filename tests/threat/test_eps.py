@@ -30,6 +30,11 @@ def test_refuses(text):
         parse_eps(text)
 
 
+def test_a_radius_is_a_value():
+    """It sorts, and is a key of a table."""
+    assert sorted({Eps(0.2), Eps(0.1), Eps(0.1)}) == [Eps(0.1), Eps(0.2)]
+
+
 def test_units():
     assert Eps(0.04).in_image_units(std=0.226) == 0.04
     assert Eps(0.04, "normalised").in_image_units(std=0.226) == pytest.approx(0.00904)

@@ -114,3 +114,7 @@ def test_names_what_it_does_not_know():
 def test_z_scored_images_are_told_where_the_mean_belongs():
     with pytest.raises(ThreatModelError, match=r"got \[-1.62, 3.07\].*mean and std to Classifier"):
         ThreatModel().check(torch.tensor([[[[-1.62, 3.07]]]]), torch.tensor([0]))
+
+
+def test_eight_grey_levels_are_the_default():
+    assert ThreatModel() == ThreatModel("linf", 8 / 255, (0.0, 1.0), None, None)
