@@ -3,13 +3,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 INSTALLED := .venv/.installed
+# A process for each core, one thread in each; the tests of a file share what the file builds once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: help install demo test test-slow test-peer test-gpu benchmark lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu coverage benchmark docs dist lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
-	@echo "make test       the tests; also test-slow, test-peer, test-gpu"
+	@echo "make test       lint, then the tests (minutes); also test-slow, test-peer, test-gpu"
+	@echo "make coverage   the tests, and the lines and branches that none of them runs"
 	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
+	@echo "make docs       the site, into build/site; broken links fail"
+	@echo "make dist       the wheel, into dist/; fails unless it holds the package and starts"
 	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
 	@echo "make clean      remove .venv and the caches"
 
@@ -26,11 +31,12 @@ $(INSTALLED): pyproject.toml constraints.txt peers.txt
 demo: $(INSTALLED)
 	$(BIN)/robustmri demo --out demo
 
-test: $(INSTALLED)
-	$(BIN)/pytest
+test: lint
+	$(PYTEST)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+	$(PYTEST) --hypothesis-profile deep -k properties
 
 test-peer: $(INSTALLED)
 	$(BIN)/pytest -m peer
@@ -38,12 +44,36 @@ test-peer: $(INSTALLED)
 test-gpu: $(INSTALLED)
 	$(BIN)/pytest -m gpu
 
+coverage: $(INSTALLED)
+	$(PYTEST) --cov
+
 benchmark: $(INSTALLED)
-	@test -n "$(STANDARD)" -a -n "$(HARDENED)" -a -n "$(COHORT)" || { \
+	@test -n "$(STANDARD)$(ARGS)" || { \
 	  echo "make benchmark STANDARD=RUN HARDENED=RUN COHORT=DIR [OUT=results/benchmarks/cpu] [ARGS='--only curve']"; \
 	  echo "RUN: an undefended and a hardened run of one cohort, as demo and train leave them; see docs/benchmarks.md"; \
+	  echo "make benchmark ARGS=--quick   everything on almost nothing, to see that it runs"; \
 	  exit 2; }
-	$(BIN)/python -m benchmarks "$(STANDARD)" "$(HARDENED)" "$(COHORT)" --out "$(or $(OUT),results/benchmarks/cpu)" $(ARGS)
+	$(BIN)/python -m benchmarks $(STANDARD) $(HARDENED) $(COHORT) $(if $(STANDARD),--out "$(or $(OUT),results/benchmarks/cpu)") $(ARGS)
+
+# The site, and what it needs; tests do not pay for it.
+.venv/.docs: $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
+
+# What was built is installed apart from the sources, compared with them file by file, and started.
+dist: $(INSTALLED)
+	rm -rf dist build/wheel
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	$(PIP) install --no-deps --no-compile --target build/wheel dist/*.whl
+	diff --recursive --exclude=__pycache__ src/robustmri build/wheel/robustmri
+	cd build && PYTHONPATH=wheel $(abspath $(BIN))/python -c 'import robustmri; assert "wheel" in robustmri.__file__'
+	cd build && PYTHONPATH=wheel $(abspath $(BIN))/python -m robustmri.app.cli --version
+	cd build && PYTHONPATH=wheel $(abspath $(BIN))/python -m robustmri.app.cli recipes > /dev/null
+	@ls dist/*.whl
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

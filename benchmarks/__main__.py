@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.inputs import Inputs, read_classifier, read_images
-from benchmarks.report import add_task, open_results
+from benchmarks.inputs import Inputs, make_small, read_classifier, read_images
+from benchmarks.report import add_task, features_of, open_results
 from benchmarks.setting import FULL, QUICK
 from benchmarks.tasks import TASKS
 from robustmri.core.errors import RobustMRIError
@@ -20,17 +21,34 @@ from robustmri.models.checkpoint import read_checkpoint
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the tasks, one after another; each is written as soon as it is done."""
-    given = _parser().parse_args(arguments)
-    cohort = Cohort.open(given.cohort)
-    images, labels = read_images(cohort, given.images)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    paths = [given.standard, given.hardened, given.cohort]
+    if all(paths):
+        if not given.out:
+            parser.error("--out is missing: where shall the results go?")
+        run(given, *paths, out=given.out)
+    elif given.quick and not any(paths):
+        with tempfile.TemporaryDirectory(prefix="robustmri-benchmarks-") as folder:
+            run(given, *make_small(Path(folder)), out=given.out or Path(folder) / "results")
+    else:
+        parser.error("give CHECKPOINT_STANDARD CHECKPOINT_HARDENED COHORT, or --quick alone")
+
+
+def run(
+    given: argparse.Namespace, standard: Path, hardened: Path, root: Path, *, out: Path
+) -> None:
+    """The same, with what is compared on."""
+    cohort = Cohort.open(root)
+    images, labels = read_images(cohort, min(given.images, 4) if given.quick else given.images)
     inputs = Inputs(
-        read_classifier(given.standard, cohort),
-        read_classifier(given.hardened, cohort),
+        read_classifier(standard, cohort),
+        read_classifier(hardened, cohort),
         images,
         labels,
-        paths=(given.standard.resolve(), given.hardened.resolve(), given.cohort.resolve()),
+        paths=(standard.resolve(), hardened.resolve(), root.resolve()),
         eps=given.eps,
-        rounds=given.rounds,
+        rounds=1 if given.quick else given.rounds,
         work=QUICK if given.quick else FULL,
         device=given.device,
         say=_say,
@@ -39,19 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "cohort": cohort.name,
         "cohort_fingerprint": cohort.fingerprint,
         "images": len(images),
-        "standard": read_checkpoint(given.standard).weights_sha256[:12],
-        "hardened": read_checkpoint(given.hardened).weights_sha256[:12],
+        "standard": read_checkpoint(standard).weights_sha256[:12],
+        "hardened": read_checkpoint(hardened).weights_sha256[:12],
         "eps": given.eps,
-        "rounds": given.rounds,
+        "rounds": inputs.rounds,
         "quick": given.quick,
     }
-    results = open_results(given.out, facts)
+    results = open_results(out, facts)
+    _say(features_of(results["machine"]))
     for name in given.only or TASKS:
         _say(f"== {name}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The peers' own.
             record = TASKS[name](inputs)
-        add_task(given.out, results, name, record)
+        add_task(out, results, name, record)
+    _say(f"{len(given.only or TASKS)} tasks ran")
 
 
 def _say(line: str) -> None:
@@ -63,18 +83,29 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description="Time robustmri beside its peers."
     )
     parser.add_argument(
-        "standard", type=Path, metavar="CHECKPOINT_STANDARD", help="of an undefended network"
+        "standard",
+        type=Path,
+        nargs="?",
+        metavar="CHECKPOINT_STANDARD",
+        help="undefended",
     )
     parser.add_argument(
-        "hardened", type=Path, metavar="CHECKPOINT_HARDENED", help="of a hardened one, same cohort"
+        "hardened",
+        type=Path,
+        nargs="?",
+        metavar="CHECKPOINT_HARDENED",
+        help="hardened",
     )
     parser.add_argument(
-        "cohort", type=Path, metavar="COHORT", help="folder; its test slices are attacked"
+        "cohort",
+        type=Path,
+        nargs="?",
+        metavar="COHORT",
+        help="its test slices are attacked",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        required=True,
         help="folder; tasks that it holds already stay, or are renewed",
     )
     parser.add_argument(
@@ -91,7 +122,9 @@ def _parser() -> argparse.ArgumentParser:
         "--device", default="cpu", help="of gradient-step; all else is timed on the CPU"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a few steps of everything, to see that it runs"
+        "--quick",
+        action="store_true",
+        help="a few steps on a few images, to see that all runs; makes its own inputs",
     )
     return parser
 

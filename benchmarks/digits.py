@@ -4,6 +4,8 @@ on them.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch.nn import functional
 
@@ -31,8 +33,9 @@ def load_digits() -> tuple[Images, Labels]:
     return images[order], torch.from_numpy(classes).long()[order]
 
 
+@functools.cache
 def hardened_on_digits(*, epochs: int, limit: int = 0, seed: int = 0) -> Classifier:
-    """ResNet-18, trained on two-step attacks at `EPS`; about a minute on two cores.
+    """ResNet-18, trained once on two-step attacks at `EPS`; about a minute on two cores.
 
     Args:
         epochs: over the training images.

@@ -53,16 +53,9 @@ class _ThreePlanes(nn.Module):
             for name, part in self.network.named_modules()
             if isinstance(part, nn.Conv2d)
         )
-        planes = nn.Conv2d(
-            3,
-            stem.out_channels,
-            stem.kernel_size,
-            stem.stride,
-            stem.padding,
-            bias=stem.bias is not None,
-        )
+        planes = copy.deepcopy(stem)
+        planes.in_channels = 3
         planes.weight = nn.Parameter(stem.weight.detach().repeat(1, 3, 1, 1) / 3)
-        planes.bias = stem.bias
         parent, _, child = name.rpartition(".")
         setattr(self.network.get_submodule(parent), child, planes)
 
@@ -175,9 +168,8 @@ def gradient_steps(inputs: Inputs) -> dict[str, Any]:
         entries = [
             Entry(name, _prepare(gradient, images, steps)) for name, gradient in made.items()
         ]
-        finishes = race(
-            entries, rounds=inputs.rounds, say=lambda line, at=where: inputs.say(f"{at}: {line}")
-        )  # type: ignore[misc]
+        inputs.say(where)
+        finishes = race(entries, rounds=inputs.rounds, say=inputs.say)
         expected = made[REFERENCE](images).flatten().double()
         for name, gradient in made.items():
             found = gradient(images).flatten().double()

@@ -15,9 +15,12 @@ from robustmri.core.arrays import Images, Labels
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
-from robustmri.evaluation.evaluate import evaluated_slices
-from robustmri.models.checkpoint import check_fits, load_checkpoint
+from robustmri.evaluation.plan import evaluated_slices
+from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.models.backbones import build_classifier
+from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
 from robustmri.models.classifier import Classifier
+from robustmri.verbs.prepare import prepare
 
 LIBRARIES = {
     "torchattacks": "torchattacks",
@@ -76,6 +79,15 @@ def versions() -> dict[str, str]:
     }
 
 
+def make_small(folder: Path) -> tuple[Path, Path, Path]:
+    """Two networks of random weights and a phantom cohort: enough to see that everything runs."""
+    cohort = prepare("phantom:patients=18,slices=2,size=64", folder / "cohort", size=32)
+    for seed, name in enumerate(("standard", "hardened")):
+        network = build_classifier("resnet18-half", cohort.classes, cohort.size, seed=seed)
+        save_checkpoint(network, folder / name)
+    return folder / "standard", folder / "hardened", cohort.root
+
+
 def read_classifier(path: Path, cohort: Cohort) -> Classifier:
     """A checkpoint's network, its parameters as they are after loading: requiring gradients."""
     classifier, checkpoint = load_checkpoint(path)
@@ -85,5 +97,5 @@ def read_classifier(path: Path, cohort: Cohort) -> Classifier:
 
 def read_images(cohort: Cohort, limit: int) -> tuple[Images, Labels]:
     """Test slices, evenly spaced, and their labels."""
-    rows = evaluated_slices(Split.load(cohort.root), limit)
+    rows = evaluated_slices(Split.load(cohort.root), EvaluateSettings(limit=limit))
     return load_images(cohort, rows), load_labels(cohort, rows)

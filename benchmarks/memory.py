@@ -16,7 +16,8 @@ from typing import Any
 
 from benchmarks.contenders import Contender
 from benchmarks.inputs import Inputs, is_there, read_classifier, read_images
-from benchmarks.setting import Setting, Work
+from benchmarks.lineups import PGD
+from benchmarks.setting import QUICK, Setting, Work
 from robustmri.data.cohort import Cohort
 
 STATUS = Path("/proc/self/status")
@@ -40,6 +41,8 @@ def peaks(inputs: Inputs, contenders: Sequence[Contender]) -> dict[str, Any]:
     """
     _, hardened, cohort = inputs.paths
     present = [one for one in contenders if is_there(one.library)]
+    if inputs.work == QUICK:
+        present = present[:1]
     batch = min(Setting.batch, len(inputs.images))
     rows = []
     for one in present:
@@ -83,8 +86,6 @@ def peaks(inputs: Inputs, contenders: Sequence[Contender]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Attack one batch and print, as JSON, the peak before (everything loaded) and after."""
-    from benchmarks.tasks import PGD
-
     parser = argparse.ArgumentParser(description="Peak memory of one contender.")
     parser.add_argument("contender", choices=[one.name for one in PGD])
     parser.add_argument("checkpoint", type=Path)

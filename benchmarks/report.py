@@ -57,6 +57,12 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def features_of(machine: dict[str, Any]) -> str:
+    """The machine in a line: its processor, and the feature that decides most."""
+    fast = "with" if machine["bf16"] else "without"
+    return f"{machine['processor']}, {machine['cores']} cores, {fast} bfloat16 arithmetic"
+
+
 def open_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     """What is in `folder` already, from the same machine, versions and inputs; or an empty start.
 

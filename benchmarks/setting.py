@@ -48,9 +48,9 @@ QUICK = Work(
     queries=5,
     digits=64,
     digits_epochs=1,
-    networks=(("resnet18", 32, 2),),
+    networks=(("resnet18-half", 32, 2),),
     gradient_steps=1,
-    training=("resnet18", 32, 2, 1),
+    training=("resnet18-half", 32, 2, 1),
 )
 """Enough to see that everything runs, and to warm up; its numbers mean nothing."""
 

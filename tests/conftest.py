@@ -6,19 +6,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 from tiny import tiny_network, write_scans
 
 SIDE = 8
-# Looking for doctests, pytest would import these files a second time, all under one name.
-collect_ignore_glob = ["*conftest.py"]
+# Looking for doctests, pytest would import these: a conftest a second time, under one name with all
+# others; the pretended accelerator changes torch for the whole process.
+collect_ignore_glob = ["*conftest.py", "pretended_gpu.py"]
+
+# Of the tests of properties: the same few examples every time; `--hypothesis-profile deep` (`make
+# test-slow`) draws many new ones.
+settings.register_profile("fast", max_examples=40, derandomize=True, deadline=None, database=None)
+settings.register_profile("deep", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("fast")
 
 
-def _smooth(classes: int, activation: type[nn.Module]) -> nn.Module:
+def _smooth(classes: int, activation: type[nn.Module]) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1),
         activation(),
@@ -29,7 +38,7 @@ def _smooth(classes: int, activation: type[nn.Module]) -> nn.Module:
     )
 
 
-def _batch_norm(classes: int) -> nn.Module:
+def _batch_norm(classes: int) -> nn.Sequential:
     network = nn.Sequential(
         nn.Conv2d(1, 4, 3, padding=1, bias=False),
         nn.BatchNorm2d(4),
@@ -44,13 +53,13 @@ def _batch_norm(classes: int) -> nn.Module:
     return network
 
 
-def _volume(classes: int) -> nn.Module:
+def _volume(classes: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv3d(1, 3, 3), nn.Tanh(), nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(24, classes)
     )
 
 
-_KINDS: dict[str, Callable[[int], nn.Module]] = {
+_KINDS: dict[str, Callable[[int], nn.Sequential]] = {
     "linear": lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, classes)),
     "tanh": lambda classes: _smooth(classes, nn.Tanh),
     "softplus": lambda classes: _smooth(classes, nn.Softplus),
@@ -65,6 +74,8 @@ def scatter_statistics(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -86,7 +97,7 @@ def make_network() -> Callable[..., nn.Module]:
         )
         # Undecided about a grey image: else random weights give every image the same class.
         with torch.no_grad():
-            network[-1].bias -= network.eval()(grey)[0]
+            cast(nn.Linear, network[-1]).bias.sub_(network.eval()(grey)[0])
         return network.train()
 
     return make

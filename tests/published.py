@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
 
 
-def value_of(name):
+def value_of(name: str) -> float:
     """A constant of its own for each name, so that a tensor that lands in the wrong place is
     seen.
     """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big") / 65536 - 0.5
 
 
-def fill(shapes):
+def fill(shapes: Shapes) -> dict[str, Tensor]:
     """Tensors of the shapes that take no room: each one is a single number, expanded."""
     return {
         name: torch.full((1,) * len(shape), value_of(name)).expand(shape)
@@ -23,16 +28,16 @@ def fill(shapes):
     }
 
 
-def batch_norm(name, channels, counts=True):
-    shapes = {
+def batch_norm(name: str, channels: int, counts: bool = True) -> Shapes:
+    shapes: Shapes = {
         f"{name}.{kind}": (channels,) for kind in ("weight", "bias", "running_mean", "running_var")
     }
     return shapes | ({f"{name}.num_batches_tracked": ()} if counts else {})
 
 
-def torchvision_resnet(name, classes=1000, planes=3):
+def torchvision_resnet(name: str, classes: int = 1000, planes: int = 3) -> Shapes:
     """Names and shapes of torchvision's resnet18 and resnet50."""
-    shapes = {"conv1.weight": (64, planes, 7, 7)} | batch_norm("bn1", 64)
+    shapes: Shapes = {"conv1.weight": (64, planes, 7, 7)} | batch_norm("bn1", 64)
     bottleneck, depths = {"resnet18": (False, (2, 2, 2, 2)), "resnet50": (True, (3, 4, 6, 3))}[name]
     expansion, before = (4 if bottleneck else 1), 64
     for stage, depth in enumerate(depths):
@@ -52,12 +57,13 @@ def torchvision_resnet(name, classes=1000, planes=3):
     return shapes | {"fc.weight": (classes, before), "fc.bias": (classes,)}
 
 
-def torchvision_densenet(classes=1000, dot=""):
+def torchvision_densenet(classes: int = 1000, dot: str = "") -> Shapes:
     """Names and shapes of torchvision's densenet121; its published file says norm.1 for norm1 and
     has no counts.
     """
     norm = partial(batch_norm, counts=not dot)
-    shapes, channels = {"features.conv0.weight": (64, 3, 7, 7)} | norm("features.norm0", 64), 64
+    shapes: Shapes = {"features.conv0.weight": (64, 3, 7, 7)} | norm("features.norm0", 64)
+    channels = 64
     for block, layers in enumerate((6, 12, 24, 16), 1):
         for number in range(1, layers + 1):
             layer = f"features.denseblock{block}.denselayer{number}"
@@ -83,7 +89,7 @@ RESNET_CHILDREN = {
 }
 
 
-def as_radimagenet(state):
+def as_radimagenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's children in a row, without the head: what RadImageNet's authors publish for
     PyTorch.
     """
@@ -97,7 +103,12 @@ def as_radimagenet(state):
     return renamed
 
 
-def as_robustness(state, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), prefix="module."):
+def as_robustness(
+    state: Mapping[str, Tensor],
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+    prefix: str = "module.",
+) -> dict[str, Any]:
     """A checkpoint of MadryLab's robustness library after training: the classifier twice, and an
     optimiser's state.
     """

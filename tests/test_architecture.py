@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,11 @@ from importlinter.application import use_cases
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 import robustmri
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "robustmri"
@@ -109,6 +116,98 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
     return found
+
+
+def modules_of(folder: Path, package: str) -> dict[str, Path]:
+    """Dotted name of every file below a folder to its path; a package is its `__init__`."""
+    named = {}
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        named[".".join((package, *parts))] = path
+    return named
+
+
+@functools.cache
+def read_imports() -> dict[str, set[str]]:
+    """Which file imports which of ours, wherever in the file it says so."""
+    files = modules_of(PACKAGE, "robustmri") | modules_of(ROOT / "benchmarks", "benchmarks")
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{path}:{node.lineno}: a relative import; name the package"
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {one if one in files else node.module for one in inside}
+        # The package itself only names its public functions, and loads them later.
+        graph[name] = {one for one in found if one in files and one not in (name, "robustmri")}
+    graph.pop("robustmri")
+    return graph
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def floors() -> dict[str, int]:
+    """Room to the height of its floor, from the contract in pyproject.toml; the ground is 0."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = contracts["tool"]["importlinter"]["contracts"][0]["layers"]
+    return {
+        room.strip(" ()"): height
+        for height, layer in enumerate(reversed(layers))
+        for room in layer.split("|")
+    }
+
+
+def find_ascents(graph: dict[str, set[str]]) -> list[str]:
+    """Imports from a floor into a higher one, or into another room of the same floor. Benchmarks
+    stand above all.
+    """
+    height = floors()
+
+    def stand(module: str) -> tuple[str, int]:
+        package, _, rest = module.partition(".")
+        room = rest.split(".")[0] if package == "robustmri" else package
+        return room, height[room] if package == "robustmri" else len(height)
+
+    return [
+        f"{name} -> {other}"
+        for name, others in graph.items()
+        for other in others
+        if stand(name)[0] != stand(other)[0] and stand(name)[1] <= stand(other)[1]
+    ]
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    assert find_circle(read_imports()) == []
+
+
+def test_no_import_goes_up():
+    assert find_ascents(read_imports()) == []
+    assert {"app", "verbs", "recipes", "attacks", "losses", "core"} <= set(floors())
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "circle"),
+    [
+        ("robustmri.core.errors", "robustmri.verbs.train", True),
+        ("robustmri.report.html", "robustmri.evaluation.metrics", False),
+        ("robustmri.models.classifier", "robustmri.threat.norms", False),
+        ("robustmri.threat.norms", "benchmarks.timing", False),
+    ],
+)
+def test_a_circle_and_an_import_that_goes_up_would_be_seen(name, other, circle):
+    graph = read_imports() | {name: read_imports()[name] | {other}}
+    assert find_ascents(graph) == [f"{name} -> {other}"]
+    assert bool(find_circle(graph)) == circle
 
 
 def test_public_names_exist_and_load_lazily():

@@ -26,9 +26,9 @@ def draw_slice(kind: int, patient: int, number: int) -> np.ndarray:
     head = ((rows - 15.5) ** 2 + (columns - 15.5) ** 2 < 15**2) * 60.0
     row, column = np.array(PLACES[kind]) + rng.normal(0, 2.0, 2)
     spot = rng.uniform(20, 120) * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 12)
-    return np.clip(head + spot + (head > 0) * rng.normal(0, 30, head.shape), 0, 255).astype(
-        np.uint8
-    )
+    noisy = head + spot + (head > 0) * rng.normal(0, 30, head.shape)
+    pixels: np.ndarray = np.clip(noisy, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def write_scans(
@@ -57,7 +57,7 @@ def write_scans(
     return folder
 
 
-def tiny_network(name: str, classes: int, size: int) -> nn.Module:
+def tiny_network(name: str, classes: int, size: int) -> nn.Sequential:
     """In place of `robustmri.models.backbones.build_network`: learns the task above in a few
     epochs, in a second.
     """
@@ -86,7 +86,8 @@ Row = dict[str, Any]
 
 def read_outcomes(folder: Path) -> list[Row]:
     """The rows of a result folder's outcomes.parquet."""
-    return pq.read_table(folder / "outcomes.parquet").to_pylist()
+    rows: list[Row] = pq.read_table(folder / "outcomes.parquet").to_pylist()
+    return rows
 
 
 def rows_of(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +18,8 @@ from robustmri.training.settings import TrainSettings
 from robustmri.verbs.evaluate import evaluate
 from tiny import CLASSES, SIZE, draw_slice, tiny_network
 
-ATTACKED = {"eps": "0.03", "attack_steps": 2, "guard_steps": 2}
-TRAININGS = {
+ATTACKED: dict[str, Any] = {"eps": "0.03", "attack_steps": 2, "guard_steps": 2}
+TRAININGS: dict[str, dict[str, Any]] = {
     "standard": {},
     # 39 images and three, which two processes in two parts cannot share evenly.
     "adversarial": {
@@ -32,7 +33,7 @@ TRAININGS = {
     "batch-norm": {"objective": "adversarial", "average": "swa"},
 }
 """All but the last without batch-norm: on a CPU each process normalises its own images."""
-ATTACKS = {
+ATTACKS: dict[str, Any] = {
     "attacks": ("fgsm", "pgd", "square"),
     "eps": ("0.02", "0.04"),
     "batch_size": 5,
@@ -64,7 +65,7 @@ def fresh(name: str) -> Classifier:
 
 def train(name: str, folder: Path) -> nn.Module:
     """One of the trainings."""
-    settings = {
+    settings: dict[str, Any] = {
         "epochs": 2,
         "batch_size": 15,
         "warmup_epochs": 1.0,
@@ -97,5 +98,5 @@ def main(folder: Path, checkpoint: Path, cohort: Path) -> None:
 if __name__ == "__main__":
     import robustmri.models.checkpoint
 
-    robustmri.models.checkpoint.build_network = tiny_network
+    vars(robustmri.models.checkpoint)["build_network"] = tiny_network
     main(*map(Path, sys.argv[1:]))

@@ -4,151 +4,35 @@ import robustmri
 robustmri.prepare("scans", "cohort")
 robustmri.train("cohort", "standard")
 robustmri.evaluate("standard", "cohort", "before")
+
+The public names stand in `__init__.pyi`; each is loaded when it is first asked for, because the
+command line must answer before torch is there.
 """
 
 from __future__ import annotations
 
+import ast
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "prepare": "verbs.prepare",
-    "train": "verbs.train",
-    "harden": "verbs.train",
-    "evaluate": "verbs.evaluate",
-    "pool": "verbs.pool",
-    "demo": "verbs.reproduce",
-    "cross_validate": "verbs.cross_validate",
-    "ablate": "verbs.ablate",
-    "reproduce": "verbs.reproduce",
-    "write_report": "report",
-    "Cohort": "data.cohort",
-    "Split": "data.split",
-    "Classifier": "models.classifier",
-    "ClassifierSpec": "models.classifier",
-    "load_checkpoint": "models.checkpoint",
-    "save_checkpoint": "models.checkpoint",
-    "ThreatModel": "threat.threat_model",
-    "parse_eps": "threat.eps",
-    "PGD": "attacks",
-    "APGD": "attacks",
-    "Cascade": "attacks",
-    "standard": "attacks",
-    "CarliniWagnerL2": "attacks",
-    "DDN": "attacks",
-    "DeepFool": "attacks",
-    "ElasticNet": "attacks",
-    "SparsePGD": "attacks",
-    "SPSA": "attacks",
-    "HopSkipJump": "attacks",
-    "Universal": "attacks",
-    "add_universal": "attacks",
-    "learn_universal": "attacks",
-    "Square": "attacks",
-    "Transfer": "attacks",
-    "FMN": "attacks",
-    "fgsm": "attacks",
-    "bim": "attacks",
-    "cw": "attacks",
-    "load_recipe": "recipes",
-    "load_result": "results.schema",
-    "RobustMRIError": "core.errors",
+    alias.name: line.module
+    for line in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(line, ast.ImportFrom) and line.module
+    for alias in line.names
 }
-
-__all__ = [
-    "APGD",
-    "CarliniWagnerL2",
-    "Cascade",
-    "Classifier",
-    "ClassifierSpec",
-    "Cohort",
-    "DDN",
-    "DeepFool",
-    "ElasticNet",
-    "FMN",
-    "HopSkipJump",
-    "PGD",
-    "RobustMRIError",
-    "SparsePGD",
-    "SPSA",
-    "Split",
-    "Square",
-    "ThreatModel",
-    "Transfer",
-    "Universal",
-    "ablate",
-    "add_universal",
-    "bim",
-    "cross_validate",
-    "cw",
-    "demo",
-    "evaluate",
-    "fgsm",
-    "harden",
-    "learn_universal",
-    "load_checkpoint",
-    "load_recipe",
-    "load_result",
-    "parse_eps",
-    "pool",
-    "prepare",
-    "reproduce",
-    "save_checkpoint",
-    "standard",
-    "train",
-    "write_report",
-]
-
-if TYPE_CHECKING:
-    from robustmri.attacks import (
-        APGD,
-        DDN,
-        FMN,
-        PGD,
-        CarliniWagnerL2,
-        Cascade,
-        DeepFool,
-        ElasticNet,
-        SparsePGD,
-        Square,
-        bim,
-        cw,
-        fgsm,
-        standard,
-    )
-    from robustmri.attacks.hop_skip_jump import HopSkipJump
-    from robustmri.attacks.spsa import SPSA
-    from robustmri.attacks.transfer import Transfer
-    from robustmri.attacks.universal import Universal, add_universal, learn_universal
-    from robustmri.core.errors import RobustMRIError
-    from robustmri.data.cohort import Cohort
-    from robustmri.data.split import Split
-    from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
-    from robustmri.models.classifier import Classifier, ClassifierSpec
-    from robustmri.recipes import load_recipe
-    from robustmri.report import write_report
-    from robustmri.results.schema import load_result
-    from robustmri.threat.eps import parse_eps
-    from robustmri.threat.threat_model import ThreatModel
-    from robustmri.verbs.ablate import ablate
-    from robustmri.verbs.cross_validate import cross_validate
-    from robustmri.verbs.evaluate import evaluate
-    from robustmri.verbs.pool import pool
-    from robustmri.verbs.prepare import prepare
-    from robustmri.verbs.reproduce import demo, reproduce
-    from robustmri.verbs.train import harden, train
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for: the command line must answer before torch is
-    there.
-    """
+    """Load a public name."""
     if name not in _HOME:
         raise AttributeError(f"module 'robustmri' has no attribute {name!r}")
-    return getattr(import_module(f"robustmri.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -21,6 +21,7 @@ from PIL import Image
 
 import robustmri as robustmri_package
 from robustmri.app import cli
+from robustmri.attacks import ATTACKS
 from robustmri.models.checkpoint import read_checkpoint
 from robustmri.results.schema import Check
 from robustmri.verbs.prepare import prepare
@@ -278,6 +279,33 @@ def test_the_networks_of_the_package_run_too(robustmri, monkeypatch, tmp_path):
     }
 
 
+def test_attacks_are_listed_from_their_facts(robustmri):
+    status, out, _ = robustmri("attacks")
+    assert status == 0
+    rows = [line.split() for line in out.splitlines()[1:-1]]
+    assert [row[0] for row in rows] == list(ATTACKS)
+    facts = ATTACKS["cw-l2"].facts
+    (row,) = [line for line in out.splitlines() if line.startswith("cw-l2 ")]
+    assert row.split() == [
+        "cw-l2",
+        facts.title,
+        "l2",
+        "nearest",
+        "image",
+        "gradients",
+        *facts.paper.split(),
+    ]
+    status, out, _ = robustmri("attacks", "bim")
+    assert status == 0
+    assert "Kurakin" in out
+    assert "restarts: random starts" in out
+    assert "random_start = False" in out
+    assert robustmri("attacks", "standard")[1].endswith("Defaults: steps = 100, queries = 5000\n")
+    status, _, err = robustmri("attacks", "bam")
+    assert status == 2
+    assert "Did you mean 'bim'?" in err
+
+
 def test_version_and_recipes(robustmri):
     assert robustmri("--version")[1].startswith("robustmri 0.")
     status, out, _ = robustmri("recipes")
@@ -289,6 +317,7 @@ def test_version_and_recipes(robustmri):
         "folds-gpu",
         "poster-cpu",
         "poster-gpu",
+        "poster-offline",
         "poster-small",
         "quick",
         "standard",
@@ -364,7 +393,13 @@ def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
         path.write_bytes(b"broken")
     refuses("prepare", few, *out, says="not one slice could be read")
     refuses(
-        "prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 2, says="at least 8 pixels"
+        "prepare",
+        tiny_scans,
+        "--out",
+        tmp_path / "cohort",
+        "--size",
+        2,
+        says="size must be at least 8",
     )
     refuses("prepare", tiny_scans, *out, "--split", "patients", says="Did you mean 'patient'?")
     refuses(
@@ -487,9 +522,9 @@ def test_what_cannot_be_evaluated(refuses, tiny_cohort, tiny_run, tmp_path):
     refuses(*given, "--eps", "0.04@pixels", says="unknown units 'pixels'")
     refuses(*given, "--eps", "-0.1", says="at least 0")
     refuses(*given, "--curve", "0.1,x", says="eps 'x' is not a number")
-    refuses(*given, "--norm", "l3", says="Choices: l1, l2, linf")
+    refuses(*given, "--norm", "l3", says="norm cannot be 'l3'. Choices: l0, l1, l2, linf")
     refuses(*given, "--target", "gliona", says="Did you mean 'glioma'?")
-    refuses(*given, "--limit", -3, says="limits")
+    refuses(*given, "--limit", -3, says="limit must be at least 0")
     refuses(*given, "--region", "leson", says="Did you mean 'lesion'?")
     refuses(*given, "--set", "evaluate.options.pgd.step=3", says="Did you mean 'steps'?")
     refuses(*given, "--set", "evaluate.options.pgd.steps=2.5", says="steps cannot be 2.5")

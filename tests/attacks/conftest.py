@@ -22,8 +22,10 @@ class Row:
     gradients: int
     forwards: int
     settings: dict[str, Any] = field(default_factory=dict)
-    # In a norm that a member of a suite does not know.
-    fewer_forwards: dict[str, int] = field(default_factory=dict)
+    # Gradients and forwards of a suite's members that do not know every norm.
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # Whether its result depends on the generator.
+    random: bool = True
 
     @property
     def attack(self) -> Attack:
@@ -31,11 +33,20 @@ class Row:
 
     @property
     def minimal(self) -> bool:
-        return ATTACKS[self.name].minimal
+        return ATTACKS[self.name].facts.minimal
 
     @property
     def norms(self) -> tuple[str, ...]:
-        return ATTACKS[self.name].norms
+        return ATTACKS[self.name].facts.norms
+
+    def cost(self, norm: str) -> tuple[int, int]:
+        """Gradients and forwards in that norm, which some of a suite's members may not know."""
+        left_out = [name for name in self.members if norm not in ATTACKS[name].facts.norms]
+        saved = [self.members[name] for name in left_out]
+        return (
+            self.gradients - sum(gradients for gradients, _ in saved),
+            self.forwards - sum(forwards for _, forwards in saved),
+        )
 
     def __str__(self) -> str:
         return "-".join([self.name, *(f"{name}={value}" for name, value in self.settings.items())])
@@ -44,17 +55,17 @@ class Row:
 ROWS = [
     Row("noise", 0, 1),
     Row("noise", 0, 3, {"draws": 3}),
-    Row("fgsm", 1, 2),
-    Row("bim", 4, 5, {"steps": 4}),
+    Row("fgsm", 1, 2, random=False),
+    Row("bim", 4, 5, {"steps": 4}, random=False),
     Row("pgd", 4, 5, {"steps": 4}),
     Row("pgd", 4, 4, {"steps": 4, "keep": "last"}),
     Row("pgd", 9, 12, {"steps": 3, "restarts": 3}),
     Row("pgd", 9, 12, {"steps": 3, "restarts": 3, "stop_when_fooled": True}),
     Row("r-fgsm", 1, 2),
-    Row("mi-fgsm", 4, 5, {"steps": 4}),
-    Row("ni-fgsm", 4, 9, {"steps": 4}),
+    Row("mi-fgsm", 4, 5, {"steps": 4}, random=False),
+    Row("ni-fgsm", 4, 9, {"steps": 4}, random=False),
     Row("di-fgsm", 4, 9, {"steps": 4}),
-    Row("ti-fgsm", 4, 5, {"steps": 4}),
+    Row("ti-fgsm", 4, 5, {"steps": 4}, random=False),
     Row("vmi-fgsm", 7, 8, {"steps": 3, "neighbours": 2, "reach": 300.0}),
     Row(
         "vmi-fgsm",
@@ -72,14 +83,20 @@ ROWS = [
     Row("apgd-ce", 8, 9, {"steps": 8}),
     Row("apgd-dlr", 8, 9, {"steps": 8}),
     Row("apgd-t", 8, 11, {"steps": 4}),
-    Row("deepfool", 10, 6, {"steps": 5}),  # Three classes: two gradients a step.
-    Row("fmn", 20, 21, {"steps": 20}),
-    Row("ddn", 20, 21, {"steps": 20}),
-    Row("pgd-l0", 20, 21, {"steps": 20}),
-    Row("ead", 60, 63, {"steps": 20, "searches": 3, "initial_c": 10.0}),
+    Row("deepfool", 10, 6, {"steps": 5}, random=False),  # Three classes: two gradients a step.
+    Row("fmn", 20, 21, {"steps": 20}, random=False),
+    Row("ddn", 20, 21, {"steps": 20}, random=False),
+    Row("pgd-l0", 20, 21, {"steps": 20}, random=False),
+    Row("ead", 60, 63, {"steps": 20, "searches": 3, "initial_c": 10.0}, random=False),
     Row("hop-skip-jump", 0, 8, {"steps": 3, "samples": 20, "starts": 7}),
-    Row("cw-l2", 30, 33, {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1}),
-    Row("standard", 20, 33, {"steps": 4, "queries": 6}, {"l1": 3}),
+    Row(
+        "cw-l2",
+        30,
+        33,
+        {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1},
+        random=False,
+    ),
+    Row("standard", 20, 33, {"steps": 4, "queries": 6}, members={"square": (0, 3), "fmn": (4, 6)}),
 ]
 
 
@@ -88,20 +105,24 @@ def rows() -> list[Row]:
     return ROWS
 
 
-BUDGET_ROWS = [row for row in ROWS if not row.minimal]
+TABLES = {
+    "row": ROWS,
+    "budget_row": [row for row in ROWS if not row.minimal],
+    "minimal_row": [row for row in ROWS if row.minimal],
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`row`: every attack; `budget_row`: those with a radius; with them, `norm`: each that the
-    attack knows.
+    """`row`: every attack; `budget_row`: those with a radius; `minimal_row`: those without; with
+    them, `norm`: each that the attack knows.
     """
     names = metafunc.fixturenames
-    which, table = ("row", ROWS) if "row" in names else ("budget_row", BUDGET_ROWS)
-    if which in names and "norm" in names:
-        cases = [(row, norm) for row in table for norm in row.norms]
+    which = next((name for name in TABLES if name in names), "")
+    if which and "norm" in names:
+        cases = [(row, norm) for row in TABLES[which] for norm in row.norms]
         metafunc.parametrize((which, "norm"), cases, ids=[f"{row}-{norm}" for row, norm in cases])
-    elif which in names:
-        metafunc.parametrize(which, table, ids=str)
+    elif which:
+        metafunc.parametrize(which, TABLES[which], ids=str)
     elif "norm" in names:
         marks = metafunc.definition.iter_markers("parametrize")
         if not any("norm" in mark.args[0] for mark in marks):
@@ -119,7 +140,8 @@ class Counting(nn.Module):
         self.forwards += len(images)
         if images.requires_grad and torch.is_grad_enabled():
             images.register_hook(self._count)
-        return self.network(images)
+        logits: Tensor = self.network(images)
+        return logits
 
     def _count(self, gradient: Tensor) -> None:
         self.gradients += len(gradient)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from norm_table import NORM_ROWS
 from robustmri.attacks import CarliniWagnerL2, make_attack
 from robustmri.attacks.hop_skip_jump import HopSkipJump
-from robustmri.threat.norms import L2_
+from robustmri.threat.norms import L2
 from robustmri.threat.threat_model import ThreatModel
 
-DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}
 N, D = 6, 64
 
 
@@ -56,7 +56,7 @@ def radius(
     differences = weight[labels][:, None] - weight
     if mask is not None:
         differences = differences * mask.flatten().to(differences)
-    distances = gaps / torch.linalg.vector_norm(differences, DUAL[norm], dim=2)
+    distances = gaps / torch.linalg.vector_norm(differences, NORM_ROWS[norm].dual, dim=2)
     return labels, distances.scatter(1, labels[:, None], torch.inf).amin(1)
 
 
@@ -112,7 +112,7 @@ def test_carlini_wagner_finds_the_closed_form_distance(classes, far, slack):
     labels, nearest = radius(network, images, "l2")
     attacked = CarliniWagnerL2()(network, images, labels, ThreatModel("l2"), generator=seeded())
     assert (network(attacked).argmax(1) != labels).all()
-    distance = L2_.size(attacked - images)
+    distance = L2.size(attacked - images)
     assert (distance >= nearest * (1 - 1e-9)).all()
     # 2 %: Adam's steps near the boundary are finite. Among ten near classes the margin turns from
     # one to another.
@@ -186,7 +186,7 @@ def test_targeted_carlini_wagner_finds_the_distance_to_the_target():
     threat = ThreatModel("l2", target=1)
     attacked = CarliniWagnerL2()(network, images, labels, threat, generator=seeded())
     assert (network(attacked).argmax(1) == 1).all()
-    moved = L2_.size(attacked - images)[labels == 0]
+    moved = L2.size(attacked - images)[labels == 0]
     assert (moved <= 1.02 * nearest[labels == 0]).all()  # 2 %: as above.
     assert len(moved) not in (0, N)
 
@@ -287,7 +287,7 @@ def test_carlini_wagner_with_active_bounds():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_hop_skip_jump_finds_the_closed_form_distance(norm, mask):
     network = linear(3, far=1.0)
-    images = central(network, 4)
+    images = central(network, 2)
     labels, nearest = radius(network, images, norm, mask)
     attack = HopSkipJump(steps=20, samples=200)
     attacked = attack(network, images, labels, ThreatModel(norm, mask=mask), generator=seeded())
@@ -313,4 +313,4 @@ def test_carlini_wagner_fools_by_its_confidence_and_no_more(confidence, target):
     assert (lead[moved] >= confidence).all()
     length = (network[1].weight[0] - network[1].weight[1]).norm().item()
     exact = nearest + confidence / length
-    assert (L2_.size(attacked - images)[moved] <= 1.02 * exact[moved]).all()  # 2 %: as above.
+    assert (L2.size(attacked - images)[moved] <= 1.02 * exact[moved]).all()  # 2 %: as above.

@@ -21,7 +21,7 @@ from robustmri.attacks.engine import climb, draw_seeds, loss_against, random_poi
 from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.attacks.rules import adaptive, momentum
 from robustmri.attacks.transfer import Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
-from robustmri.threat.norms import L2_, per_image
+from robustmri.threat.norms import L2, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 pytestmark = pytest.mark.peer
@@ -266,7 +266,7 @@ def test_carlini_wagner_is_no_worse_than_torchattacks(c, torchattacks, trained, 
     assert fooled_by_peer.sum() > 4
     assert (fooled | ~fooled_by_peer).all()
     distance, distance_of_peer = (
-        L2_.size(points - images)[fooled_by_peer] for points in (found, peer)
+        L2.size(points - images)[fooled_by_peer] for points in (found, peer)
     )
     assert distance.mean() <= distance_of_peer.mean()
 
@@ -282,8 +282,8 @@ def test_carlini_wagner_is_no_worse_than_foolbox(foolbox, trained, blobs):
     assert fooled_by_peer.sum() > 4
     assert (fooled | ~fooled_by_peer).all()
     assert (
-        L2_.size(found - images)[fooled_by_peer].mean()
-        <= L2_.size(points - images)[fooled_by_peer].mean()
+        L2.size(found - images)[fooled_by_peer].mean()
+        <= L2.size(points - images)[fooled_by_peer].mean()
     )
 
 

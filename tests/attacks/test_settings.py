@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from robustmri.attacks import ATTACKS, Entry, make_attack
+from robustmri.attacks import ATTACKS, Facts, KnownAttack, make_attack
 from robustmri.core.errors import SettingsError
 
 
@@ -51,14 +51,14 @@ def with_more(kind: Literal["a", "b"] = "b", more: float = 0.0) -> Spoilt:
 
 
 def test_a_mistake_of_the_attack_is_not_blamed_on_its_settings(monkeypatch):
-    monkeypatch.setitem(ATTACKS, "spoilt", Entry(Spoilt))
+    monkeypatch.setitem(ATTACKS, "spoilt", KnownAttack(Facts("spoilt", "Spoilt", ""), Spoilt))
     assert make_attack("spoilt", kind="b") == Spoilt(kind="b")
     with pytest.raises(TypeError, match="a mistake in the attack itself"):
         make_attack("spoilt", steps=2)
 
 
 def test_a_function_has_its_own_settings_only(monkeypatch):
-    monkeypatch.setitem(ATTACKS, "more", Entry(with_more))
+    monkeypatch.setitem(ATTACKS, "more", KnownAttack(Facts("more", "More", ""), with_more))
     assert make_attack("more", more=1) == Spoilt(kind="b")
     with pytest.raises(SettingsError, match=r"no setting 'steps'\. Choices: kind, more"):
         make_attack("more", steps=1)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 import types
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from robustmri.attacks import PGD, ThirdParty, find_entry, is_minimal, make_attack
+from robustmri.attacks import PGD, Facts, ThirdParty, find_attack, make_attack
 from robustmri.attacks.third_party import Opaque
 from robustmri.core.errors import SettingsError, ThreatModelError
 from robustmri.evaluation.attacked import attack_batch
-from robustmri.evaluation.cost import AttackCost, Limits
-from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.cost import AttackCost
+from robustmri.evaluation.plan import resolve_attacks
+from robustmri.evaluation.settings import EvaluateSettings, Limits
 from robustmri.threat.threat_model import ThreatModel
 from robustmri.verbs.evaluate import evaluate
 from tiny import read_outcomes, rows_of
@@ -59,12 +60,15 @@ RADIUS = {"linf": 0.15, "l2": 1.0, "l1": 8.0}
 @with_peers
 @pytest.mark.parametrize(("name", "norm", "settings"), BUDGET, ids=[name for name, _, _ in BUDGET])
 def test_it_keeps_to_the_radius_of_the_threat(name, norm, settings, trained, blobs):
-    assert not is_minimal(name)
-    assert norm in find_entry(name).norms
+    facts = find_attack(name).facts
+    assert not facts.minimal
+    assert norm in facts.norms
     done = run(name, trained, blobs, ThreatModel(norm, RADIUS[norm]), **settings)
     assert done.verified.all()
     assert done.fooled.any()
-    sizes = {"linf": done.distance_linf, "l2": done.distance_l2, "l1": done.distance_l1}[norm]
+    sizes = {"linf": done.distance("linf"), "l2": done.distance("l2"), "l1": done.distance("l1")}[
+        norm
+    ]
     assert 0.3 * RADIUS[norm] < sizes.max() <= RADIUS[norm] + 1e-6
 
 
@@ -73,12 +77,12 @@ def test_it_keeps_to_the_radius_of_the_threat(name, norm, settings, trained, blo
     "name", ["torchattacks:DeepFool", "foolbox:L2DeepFoolAttack", "foolbox:LInfFMNAttack"]
 )
 def test_without_a_radius_it_is_minimal(name, trained, blobs):
-    assert is_minimal(name)
+    assert find_attack(name).facts.minimal
     norm = "linf" if "Inf" in name else "l2"
     done = run(name, trained, blobs, ThreatModel(norm, torch.inf))
     assert done.verified.all()
     assert done.fooled.float().mean() > 0.3
-    assert (done.distance_l2[~done.fooled] == 0).all()
+    assert (done.distance("l2")[~done.fooled] == 0).all()
 
 
 @with_peers
@@ -236,10 +240,15 @@ class Further:
         return (images + self.times * threat.eps).clamp(0, 1)
 
 
+class Nearest(Further):
+    facts = Facts("", "Nearest of mine", "a paper", norms=("l2",), minimal=True)
+
+
 @pytest.fixture
 def own(monkeypatch):
     module = types.ModuleType("my_attacks")
     module.Further, module.plain, module.number = Further, lambda steps: PGD(steps=steps), 3
+    module.Nearest = Nearest
     monkeypatch.setitem(sys.modules, "my_attacks", module)
 
 
@@ -248,7 +257,9 @@ def test_an_attack_of_ones_own_is_verified_like_any_other(own, trained, blobs):
     assert not run("my_attacks:Further", trained, blobs, threat).verified.all()
     assert run("my_attacks:Further", trained, blobs, threat, times=1).verified.all()
     assert make_attack("my_attacks:plain", steps=3) == PGD(steps=3)
-    assert find_entry("my_attacks:Further").norms == ("linf", "l2", "l1")
+    assert find_attack("my_attacks:Further").facts.norms == ("linf", "l2", "l1")
+    stated = replace(Nearest.facts, name="my_attacks:Nearest")
+    assert find_attack("my_attacks:Nearest").facts == stated
 
 
 @pytest.mark.parametrize(
@@ -284,7 +295,7 @@ def test_settings_of_a_peer_are_kept():
 )
 def test_an_evaluation_refuses_at_once_what_they_cannot_do(settings, message):
     with pytest.raises(SettingsError, match=message):
-        EvaluateSettings(**{"attacks": ("torchattacks:PGD",), **settings})
+        resolve_attacks(EvaluateSettings(**{"attacks": ("torchattacks:PGD",), **settings}))
 
 
 @with_peers
@@ -303,8 +314,8 @@ def test_a_whole_evaluation_with_peers(tiny_run, tiny_cohort, tmp_path, tiny_net
         rows = rows_of(read_outcomes(tmp_path / "result"), name)
         assert len(rows) == 6
         assert all(row["verified"] for row in rows)
-        (told,) = [cost for cost in result.attacks if cost["attack"] == name]
-        assert told["settings"]["library"] == name.split(":")[0]
-        assert told["gradients_per_image"] > 1
+        (told,) = [run for run in result.attacks if run.attack == name]
+        assert told.settings["library"] == name.split(":")[0]
+        assert told.gradients_per_image > 1
         assert {row["eps"] for row in rows} == ({np.inf} if name.endswith("CW") else {0.04})
     assert {check.status for check in result.checks} <= {"pass", "warn"}

@@ -13,7 +13,7 @@ from robustmri.attacks import PGD, CarliniWagnerL2, Noise, bim, fgsm, make_attac
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, worse_of
 from robustmri.attacks.rules import momentum, steepest
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import L2_
+from robustmri.threat.norms import L2
 from robustmri.threat.threat_model import ThreatModel
 
 
@@ -67,8 +67,8 @@ def test_carlini_wagner_finds_the_same_distance_however_sure_the_network(factor,
     assert (trained(scaled).argmax(1) != labels).all()
     # 3 %: of five values of c, some go into finding the bracket. Halving alone from c = 0.1 ended
     # 34 % further off.
-    assert L2_.size(scaled - images).mean() == pytest.approx(
-        L2_.size(plain - images).mean().item(), rel=0.03
+    assert L2.size(scaled - images).mean() == pytest.approx(
+        L2.size(plain - images).mean().item(), rel=0.03
     )
 
 
@@ -275,7 +275,7 @@ def test_carlini_wagner_searches_for_c(trained, blobs):
         attacked = CarliniWagnerL2(steps=40, **settings)(
             trained, images, labels, ThreatModel("l2"), generator=seeded()
         )
-        return (trained(attacked).argmax(1) != labels), L2_.size(attacked - images)
+        return (trained(attacked).argmax(1) != labels), L2.size(attacked - images)
 
     small, _ = run(searches=1, initial_c=0.01)
     large, far = run(searches=1, initial_c=1e4)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import timing
+from benchmarks import device, timing
 from benchmarks.__main__ import main
 from benchmarks.contenders import OURS, ours_curve, ours_pgd, ours_pgd_to_the_end
 from benchmarks.gradient_step import REFERENCE, variants
@@ -24,7 +24,6 @@ from benchmarks.tasks import RADII, TASKS, judge_budget, judge_distance, standin
 from benchmarks.timing import Entry, Finish, race, ratio, ratios_of
 from robustmri.core.errors import DataError
 from robustmri.models.backbones import build_classifier
-from robustmri.models.checkpoint import save_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from tiny import CLASSES
 
@@ -154,6 +153,13 @@ def test_every_variant_of_a_step_has_the_same_gradient():
         assert cosine > 0.9, name  # bf16 keeps 8 bits, and untrained batch-norms let them add up.
 
 
+def test_inputs_are_all_given_or_none(capsys):
+    for words in (["one", "two"], ["one", "two", "three"], []):
+        with pytest.raises(SystemExit):
+            main(words)
+    assert "--quick alone" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not STATUS.exists(), reason="ru_maxrss is all there is")
 def test_the_peak_is_not_that_of_the_process_that_started_it():
     ballast = bytearray(400 << 20)
@@ -193,21 +199,11 @@ def test_results_of_another_machine_are_not_joined(tmp_path):
         open_results(tmp_path, {"eps": 0.1})
 
 
-@pytest.mark.slow
-@pytest.mark.peer
-def test_every_task_runs(tiny_cohort, tmp_path):
-    for seed, name in enumerate(("standard", "hardened")):
-        save_checkpoint(build_classifier("resnet18", CLASSES, 32, seed=seed), tmp_path / name)
-    arguments = [
-        str(tmp_path / "standard"),
-        str(tmp_path / "hardened"),
-        str(tiny_cohort),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+def test_every_task_runs(tmp_path):
+    """On inputs of its own: random networks, a phantom cohort, peers where they import."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        main([*arguments, "--images", "4", "--rounds", "1", "--quick"])
+        main(["--quick", "--out", str(tmp_path / "out")])
     results = json.loads((tmp_path / "out" / "benchmarks.json").read_text())
     assert list(results["tasks"]) == list(TASKS)
     page = (tmp_path / "out" / "benchmarks.md").read_text()
@@ -224,3 +220,27 @@ def test_every_task_runs(tiny_cohort, tmp_path):
     assert curve == sorted(curve, reverse=True)
     assert results["inputs"]["quick"]
     assert QUICK.queries < 10
+
+
+def test_every_way_on_a_device_runs(tmp_path):
+    """Here on the CPU, on a network of 32 px; a way that fails is a row, so none may."""
+    small = ["--network", "resnet18-half", "--size", "32", "--batch", "2", "--device", "cpu"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        device.main(["--out", str(tmp_path), "--minutes", "1", *small])
+    record = json.loads((tmp_path / "device.json").read_text())
+    assert [row for row in record["rows"] if "failed" in row] == []
+    assert record["left_out"] == []
+    assert {row["task"] for row in record["rows"]} == {
+        "gradient step",
+        "PGD-7 training step",
+        "PGD-20",
+        "suite, 20 steps",
+    }
+    assert all(row["seconds"] > 0 for row in record["rows"])
+    page = (tmp_path / "device.md").read_text()
+    assert "| PGD-20 | ours |" in page
+    device.main(["--out", str(tmp_path), "--minutes", "0", *small])
+    record = json.loads((tmp_path / "device.json").read_text())
+    assert record["rows"] == []
+    assert "suite, 20 steps: ours" in record["left_out"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scans import SliceList, slices_of
 
 from robustmri.data.cohort import Cohort
 from robustmri.data.prepare import write_cohort
+from scans import SliceList, slices_of
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import SliceList, draw, slices_of
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError
 from robustmri.data.cases import group_of
@@ -17,6 +16,7 @@ from robustmri.data.intensity import resize, scale
 from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.split import Split, make_split
+from scans import SliceList, draw, slices_of
 
 
 def one(**changes: object) -> RawSlice:
@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(
     def full(*_: object) -> bytes:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("robustmri.data.storage._npy_header", full)
+    monkeypatch.setattr("robustmri.data.storage.npy_header", full)
     with pytest.raises(RobustMRIError, match=r"disk .* is full"):
         write_cohort(SliceList(slices_of()), tmp_path / "cohort", size=16)
     assert not list(tmp_path.iterdir())

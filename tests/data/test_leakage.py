@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scans import SliceList, draw, slices_of
 
 from robustmri.core.errors import DataError
 from robustmri.data.cohort import Cohort
@@ -14,6 +13,7 @@ from robustmri.data.leakage import check_leakage, infer_groups, near_duplicates
 from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.source import RawSlice
 from robustmri.data.split import make_split
+from scans import SliceList, draw, slices_of
 
 
 def sixteen(image: np.ndarray) -> np.ndarray:

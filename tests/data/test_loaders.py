@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scans import SliceList, slices_of
 
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_masks
 from robustmri.data.prepare import write_cohort
+from scans import SliceList, slices_of
 
 
 def test_images_come_in_the_order_asked_for(cohort: Cohort) -> None:

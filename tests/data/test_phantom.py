@@ -12,8 +12,8 @@ from robustmri.data.phantom import PhantomSource
 from robustmri.data.phantom.brain import brain_surface, skull_cavity
 from robustmri.data.phantom.canvas import Blob, Canvas, Tube
 from robustmri.data.phantom.head import Head, mirrored
-from robustmri.data.phantom.lesions import draw_lesion, push_along
-from robustmri.data.phantom.shapes import Waves, ellipsoid, merge, tube
+from robustmri.data.phantom.lesions import draw_lesion
+from robustmri.data.phantom.shapes import Waves, ellipsoid, merge, push_along, tube
 from robustmri.data.phantom.signal import TISSUES, Scanner, Tissue, spin_echo
 from robustmri.data.phantom.source import CLASSES, PLANES
 from robustmri.data.readers.source import RawSlice

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import SliceList, slices_of
 
 from robustmri.core.errors import DataError
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_region
 from robustmri.data.prepare import write_cohort
 from robustmri.data.regions import find_head, find_region, find_threshold
+from scans import SliceList, slices_of
 
 
 def overlap(found: np.ndarray, expected: np.ndarray) -> float:

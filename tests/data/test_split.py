@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scans import SHARED, SliceList, slices_of
 
 from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cases import Case, group_of
@@ -14,6 +13,7 @@ from robustmri.data.cohort import Cohort
 from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.csv_table import read_table
 from robustmri.data.split import Split, make_split
+from scans import SHARED, SliceList, slices_of
 
 SETS = ("train", "validation", "test")
 

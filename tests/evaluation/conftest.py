@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+
+from robustmri.evaluation.plan import Plan, make_plan
+from robustmri.evaluation.settings import EvaluateSettings
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 SLICES_PER_PATIENT = 2
@@ -28,8 +32,8 @@ class Table:
         eps: float,
         fooled: Iterable[int],
         *,
-        norm="linf",
-        target="",
+        norm: str = "linf",
+        target: str = "",
         **others: Any,
     ) -> Table:
         """Rows of one attack; `others` replaces a column of all its rows, or of image i where it is
@@ -81,3 +85,22 @@ class Table:
 @pytest.fixture
 def table() -> Callable[..., Table]:
     return Table
+
+
+@pytest.fixture
+def planned() -> Callable[..., Plan]:
+    """Settings to a plan on twelve slices of two classes."""
+
+    def plan(**settings: Any) -> Plan:
+        labels = ("glioma", "meningioma") * 6
+        cases = [SimpleNamespace(label=one, case_id=one, lesion_box=(0, 0, 1, 1)) for one in labels]
+        split = SimpleNamespace(test=tuple(range(12)), validation=(0, 1))
+        classifier = SimpleNamespace(
+            classes=("glioma", "meningioma"), spec=SimpleNamespace(std=settings.pop("std", 0.25))
+        )
+        cohort: Any = SimpleNamespace(cases=cases)
+        return make_plan(
+            EvaluateSettings(**settings), cast(Any, classifier), cohort, cast(Any, split)
+        )
+
+    return plan

@@ -10,7 +10,8 @@ import torch
 from robustmri.attacks import PGD, CarliniWagnerL2, Noise
 from robustmri.evaluation import cost as accounts
 from robustmri.evaluation.attacked import attack_batch
-from robustmri.evaluation.cost import AttackCost, Limits, Metered
+from robustmri.evaluation.cost import AttackCost, Metered
+from robustmri.evaluation.settings import Limits
 from robustmri.threat.threat_model import ThreatModel
 
 THREAT = ThreatModel(eps=0.01)

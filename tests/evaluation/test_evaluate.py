@@ -18,10 +18,11 @@ from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cohort import Cohort
 from robustmri.data.regions import REGIONS, find_region
 from robustmri.data.split import Split
-from robustmri.evaluation.evaluate import evaluated_slices, run_attacks
+from robustmri.evaluation.evaluate import members_of, run_attacks
+from robustmri.evaluation.plan import evaluated_slices
 from robustmri.evaluation.sanity import check_finite
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.evaluation.summary import columns_of, suites_of, with_worst_case
+from robustmri.evaluation.summary import columns_of, with_worst_case
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.results.schema import load_result
 from robustmri.verbs.evaluate import evaluate
@@ -167,14 +168,14 @@ def test_misclassified_images_count_as_fooled_where_they_stand(done):
 
 def test_costs_are_told(done):
     _, result, _ = done
-    told = {(cost["attack"], cost["eps"]): cost for cost in result.attacks}
+    told = {(run.attack, run.eps): run for run in result.attacks}
     assert len(told) == len(result.attacks) == 4 * 3 + 1 + 1
-    assert told["pgd", "0.02, 0.1"]["slices"] == told["pgd", "0.04"]["slices"]
-    assert told["fgsm", "0.04"]["gradients_per_image"] <= 1
-    assert told["pgd", "0.04"]["settings"]["restarts"] == 2
-    assert told["pgd", "0.04"]["gradients_per_image"] <= 16
-    assert told["noise", "0.04"]["gradients_per_image"] == 0
-    assert told["cw-l2", None]["slices"] == 6
+    assert told["pgd", "0.02, 0.1"].slices == told["pgd", "0.04"].slices
+    assert told["fgsm", "0.04"].gradients_per_image <= 1
+    assert told["pgd", "0.04"].settings["restarts"] == 2
+    assert told["pgd", "0.04"].gradients_per_image <= 16
+    assert told["noise", "0.04"].gradients_per_image == 0
+    assert told["cw-l2", None].slices == 6
 
 
 def test_progress_says_what_was_broken_so_far(outcomes_of):
@@ -536,10 +537,12 @@ def test_a_suite_says_who_broke_what(outcomes_of, tmp_path):
     assert sum(told.broken_by.values()) == sum(broken)
 
 
-def test_members_that_do_not_know_the_norm_are_not_named():
-    assert suites_of(EvaluateSettings(attacks=("pgd",))) == {}
-    named = suites_of(EvaluateSettings(attacks=("pgd", "standard"), norm="l1"))
-    assert named == {"standard": [name for name in standard().members if "square" not in name]}
+def test_members_that_do_not_know_the_norm_are_not_named(planned):
+    pgd, suite = planned(attacks=("pgd", "standard"), norm="l1").attacks
+    assert members_of(pgd) == {}
+    named = members_of(suite)
+    assert list(named) == [name for name in standard().members if "square" not in name]
+    assert named["apgd-ce"] == "APGD-CE"
 
 
 def test_a_curve_is_one_search_and_agrees_with_the_attack_at_each_radius(outcomes_of):

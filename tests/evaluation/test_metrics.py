@@ -7,7 +7,6 @@ import pytest
 
 from robustmri.core.errors import ResultError
 from robustmri.evaluation.metrics import (
-    Budget,
     Setting,
     accuracy,
     accuracy_per_class,
@@ -18,6 +17,7 @@ from robustmri.evaluation.metrics import (
     summarise,
     worst_case,
 )
+from robustmri.results.budget import Budget
 
 CLASSES = ["meningioma", "glioma", "pituitary"]
 
@@ -40,7 +40,7 @@ def test_settings_keep_the_order_and_tell_radii_and_units_apart(table):
         ("fgsm", 0.02, "image"),
         ("fgsm", 0.04, "normalised"),
     ]
-    assert found[Setting("fgsm", Budget("linf", 0.02, "image", ""))].tolist() == [6, 7, 8]
+    assert found[Setting("fgsm", Budget("linf", 0.02, "image", 0.02))].tolist() == [6, 7, 8]
 
 
 def test_accuracy_counts_kept_labels(table):

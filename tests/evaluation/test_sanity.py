@@ -8,6 +8,8 @@ import pytest
 from robustmri.evaluation import sanity
 from robustmri.evaluation.metrics import worst_case
 
+ITERATIVE = ("bim", "pgd", "cw", "standard")
+
 
 def with_worst(columns):
     worst = worst_case(columns)
@@ -25,6 +27,8 @@ def test_sound_evaluation_passes_everything(table):
     made.add("pgd", 0.5, range(12)).add("pgd", 0.0, [])
     checks = sanity.run_checks(
         with_worst(made.columns()),
+        iterative=ITERATIVE,
+        per_pixel=["linf"],
         split_kind="patient",
         groups="patient",
         training_attack="pgd",
@@ -38,6 +42,7 @@ def test_sound_evaluation_passes_everything(table):
 def test_questions_that_do_not_arise_are_left_out(table):
     checks = sanity.run_checks(
         table(6).columns(),
+        iterative=ITERATIVE,
         split_kind="patient",
         groups="patient",
         training_attack=None,
@@ -140,16 +145,14 @@ def test_one_step_stronger_than_many_is_a_sign_of_masked_gradients(table, extra,
         .add("pgd", 0.04, range(10))
         .add("bim", 0.02, [])
     )
-    check = sanity.check_iterative(made.columns())
+    check = sanity.check_iterative(made.columns(), ITERATIVE)
     assert check.status == status
     assert check.case_ids == sorted(f"case{i}" for i in range(10, 10 + extra))
 
 
 def test_many_steps_of_another_radius_are_not_compared(table):
-    assert (
-        sanity.check_iterative(table(9).add("fgsm", 0.04, [0]).add("pgd", 0.02, []).columns())
-        is None
-    )
+    columns = table(9).add("fgsm", 0.04, [0]).add("pgd", 0.02, []).columns()
+    assert sanity.check_iterative(columns, ITERATIVE) is None
 
 
 def test_accuracy_that_rises_with_eps_fails(table):
@@ -197,7 +200,8 @@ def test_zero_eps_that_changes_a_prediction_fails(table):
 @pytest.mark.parametrize(("standing", "status"), [(4, "pass"), (5, "fail")])
 def test_better_than_chance_on_flat_grey_fails(table, standing, status):
     """Twelve images of three classes: one answer to all is right for four."""
-    check = sanity.check_large_eps(table(12).add("pgd", 0.5, range(standing, 12)).columns())
+    columns = table(12).add("pgd", 0.5, range(standing, 12)).columns()
+    check = sanity.check_large_eps(columns, ITERATIVE, ["linf"])
     assert check.status == status
     assert check.case_ids == ([] if status == "pass" else sorted(f"case{i}" for i in range(5)))
 
@@ -205,19 +209,22 @@ def test_better_than_chance_on_flat_grey_fails(table, standing, status):
 def test_only_the_whole_image_can_be_made_flat_grey(table):
     checks = sanity.run_checks(
         table(12).add("pgd", 0.5, []).columns(),
+        iterative=ITERATIVE,
         split_kind="patient",
         groups="patient",
         training_attack=None,
         selected_on="last",
         region="lesion",
+        per_pixel=["linf"],
     )
     assert "at or below chance at eps 0.5" not in [check.name for check in checks]
 
 
 def test_small_eps_is_not_held_to_chance(table):
-    assert (
-        sanity.check_large_eps(table(12).add("pgd", 0.3, []).add("fgsm", 0.5, []).columns()) is None
-    )
+    columns = table(12).add("pgd", 0.3, []).add("fgsm", 0.5, []).columns()
+    assert sanity.check_large_eps(columns, ITERATIVE, ["linf"]) is None
+    grey = table(12).add("pgd", 0.5, []).columns()
+    assert sanity.check_large_eps(grey, ITERATIVE, ["l2"]) is None
 
 
 def test_a_search_that_was_cut_short_is_a_warning(table):
@@ -230,6 +237,13 @@ def test_a_search_that_was_cut_short_is_a_warning(table):
     )
     assert "fgsm" not in check.detail
     assert sanity.check_budget(table(4).add("pgd", 0.04, [1]).columns()).status == "pass"
+
+
+def test_a_budget_may_end_an_attack_without_a_radius(table):
+    made = table(4).add("cw-l2", np.inf, [1], norm="l2", cut_short={2: True})
+    check = sanity.check_budget(made.columns())
+    assert check.status == "warn"
+    assert "cw-l2 l2: 1 of 4 images" in check.detail
 
 
 @pytest.mark.parametrize(("share", "status"), [(0.0, "pass"), (0.03, "warn"), (0.4, "fail")])

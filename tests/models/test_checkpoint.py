@@ -157,3 +157,15 @@ def test_cohort_and_checkpoint_must_agree(saved):
         CheckpointError, match=r"images of 32 px; the cohort has 64 px\..*--size 32"
     ):
         check_fits(checkpoint, CLASSES, 64)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_kept(number, tmp_path):
+    classifier = build_classifier("resnet18-half", ("ill", "well"), 32)
+    save_checkpoint(classifier, tmp_path / "run")
+    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    with torch.no_grad():
+        next(classifier.parameters())[0] = number
+    with pytest.raises(CheckpointError, match="smaller learning rate"):
+        save_checkpoint(classifier, tmp_path / "run")
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before

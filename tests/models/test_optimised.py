@@ -329,6 +329,7 @@ def test_a_compiled_network_meets_few_sizes(classifier, images, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # The compiler warns of itself.
 def test_a_really_compiled_network_is_the_same(classifier, images):
     view = OptimisedView(classifier, images, precision="fp32", compiled=True)
     for found, expected in zip(

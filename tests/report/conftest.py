@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ import pyarrow.parquet
 import pytest
 
 from robustmri.results.schema import (
+    AttackRun,
     Check,
     CohortFacts,
     Confusion,
     Example,
     ModelFacts,
+    NormFacts,
     Result,
     RobustnessReport,
     SplitFacts,
@@ -31,6 +33,13 @@ GRID = ("pgd", "worst")
 STRENGTH = {"fgsm": 0.30, "bim": 0.004, "pgd": 0.002, "cw": 0.002, "worst": 0.0}
 REPAIRED = {"fgsm": 0.86, "bim": 0.80, "pgd": 0.78, "cw": 0.77, "worst": 0.755}
 RADII = (0.005, 0.01, 0.02, 0.03, 0.04)
+
+TITLES = {"noise": "Random noise", "standard": "Standard suite"}
+NORMS = {
+    "linf": NormFacts(title="l-infinity", meaning="largest change of any pixel", per_pixel=True),
+    "l2": NormFacts(title="l2", meaning="l2 size of the change", per_pixel=False),
+}
+MEMBERS = {"apgd": "APGD", "apgd-ce": "APGD-CE", "square": "Square"}
 
 
 def draw_head(
@@ -166,7 +175,7 @@ def build_result(
         for key, values in row.items():
             columns.setdefault(key, []).extend(np.asarray(values).tolist())
         minimal = math.isinf(eps)
-        shared = {
+        shared: dict[str, Any] = {
             "attack": attack,
             "norm": "" if attack == "none" else norm,
             "eps": None if minimal or attack == "none" else eps,
@@ -271,6 +280,7 @@ def build_result(
                 Check(name="Patient overlap", status="pass", detail="No patient is in two sets.")
             ],
         ),
+        norms=NORMS,
         threat=[
             "The attacker knows the classifier entirely (white box) and changes the image after "
             "it was scanned.",
@@ -279,18 +289,26 @@ def build_result(
             "The goal is any wrong answer (evasion, untargeted).",
         ],
         attacks=[
-            {
-                "attack": attack,
-                "eps": "0.04",
-                "slices": len(label),
-                "gradients_per_image": 1.0 + repaired,
-                "settings": {
+            AttackRun(
+                attack=attack,
+                title=TITLES.get(attack, attack.upper()),
+                paper="",
+                doi="10.1/2" if attack == "pgd" else "",
+                minimal=attack == "cw-l2",
+                iterative=attack not in ("noise", "fgsm"),
+                knowledge="gradients",
+                members=MEMBERS if attack == "standard" else {},
+                eps="0.04",
+                slices=len(label),
+                gradients_per_image=1.0 + repaired,
+                forwards_per_image=2.0,
+                settings={
                     "attack": attack.upper(),
                     "steps": 1 if attack == "fgsm" else 20,
                     "restarts": 1,
                 },
-            }
-            for attack in attacks
+            )
+            for attack in (*attacks, "cw-l2", "standard")
             if attack != "worst"
         ],
         results=results,
@@ -370,7 +388,16 @@ def _confusions(columns: dict[str, list[Any]], classes: tuple[str, ...]) -> list
     ]
 
 
-def _save_examples(folder, columns, case_ids, label, classes, per_class, size, generator):  # type: ignore[no-untyped-def]
+def _save_examples(
+    folder: Path,
+    columns: dict[str, list[Any]],
+    case_ids: list[str],
+    label: np.ndarray,
+    classes: Sequence[str],
+    per_class: int,
+    size: int,
+    generator: np.random.Generator,
+) -> list[Example]:
     rows = [
         row
         for row, (attack, eps, units) in enumerate(
@@ -406,9 +433,8 @@ def _save_examples(folder, columns, case_ids, label, classes, per_class, size, g
                 position=position,
             )
         )
-    np.savez_compressed(
-        folder / "examples.npz", **{name: np.stack(stack) for name, stack in arrays.items()}
-    )
+    stacks: dict[str, Any] = {name: np.stack(stack) for name, stack in arrays.items()}
+    np.savez_compressed(folder / "examples.npz", **stacks)
     return examples
 
 

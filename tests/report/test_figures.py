@@ -42,7 +42,9 @@ def test_curve_starts_at_the_clean_accuracy_and_takes_the_worst_case(pair, plots
 
 def test_readings_of_eps_are_not_mixed(build):
     result = load_result(build("both", normalised=True))
-    assert [(plot.norm, plot.eps_units) for plot in collect_plots([result])] == [("linf", "image")]
+    assert [(plot.norm.title, plot.eps_units) for plot in collect_plots([result])] == [
+        ("l-infinity", "image")
+    ]
 
 
 @pytest.mark.parametrize("width", [360, 760])

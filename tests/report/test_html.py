@@ -193,7 +193,17 @@ def test_everything_is_escaped(build, tmp_path):
             threat=[evil],
             settings={evil: {evil: [evil]}},
             provenance={**result.provenance, evil: evil},
-            attacks=[{"attack": evil, "settings": {evil: evil}}],
+            attacks=[
+                msgspec.structs.replace(
+                    result.attacks[0],
+                    attack=evil,
+                    title=evil,
+                    paper=evil,
+                    doi=evil,
+                    members={evil: evil},
+                    settings={evil: evil},
+                )
+            ],
             split=msgspec.structs.replace(result.split, note=evil, kind="slice"),
         )
     figures = [Published(what=evil, attack="none", stage="after", accuracy=0.5, source=evil)]
@@ -342,7 +352,9 @@ def test_a_region_stands_in_the_verdict_and_must_be_the_same_on_both_sides(pair,
 def test_different_attack_settings_are_a_warning(pair, tmp_path):
     assert "Names and settings agree." in words(Page(read(pair, tmp_path)))
     attacks = load_result(pair[1]).attacks
-    change(pair[1], attacks=[{**attacks[0], "settings": {"steps": 3}}, *attacks[1:]])
+    change(
+        pair[1], attacks=[msgspec.structs.replace(attacks[0], settings={"steps": 3}), *attacks[1:]]
+    )
     assert "The attacks or their settings differ" in words(Page(read(pair, tmp_path)))
 
 

@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from robustmri.report import Published, Table, as_markdown, comparison_table
-from robustmri.report.tables import CLEAN, align, headline, main_budget, stage_names
+from robustmri.report.tables import align, headline, main_budget, stage_names
+from robustmri.results.budget import NO_BUDGET
 from robustmri.results.schema import Check, load_result
 
 
@@ -104,7 +105,7 @@ def test_clean_row_is_one_whatever_its_units(results):
         for number in results[1].results
     ]
     rows = align([results[0], msgspec.structs.replace(results[1], results=other)])
-    assert [row.budget for row in rows if row.attack == "none"] == [CLEAN]
+    assert [row.budget for row in rows if row.attack == "none"] == [NO_BUDGET]
 
 
 def test_columns_are_named_after_what_they_are(results, build):

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from robustmri.core.errors import ResultError
 from robustmri.results.schema import (
+    SCHEMA_VERSION,
+    AttackRun,
     Check,
     CohortFacts,
     Confusion,
     Example,
     ModelFacts,
+    NormFacts,
     Result,
     RobustnessReport,
     SplitFacts,
@@ -69,7 +74,22 @@ def result():
             leakage=[Check(name="patients", status="pass", detail="")],
         ),
         threat=["l-infinity, eps 0.04"],
-        attacks=[{"name": "pgd", "steps": 20}],
+        norms={"linf": NormFacts(title="l-infinity", meaning="largest", per_pixel=True)},
+        attacks=[
+            AttackRun(
+                attack="pgd",
+                title="PGD",
+                paper="Madry et al. 2018",
+                minimal=False,
+                iterative=True,
+                knowledge="gradients",
+                eps="0.04",
+                settings={"steps": 20},
+                slices=12,
+                gradients_per_image=7.5,
+                forwards_per_image=8.5,
+            )
+        ],
         results=[clean],
         checks=[],
         confusions=[
@@ -104,7 +124,7 @@ def test_a_result_comes_back(result, tmp_path):
 
 def test_the_file_is_readable_json(result, tmp_path):
     content = json.loads(save_result(result, tmp_path).read_text())
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == SCHEMA_VERSION
     assert content["results"][0]["accuracy"] == 0.75
 
 
@@ -114,13 +134,13 @@ def test_a_missing_file_says_how_to_make_it(tmp_path):
 
 
 def test_another_schema_version_is_refused(result, tmp_path):
-    save_result(msgspec.structs.replace(result, schema_version=2), tmp_path)
-    with pytest.raises(ResultError, match="schema version 2, this release reads 1"):
+    save_result(msgspec.structs.replace(result, schema_version=99), tmp_path)
+    with pytest.raises(ResultError, match="schema version 99, this release reads"):
         load_result(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b'{"schema_version": 1}', b'{"schema_version": 1, "title"']
+    "content", [b"", b"[]", b'{"schema_version": 2}', b'{"schema_version": 2, "title"']
 )
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "robustness.json").write_bytes(content)
@@ -133,3 +153,16 @@ def test_an_accuracy_that_is_not_a_number_is_refused(result, tmp_path):
     save_result(msgspec.structs.replace(result, results=[broken]), tmp_path)
     with pytest.raises(ResultError):
         load_result(tmp_path)
+
+
+COMMITTED = sorted((Path(__file__).resolve().parents[2] / "results").rglob("robustness.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.parent.name)
+def test_a_result_that_is_published_names_nobody(path):
+    """What stands in the repository holds no slice and no patient, in no field."""
+    published = load_result(path.parent)
+    assert published.examples == []
+    assert published.settings["evaluate"]["examples"] == []
+    assert all(not check.case_ids for check in (*published.checks, *published.split.leakage))
+    assert not {"case_id", "patient_id"} & set(re.findall(r'"(\w+)":', path.read_text()))

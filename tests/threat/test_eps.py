@@ -23,11 +23,16 @@ def test_reads(text, value, units, written):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "abc", "-0.1", "nan", "inf", "1/0", "8/", "0.04@255", "-8/255"]
+    "text", ["", "abc", "-0.1", "nan", "inf", "1/0", "8/", "0.04@255", "-8/255", "9" * 400 + "/2"]
 )
 def test_refuses(text):
     with pytest.raises(ThreatModelError, match="eps"):
         parse_eps(text)
+
+
+def test_a_radius_is_a_value():
+    """It sorts, and is a key of a table."""
+    assert sorted({Eps(0.2), Eps(0.1), Eps(0.1)}) == [Eps(0.1), Eps(0.2)]
 
 
 def test_units():

@@ -7,7 +7,7 @@ import torch
 
 from robustmri.attacks.engine import random_points
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import L2_
+from robustmri.threat.norms import L2
 from robustmri.threat.threat_model import ThreatModel
 
 LOGITS = torch.tensor(
@@ -83,7 +83,7 @@ def test_random_l2_points_fill_the_ball_of_the_free_pixels():
     mask[0, :3] = True
     starts = random_points(images, ThreatModel("l2", 0.2, mask=mask), list(range(3000))) - images
     assert not starts[:, :, ~mask].any()
-    filled = (L2_.size(starts) / 0.2) ** 3
+    filled = (L2.size(starts) / 0.2) ** 3
     ranks = torch.arange(1, 3001) / 3000
     # A uniform sample exceeds it once in a thousand times.
     assert (filled.sort().values - ranks).abs().max() < 0.0356
@@ -114,3 +114,7 @@ def test_names_what_it_does_not_know():
 def test_z_scored_images_are_told_where_the_mean_belongs():
     with pytest.raises(ThreatModelError, match=r"got \[-1.62, 3.07\].*mean and std to Classifier"):
         ThreatModel().check(torch.tensor([[[[-1.62, 3.07]]]]), torch.tensor([0]))
+
+
+def test_eight_grey_levels_are_the_default():
+    assert ThreatModel() == ThreatModel("linf", 8 / 255, (0.0, 1.0), None, None)

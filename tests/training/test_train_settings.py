@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from robustmri.core.errors import SettingsError, ThreatModelError
+from robustmri.training.objectives import OBJECTIVES, check_objective
 from robustmri.training.settings import TrainSettings
 
 
@@ -21,6 +22,9 @@ from robustmri.training.settings import TrainSettings
         {"label_smoothing": -0.1},
         {"warmup_epochs": -1.0},
         {"weight_decay": -1e-4},
+        {"weight_decay": float("nan")},
+        {"learning_rate": float("inf")},
+        {"beta": float("inf")},
         {"eps_ramp_epochs": -1.0},
         {"guard_slices": -1},
         {"clean_cost": -1.0},
@@ -49,9 +53,9 @@ def test_an_eps_that_is_none_is_refused_before_training(eps):
             {"average": "swa", "swa_from_epoch": 30},
             "swa_from_epoch must be below epochs, got 30 and 30",
         ),
-        ({"objective": "trades", "clean_share": 0.5}, 'clean_share belongs to .* not to "trades"'),
+        ({"objective": "trades", "clean_share": 0.5}, "clean_share belongs to .* not to 'trades'"),
         ({"logit_pairing": 1.0}, "logit_pairing needs attacked images"),
-        ({"objective": "mart", "label_smoothing": 0.1}, 'label_smoothing has no meaning in "mart"'),
+        ({"objective": "mart", "label_smoothing": 0.1}, "label_smoothing has no meaning in 'mart'"),
         (
             {"objective": "adversarial", "dual_batch_norm": True},
             "dual_batch_norm needs .* clean and at attacked",
@@ -66,7 +70,7 @@ def test_an_eps_that_is_none_is_refused_before_training(eps):
 )
 def test_a_setting_that_another_leaves_without_effect_is_refused(together, message):
     with pytest.raises(SettingsError, match=message):
-        TrainSettings(**together)
+        check_objective(TrainSettings(**together))
 
 
 @pytest.mark.parametrize(
@@ -81,19 +85,15 @@ def test_a_setting_that_another_leaves_without_effect_is_refused(together, messa
     ids=str,
 )
 def test_settings_that_go_together(together):
-    TrainSettings(**together)
+    check_objective(TrainSettings(**together))
 
 
 def test_all_but_standard_training_meets_attacked_images():
-    names = ["standard", "adversarial", "one-step", "free", "trades", "mart"]
-    assert [TrainSettings(objective=name).attacked for name in names] == [
-        False,
-        True,
-        True,
-        True,
-        True,
-        True,
-    ]
+    for name, method in OBJECTIVES.items():
+        assert TrainSettings(objective=name).attacked == (method.attack is not None)
+    assert [name for name, method in OBJECTIVES.items() if method.attack is None] == ["standard"]
+    with pytest.raises(SettingsError, match=r"no objective 'trade'\. Did you mean 'trades'"):
+        check_objective(TrainSettings(objective="trade"))
 
 
 def test_a_short_run_meets_the_whole_eps_too():

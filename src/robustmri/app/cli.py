@@ -7,14 +7,39 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
+from robustmri.app.options import (
+    Cohort,
+    Devices,
+    Images,
+    Minutes,
+    Nodes,
+    Out,
+    RecipeName,
+    Set,
+    listed,
+)
+from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
+from robustmri.core.settings import choices_of, help_of
+from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.recipes import PrepareSettings
+from robustmri.training.settings import TrainSettings
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+
+
+def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any:
+    """The option of a setting: its help and its choices stand at the field."""
+    choices = choices_of(kind, name)
+    said = help_of(kind, name) + (f": {', '.join(choices)}" if choices else "") + note
+    return typer.Option(*([flag] if flag else []), help=f"{said[0].upper()}{said[1:]}.")
+
 
 app = typer.Typer(
     name="robustmri",
@@ -27,34 +52,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=False)]
-Cohort = Annotated[
-    Path, typer.Argument(help="Cohort folder, made by `prepare`.", show_default=False)
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="Replace one setting of the recipe, e.g. train.epochs=10.",
-        metavar="STAGE.NAME=VALUE",
-    ),
-]
-RecipeName = Annotated[
-    str, typer.Option("--recipe", help="Named settings (see `recipes`), or a .toml file.")
-]
-Devices = Annotated[
-    int | None, typer.Option(help="Processes or GPUs on each machine that share the work.", min=1)
-]
-Nodes = Annotated[
-    int | None, typer.Option(help="Machines that share the work; see docs/repair.md.", min=1)
-]
-Images = Annotated[
-    bool,
-    typer.Option(
-        "--images/--no-images", help="Show slices; without them the page may leave the hospital."
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -75,15 +72,11 @@ def prepare(
         typer.Argument(help="figshare release, images with a CSV, class folders, or `phantom`."),
     ],
     out: Out,
-    size: Annotated[
-        int, typer.Option(help="Height and width of the stored slices in pixels.")
-    ] = 224,
-    split: Annotated[
-        str, typer.Option(help="patient, slice (as the poster's) or folds.")
-    ] = "patient",
-    fold: Annotated[int | None, typer.Option(help="Test fold, 1 to 5, with --split folds.")] = None,
-    intensity: Annotated[str, typer.Option(help="minmax or percentile.")] = "minmax",
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    size: Annotated[int, option(PrepareSettings, "size")] = 224,
+    split: Annotated[str, option(PrepareSettings, "split")] = "patient",
+    fold: Annotated[int | None, option(PrepareSettings, "fold")] = None,
+    intensity: Annotated[str, option(PrepareSettings, "intensity")] = "minmax",
+    seed: Annotated[int, option(PrepareSettings, "seed")] = 0,
 ) -> None:
     """Read scans into a cohort folder, and split it into train, validation and test."""
     with shown_progress() as progress:
@@ -119,24 +112,11 @@ def prepare(
 def train(
     cohort: Cohort,
     out: Out,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="resnet18, resnet18-half, resnet50, densenet121, vit, or timm:NAME, hf:NAME."
-        ),
-    ] = "",
-    weights: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "none, imagenet, radimagenet, robust-imagenet, others of docs/repair.md, or a file."
-            )
-        ),
-    ] = "",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of weights, order and augmentation.")
-    ] = None,
+    model: Annotated[str, option(TrainSettings, "backbone", "--model")] = "",
+    weights: Annotated[str, option(TrainSettings, "weights")] = "",
+    epochs: Annotated[int | None, option(TrainSettings, "epochs")] = None,
+    seed: Annotated[int | None, option(TrainSettings, "seed")] = None,
+    minutes: Minutes = 0.0,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
@@ -150,6 +130,7 @@ def train(
         "weights": weights,
         "epochs": epochs,
         "seed": seed,
+        "minutes": minutes or None,
         "devices": devices,
         "nodes": nodes,
     }
@@ -166,22 +147,12 @@ def harden(
     ],
     cohort: Cohort,
     out: Out,
-    eps: Annotated[
-        str, typer.Option(help="Radius to train against: 0.04, 8/255 or 0.04@normalised.")
-    ] = "",
-    objective: Annotated[
-        str, typer.Option(help="adversarial, one-step, free, trades or mart (docs/repair.md).")
-    ] = "",
-    clean_cost: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep the most robust epoch that loses at most so many points of accuracy."
-        ),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of order, augmentation and random starts.")
-    ] = None,
+    eps: Annotated[str, option(TrainSettings, "eps")] = "",
+    objective: Annotated[str, option(TrainSettings, "objective")] = "",
+    clean_cost: Annotated[float | None, option(TrainSettings, "clean_cost")] = None,
+    epochs: Annotated[int | None, option(TrainSettings, "epochs")] = None,
+    seed: Annotated[int | None, option(TrainSettings, "seed")] = None,
+    minutes: Minutes = 0.0,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
@@ -195,6 +166,7 @@ def harden(
         "clean_cost": clean_cost,
         "epochs": epochs,
         "seed": seed,
+        "minutes": minutes or None,
         "devices": devices,
         "nodes": nodes,
     }
@@ -214,35 +186,21 @@ def evaluate(
     ],
     cohort: Cohort,
     out: Out,
-    attacks: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated: fgsm, pgd, cw-l2, others of docs/attacks.md, foolbox:NAME."
-        ),
-    ] = "",
-    eps: Annotated[
-        str, typer.Option(help="Comma-separated radii: 0.04, 8/255, 0.04@normalised.")
-    ] = "",
-    curve: Annotated[
-        str, typer.Option(help="Comma-separated further radii, for the curve, by PGD alone.")
-    ] = "",
-    norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "",
-    target: Annotated[
-        str, typer.Option(help="Class that the attacker wants to see; any wrong one if not given.")
-    ] = "",
-    region: Annotated[
-        str, typer.Option(help="Where pixels may change: image, brain, lesion, outside-lesion.")
-    ] = "",
-    limit: Annotated[
-        int | None, typer.Option(help="Test slices to attack, evenly spaced; 0: all.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the attacks and of the bootstrap.")
-    ] = None,
+    attacks: Annotated[str, option(EvaluateSettings, "attacks", note="; comma-separated")] = "",
+    eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
+    curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
+    norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
+    target: Annotated[str, option(EvaluateSettings, "target")] = "",
+    region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
+    seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
+    ] = False,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""
     from robustmri.recipes import load_recipe
@@ -267,6 +225,7 @@ def evaluate(
             settings=settings,
             devices=devices or 1,
             nodes=nodes or 1,
+            trusted=listed(attacks) if trust else (),
             progress=progress,
         )
     print_table(comparison_table([result]))
@@ -321,16 +280,27 @@ def reproduce(
     preset: Annotated[
         str,
         typer.Option(
-            help="cpu (ResNet-18, 96 px), small (half as wide, 64 px) or gpu (ResNet-50, 224 px)."
+            help=(
+                "cpu (ResNet-18, 96 px), small (half as wide, 64 px), gpu (ResNet-50, 224 px), "
+                "offline (the same from scratch) or a .toml file."
+            )
         ),
     ] = "cpu",
     images: Images = True,
+    minutes: Minutes = 0.0,
     set_: Set = None,
 ) -> None:
     """A published protocol from beginning to end, published figures beside measured ones."""
     with shown_progress() as progress:
         table = robustmri.reproduce(
-            name, data, out, preset=preset, images=images, overrides=set_ or [], progress=progress
+            name,
+            data,
+            out,
+            preset=preset,
+            images=images,
+            minutes=minutes,
+            overrides=set_ or [],
+            progress=progress,
         )
     print_table(table)
     print(f"wrote {out / 'report.html'} and {out / 'table.md'}")
@@ -355,7 +325,7 @@ def cross_validate(
     from robustmri.recipes import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
-    given: dict[str, Any] = {"folds": _listed(only)} if only else {}
+    given: dict[str, Any] = {"folds": listed(only)} if only else {}
     with shown_progress() as progress:
         table = robustmri.cross_validate(
             source, out, settings, images=images, progress=progress, **given
@@ -376,8 +346,13 @@ def ablate(
 
     settings = load_recipe(recipe, set_ or [])
     with shown_progress() as progress:
-        table = robustmri.ablate(cohort, out, settings, only=_listed(only), progress=progress)
+        table = robustmri.ablate(cohort, out, settings, only=listed(only), progress=progress)
     _print_study(table, out, "variants")
+
+
+app.command()(bundle)
+app.command("run-bundle")(run_bundle)
+app.command()(unpack)
 
 
 @app.command()
@@ -389,8 +364,17 @@ def recipes() -> None:
         print(f"{name:12} {load_recipe(name).about}")
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+@app.command("attacks")
+def list_attacks(
+    name: Annotated[str, typer.Argument(help="One of them, for its meaning and settings.")] = "",
+) -> None:
+    """List the attacks with their norms and papers; or say all there is to know of one."""
+    from robustmri.app.attack_table import describe_attack, tabulate_attacks
+
+    if name:
+        print(describe_attack(name))
+    else:
+        print_table(tabulate_attacks(), words=6)
 
 
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:

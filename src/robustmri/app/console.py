@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from robustmri.report.tables import Table
 
 
-def print_table(table: Table) -> None:
-    """A table with its notes, as wide as the terminal."""
+def print_table(table: Table, *, words: int = 2) -> None:
+    """A table with its notes, as wide as the terminal; its first columns are words, the others
+    numbers.
+    """
     from rich.console import Console
     from rich.table import Table as Drawing
 
     drawing = Drawing(box=None, header_style="bold", pad_edge=False)
     for place, header in enumerate(table.headers):
-        drawing.add_column(header, justify="left" if place < 2 else "right")
+        drawing.add_column(header, justify="left" if place < words else "right")
     for row in table.rows:
         drawing.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)

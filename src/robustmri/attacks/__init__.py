@@ -1,9 +1,14 @@
-"""max: the search of S(x) for the image that the classifier gets most wrong."""
+"""max: the search of S(x) for the image that the classifier gets most wrong.
+
+An attack is a file of this folder that says in its `facts` what is true of it; no list names them.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any, NamedTuple
 
 from robustmri.attacks.apgd import APGD, apgd_ce, apgd_dlr, apgd_t
@@ -16,7 +21,7 @@ from robustmri.attacks.fmn import FMN
 from robustmri.attacks.hop_skip_jump import HopSkipJump
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
-from robustmri.attacks.protocol import Attack
+from robustmri.attacks.protocol import Attack, CheckedAttack, Facts, described
 from robustmri.attacks.settings import read_settings
 from robustmri.attacks.sparse import SparsePGD
 from robustmri.attacks.spsa import SPSA
@@ -26,105 +31,82 @@ from robustmri.attacks.transfer import RandomStep, Transfer, di_fgsm, ni_fgsm, t
 from robustmri.attacks.universal import Universal, add_universal, learn_universal
 from robustmri.core.errors import SettingsError, did_you_mean
 
-ALL_NORMS = ("linf", "l2", "l1")
 
+class KnownAttack(NamedTuple):
+    """What is true of an attack, and how it is made from its settings."""
 
-class Entry(NamedTuple):
-    """How an attack is made, the norms that it knows, and whether it looks for the nearest fooling
-    image.
-    """
-
+    facts: Facts
     make: Callable[..., Attack]
-    norms: tuple[str, ...] = ALL_NORMS
-    minimal: bool = False
 
 
-ATTACKS: dict[str, Entry] = {
-    "noise": Entry(Noise),
-    "fgsm": Entry(fgsm),
-    "bim": Entry(bim),
-    "pgd": Entry(PGD),
-    "r-fgsm": Entry(RandomStep),
-    "mi-fgsm": Entry(Transfer),
-    "ni-fgsm": Entry(ni_fgsm),
-    "di-fgsm": Entry(di_fgsm),
-    "ti-fgsm": Entry(ti_fgsm),
-    "vmi-fgsm": Entry(vmi_fgsm),
-    "cw": Entry(cw),
-    "apgd": Entry(APGD),
-    "apgd-ce": Entry(apgd_ce),
-    "apgd-dlr": Entry(apgd_dlr),
-    "apgd-t": Entry(apgd_t),
-    "square": Entry(Square, ("linf", "l2")),
-    "spsa": Entry(SPSA),
-    "universal": Entry(Universal, ("linf", "l2")),
-    "deepfool": Entry(DeepFool, ("linf", "l2"), minimal=True),
-    "fmn": Entry(FMN, minimal=True),
-    "ddn": Entry(DDN, ("l2",), minimal=True),
-    "pgd-l0": Entry(SparsePGD, ("l0",), minimal=True),
-    "cw-l2": Entry(CarliniWagnerL2, ("l2",), minimal=True),
-    "ead": Entry(ElasticNet, ("l1",), minimal=True),
-    "hop-skip-jump": Entry(HopSkipJump, ("linf", "l2"), minimal=True),
-    "standard": Entry(standard),
-}
-"""Name on the command line to attack, from the cheapest to the most expensive."""
+def _read_folder() -> dict[str, KnownAttack]:
+    """Every attack of this folder's files: what is written there and has facts with a name.
 
-MINIMAL = {name for name, entry in ATTACKS.items() if entry.minimal}
-"""Attacks that have no radius: they look for the nearest fooling image."""
+    Those with a radius first, then those that look for the nearest image, then suites.
+    """
+    found: dict[str, KnownAttack] = {}
+    for file in pkgutil.iter_modules(__path__):
+        for made in vars(importlib.import_module(f"{__name__}.{file.name}")).values():
+            facts = getattr(made, "facts", None)
+            if not isinstance(facts, Facts) or not facts.name:
+                continue
+            if found.setdefault(facts.name, KnownAttack(facts, made)).make is not made:
+                raise SettingsError(f"Two attacks are named {facts.name!r}. Rename one of them.")
+    kinds = {name: (bool(facts.members), facts.minimal) for name, (facts, _) in found.items()}
+    return {name: found[name] for name in sorted(found, key=lambda name: (kinds[name], name))}
 
 
-def find_entry(name: str) -> Entry:
+ATTACKS = _read_folder()
+"""Name on the command line to attack."""
+
+
+def find_attack(name: str) -> KnownAttack:
     """What is known of the attack of that name.
 
     Args:
         name: a key of `ATTACKS`; "torchattacks:NAME" or "foolbox:NAME"; or "MODULE:NAME", a class
-            or function of one's own that makes an `Attack`. It has attributes `norms` and `minimal`
-            if they are not those of `Entry`.
+            or function of one's own that makes an `Attack`. Its attribute `facts` is a `Facts`,
+            unless the defaults of that are true of it.
 
     Raises:
         SettingsError: no such attack, or its library is not installed.
     """
     library, colon, kind = name.partition(":")
     if library in LIBRARIES:
-        peer = ThirdParty(library, kind)
-        return Entry(
-            lambda **settings: ThirdParty(library, kind, settings), peer.norms, peer.minimal
-        )
+        facts = ThirdParty(library, kind).facts
+        return KnownAttack(facts, lambda **settings: ThirdParty(library, kind, settings))
     if colon:
         own = find_own(library, kind)
-        return Entry(own, getattr(own, "norms", ALL_NORMS), getattr(own, "minimal", False))
+        facts = getattr(own, "facts", Facts(name, name, "one's own"))
+        return KnownAttack(replace(facts, name=name), own)
     if name not in ATTACKS:
         raise SettingsError(f"There is no attack {name!r}. {did_you_mean(name, ATTACKS)}")
     return ATTACKS[name]
 
 
-def is_minimal(name: str) -> bool:
-    """Whether the attack of that name has no radius."""
-    return name in MINIMAL or (":" in name and find_entry(name).minimal)
-
-
 def make_attack(name: str, **settings: Any) -> Attack:
-    """The attack of that name (see `find_entry`), with `settings` in place of its defaults.
+    """The attack of that name (see `find_attack`), with `settings` in place of its defaults.
 
     Raises:
         SettingsError: no such attack, a setting that it does not have, or a value of another kind.
     """
-    make = find_entry(name).make
-    return make(
-        **read_settings(name, make, settings) if is_dataclass(make) or ":" not in name else settings
-    )
+    make = find_attack(name).make
+    checked = is_dataclass(make) or ":" not in name
+    return make(**read_settings(name, make, settings) if checked else settings)
 
 
 __all__ = [
     "APGD",
-    "ALL_NORMS",
     "ATTACKS",
     "DDN",
+    "LIBRARIES",
     "FMN",
-    "MINIMAL",
     "PGD",
     "SPSA",
     "Attack",
+    "Facts",
+    "CheckedAttack",
+    "KnownAttack",
     "CarliniWagnerL2",
     "Cascade",
     "DeepFool",
@@ -143,10 +125,10 @@ __all__ = [
     "apgd_t",
     "bim",
     "cw",
+    "described",
     "di_fgsm",
     "fgsm",
-    "find_entry",
-    "is_minimal",
+    "find_attack",
     "learn_universal",
     "make_attack",
     "ni_fgsm",

@@ -17,12 +17,12 @@ from robustmri.attacks.engine import (
     draw_seeds,
     exhausted,
     frozen,
+    keep_worse,
     loss_against,
     loss_towards,
     random_points,
-    worse_of,
 )
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, described
 from robustmri.attacks.rules import adaptive, adaptive_sparse
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -30,7 +30,7 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class APGD:
+class APGD(CheckedAttack):
     """PGD without a step size to choose: it halves its step, and returns to the best point, where
     it makes no progress.
 
@@ -53,6 +53,14 @@ class APGD:
     Reference: Croce & Hein 2020, Sec. 3; for l1 Croce & Hein 2021, Sec. 3.
     """
 
+    facts = Facts(
+        "apgd",
+        "APGD",
+        "Croce & Hein 2020, Sec. 3; l1: 2021",
+        doi="10.48550/arXiv.2003.01690",
+        iterative=True,
+    )
+
     steps: int = 100
     restarts: int = 1
     loss: LossName = "margin"
@@ -67,7 +75,7 @@ class APGD:
                 f"{self.steps}, {self.restarts}, {self.targets} and {self.probe}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -77,12 +85,6 @@ class APGD:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_radius()
-        threat.check_norm("linf", "l2", "l1")
-        images = images.detach()
-        if not len(images):
-            return images.clone()
         ranked = self._ranked(classifier, images, labels, threat)
         probed = len(ranked) if self.probe and len(ranked) > self.targets else 0
         attempts = self.restarts * (min(self.targets, len(ranked)) or 1)
@@ -107,15 +109,13 @@ class APGD:
                 here,
                 start=random_points(x, here, [own[row] for row in rows.tolist()]),
                 steps=steps,
-                rule=(adaptive_sparse if threat.norm == "l1" else adaptive)(steps),
+                rule=(adaptive_sparse if threat.measure.sparse else adaptive)(steps),
                 objective=loss_against(self.loss, y, here)
                 if aim is None
                 else loss_towards(self.loss, aim[rows]),
                 stop_when_fooled=self.stop_when_fooled,
             )
-            worse = worse_of(Found(*(part[rows] for part in found)), again)
-            for part, values in zip(found, worse, strict=True):
-                part[rows] = values
+            keep_worse(found, rows, again)
             return rows, again
 
         if probed:
@@ -149,16 +149,19 @@ class APGD:
         return list(ranked[:, :-1].unbind(1))
 
 
+@described(Facts("apgd-ce", "APGD-CE", "Croce & Hein 2020, Sec. 3", iterative=True))
 def apgd_ce(**settings: object) -> APGD:
     """APGD on the cross-entropy (its log-odds). Reference: Croce & Hein 2020, Sec. 3."""
     return APGD(**{"loss": "cross_entropy", **settings})  # type: ignore[arg-type]
 
 
+@described(Facts("apgd-dlr", "APGD-DLR", "Croce & Hein 2020, Sec. 4", iterative=True))
 def apgd_dlr(**settings: object) -> APGD:
     """APGD on the logit ratio; needs three classes. Reference: Croce & Hein 2020, Sec. 4."""
     return APGD(**{"loss": "dlr", **settings})  # type: ignore[arg-type]
 
 
+@described(Facts("apgd-t", "APGD-T", "Croce & Hein 2020, Sec. 5", iterative=True))
 def apgd_t(**settings: object) -> APGD:
     """APGD towards each of the nine likeliest other classes. Reference: Croce & Hein 2020, Sec.
     5.

@@ -4,7 +4,7 @@ eps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.engine import AttackLoss, Found, climb, exhausted, loss_against, worse_of
 from robustmri.attacks.pgd import PGD
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, described
 from robustmri.attacks.rules import Rule, adam
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
@@ -20,7 +20,7 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class CarliniWagnerL2:
+class CarliniWagnerL2(CheckedAttack):
     """Nearest image, in l2, that fools: minimise |delta|^2 + c * max(-margin, -confidence), with a
     search over c.
 
@@ -42,6 +42,10 @@ class CarliniWagnerL2:
     Reference: Carlini & Wagner 2017, Sec. V and VI.
     """
 
+    facts = Facts(
+        "cw-l2", "CW-L2", "Carlini & Wagner 2017, Sec. V and VI", norms=("l2",), minimal=True
+    )
+
     steps: int = 60
     searches: int = 5
     initial_c: float = 0.1
@@ -57,7 +61,7 @@ class CarliniWagnerL2:
             )
         check_halvings(self.halvings)
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -67,8 +71,6 @@ class CarliniWagnerL2:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat = replace(threat, norm="l2", eps=torch.inf)
         found = search_weight(
             classifier,
             images,
@@ -158,6 +160,15 @@ def _penalised(
     return value
 
 
+@described(
+    Facts(
+        "cw",
+        "CW",
+        "Carlini & Wagner 2017; Madry et al. 2018, Sec. 5",
+        doi="10.1109/SP.2017.49",
+        iterative=True,
+    )
+)
 def cw(**settings: object) -> PGD:
     """The same margin, climbed inside the eps ball: what "CW at eps 0.04" can mean.
 

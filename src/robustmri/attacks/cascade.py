@@ -18,11 +18,11 @@ from robustmri.attacks.engine import (
     exact_classifier,
     exhausted,
     frozen,
+    keep_worse,
     loss_against,
-    worse_of,
 )
 from robustmri.attacks.fmn import FMN
-from robustmri.attacks.protocol import Attack, Predictor
+from robustmri.attacks.protocol import Attack, CheckedAttack, Facts, Predictor, described
 from robustmri.attacks.square import Square
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -43,7 +43,7 @@ class CascadeResult(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cascade:
+class Cascade(CheckedAttack):
     """Attacks one after another, each on the images that all before left standing: the worst case
     of each image.
 
@@ -53,29 +53,25 @@ class Cascade:
 
     Args:
         members: name to attack, cheap ones first; they should leave each image at its first
-            success.
-        left_out: norm to the names of the members that do not know it.
+            success. One that does not know the norm is left out.
         after: a member to an earlier one that must have come nearer to fooling an image than every
             other did, for the member to be run on it.
     """
 
+    facts = Facts("", "Suite", "Croce & Hein 2020, Sec. 6", iterative=True)
+
     members: Mapping[str, Attack]
-    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     after: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        named = {
-            name
-            for names in (*self.left_out.values(), self.after, self.after.values())
-            for name in names
-        }
+        named = {*self.after, *self.after.values()}
         if not self.members or not named <= set(self.members):
             raise ThreatModelError(
                 "expected one member or more, and names of members alone, got "
                 f"{list(self.members)} and {sorted(named - set(self.members))}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -97,8 +93,7 @@ class Cascade:
         generator: torch.Generator,
     ) -> CascadeResult:
         """The same, and which member broke each image, as its place in `members`."""
-        threat.check(images, labels)
-        threat.check_radius()
+        threat = self.check(images, labels, threat)
         exact, images = checked(exact_classifier(classifier), labels, threat), images.detach()
         low = torch.full((len(images),), -torch.inf, dtype=images.dtype, device=images.device)
         worst = Found(images.clone(), torch.zeros_like(low, dtype=torch.bool), low)
@@ -109,7 +104,7 @@ class Cascade:
         places = {name: place for place, name in enumerate(self.members)}
         seeds = draw_seeds(generator, len(images), each=len(self.members))
         for place, (name, attack) in enumerate(self.members.items()):
-            if name in self.left_out.get(threat.norm, ()):
+            if not knows_norm(attack, threat.norm):
                 continue
             own = torch.nonzero(broken_by < 0)[:, 0]
             if name in self.after:
@@ -130,13 +125,33 @@ class Cascade:
             ).to(low)
             fooled = here.fooled(logits, y)
             nearest[own[merit > worst.merit[own]]] = place
-            again = worse_of(Found(*(part[own] for part in worst)), Found(points, fooled, merit))
-            for part, values in zip(worst, again, strict=True):
-                part[own] = values
+            keep_worse(worst, own, Found(points, fooled, merit))
             broken_by[own[fooled]] = place
         return CascadeResult(worst.images, broken_by)
 
 
+def knows_norm(attack: Attack, norm: str) -> bool:
+    """Whether the attack can be run in that norm; one that states no facts is believed to."""
+    facts = getattr(attack, "facts", None)
+    return facts is None or norm in facts.norms
+
+
+@described(
+    Facts(
+        "standard",
+        "Standard suite",
+        "Croce & Hein 2020, Sec. 6",
+        iterative=True,
+        members={
+            "apgd": "APGD",
+            "apgd-ce": "APGD-CE",
+            "apgd-t": "APGD-T",
+            "fmn": "FMN",
+            "square": "Square",
+            "square-long": "Square (long)",
+        },
+    )
+)
 def standard(steps: int = 100, queries: int = 5000) -> Cascade:
     """AutoAttack's idea for two classes and more: nothing to tune, several objectives, one attack
     without gradients.
@@ -164,6 +179,4 @@ def standard(steps: int = 100, queries: int = 5000) -> Cascade:
         "square": Square(queries=-(-queries // 5)),
         "square-long": Square(queries=queries),
     }
-    return Cascade(
-        members, left_out={"l1": ("square", "square-long")}, after={"square-long": "square"}
-    )
+    return Cascade(members, after={"square-long": "square"})

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.engine import LossName
 from robustmri.attacks.fmn import cosine
-from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.rules import Rule, Seen, State, passable
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
+from robustmri.attacks.rules import Rule, Seen, State, feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import L2_, per_image
+from robustmri.threat.norms import L2, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class DDN:
+class DDN(CheckedAttack):
     """Nearest image, in l2, that fools: the change is turned by gradient steps and kept at its
     image's own length.
 
@@ -39,6 +39,8 @@ class DDN:
 
     Reference: Rony et al. 2019, Algorithm 1; without its rounding to grey levels.
     """
+
+    facts = Facts("ddn", "DDN", "Rony et al. 2019, Algorithm 1", norms=("l2",), minimal=True)
 
     steps: int = 100
     initial_length: float = 1.0
@@ -61,7 +63,7 @@ class DDN:
             )
         check_halvings(self.halvings)
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -71,12 +73,11 @@ class DDN:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
         return find_nearest(
             classifier,
             images,
             labels,
-            replace(threat, norm="l2"),
+            threat,
             steps=self.steps,
             rule=self._rule(),
             loss=self.loss,
@@ -94,8 +95,8 @@ class DDN:
         def update(seen: Seen, state: State) -> tuple[Images, State]:
             length = state["length"] * torch.where(seen.fooled, 1 - self.gamma, 1 + self.gamma)
             step = cosine(self.step_size, self.step_size / 100, seen.step, self.steps)
-            direction = L2_.steepest(passable(seen.gradient, seen.points, seen.threat))
-            turned = L2_.steepest(seen.points - seen.images + step * direction)
+            direction = L2.steepest(feasible(seen.gradient, seen.points, seen.threat))
+            turned = L2.steepest(seen.points - seen.images + step * direction)
             return seen.images + per_image(length, turned) * turned, {"length": length}
 
         return Rule(init, update)

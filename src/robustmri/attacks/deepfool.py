@@ -4,19 +4,18 @@ crossed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.engine import Found, checked, exhausted, frozen
-from robustmri.attacks.fmn import DUAL
-from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.rules import passable
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
+from robustmri.attacks.rules import feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import find_norm, per_image, spread
+from robustmri.threat.norms import broadcast_eps, find_norm, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 NUDGE = 1e-4
@@ -25,7 +24,7 @@ the bounds creep up to it and would never cross."""
 
 
 @dataclass(frozen=True)
-class DeepFool:
+class DeepFool(CheckedAttack):
     """A near image that fools: each step goes to the nearest of the boundaries that a linear
     classifier would have.
 
@@ -46,6 +45,14 @@ class DeepFool:
     Reference: Moosavi-Dezfooli et al. 2016, Algorithm 2 and Eq. 11.
     """
 
+    facts = Facts(
+        "deepfool",
+        "DeepFool",
+        "Moosavi-Dezfooli et al. 2016",
+        norms=("linf", "l2"),
+        minimal=True,
+    )
+
     steps: int = 50
     candidates: int = 10
     overshoot: float = 0.02
@@ -59,7 +66,7 @@ class DeepFool:
             )
         check_halvings(self.halvings)
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -69,9 +76,6 @@ class DeepFool:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_norm("linf", "l2")
-        threat, images = replace(threat, eps=torch.inf), images.detach()
         predict = checked(classifier, labels, threat)
         found = Found(
             images.clone(), torch.zeros_like(labels, dtype=torch.bool), torch.zeros_like(labels)
@@ -131,10 +135,10 @@ def _nearest(points: Images, leads: list[Tensor], threat: ThreatModel, *, cut: b
         (gradient,) = torch.autograd.grad(lead, points, torch.ones_like(lead), retain_graph=True)
         gradient = threat.allow(torch.nan_to_num(gradient))
         if not cut:
-            gradient = passable(gradient, points.detach(), threat)
-        distance = NUDGE + lead.detach().abs() / find_norm(DUAL[threat.norm]).size(gradient)
+            gradient = feasible(gradient, points.detach(), threat)
+        distance = NUDGE + lead.detach().abs() / find_norm(threat.measure.dual).size(gradient)
         nearer = distance < shortest  # Never where the gradient is zero: infinite, or not a number.
         shortest = torch.where(nearer, distance, shortest)
-        step = spread(distance, gradient) * threat.measure.steepest(gradient)
+        step = broadcast_eps(distance, gradient) * threat.measure.steepest(gradient)
         way = torch.where(per_image(nearer, way), step, way)
     return way

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.carlini_wagner import search_weight
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -17,7 +17,7 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class ElasticNet:
+class ElasticNet(CheckedAttack):
     """Nearest image, in l1, that fools: |delta|_2^2 + c * max(-margin, -confidence) descended by
     shrunk steps.
 
@@ -40,6 +40,8 @@ class ElasticNet:
     Reference: Chen et al. 2018, Algorithm 1 and Eq. 4 to 8; the l1 decision rule.
     """
 
+    facts = Facts("ead", "EAD", "Chen et al. 2018, Algorithm 1", norms=("l1",), minimal=True)
+
     steps: int = 100
     searches: int = 5
     initial_c: float = 0.1
@@ -61,7 +63,7 @@ class ElasticNet:
             )
         check_halvings(self.halvings)
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -71,8 +73,6 @@ class ElasticNet:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat = replace(threat, norm="l1", eps=torch.inf)
         found = search_weight(
             classifier,
             images,

@@ -4,8 +4,11 @@ image.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,10 +19,12 @@ from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
 from robustmri.losses import difference_of_logits_ratio, log_odds, margin, targeted_ratio
-from robustmri.threat.norms import per_image, spread
+from robustmri.threat.norms import broadcast_eps, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 AttackLoss = Callable[[Images, Logits, Tensor], PerImage]
+IN_THREADS = 1 << 18
+"""So many pixels of random starts are drawn in threads, where an accelerator waits for them."""
 Look = Callable[[Predictor, Images, Tensor, AttackLoss, State], tuple[PerImage, Logits, Images]]
 LossName = Literal["cross_entropy", "margin", "dlr"]
 LOSSES = {"cross_entropy": log_odds, "margin": margin, "dlr": difference_of_logits_ratio}
@@ -133,6 +138,11 @@ def draw_seeds(generator: torch.Generator, n: int, each: int) -> list[list[int]]
 
 def random_points(images: Images, threat: ThreatModel, seeds: list[int]) -> Images:
     """A random point of S(x) for each image, drawn from its own seed."""
+    if threat.mask is None:
+        unit = torch.stack(_draw(images[0].numel(), threat, seeds)) if seeds else images
+        # One copy to the images' device for all of them.
+        unit = unit.reshape(images.shape).to(images)
+        return threat.project(images + broadcast_eps(threat.eps, images) * unit, images)
     free = threat.allow(torch.ones_like(images)) != 0
     unit = torch.zeros_like(images)
     for row, seed in enumerate(seeds):
@@ -140,10 +150,28 @@ def random_points(images: Images, threat: ThreatModel, seeds: list[int]) -> Imag
         # length to the mask.
         pixels = unit[row][free[row]]
         if len(pixels):
-            unit[row][free[row]] = threat.measure.random_start(
-                pixels, torch.Generator().manual_seed(seed)
-            ).to(unit)
-    return threat.project(images + spread(threat.eps, images) * unit, images)
+            (start,) = _draw(len(pixels), threat, [seed])
+            unit[row][free[row]] = start.to(unit)
+    return threat.project(images + broadcast_eps(threat.eps, images) * unit, images)
+
+
+def _draw(pixels: int, threat: ThreatModel, seeds: list[int]) -> list[Tensor]:
+    """Random starts of size at most 1, on the CPU, so that every device gets the same; in threads,
+    since an accelerator waits for them.
+    """
+    like = torch.empty(pixels)
+
+    def one(seed: int) -> Tensor:
+        return threat.measure.random_start(like, torch.Generator().manual_seed(seed))
+
+    if len(seeds) * pixels < IN_THREADS or not torch.cuda.is_available():
+        return [one(seed) for seed in seeds]
+    return list(_threads().map(one, seeds))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
 def climb(
@@ -215,8 +243,10 @@ def climb(
             better &= torch.isfinite(value)  # Overflown logits are no success and no progress.
             if keep == "last":
                 better = torch.ones_like(better)
-            taken = rows[better]
-            best[taken], fooled[taken], merit[taken] = points[better], won[better], value[better]
+            if judged:  # Else only the last point is wanted, and a GPU need not wait for this.
+                taken = rows[better]
+                best[taken], fooled[taken] = points[better], won[better]
+                merit[taken] = value[better]
             if last:
                 break
             if stop_when_fooled and won.any():
@@ -273,6 +303,13 @@ def by_backpropagation(
         # The sum, not the mean: an image's gradient must not depend on the batch size.
         (gradient,) = torch.autograd.grad(values.sum(), points)
     return values.detach(), logits.detach(), torch.nan_to_num(gradient)
+
+
+def keep_worse(found: Found, rows: Tensor, again: Found) -> None:
+    """For the images of `found` that `rows` names, keep the worse of two points, in place."""
+    worse = worse_of(Found(*(part[rows] for part in found)), again)
+    for part, values in zip(found, worse, strict=True):
+        part[rows] = values
 
 
 def worse_of(found: Found, other: Found) -> Found:

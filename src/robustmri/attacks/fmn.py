@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 import torch
 
 from robustmri.attacks.bisection import check_halvings, find_nearest
-from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.rules import Rule, Seen, State, passable
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
+from robustmri.attacks.rules import Rule, Seen, State, feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import L2_, find_norm
+from robustmri.threat.norms import L2, find_norm
 from robustmri.threat.threat_model import ThreatModel
 
-DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 """The norm in which a gradient's size is the fastest growth for a change of size 1."""
 
 
 @dataclass(frozen=True)
-class FMN:
+class FMN(CheckedAttack):
     """Nearest image that fools: gradient steps on the margin, each projected into a ball of its
     image's own radius.
 
@@ -41,6 +40,10 @@ class FMN:
     Reference: Pintor et al. 2021, Algorithm 1.
     """
 
+    facts = Facts(
+        "fmn", "FMN", "Pintor et al. 2021, Algorithm 1", norms=("linf", "l2", "l1"), minimal=True
+    )
+
     steps: int = 100
     step_size: float = 1.0
     gamma: float = 0.05
@@ -54,7 +57,7 @@ class FMN:
             )
         check_halvings(self.halvings)
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -64,8 +67,6 @@ class FMN:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_norm(*DUAL)
         return find_nearest(
             classifier,
             images,
@@ -92,9 +93,9 @@ class FMN:
             nearest = torch.where(
                 seen.fooled, torch.minimum(size, state["nearest"]), state["nearest"]
             )
-            gradient = passable(seen.gradient, seen.points, seen.threat)
+            gradient = feasible(seen.gradient, seen.points, seen.threat)
             slope = (
-                find_norm(DUAL[seen.threat.norm])
+                find_norm(seen.threat.measure.dual)
                 .size(gradient)
                 .clamp_min(torch.finfo(size.dtype).tiny)
             )
@@ -111,7 +112,7 @@ class FMN:
             radius = torch.where(seen.fooled, inside, outside)
             # Clipped before the projection, which keeps the bounds: the other way round wastes part
             # of the radius.
-            stepped = (seen.points + length * L2_.steepest(gradient)).clamp(*seen.threat.bounds)
+            stepped = (seen.points + length * L2.steepest(gradient)).clamp(*seen.threat.bounds)
             return replace(seen.threat, eps=radius).project(stepped, seen.images), {
                 "radius": radius,
                 "nearest": nearest,

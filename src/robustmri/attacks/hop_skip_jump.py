@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robustmri.attacks.bisection import shorten
 from robustmri.attacks.engine import Found, checked, exhausted, frozen
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms
 from robustmri.core.arrays import Images, Labels, PerImage
 from robustmri.core.errors import ThreatModelError
@@ -25,9 +25,9 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class HopSkipJump:
-    """Along the boundary towards the image: feel which side points around it lie on, step away, and
-    halve the way back.
+class HopSkipJump(CheckedAttack):
+    """Along the boundary towards the image: ask which nearby points fool, step that way, and halve
+    the way back.
 
     It asks for the predicted class only: no logits, no gradient. It begins at the first of several
     random images that fools, from fine noise to large blocks. The radius of the threat is not used:
@@ -35,12 +35,21 @@ class HopSkipJump:
     linf and l2.
 
     Args:
-        steps: rounds of feeling, stepping and halving.
+        steps: rounds of asking, stepping and halving.
         samples: decisions asked for in the first round; the t-th has sqrt(t) times as many.
         starts: random images tried to begin with.
 
     Reference: Chen, Jordan & Wainwright 2020, Algorithm 2.
     """
+
+    facts = Facts(
+        "hop-skip-jump",
+        "HopSkipJump",
+        "Chen, Jordan & Wainwright 2020, Algorithm 2",
+        norms=("linf", "l2"),
+        minimal=True,
+        knowledge="decisions",
+    )
 
     steps: int = 20
     samples: int = 100
@@ -53,7 +62,7 @@ class HopSkipJump:
                 f"and {self.starts}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -63,9 +72,6 @@ class HopSkipJump:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_norm("linf", "l2")
-        threat, images = replace(threat, eps=torch.inf), images.detach()
         streams = open_streams(generator, len(images), images.device)
         halvings = math.ceil(math.log2(math.sqrt(images[:1].numel() or 1) / _REACH))
         result = images.clone()

@@ -7,19 +7,21 @@ from dataclasses import dataclass
 import torch
 
 from robustmri.attacks.engine import checked, draw_seeds, frozen, random_points
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(CheckedAttack):
     """The first of several random points of S(x) that fools, or the last one drawn.
 
     Args:
         draws: random points for each image.
     """
+
+    facts = Facts("noise", "Random noise", "the control arm", knowledge="decisions")
 
     draws: int = 1
 
@@ -27,7 +29,7 @@ class Noise:
         if self.draws < 1:
             raise ThreatModelError(f"draws must be at least 1, got {self.draws}.")
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -37,9 +39,7 @@ class Noise:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_radius()
-        predict, images = checked(classifier, labels, threat), images.detach()
+        predict = checked(classifier, labels, threat)
         points = images.clone()
         rows = torch.arange(len(images), device=images.device)
         seeds = draw_seeds(generator, len(images), each=self.draws)

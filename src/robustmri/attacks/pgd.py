@@ -12,11 +12,11 @@ from robustmri.attacks.engine import (
     climb,
     draw_seeds,
     exhausted,
+    keep_worse,
     loss_against,
     random_points,
-    worse_of,
 )
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, described
 from robustmri.attacks.rules import steepest
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -24,7 +24,7 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(CheckedAttack):
     """Steepest steps on a loss, projected back into the ball, from one or more random starts.
 
     Args:
@@ -40,6 +40,10 @@ class PGD:
 
     Reference: Madry et al. 2018, Sec. 2.1.
     """
+
+    facts = Facts(
+        "pgd", "PGD", "Madry et al. 2018, Sec. 2.1", doi="10.48550/arXiv.1706.06083", iterative=True
+    )
 
     steps: int = 20
     step_size: float = 0.125
@@ -61,7 +65,7 @@ class PGD:
                 "restarts=1."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -71,8 +75,6 @@ class PGD:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_radius()
         found = None
         rows = torch.arange(len(images), device=images.device)
         seeds = draw_seeds(generator, len(images), each=self.restarts)
@@ -97,14 +99,13 @@ class PGD:
             if found is None:
                 found = again
             else:
-                worse = worse_of(type(found)(*(part[rows] for part in found)), again)
-                for part, values in zip(found, worse, strict=True):
-                    part[rows] = values
+                keep_worse(found, rows, again)
             if self.stop_when_fooled:
                 rows = torch.nonzero(~found.fooled)[:, 0]
-        return images.detach().clone() if found is None else found.images
+        return images.clone() if found is None else found.images
 
 
+@described(Facts("fgsm", "FGSM", "Goodfellow et al. 2015, Sec. 4", doi="10.48550/arXiv.1412.6572"))
 def fgsm(**settings: object) -> PGD:
     """The fast gradient sign method: one full step from the image. Reference: Goodfellow et al.
     2015, Sec. 4.
@@ -112,6 +113,15 @@ def fgsm(**settings: object) -> PGD:
     return PGD(**{"steps": 1, "step_size": 1.0, "random_start": False, **settings})  # type: ignore[arg-type]
 
 
+@described(
+    Facts(
+        "bim",
+        "BIM",
+        "Kurakin et al. 2017, Sec. 2.2",
+        doi="10.48550/arXiv.1607.02533",
+        iterative=True,
+    )
+)
 def bim(**settings: object) -> PGD:
     """The basic iterative method: PGD from the image itself. Reference: Kurakin et al. 2017, Sec.
     2.2.

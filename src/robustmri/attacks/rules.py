@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robustmri.core.arrays import Images, PerImage
-from robustmri.threat.norms import L0_, per_image, spread
+from robustmri.threat.norms import L0, broadcast_eps, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 State = dict[str, Tensor]
@@ -52,18 +52,18 @@ class Rule(NamedTuple):
     update: Callable[[Seen, State], tuple[Images, State]]
 
 
-def stride(step_size: float | Tensor, gradient: Images, threat: ThreatModel) -> Images:
+def steepest_step(step_size: float | Tensor, gradient: Images, threat: ThreatModel) -> Images:
     """A step of `step_size` times eps in the norm's steepest direction; one step size, or one per
     image.
     """
-    return spread(step_size * threat.eps, gradient) * threat.measure.steepest(gradient)
+    return broadcast_eps(step_size * threat.eps, gradient) * threat.measure.steepest(gradient)
 
 
-def passable(gradient: Images, points: Images, threat: ThreatModel) -> Images:
+def feasible(gradient: Images, points: Images, threat: ThreatModel) -> Images:
     """`gradient`, zero at pixels that it would only push through the bounds: an MRI's background is
     exactly 0.
 
-    >>> passable(torch.tensor([[[[-1.0, 1.0]]]]), torch.zeros(1, 1, 1, 2), ThreatModel())
+    >>> feasible(torch.tensor([[[[-1.0, 1.0]]]]), torch.zeros(1, 1, 1, 2), ThreatModel())
     tensor([[[[0., 1.]]]])
     """
     low, high = threat.bounds
@@ -71,7 +71,7 @@ def passable(gradient: Images, points: Images, threat: ThreatModel) -> Images:
     return gradient.masked_fill(stuck, 0.0)
 
 
-def evenly(step_size: float, threat: ThreatModel, like: Images) -> Tensor:
+def uniform_change(step_size: float, threat: ThreatModel, like: Images) -> Tensor:
     """What each pixel gets of a change of `step_size` times eps that is the same in all pixels that
     may change.
     """
@@ -87,16 +87,19 @@ def steepest(step_size: float) -> Rule:
     """
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
-        return seen.points + stride(step_size, _useful(seen.gradient, seen), seen.threat), state
+        return seen.points + steepest_step(
+            step_size, _useful(seen.gradient, seen), seen.threat
+        ), state
 
     return Rule(lambda images: {}, update)
 
 
 def _useful(gradient: Images, seen: Seen) -> Images:
-    """`gradient`, in l1 `passable`: where all of a step goes to one pixel, that pixel must not be
+    """`gradient`, in l1 `feasible`: where all of a step goes to one pixel, that pixel must not be
     stuck.
     """
-    return passable(gradient, seen.points, seen.threat) if seen.threat.norm == "l1" else gradient
+    sparse = seen.threat.measure.sparse
+    return feasible(gradient, seen.points, seen.threat) if sparse else gradient
 
 
 def momentum(step_size: float, decay: float = 1.0) -> Rule:
@@ -110,7 +113,9 @@ def momentum(step_size: float, decay: float = 1.0) -> Rule:
             torch.finfo(gradient.dtype).tiny
         )
         total = decay * state["total"] + gradient / size
-        return seen.points + stride(step_size, _useful(total, seen), seen.threat), {"total": total}
+        return seen.points + steepest_step(step_size, _useful(total, seen), seen.threat), {
+            "total": total
+        }
 
     return Rule(lambda images: {"total": torch.zeros_like(images)}, update)
 
@@ -163,7 +168,7 @@ def adaptive(steps: int, least: float = 0.75, inertia: float = 0.25) -> Rule:
             state |= {"step_size": size, "checked": state["best_value"], "halved": halved}
             rises = torch.zeros_like(rises)
         stepped = seen.threat.project(
-            points + stride(state["step_size"], gradient, seen.threat), seen.images
+            points + steepest_step(state["step_size"], gradient, seen.threat), seen.images
         )
         if seen.step:
             stepped = (
@@ -187,18 +192,20 @@ def adaptive_sparse(steps: int) -> Rule:
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         if not state:
             state = _begin(seen, step_size=1.0)
-            free = L0_.size(seen.threat.allow(torch.ones_like(seen.points)))
+            free = L0.size(seen.threat.allow(torch.ones_like(seen.points)))
             state |= {"changed": free, "pixels": 0.2 * free}
         state = _tracked(seen, state)
         points, gradient = seen.points, seen.gradient
         if seen.step and seen.step % every == 0:
-            changed = L0_.size(state["best"] - seen.images)
+            changed = L0.size(state["best"] - seen.images)
             fewer = changed < 0.95 * state["changed"]
             size = torch.where(fewer, 1.0, (state["step_size"] / 1.5).clamp_min(0.1))
             points, gradient, _ = _back(fewer, seen, state)
             state |= {"step_size": size, "changed": changed, "pixels": changed / 1.5}
-        direction = _signs_of_largest(passable(gradient, points, seen.threat), state["pixels"])
-        return points + spread(state["step_size"] * seen.threat.eps, points) * direction, state
+        direction = _signs_of_largest(feasible(gradient, points, seen.threat), state["pixels"])
+        return points + broadcast_eps(
+            state["step_size"] * seen.threat.eps, points
+        ) * direction, state
 
     return Rule(lambda images: {}, update)
 
@@ -266,4 +273,4 @@ def _signs_of_largest(gradient: Images, pixels: PerImage) -> Images:
     signs = gradient.sign() * (
         gradient.abs() >= per_image(ranked.gather(1, place[:, None]), gradient)
     )
-    return signs / per_image(L0_.size(signs).clamp_min(1), gradient)
+    return signs / per_image(L0.size(signs).clamp_min(1), gradient)

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.fmn import cosine
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import L0_, L1_, per_image
+from robustmri.threat.norms import L0, L1, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class SparsePGD:
-    """Fewest changed pixels that fool: each step chooses all of them anew, by what the gradient
-    promises.
+class SparsePGD(CheckedAttack):
+    """Fewest changed pixels that fool: each step chooses all of them anew, by their first-order
+    gain.
 
-    A pixel promises its gradient times its way to the bound that the gradient points to. This is
-    PGD projected onto the l0 ball with steps so long that every chosen pixel meets a bound: how far
-    a pixel goes costs nothing in l0. The number of pixels grows until a choice fools, and falls as
-    long as one does; it never comes back to a number that fooled. The radius of the threat is not
-    used: the numbers are the result. An image for which no fooling point is found comes back
+    A pixel's gain is its gradient times its distance to the bound that the gradient points to. This
+    is PGD projected onto the l0 ball with steps so long that every chosen pixel meets a bound: how
+    far a pixel goes costs nothing in l0. The number of pixels grows until a choice fools, and falls
+    as long as one does; it never comes back to a number that fooled. The radius of the threat is
+    not used: the numbers are the result. An image for which no fooling point is found comes back
     unchanged.
 
     Args:
@@ -40,6 +40,8 @@ class SparsePGD:
     adaptive number.
     """
 
+    facts = Facts("pgd-l0", "PGD-l0", "Croce & Hein 2019, Sec. 3.1", norms=("l0",), minimal=True)
+
     steps: int = 100
     growth: float = 0.3
     decay: float = 0.5
@@ -53,7 +55,7 @@ class SparsePGD:
             )
         check_halvings(self.halvings)
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -63,12 +65,11 @@ class SparsePGD:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
         return find_nearest(
             classifier,
             images,
             labels,
-            replace(threat, norm="l0"),
+            threat,
             steps=self.steps,
             rule=self._rule(),
             loss="margin",
@@ -81,7 +82,7 @@ class SparsePGD:
             return {"number": 0 * one, "fewest": torch.inf * one, "mean": torch.zeros_like(images)}
 
         def update(seen: Seen, state: State) -> tuple[Images, State]:
-            number = L0_.size(seen.points - seen.images)
+            number = L0.size(seen.points - seen.images)
             fewest = torch.where(
                 seen.fooled, torch.minimum(number, state["fewest"]), state["fewest"]
             )
@@ -93,11 +94,11 @@ class SparsePGD:
             wanted = torch.where(seen.fooled, number - change, state["number"] + change)
             wanted = torch.minimum(wanted, fewest - 1).clamp_min(1)
             tiny = torch.finfo(number.dtype).tiny
-            unit = seen.gradient / per_image(L1_.size(seen.gradient), seen.gradient).clamp_min(tiny)
+            unit = seen.gradient / per_image(L1.size(seen.gradient), seen.gradient).clamp_min(tiny)
             mean = self.decay * state["mean"] + (1 - self.decay) * unit
             low, high = seen.threat.bounds
-            way = torch.where(mean > 0, high - seen.images, low - seen.images)
-            chosen = L0_.project(mean * way, wanted) > 0
-            return seen.images + way * chosen, {"number": wanted, "fewest": fewest, "mean": mean}
+            room = torch.where(mean > 0, high - seen.images, low - seen.images)
+            chosen = L0.project(mean * room, wanted) > 0
+            return seen.images + room * chosen, {"number": wanted, "fewest": fewest, "mean": mean}
 
         return Rule(init, update)

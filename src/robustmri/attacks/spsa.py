@@ -19,8 +19,8 @@ from robustmri.attacks.engine import (
     exhausted,
     loss_against,
 )
-from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.rules import Rule, Seen, State, adam, evenly, steepest
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
+from robustmri.attacks.rules import Rule, Seen, State, adam, steepest, uniform_change
 from robustmri.attacks.streams import like, open_streams, signs, with_stream
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
@@ -29,7 +29,7 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class SPSA:
+class SPSA(CheckedAttack):
     """Steps along (f(x + r v) - f(x - r v)) v / 2r, averaged over random signs v; no gradient is
     asked for.
 
@@ -49,6 +49,8 @@ class SPSA:
     Reference: Uesato et al. 2018, Sec. 3.2 and Appendix B; Spall 1992.
     """
 
+    facts = Facts("spsa", "SPSA", "Uesato et al. 2018; Spall 1992", knowledge="scores")
+
     steps: int = 20
     step_size: float = 0.125
     samples: int = 32
@@ -66,7 +68,7 @@ class SPSA:
         if self.rule not in ("adam", "steepest"):
             raise ThreatModelError(f"rule must be 'adam' or 'steepest', got {self.rule!r}.")
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -76,10 +78,6 @@ class SPSA:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_radius()
-        threat.check_norm("linf", "l2", "l1")
-        images = images.detach()
         rule = steepest(self.step_size) if self.rule == "steepest" else _even_adam(self.step_size)
         return climb(
             classifier,
@@ -123,7 +121,7 @@ def _even_adam(step_size: float) -> Rule:
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         proposed, after = unit.update(seen, state)
-        return seen.points + evenly(step_size, seen.threat, seen.points) * (
+        return seen.points + uniform_change(step_size, seen.threat, seen.points) * (
             proposed - seen.points
         ), after
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks.engine import by_forward, climb, loss_against
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.attacks.streams import open_streams, signs, uniforms, with_stream
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import per_image, spread
+from robustmri.threat.norms import broadcast_eps, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -23,7 +23,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(CheckedAttack):
     """Random patches, each kept if the margin gets worse for the classifier; an image is left at
     its first success.
 
@@ -39,6 +39,15 @@ class Square:
     Reference: Andriushchenko et al. 2020, Algorithms 1 to 4.
     """
 
+    facts = Facts(
+        "square",
+        "Square",
+        "Andriushchenko et al. 2020",
+        doi="10.48550/arXiv.1912.00049",
+        norms=("linf", "l2"),
+        knowledge="scores",
+    )
+
     queries: int = 1000
     share: float = 0.8
 
@@ -49,7 +58,7 @@ class Square:
                 f"{self.share}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -59,15 +68,11 @@ class Square:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_radius()
-        threat.check_norm("linf", "l2")
-        images = images.detach()
         streams = open_streams(generator, len(images), images.device)
         first = _stripes(streams, images) if threat.norm == "linf" else _tiles(streams, images)
         unit = threat.allow(first)
         unit = unit / per_image(threat.measure.size(unit), unit).clamp_min(_TINY)
-        start = threat.project(images + spread(threat.eps, images) * unit, images)
+        start = threat.project(images + broadcast_eps(threat.eps, images) * unit, images)
         found = climb(
             classifier,
             images,
@@ -124,7 +129,7 @@ def _repaint(best: Images, seen: Seen, share: float, streams: Tensor) -> Images:
     sides = _sides(free, share, least=1)
     patch = _inside(_corners(free, sides, streams, uniforms(streams, 2 * axes)), sides, best) & free
     sign = signs(streams ^ 1, channels).reshape(*best.shape[:2], *[1] * axes).to(best)
-    eps = spread(seen.threat.eps, best)
+    eps = broadcast_eps(seen.threat.eps, best)
     low, high = seen.threat.bounds
     painted, other = (
         torch.where(patch, (seen.images + s * eps).clamp(low, high), best) for s in (sign, -sign)
@@ -169,7 +174,7 @@ def _move_mass(best: Images, seen: Seen, share: float, streams: Tensor) -> Image
     delta = torch.where(receiver, new, torch.where(giver, 0.0, delta))
     # Back to full length, which the bounds had shortened.
     delta = delta / per_image(seen.threat.measure.size(delta), delta).clamp_min(_TINY)
-    return seen.images + spread(seen.threat.eps, best) * delta
+    return seen.images + broadcast_eps(seen.threat.eps, best) * delta
 
 
 def _length(delta: Images) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.attacks.engine import draw_seeds, exhausted, frozen
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import SettingsError, ThreatModelError, did_you_mean
 from robustmri.threat.norms import per_image
@@ -39,7 +39,7 @@ KNOWN_FAILURES = (
 
 
 @dataclass(frozen=True)
-class ThirdParty:
+class ThirdParty(CheckedAttack):
     """An attack of another library. Radius, norm, bounds and target are the threat's; the rest are
     its own settings.
 
@@ -111,7 +111,12 @@ class ThirdParty:
         words = inspect.signature(self._kind).parameters.values()
         return {word.name: word.default for word in words if word.kind is not word.VAR_KEYWORD}
 
-    def __call__(
+    @property
+    def facts(self) -> Facts:  # type: ignore[override]
+        """What the library says of it."""
+        return Facts(self.title, self.title, self.library, norms=self.norms, minimal=self.minimal)
+
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -126,11 +131,7 @@ class ThirdParty:
             ThreatModelError: a mask, or a radius for each image, which libraries cannot keep to; or
                 the attack failed.
         """
-        threat.check(images, labels)
-        self._check(threat)
-        images, seeds = images.detach(), draw_seeds(generator, len(images), each=1)
-        if not len(images):
-            return images.clone()
+        seeds = draw_seeds(generator, len(images), each=1)
         run = self._run_foolbox if self.library == "foolbox" else self._run_torchattacks
         aims = labels if threat.target is None else torch.full_like(labels, threat.target)
         with (
@@ -157,8 +158,12 @@ class ThirdParty:
             fooled = threat.fooled(classifier(points), labels)
         return torch.where(per_image(fooled, images), points, images)
 
-    def _check(self, threat: ThreatModel) -> None:
-        threat.check_norm(*self.norms)
+    def check(self, images: Images, labels: Labels, threat: ThreatModel) -> ThreatModel:
+        """As every attack does; and what libraries cannot keep to is refused.
+
+        Raises:
+            ThreatModelError: a mask, a radius for each image, or other bounds than (0, 1).
+        """
         if threat.mask is not None:
             raise ThreatModelError(
                 f"{self.title} cannot leave pixels alone: it knows no mask and no region. Use ours."
@@ -167,12 +172,11 @@ class ThirdParty:
             raise ThreatModelError(
                 f"{self.title} knows one radius for all images, got one for each."
             )
-        if not self.minimal:
-            threat.check_radius()
         if self.library == "torchattacks" and threat.bounds != (0.0, 1.0):
             raise ThreatModelError(
                 f"{self.title} knows no other bounds than (0, 1), got {threat.bounds}."
             )
+        return super().check(images, labels, threat)
 
     def _run_torchattacks(
         self, network: nn.Module, images: Images, aims: Labels, threat: ThreatModel, seed: int

@@ -22,17 +22,17 @@ from robustmri.attacks.engine import (
     exhausted,
     loss_against,
 )
-from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.rules import Rule, Seen, State, evenly, momentum, steepest
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, described
+from robustmri.attacks.rules import Rule, Seen, State, momentum, steepest, uniform_change
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms, with_stream
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.norms import per_image, spread
+from robustmri.threat.norms import broadcast_eps, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class RandomStep:
+class RandomStep(CheckedAttack):
     """R+FGSM: a random step of part of eps, then the rest of it along the gradient found there.
 
     Args:
@@ -43,6 +43,8 @@ class RandomStep:
     Reference: Tramer et al. 2018, Eq. 7.
     """
 
+    facts = Facts("r-fgsm", "R+FGSM", "Tramer et al. 2018, Eq. 7")
+
     share: float = 0.5
     loss: LossName = "cross_entropy"
     keep: Literal["best", "last"] = "best"
@@ -51,7 +53,7 @@ class RandomStep:
         if not 0 < self.share < 1:
             raise ThreatModelError(f"share must lie between 0 and 1, got {self.share}.")
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -61,14 +63,13 @@ class RandomStep:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_radius()
-        images = images.detach()
         streams = open_streams(generator, len(images), images.device)
         away = threat.measure.steepest(
             threat.allow(like(normals(streams, images[:1].numel()), images))
         )
-        start = threat.project(images + spread(threat.eps, images) * self.share * away, images)
+        start = threat.project(
+            images + broadcast_eps(threat.eps, images) * self.share * away, images
+        )
         return climb(
             classifier,
             images,
@@ -83,7 +84,7 @@ class RandomStep:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(CheckedAttack):
     """Steepest steps along a running sum of gradients, each taken where it depends less on this one
     classifier.
 
@@ -107,6 +108,8 @@ class Transfer:
         stop_when_fooled: leave each image at its first success.
         keep: the "best" point visited, or the "last", as in the papers.
     """
+
+    facts = Facts("mi-fgsm", "MI-FGSM", "Dong et al. 2018, Eq. 6", iterative=True)
 
     steps: int = 10
     step_size: float = 0.1
@@ -145,7 +148,7 @@ class Transfer:
                 f"{self.diversity}, {self.smallest} and {self.kernel}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -155,9 +158,6 @@ class Transfer:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`."""
-        threat.check(images, labels)
-        threat.check_radius()
-        images = images.detach()
         objective, predict = (
             loss_against(self.loss, labels, threat),
             checked(classifier, labels, threat),
@@ -193,9 +193,9 @@ class Transfer:
                 # The papers' code divides a gradient by its mean absolute value, where `momentum`
                 # divides by the sum.
                 total = state["total"] * per_image(free, points)
-                at = (points + self.decay * evenly(self.step_size, here, points) * total).clamp(
-                    *here.bounds
-                )
+                at = (
+                    points + self.decay * uniform_change(self.step_size, here, points) * total
+                ).clamp(*here.bounds)
             values, logits, gradient = self._slope(
                 classifier, at, rows, objective, state["stream"], here
             )
@@ -251,7 +251,9 @@ class Transfer:
                     break
                 streams = advance(state["stream"] ^ neighbour)
                 away = like(2 * uniforms(streams, seen.points[:1].numel()) - 1, seen.points)
-                near = seen.points + seen.threat.allow(evenly(self.reach, seen.threat, away) * away)
+                near = seen.points + seen.threat.allow(
+                    uniform_change(self.reach, seen.threat, away) * away
+                )
                 total += self._slope(
                     predict, near.clamp(*seen.threat.bounds), rows, objective, streams, seen.threat
                 )[2]
@@ -262,11 +264,13 @@ class Transfer:
         return Rule(init, update)
 
 
+@described(Facts("ni-fgsm", "NI-FGSM", "Lin et al. 2020, Sec. 3.1", iterative=True))
 def ni_fgsm(**settings: object) -> Transfer:
     """Nesterov's look-ahead on the sum of gradients. Reference: Lin et al. 2020, Sec. 3.1."""
     return Transfer(**{"look_ahead": True, **settings})  # type: ignore[arg-type]
 
 
+@described(Facts("di-fgsm", "DI-FGSM", "Xie et al. 2019"))
 def di_fgsm(**settings: object) -> Transfer:
     """Gradients through randomly smaller copies, without momentum. Reference: Xie et al. 2019, Sec.
     3.3.
@@ -274,11 +278,13 @@ def di_fgsm(**settings: object) -> Transfer:
     return Transfer(**{"decay": 0.0, "diversity": 0.5, **settings})  # type: ignore[arg-type]
 
 
+@described(Facts("ti-fgsm", "TI-FGSM", "Dong et al. 2019, Sec. 3.3"))
 def ti_fgsm(**settings: object) -> Transfer:
     """Smoothed gradients, without momentum. Reference: Dong et al. 2019, Sec. 3.3."""
     return Transfer(**{"decay": 0.0, "kernel": 15, **settings})  # type: ignore[arg-type]
 
 
+@described(Facts("vmi-fgsm", "VMI-FGSM", "Wang & He 2021, Algorithm 1", iterative=True))
 def vmi_fgsm(**settings: object) -> Transfer:
     """Momentum on gradients tuned by their variance nearby. Reference: Wang & He 2021, Algorithm
     1.

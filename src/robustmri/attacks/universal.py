@@ -14,8 +14,8 @@ from robustmri.attacks.engine import (
     frozen,
     loss_against,
 )
-from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.rules import stride
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
+from robustmri.attacks.rules import steepest_step
 from robustmri.attacks.streams import advance, open_streams, uniforms
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -23,7 +23,7 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 @dataclass(frozen=True)
-class Universal:
+class Universal(CheckedAttack):
     """The same change for every image of the batch, by steepest steps on the clipped losses of
     small batches.
 
@@ -42,6 +42,8 @@ class Universal:
     2017.
     """
 
+    facts = Facts("universal", "Universal", "Shafahi et al. 2020", norms=("linf", "l2"))
+
     epochs: int = 10
     batch_size: int = 32
     step_size: float = 0.125
@@ -55,7 +57,7 @@ class Universal:
                 f"{self.epochs}, {self.batch_size} and {self.step_size}."
             )
 
-    def __call__(
+    def search(
         self,
         classifier: Predictor,
         images: Images,
@@ -93,9 +95,7 @@ def learn_universal(
         attack: settings; the defaults if None.
     """
     attack = attack or Universal()
-    threat.check(images, labels)
-    threat.check_radius()
-    threat.check_norm("linf", "l2")
+    threat = attack.check(images, labels, threat)
     images, predict = images.detach(), checked(classifier, labels, threat)
     towards = loss_against(attack.loss, labels, threat)
     eps = torch.as_tensor(threat.eps)
@@ -124,7 +124,7 @@ def learn_universal(
                 )
                 whole = here.allow(gradient).sum(0, keepdim=True)
                 change = ball.measure.project(
-                    change + stride(attack.step_size, whole, ball), ball.eps
+                    change + steepest_step(attack.step_size, whole, ball), ball.eps
                 )
     return change
 

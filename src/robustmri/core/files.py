@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robustmri.core.errors import DataError, RobustMRIError
+from robustmri.core.errors import DataError, RobustMRIError, SettingsError
 
 
 def _discard(path: Path) -> None:
@@ -22,6 +22,24 @@ def _discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_name(name: str, what: str) -> str:
+    """A name that becomes a part of a path: `name`, if it stays in its folder.
+
+    Args:
+        name: from a file or a person.
+        what: it is the name of, for the message.
+
+    Raises:
+        SettingsError: it is empty, hidden, or holds a separator or a control character.
+    """
+    if not name or name.startswith(".") or not name.isprintable() or set(name) & set('/\\:*?"<>|'):
+        raise SettingsError(
+            f"the name of {what} becomes a folder, so it must be printable, without separators and "
+            f"without a leading dot, got {name!r}."
+        )
+    return name
 
 
 def discard_unfinished(folder: Path | str, name: str | None = None) -> None:

@@ -13,20 +13,26 @@ from typing import Any
 
 from robustmri import __version__
 
-PACKAGES = ("torch", "monai", "lightning-fabric", "kornia", "numpy", "scikit-learn")
+PACKAGES = ("torch", "monai", "lightning-fabric", "kornia", "numpy")
 
 
-def _commit() -> str | None:
-    """Commit of the checkout that this code runs from, with `+` where it has uncommitted
-    changes.
+COMMIT_FILE = "COMMIT"
+"""In a package that was carried to another machine: the commit that it was made from."""
+
+
+def commit() -> str | None:
+    """Commit of this code: of the checkout it runs from, with `+` where that has uncommitted
+    changes, or of the bundle that it came in.
     """
-    here = Path(__file__).resolve().parent
-    if not (here.parents[1] / ".git").exists():
+    package = Path(__file__).resolve().parents[1]
+    if (package / COMMIT_FILE).is_file():
+        return (package / COMMIT_FILE).read_text(encoding="utf-8").strip()
+    if not (package.parents[1] / ".git").exists():
         return None
     try:
         said = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=here,
+            cwd=package,
             capture_output=True,
             text=True,
             timeout=10,
@@ -47,6 +53,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _accelerator() -> str | None:
+    """Name of the GPU, where torch is loaded and sees one."""
+    torch: Any = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+
+
 def describe_run(seed: int | None = None) -> dict[str, Any]:
     """What someone needs to repeat a run: code, packages, machine, command, seed and time (UTC)."""
     versions = {}
@@ -57,11 +69,12 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
             versions[name] = "not installed"
     return {
         "robustmri": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "packages": versions,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
+        "accelerator": _accelerator(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),

@@ -86,7 +86,7 @@ class Cohort:
             DataError: not a cohort, or files that are missing, truncated or changed.
         """
         root = Path(root)
-        if not (root / HEAD).is_file():
+        if not is_cohort(root):
             raise DataError(
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"
@@ -135,6 +135,11 @@ class Cohort:
                 raise DataError(
                     f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
                 )
+
+
+def is_cohort(path: str | Path) -> bool:
+    """Whether a folder is one that `prepare` made."""
+    return (Path(path) / HEAD).is_file()
 
 
 def fingerprint_of(head: dict[str, Any], cases: Iterable[Case]) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal
 
 from robustmri.core.errors import DataError
-from robustmri.data.cohort import Cohort
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from robustmri.data.cohort import Cohort
+
+    Masks = npt.NDArray[np.bool_]
 
 Region = Literal["image", "brain", "lesion", "outside-lesion"]
 REGIONS: dict[Region, str] = {
@@ -23,11 +27,11 @@ REGIONS: dict[Region, str] = {
 }
 """Name to what the attacker may do, as the report says it."""
 
-Masks = npt.NDArray[np.bool_]
-
 
 def find_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> Masks | None:
     """Where pixels of these slices may change, shape (k, size, size); None for the whole image."""
+    import numpy as np
+
     if region == "image":
         return None
     if region == "brain":
@@ -60,6 +64,7 @@ def find_head(image: npt.NDArray[Any]) -> Masks:
     """Foreground of one slice: above Otsu's threshold, its gaps closed, the largest connected part,
     holes filled.
     """
+    import numpy as np
     from scipy import ndimage
 
     bright = np.pad(image > find_threshold(image), reach := max(1, len(image) // 48))
@@ -76,9 +81,12 @@ def find_threshold(image: npt.NDArray[Any]) -> float:
     """Grey value that divides an image into two classes as far apart as they can be. Reference:
     Otsu 1979, Eq. 18.
 
+    >>> import numpy as np
     >>> find_threshold(np.array([[0, 1, 1], [8, 9, 9]])) > 1
     True
     """
+    import numpy as np
+
     counts, edges = np.histogram(image, bins=256)
     below, middles = np.cumsum(counts)[:-1], (edges[:-1] + edges[1:]) / 2
     above, sums = counts.sum() - below, np.cumsum(counts * middles)

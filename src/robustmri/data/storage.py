@@ -45,7 +45,7 @@ def store_slices(
     with ExitStack() as stack:
         images, masks = (stack.enter_context(open(folder / name, "wb")) for name in (IMAGES, MASKS))
         for array in (images, masks):
-            array.write(_npy_header("<u2", (0,)))
+            array.write(npy_header("<u2", (0,)))
         for done, item in enumerate(_prepared(source, size, intensity), start=1):
             if isinstance(item, _Prepared) and item.case.case_id in seen:
                 item = LeftOut(
@@ -67,13 +67,13 @@ def store_slices(
                 progress(done, max(done, total))
         for array, kind, last in ((images, "<u2", size), (masks, "|u1", width)):
             array.seek(0)
-            array.write(_npy_header(kind, (len(cases), size, last)))
+            array.write(npy_header(kind, (len(cases), size, last)))
     if not has_mask:
         (folder / MASKS).unlink()
     return cases, left_out
 
 
-def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     """Head of a .npy file, always 128 bytes, so that it can be filled in when the number of slices
     is known.
     """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -18,8 +18,10 @@ from robustmri.evaluation.intervals import (
     cluster_bootstrap,
     paired_difference,
 )
-from robustmri.evaluation.metrics import CLEAN, WORST, Column, find_right, find_settings
+from robustmri.evaluation.metrics import find_right, find_settings
 from robustmri.evaluation.summary import columns_of
+from robustmri.results.budget import CLEAN, WORST
+from robustmri.results.outcomes import Column
 from robustmri.threat.eps import Eps
 
 
@@ -110,13 +112,13 @@ def _read(folder: str | Path) -> _Right:
     """The slices of one evaluation in the cohort's order."""
     import pyarrow.parquet as pq
 
-    columns: dict[str, Any] = columns_of(pq.read_table(Path(folder) / "outcomes.parquet"))
+    columns = columns_of(pq.read_table(Path(folder) / "outcomes.parquet"))
     right, kept, groups = find_right(columns), {}, None
     for (attack, budget), rows in find_settings(columns).items():
         if attack in (CLEAN, WORST):
             ordered = rows[np.argsort(columns["index"][rows])]
             groups = columns["group"][ordered].astype(str)
-            radius = Eps(budget.eps, cast(Literal["image", "normalised"], budget.eps_units))
+            radius = Eps(budget.eps or 0.0, cast(Literal["image", "normalised"], budget.eps_units))
             kept[CLEAN if attack == CLEAN else str(radius)] = right[ordered]
     if groups is None or len(kept) < 2:
         raise ResultError(

@@ -14,7 +14,7 @@ from robustmri.attacks import Attack, Cascade
 from robustmri.attacks.engine import SeededGenerator, loss_against
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.attacks.protocol import Predictor
-from robustmri.core.arrays import Images, Labels, Logits
+from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.evaluation.cost import AttackCost, Metered
 from robustmri.evaluation.exact import Exact, logits_of
 from robustmri.models.classifier import Classifier
@@ -28,19 +28,20 @@ TOLERANCE = 1e-6
 class Attacked(NamedTuple):
     """What is left of a batch; every field has one row per image.
 
-    `broken_by` is the place of the suite's member that fooled an image; -1 where none did, or the
-    attack is no suite.
+    `distances` has a column for each norm, in the order of `NORMS`. `broken_by` is the place of the
+    suite's member that fooled an image; -1 where none did, or the attack is no suite.
     """
 
     images: Images
     logits: Logits
     fooled: Tensor
     verified: Tensor
-    distance_linf: Tensor
-    distance_l2: Tensor
-    distance_l1: Tensor
-    distance_l0: Tensor
+    distances: Tensor
     broken_by: Tensor
+
+    def distance(self, norm: str) -> PerImage:
+        """Size of each change in that norm, shape (n,)."""
+        return self.distances[:, list(NORMS).index(norm)]
 
 
 def probabilities(logits: Logits) -> Tensor:
@@ -127,7 +128,7 @@ def within(eps: float, attacked: Attacked, untouched: Attacked, norm: str) -> At
     """Images whose attack is no larger than eps as they were attacked, the others as they were
     before.
     """
-    inside = getattr(attacked, f"distance_{norm}") <= eps + TOLERANCE
+    inside = attacked.distance(norm) <= eps + TOLERANCE
     parts = zip(attacked, untouched, strict=True)
     return Attacked(*(torch.where(per_image(inside, one), one, other) for one, other in parts))
 
@@ -161,11 +162,11 @@ def verify(
     if logits is None or not inside.all():
         logits = logits_of(classifier, points)
     delta = points - images
-    linf, l2, l1, l0 = (NORMS[norm].size(delta) for norm in ("linf", "l2", "l1", "l0"))
+    distances = torch.stack([norm.size(delta) for norm in NORMS.values()], 1)
     fooled = threat.fooled(logits, labels)
     nobody = torch.full_like(labels, -1)
     member = nobody if broken_by is None else broken_by.where(fooled, nobody)
-    return Attacked(points, logits, fooled, inside, linf, l2, l1, l0, member)
+    return Attacked(points, logits, fooled, inside, distances, member)
 
 
 def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 import torch
 
 from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Logits
-
-
-class Limits(NamedTuple):
-    """What an attack may spend on each image; 0 is no limit.
-
-    Attributes:
-        seconds: time for an image on average: a batch of n has n times as much together.
-        gradients: gradients of an image.
-        forwards: images that the classifier is asked about in its place.
-    """
-
-    seconds: float = 0.0
-    gradients: int = 0
-    forwards: int = 0
+from robustmri.evaluation.settings import Limits
 
 
 class AttackCost:

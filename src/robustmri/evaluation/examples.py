@@ -4,28 +4,28 @@ slice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from robustmri.attacks import make_attack
 from robustmri.core.errors import DataError
 from robustmri.core.files import atomic_file
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
 from robustmri.data.regions import check_region
-from robustmri.data.split import Split
 from robustmri.evaluation.attacked import loss_gradient, probabilities, verify
-from robustmri.evaluation.evaluate import attacked_slices, threat_for
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.settings import EvaluateSettings, jobs_of
+from robustmri.evaluation.plan import Plan
+from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
 from robustmri.results.schema import Example
 
 
 def write_examples(
-    classifier: Classifier, cohort: Cohort, split: Split, settings: EvaluateSettings, folder: Path
+    classifier: Classifier, cohort: Cohort, plan: Plan, folder: Path
 ) -> list[Example]:
     """Write `folder`/examples.npz and return what its rows show.
 
@@ -34,19 +34,17 @@ def write_examples(
     where it is among the settings' attacks, at the first eps, so that the picture is the equation:
     x + eps * sign(gradient).
     """
-    job = next((job for job in jobs_of(settings) if job.attack == "fgsm"), jobs_of(settings)[0])
-    if job.eps is None or not settings.examples_per_class:
+    settings = plan.settings
+    trial = next((one for one in plan.attacks if one.facts.name == "fgsm"), plan.attacks[0])
+    if trial.eps is None or trial.attack is None or not settings.examples_per_class:
         return []
-    rows = named_slices(cohort, settings) or _candidates(
-        cohort, attacked_slices(job, settings, cohort, split), settings
-    )
+    rows = named_slices(cohort, settings) or _candidates(cohort, trial.rows, settings)
     device = next(classifier.parameters()).device
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
     region = load_region(cohort, rows, settings.region)
-    threat = threat_for(job, settings, classifier, None if region is None else region.to(device))
-    attack = make_attack(job.attack, **settings.options.get(job.attack, {}))
+    threat = replace(trial.threat, mask=None if region is None else region.to(device))
     clean = logits_of(classifier, images)
-    points = attack(
+    points = trial.attack(
         classifier, images, labels, threat, generator=torch.Generator().manual_seed(settings.seed)
     )
     attacked = verify(classifier, points, images, labels, threat)
@@ -86,13 +84,13 @@ def write_examples(
             label=cohort.cases[rows[k]].label,
             clean_prediction=classifier.classes[int(clean[k].argmax())],
             clean_confidence=float(before[k].max()),
-            attack=job.attack,
+            attack=trial.facts.name,
             norm=threat.norm,
-            eps=job.eps.value,
-            eps_units=job.eps.units,
+            eps=trial.eps.value,
+            eps_units=trial.eps.units,
             prediction=classifier.classes[int(attacked.logits[k].argmax())],
             confidence=float(after[k].max()),
-            distance_linf=float(attacked.distance_linf[k]),
+            distance_linf=float(attacked.distance("linf")[k]),
             position=position,
         )
         for position, k in enumerate(chosen)
@@ -114,7 +112,7 @@ def named_slices(cohort: Cohort, settings: EvaluateSettings) -> list[int]:
     return rows
 
 
-def _candidates(cohort: Cohort, slices: list[int], settings: EvaluateSettings) -> list[int]:
+def _candidates(cohort: Cohort, slices: Sequence[int], settings: EvaluateSettings) -> list[int]:
     rows = np.random.default_rng(settings.seed).permutation(slices).tolist()
     of_class = {
         name: [row for row in rows if cohort.cases[row].label == name] for name in cohort.classes

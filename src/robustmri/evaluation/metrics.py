@@ -17,24 +17,11 @@ import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
 from robustmri.evaluation.intervals import cluster_bootstrap, patient_accuracy
+from robustmri.results.budget import CLEAN, WORST, Budget
+from robustmri.results.outcomes import Column, Outcomes
 from robustmri.results.schema import Confusion, Result
 
-Column = npt.NDArray[Any]
-Outcomes = Mapping[str, Column]
 Rows = npt.NDArray[np.intp]
-
-CLEAN, WORST = "none", "worst"
-
-
-class Budget(NamedTuple):
-    """What the attacker was allowed, and what for; `target` is empty where any wrong answer
-    counts.
-    """
-
-    norm: str
-    eps: float
-    eps_units: str
-    target: str
 
 
 class Setting(NamedTuple):
@@ -49,14 +36,20 @@ def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
     budgets = map(
         Budget,
         map(str, outcomes["norm"]),
-        map(float, outcomes["eps"]),
+        map(_radius, outcomes["eps"]),
         map(str, outcomes["eps_units"]),
+        map(_radius, outcomes["eps_image"]),
         map(str, outcomes["target"]),
     )
     found: dict[Setting, list[int]] = {}
     for row, (attack, budget) in enumerate(zip(outcomes["attack"], budgets, strict=True)):
         found.setdefault(Setting(str(attack), budget), []).append(row)
     return {setting: np.array(rows, dtype=np.intp) for setting, rows in found.items()}
+
+
+def _radius(eps: Any) -> float | None:
+    """None where there is none: the table says infinite."""
+    return float(eps) if np.isfinite(eps) else None
 
 
 def find_right(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
@@ -103,7 +96,7 @@ def accuracy_per_class(
     }
 
 
-def worst_case(outcomes: Outcomes) -> dict[str, Column]:
+def worst_case(outcomes: Outcomes) -> Outcomes:
     """For each image and budget the worst that any attack did, as further rows with attack "worst".
 
     An image counts as right only if it withstood every attack, and was right before any: the image
@@ -117,15 +110,15 @@ def worst_case(outcomes: Outcomes) -> dict[str, Column]:
     )
     budgets: dict[Budget, list[Rows]] = {}
     for (attack, budget), rows in settings.items():
-        if attack not in (CLEAN, WORST) and np.isfinite(budget.eps):
+        if attack not in (CLEAN, WORST) and budget.eps is not None:
             budgets.setdefault(budget, []).append(rows)
     parts = [
         _worst_within(outcomes, budget, np.concatenate(rows), clean)
         for budget, rows in budgets.items()
     ]
     if not parts:
-        return {name: column[:0] for name, column in outcomes.items()}
-    return {name: np.concatenate([part[name] for part in parts]) for name in outcomes}
+        return Outcomes({name: column[:0] for name, column in outcomes.items()})
+    return Outcomes({name: np.concatenate([part[name] for part in parts]) for name in outcomes})
 
 
 def _worst_within(
@@ -135,7 +128,7 @@ def _worst_within(
     rows = np.concatenate([attacked, clean[np.isin(outcomes["index"][clean], images)]])
     columns = {name: column[rows] for name, column in outcomes.items()}
     columns["target"] = np.full(len(rows), budget.target, dtype=object)
-    right = find_right(columns)
+    right = find_right(Outcomes(columns))
     order = np.lexsort((columns["label_confidence"].astype(float), right, columns["index"]))
     _, first = np.unique(columns["index"][order], return_index=True)
     chosen = order[first]
@@ -177,7 +170,7 @@ def summarise(
     right, alone, found = find_right(outcomes), count_alone(outcomes), []
     for (attack, budget), rows in find_settings(outcomes).items():
         correct, patients = right[rows], outcomes["group"][rows]
-        limited = attack != CLEAN and bool(np.isfinite(budget.eps))
+        limited = attack != CLEAN and budget.eps is not None
         by_slice = cluster_bootstrap(correct, patients, draws=draws, level=level, seed=seed)
         by_patient = patient_accuracy(correct, patients, level=level)
         numbers = (
@@ -221,7 +214,7 @@ def count_alone(outcomes: Outcomes) -> dict[Setting, int]:
     broken = ~find_right(outcomes) & (outcomes["clean_prediction"] == outcomes["label"])
     budgets: dict[Budget, dict[Setting, Rows]] = {}
     for setting, rows in settings.items():
-        if setting.attack not in (CLEAN, WORST) and np.isfinite(setting.budget.eps):
+        if setting.attack not in (CLEAN, WORST) and setting.budget.eps is not None:
             budgets.setdefault(setting.budget, {})[setting] = rows
     counts: dict[Setting, int] = {}
     for attacks in budgets.values():
@@ -268,7 +261,7 @@ def count_confusions(outcomes: Outcomes, classes: Sequence[str]) -> list[Confusi
             attack=attack,
             norm=budget.norm,
             eps_units=budget.eps_units,
-            eps=budget.eps if attack != CLEAN and np.isfinite(budget.eps) else None,
+            eps=budget.eps if attack != CLEAN and budget.eps is not None else None,
             counts=count_confusion(
                 outcomes["label"][rows], outcomes["prediction"][rows], classes
             ).tolist(),

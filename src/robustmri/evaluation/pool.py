@@ -14,11 +14,9 @@ import numpy as np
 from robustmri.core.errors import ResultError
 from robustmri.core.files import fingerprint
 from robustmri.core.provenance import describe_run
-from robustmri.evaluation.evaluate import costs_of
 from robustmri.evaluation.metrics import count_confusions, summarise
-from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.summary import columns_of, suites_of
-from robustmri.results.schema import Check, RobustnessReport, load_result
+from robustmri.results.schema import AttackRun, Check, RobustnessReport, load_result
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,10 +50,8 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
     tables = [pq.read_table(Path(folder) / "outcomes.parquet") for folder in folders]
     _refuse_unlike(parts, tables, folders)
     outcomes, first = pa.concat_tables(tables), parts[0]
-    columns, settings = (
-        columns_of(outcomes),
-        msgspec.convert(first.settings["evaluate"], EvaluateSettings),
-    )
+    columns, attacks = columns_of(outcomes), _merge_attacks(parts)
+    seed = int(first.settings["evaluate"]["seed"])
     split = msgspec.structs.replace(
         first.split,
         fold=first.split.fold if len(parts) == 1 else None,
@@ -77,12 +73,33 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         split=split,
         examples=[],
         checks=_merge([part.checks for part in parts]),
-        attacks=costs_of(outcomes, settings),
-        results=summarise(columns, suites=suites_of(settings), seed=settings.seed),
+        attacks=attacks,
+        results=summarise(columns, suites=suites_of(attacks), seed=seed),
         confusions=count_confusions(columns, first.cohort.classes),
-        provenance=describe_run(settings.seed) | {"pooled": [part.provenance for part in parts]},
+        provenance=describe_run(seed) | {"pooled": [part.provenance for part in parts]},
     )
     return result, outcomes
+
+
+def _merge_attacks(parts: Sequence[RobustnessReport]) -> list[AttackRun]:
+    """What each attack is, and what it spent per image over all parts."""
+    merged = []
+    for runs in zip(*(part.attacks for part in parts), strict=True):
+        slices = sum(run.slices for run in runs)
+
+        def mean(name: str, runs: tuple[AttackRun, ...] = runs, slices: int = slices) -> float:
+            spent = sum(float(getattr(run, name)) * run.slices for run in runs)
+            return round(spent / max(slices, 1), 2)
+
+        merged.append(
+            msgspec.structs.replace(
+                runs[0],
+                slices=slices,
+                gradients_per_image=mean("gradients_per_image"),
+                forwards_per_image=mean("forwards_per_image"),
+            )
+        )
+    return merged
 
 
 def _refuse_unlike(

@@ -13,37 +13,13 @@ from collections.abc import Collection
 import msgspec
 import numpy as np
 
-from robustmri.evaluation.metrics import (
-    CLEAN,
-    WORST,
-    Budget,
-    Outcomes,
-    Rows,
-    Setting,
-    find_right,
-    find_settings,
-    worst_case,
-)
+from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings, worst_case
 from robustmri.evaluation.study import check_selection, check_split, check_training_attack
+from robustmri.results.budget import CLEAN, WORST, Budget
+from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check
 
 SINGLE_STEP = ("fgsm",)
-ITERATIVE = (
-    "bim",
-    "pgd",
-    "mi-fgsm",
-    "ni-fgsm",
-    "vmi-fgsm",
-    "cw",
-    "apgd",
-    "apgd-ce",
-    "apgd-dlr",
-    "apgd-t",
-    "standard",
-)
-"""Without di-fgsm and ti-fgsm: they give up strength here to transfer, and may well be weaker than
-one plain step.
-"""
 # A point of accuracy: what chance alone may do to orders that hold on average, not for each image.
 SLACK = 0.01
 LARGE_EPS = 0.5  # Any image can be made one flat grey: nothing of the scan is left.
@@ -63,6 +39,8 @@ def run_checks(
     zero_gradient_share: float | None = None,
     region: str = "image",
     limited: bool = False,
+    iterative: Collection[str] = (),
+    per_pixel: Collection[str] = (),
 ) -> list[Check]:
     """Every check whose question arises.
 
@@ -77,6 +55,8 @@ def run_checks(
             measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
         limited: whether attacks had a budget of time, gradients or forwards.
+        iterative: names of the attacks that should be at least as strong as a single step.
+        per_pixel: names of the norms in which a large eps alone makes any image one flat grey.
     """
     checks = [
         check_verified(outcomes),
@@ -84,10 +64,10 @@ def run_checks(
         check_distances(outcomes),
         check_same_images(outcomes),
         check_headline(outcomes),
-        check_iterative(outcomes),
+        check_iterative(outcomes, iterative),
         check_eps_order(outcomes),
         check_zero_eps(outcomes),
-        check_large_eps(outcomes) if region == "image" else None,
+        check_large_eps(outcomes, iterative, per_pixel) if region == "image" else None,
         None if zero_gradient_share is None else check_gradients(zero_gradient_share),
         check_budget(outcomes) if limited else None,
         check_split(split_kind, groups),
@@ -145,11 +125,11 @@ def check_distances(outcomes: Outcomes) -> Check:
     """No attacked image is further from its original than eps."""
     limit = outcomes["eps_image"].astype(float)
     sizes = {
-        norm: outcomes[f"distance_{norm}"].astype(float) for norm in ("linf", "l2", "l1", "l0")
+        name.removeprefix("distance_"): column.astype(float)
+        for name, column in outcomes.items()
+        if name.startswith("distance_")
     }
-    distance = np.select(
-        [outcomes["norm"] == norm for norm in sizes], list(sizes.values()), sizes["linf"]
-    )
+    distance = np.select([outcomes["norm"] == norm for norm in sizes], list(sizes.values()), np.inf)
     # A comparison with NaN is false, so a distance that is not a number counts as outside.
     inside = np.logical_and.reduce([np.isfinite(size) for size in sizes.values()])
     inside &= distance <= limit * (1 + ROUNDING) + ROUNDING
@@ -173,7 +153,7 @@ def check_same_images(outcomes: Outcomes) -> Check:
     for (attack, budget), rows in find_settings(outcomes).items():
         images = outcomes["index"][rows].tolist()
         if (
-            np.isfinite(budget.eps)
+            budget.eps is not None
             and not budget.target
             and (set(images) != expected or len(images) != len(expected))
         ):
@@ -191,9 +171,8 @@ def check_headline(outcomes: Outcomes) -> Check | None:
     expected = _right_by_image(worst_case(outcomes))
     if not expected:
         return None
-    stated = _right_by_image(
-        {name: column[outcomes["attack"] == WORST] for name, column in outcomes.items()}
-    )
+    worst = outcomes["attack"] == WORST
+    stated = _right_by_image(Outcomes({name: column[worst] for name, column in outcomes.items()}))
     wrong = [budget for budget in expected if stated.get(budget) != expected[budget]]
     return Check(
         name="headline is the worst case of each image",
@@ -210,7 +189,7 @@ def check_headline(outcomes: Outcomes) -> Check | None:
     )
 
 
-def check_iterative(outcomes: Outcomes) -> Check | None:
+def check_iterative(outcomes: Outcomes, iterative: Collection[str]) -> Check | None:
     """Many steps do at least as much as one; if not, the gradient misleads and robustness is
     overstated.
     """
@@ -219,7 +198,8 @@ def check_iterative(outcomes: Outcomes) -> Check | None:
         (f"{many} {_radius(budget)}", rows, settings[Setting(many, budget)])
         for (single, budget), rows in settings.items()
         if single in SINGLE_STEP
-        for many in ITERATIVE
+        for many in dict.fromkeys(attack for attack, _ in settings)
+        if many in iterative
         if (many, budget) in settings
     ]
     return _compare(
@@ -241,7 +221,7 @@ def check_eps_order(outcomes: Outcomes) -> Check | None:
     clean = [rows for setting, rows in settings.items() if setting.attack == CLEAN]
     curves: dict[tuple[str, ...], list[tuple[float, Budget, Rows]]] = {}
     for (attack, budget), rows in settings.items():
-        if attack != CLEAN and np.isfinite(budget.eps):
+        if attack != CLEAN and budget.eps is not None:
             eps_image = float(outcomes["eps_image"][rows[0]])
             members = sorted(attacks[budget]) if attack == WORST else []
             curves.setdefault((attack, budget.norm, budget.target, *members), []).append(
@@ -279,7 +259,9 @@ def check_zero_eps(outcomes: Outcomes) -> Check | None:
     )
 
 
-def check_large_eps(outcomes: Outcomes) -> Check | None:
+def check_large_eps(
+    outcomes: Outcomes, iterative: Collection[str], per_pixel: Collection[str]
+) -> Check | None:
     """At eps 0.5 the classifier can do no better than to give one answer to all; if it does, the
     attack is at fault.
     """
@@ -287,8 +269,8 @@ def check_large_eps(outcomes: Outcomes) -> Check | None:
     reached = {
         f"{attack} {_radius(budget)}": rows
         for (attack, budget), rows in find_settings(outcomes).items()
-        if attack in (*ITERATIVE, WORST)
-        and budget.norm == "linf"
+        if attack in (*iterative, WORST)
+        and budget.norm in per_pixel
         and not budget.target
         and LARGE_EPS <= float(outcomes["eps_image"][rows[0]]) < np.inf
     }
@@ -398,6 +380,6 @@ def _ids(outcomes: Outcomes, rows: Rows) -> list[str]:
 
 def _radius(budget: Budget) -> str:
     units = "" if budget.eps_units == "image" else f" ({budget.eps_units})"
-    return f"{budget.norm} {budget.eps:g}{units}" + (
-        f" to {budget.target}" if budget.target else ""
-    )
+    # An attack that looks for the nearest fooling image has none.
+    eps = "" if budget.eps is None else f" {budget.eps:g}{units}"
+    return f"{budget.norm}{eps}" + (f" to {budget.target}" if budget.target else "")

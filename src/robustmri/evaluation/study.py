@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from robustmri.evaluation.metrics import CLEAN, WORST, Outcomes
+from robustmri.results.budget import CLEAN, WORST
+from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check, Status
 
 

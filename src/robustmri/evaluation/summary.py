@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from robustmri.attacks import Cascade, make_attack
 from robustmri.data.cohort import Cohort
 from robustmri.data.leakage import check_leakage
 from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
-from robustmri.evaluation.evaluate import Evaluated, threat_for
+from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
+from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.sanity import run_checks, shorten_ids
-from robustmri.evaluation.settings import EvaluateSettings, jobs_of
+from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
+from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import (
+    AttackRun,
     Check,
     CohortFacts,
     Example,
     ModelFacts,
+    NormFacts,
     RobustnessReport,
     SplitFacts,
 )
+from robustmri.threat.norms import NORMS, find_norm
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def columns_of(table: pa.Table) -> dict[str, Any]:
+def columns_of(table: pa.Table) -> Outcomes:
     """Columns as numpy arrays; strings as objects."""
-    return {name: table[name].to_numpy() for name in table.column_names}
+    return Outcomes({name: table[name].to_numpy() for name in table.column_names})
 
 
 def with_worst_case(outcomes: pa.Table) -> pa.Table:
@@ -41,7 +46,7 @@ def with_worst_case(outcomes: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     worst = worst_case(columns_of(outcomes))
-    return pa.concat_tables([outcomes, pa.table(worst, schema=outcomes.schema)])
+    return pa.concat_tables([outcomes, pa.table(dict(worst), schema=outcomes.schema)])
 
 
 def summarise_evaluation(
@@ -49,15 +54,19 @@ def summarise_evaluation(
     classifier: Classifier,
     cohort: Cohort,
     split: Split,
-    settings: EvaluateSettings,
+    plan: Plan,
     *,
     title: str,
     model: ModelFacts,
+    training_attack: str | None,
     examples: list[Example],
     provenance: dict[str, Any],
 ) -> RobustnessReport:
-    """Numbers with intervals, checks, and what is needed to understand both."""
-    outcomes = columns_of(evaluated.outcomes)
+    """Numbers with intervals, checks, and what is needed to understand both.
+
+    `training_attack` is the attack that made the training examples, None where there were none.
+    """
+    settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
         Check(
             name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids)
@@ -68,13 +77,14 @@ def summarise_evaluation(
         outcomes,
         split_kind=split.kind,
         groups=cohort.groups,
-        # All other objectives train on projected steps along a gradient.
-        training_attack=None if model.objective in ("standard", "unknown") else "pgd",
+        training_attack=training_attack,
         selected_on="validation" if model.training else "",
         evaluated_set=settings.evaluated_set,
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,
         limited=any(settings.limits),
+        iterative={run.attack for run in evaluated.attacks if run.iterative},
+        per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
     )
     return RobustnessReport(
         title=title,
@@ -102,9 +112,10 @@ def summarise_evaluation(
             n_patients=len(np.unique(outcomes["group"].astype(str))),
             leakage=[shorten_ids(check) for check in leakage],
         ),
-        threat=describe_threat(settings, classifier),
-        attacks=evaluated.costs,
-        results=summarise(outcomes, suites=suites_of(settings), seed=settings.seed),
+        threat=describe_threat(plan, classifier),
+        norms=describe_norms(plan),
+        attacks=evaluated.attacks,
+        results=summarise(outcomes, suites=suites_of(evaluated.attacks), seed=settings.seed),
         checks=[shorten_ids(check) for check in checks],
         confusions=count_confusions(outcomes, cohort.classes),
         examples=examples,
@@ -113,19 +124,18 @@ def summarise_evaluation(
     )
 
 
-def suites_of(settings: EvaluateSettings) -> dict[str, list[str]]:
-    """Members of each suite among the attacks, in their order, without those that do not know the
-    norm.
-    """
-    made = {name: make_attack(name, **settings.options.get(name, {})) for name in settings.attacks}
+def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:
+    """Members of each suite among the attacks, in their order."""
+    return {run.attack: list(run.members) for run in attacks if run.members}
+
+
+def describe_norms(plan: Plan) -> dict[str, NormFacts]:
+    """What the report must know of each norm in which something was tried."""
+    used = {trial.threat.norm for trial in plan.trials}
     return {
-        name: [
-            member
-            for member in suite.members
-            if member not in suite.left_out.get(settings.norm, ())
-        ]
-        for name, suite in made.items()
-        if isinstance(suite, Cascade)
+        name: NormFacts(title=norm.title, meaning=norm.meaning, per_pixel=norm.per_pixel)
+        for name, norm in NORMS.items()
+        if name in used
     }
 
 
@@ -135,34 +145,16 @@ def _plain(settings: EvaluateSettings) -> dict[str, Any]:
     return dict(msgspec.to_builtins(settings))
 
 
-def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[str]:
+def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
     """What the attacker may do, knows and wants, in sentences."""
-    std = classifier.spec.std
-    size = classifier.spec.size
+    settings, std, size = plan.settings, plan.std, classifier.spec.size
     sentences = []
-    for eps in dict.fromkeys(eps for job in jobs_of(settings) for eps in job.radii):
+    for eps in dict.fromkeys(eps for trial in plan.attacks for eps in trial.radii):
         image = eps.in_image_units(std)
         said = f"eps = {eps.value:g} " + (
             "of the [0, 1] range" if eps.units == "image" else "after normalisation"
         )
-        if settings.norm == "linf":
-            sentences.append(
-                f"No pixel changes by more than {said}: {image:.4g} of the [0, 1] range, "
-                f"{255 * image:.1f} of 255 grey levels, {image / std:.3g} after normalisation (std "
-                f"{std:g})."
-            )
-        elif settings.norm == "l1":
-            sentences.append(
-                f"The changes of all {size} x {size} pixels together, each without its sign, sum "
-                f"to at most {said}: {image:.4g} in units of the [0, 1] range, as much as "
-                f"{image:.4g} pixels from black to white."
-            )
-        else:
-            sentences.append(
-                f"The change of all {size} x {size} pixels together has a Euclidean length of at "
-                f"most {said}: {image:.4g} in units of the [0, 1] range, as much as "
-                f"{255 * image / size:.2f} of 255 grey levels on every pixel."
-            )
+        sentences.append(find_norm(settings.norm).explain(said, image, std, size))
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
     sentences.append(
         f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1]."
@@ -176,11 +168,10 @@ def describe_threat(settings: EvaluateSettings, classifier: Classifier) -> list[
         most = ((gradients, "gradients"), (forwards, "forwards"), (seconds, "seconds on average"))
         said = ", ".join(f"{limit:g} {what}" for limit, what in most if limit)
         sentences.append(f"Budget of the attacker: at most {said} for each image.")
-    for job in jobs_of(settings):
-        threat = threat_for(job, settings, classifier)
-        if threat.eps == float("inf"):
-            sentences.append(
-                f"{job.attack} has no radius: it looks for the nearest image that fools, in "
-                f"{threat.norm}."
-            )
+    sentences += [
+        f"{trial.facts.name} has no radius: it looks for the nearest image that fools, in "
+        f"{trial.threat.norm}."
+        for trial in plan.attacks
+        if trial.facts.minimal
+    ]
     return sentences

@@ -49,9 +49,12 @@ def save_checkpoint(
 
     A network of one's own is saved like any other, as long as its backbone has a name that says so:
 
-        classifier = Classifier(my_network, ClassifierSpec(backbone="custom", classes=("ill",
-        "well"), size=128)) save_checkpoint(classifier, "checkpoint") classifier, checkpoint =
-        load_checkpoint("checkpoint", network=MyNetwork())
+        spec = ClassifierSpec(backbone="custom", classes=("ill", "well"), size=128)
+        save_checkpoint(Classifier(my_network, spec), "checkpoint")
+        classifier, checkpoint = load_checkpoint("checkpoint", network=MyNetwork())
+
+    Raises:
+        CheckpointError: weights that are not finite.
     """
     from safetensors.torch import save
 
@@ -60,6 +63,12 @@ def save_checkpoint(
         name: value.detach().to("cpu", copy=True).clone(memory_format=torch.contiguous_format)
         for name, value in classifier.network.state_dict().items()
     }
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise CheckpointError(
+            f"{len(broken)} of {len(state)} weights hold NaN or infinite numbers, the first is "
+            f"{broken[0]!r}; they are not kept. Train again with a smaller learning rate."
+        )
     with atomic_folder(folder, replace=True) as partial:
         # Bytes first: on a full disk safetensors' own writer raises an error that does not say so.
         (partial / WEIGHTS_FILE).write_bytes(save(state))
@@ -89,7 +98,7 @@ def load_checkpoint(
         CheckpointError: nothing there, damaged, of another format version, or weights of another
             network.
     """
-    folder = _find(Path(path))
+    folder = find_checkpoint(Path(path))
     checkpoint = read_checkpoint(folder)
     spec = checkpoint.spec
     if network is None:
@@ -110,7 +119,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         CheckpointError: nothing there, damaged, or of another format version.
     """
-    head = _find(Path(path)) / HEAD_FILE
+    head = find_checkpoint(Path(path)) / HEAD_FILE
     try:
         raw = head.read_bytes()
         version = msgspec.json.decode(raw).get("format_version")
@@ -147,7 +156,12 @@ def check_fits(checkpoint: Checkpoint, classes: Sequence[str], size: int) -> Non
         )
 
 
-def _find(path: Path) -> Path:
+def find_checkpoint(path: Path) -> Path:
+    """The folder of the checkpoint: the path itself, or what the run folder holds.
+
+    Raises:
+        CheckpointError: neither.
+    """
     for folder in (path, path / "checkpoint"):
         if (folder / HEAD_FILE).is_file():
             return folder

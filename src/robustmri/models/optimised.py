@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -45,6 +46,22 @@ def fast_precision(device: torch.device) -> Precision:
         if device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
         else "fp32"
     )
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, float32 means float32: GPUs else round the factors of convolutions to 10 bits (TF32).
+
+    What counts, and whether a batch-norm may be folded, is decided in here; what is only searched
+    for need not be.
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def simplified(
@@ -163,7 +180,7 @@ class OptimisedView:
         self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         if not len(example):
             raise ThreatModelError("an optimised view needs at least one example image, got none.")
-        with _no_autocast(example.device):
+        with _no_autocast(example.device), full_float32():
             network, self._pairs = simplified(classifier, example[:1].float())
         layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(
             example.dim(), torch.contiguous_format

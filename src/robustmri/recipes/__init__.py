@@ -6,11 +6,13 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 
 from robustmri.core.errors import SettingsError, did_you_mean
+from robustmri.core.files import check_name
+from robustmri.core.settings import about, check_bounds, choices_of
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.training.settings import TrainSettings
 
@@ -26,12 +28,24 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a source becomes a cohort; see `robustmri.verbs.prepare.prepare`."""
 
-    size: int = 224
-    intensity: str = "minmax"
-    split: Literal["patient", "slice", "folds"] = "patient"
-    fold: int | None = None
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    seed: int = 0
+    size: Annotated[int, about("height and width of the stored slices in pixels", at_least=8)] = 224
+    intensity: Annotated[
+        Literal["minmax", "percentile"], about("rule that maps grey values to [0, 1]")
+    ] = "minmax"
+    split: Annotated[
+        Literal["patient", "slice", "folds"],
+        about(
+            "whose slices stay together: of a patient, of nobody (as the poster's), or of a fold"
+        ),
+    ] = "patient"
+    fold: Annotated[int | None, about("test fold, 1 to 5, with split folds", at_least=1)] = None
+    fractions: Annotated[
+        tuple[float, float, float], about("shares of train, validation and test")
+    ] = (0.7, 0.15, 0.15)
+    seed: Annotated[int, about("of the split", at_least=0)] = 0
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +80,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     evaluate: EvaluateSettings = EvaluateSettings()
     variants: dict[str, Variant] = {}
     seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        for name in self.variants:
+            check_name(name, "a variant")
 
 
 def list_recipes() -> list[str]:
@@ -104,13 +122,23 @@ def change_settings(settings: Settings, changes: dict[str, Any]) -> Settings:
 
 def load_toml(name: str) -> dict[str, Any]:
     """The tables of a TOML file that comes with the package, by name, or of any other, by path."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.is_file():
-        raise SettingsError(f"There is no recipe {name!r}. {did_you_mean(name, list_recipes())}")
+    path = find_recipe(name)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from error
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe, by name or by path.
+
+    Raises:
+        SettingsError: no such recipe.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise SettingsError(f"There is no recipe {name!r}. {did_you_mean(name, list_recipes())}")
+    return path
 
 
 def _convert(
@@ -129,9 +157,10 @@ def _explain(error: msgspec.ValidationError, kind: Any) -> str:
     if not found:
         return f"{error}."
     value, path = found.groups()
-    for name in path.split("."):
-        kind = {field.name: field.type for field in msgspec.structs.fields(kind)}[name]
-    return f"{path} cannot be {value!r}. {did_you_mean(value, get_args(kind))}"
+    *stages, name = path.split(".")
+    for stage in stages:
+        kind = get_type_hints(kind)[stage]
+    return f"{path} cannot be {value!r}. {did_you_mean(value, choices_of(kind, name))}"
 
 
 def _refuse_unknown(settings: dict[str, Any], kind: type[Any], where: str) -> None:

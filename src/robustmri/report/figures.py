@@ -13,8 +13,9 @@ import msgspec
 from markupsafe import Markup
 
 from robustmri.report.tables import stage_names
-from robustmri.report.wording import attack_name, grey_levels, interval, percent
-from robustmri.results.schema import Result, RobustnessReport
+from robustmri.report.wording import grey_levels, interval, norms_of, percent, titles_of
+from robustmri.results.budget import CLEAN, WORST
+from robustmri.results.schema import NormFacts, Result, RobustnessReport
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 4  # classes s0 ... s3 in figures.css
@@ -32,7 +33,8 @@ class Curve(msgspec.Struct, frozen=True):
 class Plot(msgspec.Struct, frozen=True):
     """Curves that share their axes: one norm, one reading of eps."""
 
-    norm: str
+    title: str
+    norm: NormFacts
     eps_units: str
     curves: list[Curve]
 
@@ -42,6 +44,7 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
 
     Of the attacks it takes the one with the most radii, the worst case where several have as many.
     """
+    titles, norms = titles_of(results), norms_of(results)
     axes = dict.fromkeys(
         (number.norm, number.eps_units)
         for report in results
@@ -56,13 +59,14 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
         ]
         drawn = [curve for curve in curves if curve is not None]
         if any(len(curve.eps) > 2 for curve in drawn):
-            plots.append(Plot(norm, units, drawn))
+            name = drawn[0].attack
+            plots.append(Plot(titles.get(name, name), norms[norm], units, drawn))
     return plots
 
 
 def _curve(report: RobustnessReport, name: str, norm: str, units: str) -> Curve | None:
     clean = [
-        number for number in report.results if number.attack == "none" and number.unit == "slice"
+        number for number in report.results if number.attack == CLEAN and number.unit == "slice"
     ]
     by_attack: dict[str, dict[float, Result]] = {}
     for number in report.results:
@@ -76,7 +80,7 @@ def _curve(report: RobustnessReport, name: str, norm: str, units: str) -> Curve 
             by_attack.setdefault(number.attack, {})[number.eps] = number
     if not by_attack:
         return None
-    attack = max(by_attack, key=lambda attack: (len(by_attack[attack]), attack == "worst"))
+    attack = max(by_attack, key=lambda attack: (len(by_attack[attack]), attack == WORST))
     points = sorted(by_attack[attack].items())
     start = [(0.0, clean[0])] if clean else []
     return Curve(
@@ -180,17 +184,14 @@ def _draw_axes(plot: Plot, frame: Frame) -> list[Markup]:
         parts.append(
             element("text", f"{100 * fraction:.0f}", x=frame.left - 8, y=y + 4.5, text_anchor="end")
         )
-    levels = plot.norm == "linf" and plot.eps_units == "image"
+    levels = plot.norm.per_pixel and plot.eps_units == "image"
     for tick in _ticks(frame.largest):
         at = {"x": frame.x(tick), "text_anchor": "middle"}
         parts.append(element("text", f"{tick:g}", y=frame.bottom + 20, **at))
         if levels:
             level = grey_levels(tick) + ("/255" if tick and not frame.narrow else "")
             parts.append(element("text", level, of="small", y=frame.bottom + 36, **at))
-    size = (
-        "largest change of any pixel" if plot.norm == "linf" else f"{plot.norm} size of the change"
-    )
-    said = "eps" if frame.narrow else f"eps: {size}"
+    said = "eps" if frame.narrow else f"eps: {plot.norm.meaning}"
     said += ", after normalisation" if plot.eps_units == "normalised" else ", of the [0, 1] range"
     said += (
         (", and grey levels" if frame.narrow else ", and in grey levels of 255") if levels else ""
@@ -276,7 +277,7 @@ def describe_accuracy(plot: Plot) -> str:
             f"{percent(number.accuracy)} at eps {eps:.4g}" for eps, number in points
         )
         said.append(f"{curve.name}: {numbers}")
-    return f"Accuracy under {attack_name(plot.curves[0].attack)} against eps. {'; '.join(said)}."
+    return f"Accuracy under {plot.title} against eps. {'; '.join(said)}."
 
 
 def draw_intervals(numbers: Sequence[Result | None], names: Sequence[str]) -> Markup:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from robustmri.report.wording import attack_name, budget_words, interval, people, percent
-from robustmri.results.budget import CLEAN, Budget
+from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
+from robustmri.results.budget import CLEAN, NO_BUDGET, WORST, Budget
 from robustmri.results.schema import Result, RobustnessReport
 
 
@@ -28,19 +28,16 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One attack within one budget: a number per result and unit, None where it was not
-    measured.
+    """One attack within one budget: a number per result and unit, None where it was not measured.
+
+    `name` is the attack's as the field writes it.
     """
 
     attack: str
+    name: str
     budget: Budget
     slices: list[Result | None]
     patients: list[Result | None]
-
-    @property
-    def name(self) -> str:
-        """Attack as the field writes it."""
-        return attack_name(self.attack)
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -73,8 +70,8 @@ def repairs(results: Sequence[RobustnessReport]) -> bool:
 
 def budget_of(result: Result) -> Budget:
     """What the attack behind a number was allowed."""
-    if result.attack == "none":
-        return CLEAN
+    if result.attack == CLEAN:
+        return NO_BUDGET
     return Budget(result.norm, result.eps, result.eps_units, result.eps_image, result.target)
 
 
@@ -83,27 +80,29 @@ def align(results: Sequence[RobustnessReport]) -> list[Row]:
     budget.
     """
     found: dict[tuple[str, Budget], Row] = {}
+    titles, norms = titles_of(results), list(norms_of(results))
     order: dict[str, int] = {}
     for place, report in enumerate(results):
         for result in report.results:
             order.setdefault(result.attack, len(order))
             key = (result.attack, budget_of(result))
             if key not in found:
-                found[key] = Row(*key, [None] * len(results), [None] * len(results))
+                name = titles.get(result.attack, result.attack)
+                empty = [None] * len(results)
+                found[key] = Row(key[0], name, key[1], [*empty], [*empty])
             (found[key].patients if result.unit == "patient" else found[key].slices)[place] = result
 
     def rank(row: Row) -> tuple[Any, ...]:
         at = row.budget
-        norm = {"linf": "0", "l2": "1"}.get(at.norm, at.norm)
         eps = math.inf if at.eps is None else at.eps
         return (
-            row.attack != "none",
+            row.attack != CLEAN,
             eps == math.inf,
-            norm,
+            norms.index(at.norm) if at.norm else -1,
             at.eps_units,
             eps,
             at.target,
-            row.attack == "worst",
+            row.attack == WORST,
             order[row.attack],
         )
 
@@ -139,9 +138,9 @@ def headline(result: RobustnessReport, at: Budget | None) -> Result | None:
     here = [
         number
         for number in result.results
-        if number.unit == "slice" and budget_of(number) == (at or CLEAN)
+        if number.unit == "slice" and budget_of(number) == (at or NO_BUDGET)
     ]
-    return min(here, key=lambda number: (number.attack != "worst", number.accuracy), default=None)
+    return min(here, key=lambda number: (number.attack != WORST, number.accuracy), default=None)
 
 
 def published_for(
@@ -151,7 +150,7 @@ def published_for(
     reading of its units.
     """
     same_eps = at is not None and (row.budget.norm, row.budget.eps) == (at.norm, at.eps)
-    if row.attack != "none" and not same_eps:
+    if row.attack != CLEAN and not same_eps:
         return None
     return next(
         (figure for figure in published if (figure.attack, figure.stage) == (row.attack, stage)),
@@ -172,7 +171,7 @@ def comparison_table(
     curve and its full table hold the others. Cells read `98.3 % [96.9 to 99.2]`, the brackets
     holding the 95 % interval by patient; `-` means not measured.
     """
-    at = main_budget(results)
+    at, norms = main_budget(results), norms_of(results)
     quoted = [
         stage for stage in ("before", "after") if any(figure.stage == stage for figure in published)
     ]
@@ -183,7 +182,7 @@ def comparison_table(
             continue
         beside = [published_for(row, stage, published, at) for stage in quoted]
         rows.append(
-            [row.name, budget_words(row.budget)]
+            [row.name, budget_words(row.budget, norms)]
             + [
                 f"{percent(number.accuracy)} [{interval(number)}]" if number else "-"
                 for number in numbers

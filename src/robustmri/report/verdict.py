@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from robustmri.report.tables import headline, repairs, stage_names
-from robustmri.report.wording import NORM_NAMES, grey_levels, interval, people, percent, points
-from robustmri.results.budget import CLEAN, Budget
+from robustmri.report.wording import grey_levels, interval, norms_of, people, percent, points
+from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.outcomes import Outcomes, confidence_when_fooled
 from robustmri.results.schema import Check, Result, RobustnessReport, Status
 
@@ -91,13 +91,11 @@ def write_verdict(results: Sequence[RobustnessReport], at: Budget | None) -> tup
     if at is None or worst[0] is None or at.eps_image is None:
         return f"No attack was run on these {slices}.", below
     where = WITHIN.get(first.settings.get("evaluate", {}).get("region", ""), "")
+    norm = norms_of(results)[at.norm]
     shift = (
         f"A change of at most {grey_levels(at.eps_image)} of 255 grey levels per pixel{where}"
-        if at.norm == "linf"
-        else (
-            f"A change{where} of at most {at.eps_image:.4g} in {NORM_NAMES.get(at.norm, at.norm)} "
-            "size"
-        )
+        if norm.per_pixel
+        else f"A change{where} of at most {at.eps_image:.4g} in {norm.title} size"
     )
     subject = (
         "this classifier"
@@ -176,7 +174,7 @@ def make_cards(
     sure = []
     for place, (rows, number) in enumerate(zip(outcomes, worst, strict=True)):
         fooled = number and confidence_when_fooled(
-            rows.rows("none", CLEAN), rows.rows(number.attack, at)
+            rows.rows(CLEAN, NO_BUDGET), rows.rows(number.attack, at)
         )
         if fooled:
             sure.append(Figure(place, percent(fooled), "median"))

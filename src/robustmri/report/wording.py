@@ -3,36 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
-from robustmri.results.budget import Budget
-from robustmri.results.schema import CohortFacts, Result
-
-ATTACK_NAMES = {
-    "none": "No attack",
-    "noise": "Random noise",
-    "fgsm": "FGSM",
-    "bim": "BIM",
-    "pgd": "PGD",
-    "r-fgsm": "R+FGSM",
-    "cw": "CW",
-    "deepfool": "DeepFool",
-    "fmn": "FMN",
-    "ddn": "DDN",
-    "pgd-l0": "PGD-l0",
-    "ead": "EAD",
-    "cw-l2": "CW-L2",
-    "apgd": "APGD",
-    "apgd-ce": "APGD-CE",
-    "apgd-dlr": "APGD-DLR",
-    "apgd-t": "APGD-T",
-    "standard": "Standard suite",
-    "square": "Square",
-    "square-long": "Square (long)",
-    "universal": "Universal",
-    "hop-skip-jump": "HopSkipJump",
-    "worst": "Worst case",
-}
-NORM_NAMES = {"linf": "l-infinity", "l2": "l2", "l1": "l1", "l0": "l0"}
+from robustmri.results.budget import TITLES, Budget
+from robustmri.results.schema import CohortFacts, NormFacts, Result, RobustnessReport
 
 
 def percent(fraction: float) -> str:
@@ -80,34 +54,44 @@ def grey_levels(eps_image: float) -> str:
     return f"{255 * eps_image:.1f}".removesuffix(".0")
 
 
-def attack_name(attack: str) -> str:
-    """Name as the field writes it.
-
-    >>> attack_name("cw-l2"), attack_name("foolbox:LinfPGD")
-    ('CW-L2', 'foolbox:LinfPGD')
+def titles_of(results: Sequence[RobustnessReport]) -> dict[str, str]:
+    """Name to title of every attack of the results, of the members of suites, and of the rows that
+    are no attack.
     """
-    return ATTACK_NAMES.get(attack, attack if ":" in attack else attack.upper())
+    titles = dict(TITLES)
+    for result in results:
+        for run in result.attacks:
+            titles |= {**run.members, run.attack: run.title}
+    return titles
 
 
-def radius(norm: str, eps: float | None, eps_units: str, eps_image: float | None) -> str:
+def norms_of(results: Sequence[RobustnessReport]) -> dict[str, NormFacts]:
+    """Name to facts of every norm of the results, in the order in which they are shown."""
+    found: dict[str, NormFacts] = {}
+    for result in results:
+        found |= result.norms
+    return found
+
+
+def radius(budget: Budget, norm: NormFacts) -> str:
     """Radius in words, with its size in grey levels where the norm makes that meaningful.
 
-    >>> radius("linf", 0.04, "image", 0.04)
+    >>> linf = NormFacts(title="l-infinity", meaning="largest change of any pixel", per_pixel=True)
+    >>> radius(Budget("linf", 0.04, "image", 0.04), linf)
     'eps 0.04 (10.2/255)'
-    >>> radius("linf", 0.04, "normalised", 0.00902)
+    >>> radius(Budget("linf", 0.04, "normalised", 0.00902), linf)
     'eps 0.04 normalised (2.3/255)'
     """
-    if eps is None or not math.isfinite(eps):
-        return ""
-    words = f"eps {eps:.4g}" + (" normalised" if eps_units == "normalised" else "")
-    if norm == "linf" and eps_image is not None:
-        return f"{words} ({grey_levels(eps_image)}/255)"
-    return f"{words}, {NORM_NAMES.get(norm, norm)}"
+    words = f"eps {budget.eps:.4g}" + (" normalised" if budget.eps_units == "normalised" else "")
+    if norm.per_pixel and budget.eps_image is not None:
+        return f"{words} ({grey_levels(budget.eps_image)}/255)"
+    return f"{words}, {norm.title}"
 
 
-def budget_words(budget: Budget) -> str:
+def budget_words(budget: Budget, norms: Mapping[str, NormFacts]) -> str:
     """A budget as a reader sees it: its radius, and what the attacker wants to see."""
-    said = radius(budget.norm, budget.eps, budget.eps_units, budget.eps_image)
+    limited = budget.eps is not None and math.isfinite(budget.eps)
+    said = radius(budget, norms[budget.norm]) if limited else ""
     return said + (f", to be called {budget.target}" if budget.target else "")
 
 

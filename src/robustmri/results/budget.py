@@ -1,8 +1,12 @@
-"""How far an attack may go, and what for."""
+"""How far an attack may go, and what for; and the two names in the table that are no attack."""
 
 from __future__ import annotations
 
 import msgspec
+
+CLEAN, WORST = "none", "worst"
+"""Rows of untouched slices, and of the worst that any attack of a budget did."""
+TITLES = {CLEAN: "No attack", WORST: "Worst case"}
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -17,5 +21,5 @@ class Budget(msgspec.Struct, frozen=True):
     target: str = ""
 
 
-CLEAN = Budget("", None, "image", None)
+NO_BUDGET = Budget("", None, "image", None)
 """Of slices that nobody attacked."""

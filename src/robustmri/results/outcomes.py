@@ -4,7 +4,8 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
-from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 
 COLUMNS = (
     "case_id",
@@ -31,14 +32,28 @@ COLUMNS = (
 Column = npt.NDArray[Any]
 
 
-class Outcomes(msgspec.Struct, frozen=True):
-    """Columns of the table, and which rows are the clean ones."""
+@dataclass(frozen=True)
+class Outcomes(Mapping[str, Column]):
+    """The table: a row for each slice, attack and budget.
 
-    columns: dict[str, Column]
+    Labels, predictions and targets are class names; `group` is the patient, with ids that differ
+    only by a trailing letter held together.
+
+    Args:
+        columns: by name, of equal length.
+    """
+
+    columns: Mapping[str, Column]
 
     def __getitem__(self, name: str) -> Column:
         """One column."""
         return self.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
 
     @property
     def identifiers(self) -> set[str]:
@@ -52,7 +67,7 @@ class Outcomes(msgspec.Struct, frozen=True):
     def rows(self, attack: str, at: Budget) -> Outcomes:
         """Rows of one attack within one budget; the budget of clean slices does not matter."""
         keep = self["attack"] == attack
-        if attack != "none":
+        if attack != CLEAN:
             near = np.isclose(
                 self["eps"].astype(float), np.inf if at.eps is None else at.eps, rtol=1e-6
             )
@@ -109,7 +124,7 @@ def count_classes(
     outcomes: Outcomes, classes: Sequence[str], attack: str, at: Budget
 ) -> list[ClassCount]:
     """Right answers per class; classes without a slice are left out."""
-    clean, attacked = outcomes.rows("none", CLEAN), outcomes.rows(attack, at)
+    clean, attacked = outcomes.rows(CLEAN, NO_BUDGET), outcomes.rows(attack, at)
     counts = []
     for label in classes:
         here, there = clean["label"] == label, attacked["label"] == label

@@ -13,7 +13,7 @@ import msgspec
 from robustmri.core.errors import ResultError
 from robustmri.core.files import atomic_file
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Status = Literal["pass", "warn", "fail"]
 
 
@@ -42,6 +42,39 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     median_distance: float | None = None
     only: int | None = None
     broken_by: dict[str, int] = {}
+
+
+class AttackRun(msgspec.Struct, frozen=True, kw_only=True):
+    """An attack as it was run: what it is, its settings, and what it spent per image.
+
+    The facts are those of `attacks.protocol.Facts`. `eps` lists the radii as the user gave them;
+    None where there is none.
+    """
+
+    attack: str
+    title: str
+    paper: str
+    doi: str = ""
+    minimal: bool
+    iterative: bool
+    knowledge: Literal["gradients", "scores", "decisions", "nothing"]
+    members: dict[str, str] = {}
+    eps: str | None
+    settings: dict[str, Any]
+    slices: int
+    gradients_per_image: float
+    forwards_per_image: float
+
+
+class NormFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How to speak of a norm; see `threat.norms.Norm`.
+
+    With `per_pixel` a radius bounds each pixel by itself, and can be said in grey levels.
+    """
+
+    title: str
+    meaning: str
+    per_pixel: bool
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +162,8 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     cohort: CohortFacts
     split: SplitFacts
     threat: list[str]
-    attacks: list[dict[str, Any]]
+    norms: dict[str, NormFacts]
+    attacks: list[AttackRun]
     results: list[Result]
     checks: list[Check]
     confusions: list[Confusion]
@@ -170,6 +204,8 @@ def load_result(folder: Path | str) -> RobustnessReport:
         result = msgspec.json.decode(raw, type=RobustnessReport)
     except (msgspec.MsgspecError, AttributeError) as error:
         raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+    if unknown := {number.norm for number in result.results if number.norm} - set(result.norms):
+        raise ResultError(f"{path} does not say what {sorted(unknown)} is. Evaluate again.")
     if any(math.isnan(number.accuracy) for number in result.results):
         raise ResultError(f"{path} holds an accuracy that is not a number. Evaluate again.")
     return result

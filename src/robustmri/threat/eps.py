@@ -53,7 +53,7 @@ def parse_eps(text: str) -> Eps:
     number, _, units = text.strip().partition("@")
     try:
         value = float(Fraction(number)) if "/" in number else float(number)
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise ThreatModelError(
             f"eps {text!r} is not a number. Write 0.04, 8/255 or 0.04@normalised."
         ) from error

@@ -1,5 +1,5 @@
 """Norms: the size of a perturbation, its projection onto a ball, the steepest direction, a random
-start.
+start, and how a report speaks of it.
 
 Each works separately on every image of a batch; `eps` is one radius, or one per image.
 """
@@ -25,6 +25,38 @@ class Norm(Protocol):
     @property
     def name(self) -> str:
         """Short name, as on the command line."""
+
+    @property
+    def title(self) -> str:
+        """As a sentence has it."""
+
+    @property
+    def meaning(self) -> str:
+        """What its size is, in a few words, for an axis."""
+
+    @property
+    def dual(self) -> str:
+        """Name of the norm that measures gradients where this one measures changes; empty where no
+        direction is the steepest.
+        """
+
+    @property
+    def per_pixel(self) -> bool:
+        """Whether its ball bounds each pixel by itself, so that grey levels can say a radius."""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether its steepest direction changes the fewest pixels: none of them may be stuck."""
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """What an attacker with radius `eps` may change, in a sentence.
+
+        Args:
+            said: the radius as it was given.
+            eps: the same in image units.
+            std: standard deviation that the classifier normalises with.
+            size: height and width of the images in pixels.
+        """
 
     def size(self, delta: Images) -> PerImage:
         """Size of each perturbation, shape (n,)."""
@@ -52,7 +84,7 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def spread(eps: Radius, like: Tensor) -> Radius:
+def broadcast_eps(eps: Radius, like: Tensor) -> Radius:
     """`eps` ready to broadcast against `like`: a number as it is, one radius per image with
     trailing axes.
     """
@@ -61,10 +93,23 @@ def spread(eps: Radius, like: Tensor) -> Radius:
     return per_image(eps, like).to(like) if isinstance(eps, Tensor) and eps.dim() else eps
 
 
-class Linf:
+class LinfNorm:
     """Largest change of any pixel."""
 
     name = "linf"
+    title = "l-infinity"
+    meaning = "largest change of any pixel"
+    dual = "l1"
+    per_pixel = True
+    sparse = False
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """See `Norm`."""
+        return (
+            f"No pixel changes by more than {said}: {eps:.4g} of the [0, 1] range, "
+            f"{255 * eps:.1f} of 255 grey levels, {eps / std:.3g} after normalisation (std "
+            f"{std:g})."
+        )
 
     def size(self, delta: Images) -> PerImage:
         """Largest absolute pixel of each image.
@@ -76,7 +121,7 @@ class Linf:
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
         """Clip every pixel to [-eps, eps]. Reference: Madry et al. 2018, Sec. 2.1."""
-        radius = spread(eps, delta)
+        radius = broadcast_eps(eps, delta)
         if isinstance(radius, Tensor):
             return torch.maximum(-radius, torch.minimum(delta, radius))
         return torch.clamp(delta, -radius, radius)
@@ -90,15 +135,28 @@ class Linf:
         return 2 * torch.rand(like.shape, generator=generator) - 1
 
 
-class L2:
+class L2Norm:
     """Euclidean length of the change over all pixels of an image."""
 
     name = "l2"
+    title = "l2"
+    meaning = "l2 size of the change"
+    dual = "l2"
+    per_pixel = False
+    sparse = False
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """See `Norm`."""
+        return (
+            f"The change of all {size} x {size} pixels together has a Euclidean length of at "
+            f"most {said}: {eps:.4g} in units of the [0, 1] range, as much as "
+            f"{255 * eps / size:.2f} of 255 grey levels on every pixel."
+        )
 
     def size(self, delta: Images) -> PerImage:
         """Euclidean length of each image's perturbation.
 
-        >>> L2_.size(torch.tensor([[[[3.0, 4.0]]]]))
+        >>> L2.size(torch.tensor([[[[3.0, 4.0]]]]))
         tensor([5.])
         """
         length: PerImage = torch.linalg.vector_norm(delta.flatten(1), dim=1)
@@ -107,11 +165,11 @@ class L2:
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
         """Shrink each perturbation that is longer than `eps` to that length.
 
-        >>> L2_.project(torch.tensor([[[[3.0, 4.0]]]]), eps=1.0)
+        >>> L2.project(torch.tensor([[[[3.0, 4.0]]]]), eps=1.0)
         tensor([[[[0.6000, 0.8000]]]])
         """
         length = per_image(self.size(delta), delta).clamp_min(torch.finfo(delta.dtype).tiny)
-        shrink: Tensor = spread(eps, delta) / length
+        shrink: Tensor = broadcast_eps(eps, delta) / length
         return delta * shrink.clamp(max=1.0)
 
     def steepest(self, gradient: Images) -> Images:
@@ -129,15 +187,28 @@ class L2:
         return start
 
 
-class L1:
+class L1Norm:
     """Sum of the absolute changes of all pixels: few pixels, changed much."""
 
     name = "l1"
+    title = "l1"
+    meaning = "l1 size of the change"
+    dual = "linf"
+    per_pixel = False
+    sparse = True
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """See `Norm`."""
+        return (
+            f"The changes of all {size} x {size} pixels together, each without its sign, sum to at "
+            f"most {said}: {eps:.4g} in units of the [0, 1] range, as much as {eps:.4g} pixels "
+            "from black to white."
+        )
 
     def size(self, delta: Images) -> PerImage:
         """Sum of the absolute pixels of each image.
 
-        >>> L1_.size(torch.tensor([[[[3.0, -4.0]]]]))
+        >>> L1.size(torch.tensor([[[[3.0, -4.0]]]]))
         tensor([7.])
         """
         return delta.flatten(1).abs().sum(1)
@@ -150,7 +221,7 @@ class L1:
         amount is found by halving its bracket. Reference: Duchi et al. 2008, Sec. 4; Croce & Hein
         2021, Prop. 2.1, for the box.
 
-        >>> L1_.project(torch.tensor([[[[3.0, 4.0, -0.5]]]]), eps=3.0)
+        >>> L1.project(torch.tensor([[[[3.0, 4.0, -0.5]]]]), eps=3.0)
         tensor([[[[1.0000, 2.0000, -0.0000]]]])
         """
         low, high = box or (torch.full_like(delta, -torch.inf), torch.full_like(delta, torch.inf))
@@ -181,10 +252,7 @@ class L1:
     def steepest(self, gradient: Images) -> Images:
         """All of the step on the pixel with the largest gradient; equal ones share it."""
         largest = gradient.abs() == per_image(LINF.size(gradient), gradient)
-        largest &= gradient != 0
-        return (
-            gradient.sign() * largest / per_image(largest.flatten(1).sum(1), gradient).clamp_min(1)
-        )
+        return gradient.sign() * largest / per_image(largest.flatten(1).sum(1), gradient)
 
     def random_start(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """Uniform in the unit ball: shares of one by exponential spacings with random signs, one
@@ -195,17 +263,26 @@ class L1:
         return (signs * spacings[:-1] / spacings.sum()).reshape(like.shape)
 
 
-class L0:
+class L0Norm:
     """Number of pixels that changed, however much; only attacks made for it can use it as a
     radius.
     """
 
     name = "l0"
+    title = "l0"
+    meaning = "number of pixels that change"
+    dual = ""
+    per_pixel = False
+    sparse = False
+
+    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+        """See `Norm`."""
+        return f"At most {said} pixels change."
 
     def size(self, delta: Images) -> PerImage:
         """Number of changed pixels of each image.
 
-        >>> L0_.size(torch.tensor([[[[0.3, 0.0, -0.1]]]]))
+        >>> L0.size(torch.tensor([[[[0.3, 0.0, -0.1]]]]))
         tensor([2.])
         """
         return (delta != 0).flatten(1).sum(1).to(delta.dtype)
@@ -216,7 +293,7 @@ class L0:
             delta = torch.minimum(torch.maximum(delta, box[0]), box[1])
         order = delta.flatten(1).abs().sort(dim=1, descending=True, stable=True).indices
         # Sorting the order gives each pixel's rank.
-        kept = order.argsort(1).reshape(delta.shape) < spread(eps, delta)
+        kept = order.argsort(1).reshape(delta.shape) + 1 <= broadcast_eps(eps, delta)
         return delta * kept
 
     def steepest(self, gradient: Images) -> Images:
@@ -232,11 +309,11 @@ class L0:
         )
 
 
-LINF = Linf()
-L2_ = L2()
-L1_ = L1()
-L0_ = L0()
-NORMS: dict[str, Norm] = {"linf": LINF, "l2": L2_, "l1": L1_, "l0": L0_}
+LINF, L2, L1, L0 = LinfNorm(), L2Norm(), L1Norm(), L0Norm()
+NORMS: dict[str, Norm] = {norm.name: norm for norm in (LINF, L2, L1, L0)}
+"""Name on the command line to norm, in the order in which a report has them."""
+GRADIENT_NORMS = tuple(name for name, norm in NORMS.items() if norm.dual)
+"""Those with a steepest direction: an attack by gradients knows them without code of its own."""
 
 
 def find_norm(name: str) -> Norm:

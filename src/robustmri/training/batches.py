@@ -52,6 +52,7 @@ def batches(
     settings: TrainSettings,
     turn: int,
     *,
+    begins: float | None = None,
     pace: float = 1.0,
     rank: int = 0,
     ranks: int = 1,
@@ -65,13 +66,14 @@ def batches(
         examples: all of them.
         settings: batch size, parts, augmentation and seed.
         turn: which pass, from 0.
+        begins: the time in epochs at which it begins; None: as many as the passes before count for.
         pace: epochs that a pass counts for.
         rank: number of this process.
         ranks: how many there are.
     """
     n, change = len(examples.labels), augmentation(settings.augment)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(settings.seed, turn)))
-    steps = steps_of(n, settings)
+    steps, begins = steps_of(n, settings), turn * pace if begins is None else begins
     for step in range(steps):
         first = step * settings.batch_size
         rows = order[first : n if step == steps - 1 else first + settings.batch_size].to(
@@ -89,7 +91,7 @@ def batches(
             generator.manual_seed(seed)
             own = images[places].contiguous(memory_format=torch.channels_last)
             parts.append(
-                Part(Batch(own, labels[places], (turn + step / steps) * pace, generator), weight)
+                Part(Batch(own, labels[places], begins + step / steps * pace, generator), weight)
             )
         yield parts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def estimate_time(
     *,
     batches: int,
     validations: float,
+    most: float = math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> TimeEstimate:
     """Time a few batches and one validation, and extrapolate to the run.
@@ -53,6 +55,8 @@ def estimate_time(
         judge: a validation, or a part of one.
         batches: batches of the run.
         validations: how often `judge` fits into the run's validations.
+        most: seconds after which no further batch is timed; where the first takes as long, it
+            counts itself.
         clock: seconds, from any beginning.
     """
 
@@ -61,9 +65,13 @@ def estimate_time(
         work()
         return clock() - started
 
-    learn()
-    each = median([timed(learn) for _ in range(MEASURED)])
-    return TimeEstimate(seconds=each * batches + timed(judge) * validations, batches=MEASURED)
+    began, first = clock(), timed(learn)
+    times: list[float] = []
+    while len(times) < MEASURED and clock() - began < most:
+        times.append(timed(learn))
+    each = median(times or [first])
+    seconds = each * batches + timed(judge) * validations
+    return TimeEstimate(seconds=seconds, batches=len(times) or 1)
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,14 @@ from robustmri.models.optimised import fast_precision
 from robustmri.training.averages import Average, average_of
 from robustmri.training.batches import Examples, Part, batches, steps_of
 from robustmri.training.cost import MEASURED, TimeEstimate, estimate_time
+from robustmri.training.deadline import (
+    Fitted,
+    fit_settings,
+    fitting_epochs,
+    next_pass,
+    read_fitted,
+    write_fitted,
+)
 from robustmri.training.history import Choice, safer
 from robustmri.training.launch import launch
 from robustmri.training.loggers import close_logger, log_epoch, open_logger
@@ -32,12 +40,16 @@ from robustmri.training.objectives import objective_of
 from robustmri.training.schedule import eps_at, learning_rate
 from robustmri.training.selection import Epoch, rollback_epoch
 from robustmri.training.settings import TrainSettings
-from robustmri.training.state import Stateful, resume, save
+from robustmri.training.state import Stateful, Storing, resume, save, write_epochs
 from robustmri.training.validation import validate
 from robustmri.training.weight_perturbation import moved
 
 WORTH_MEASURING = 10
 """The expected cost is measured where the run is so many times as long as measuring it."""
+MEASURING = 0.1
+"""Share of a limited time after which no further batch is measured."""
+TOO_SHORT = 2.0
+"""So few seconds are not spent on measuring: one epoch, be it cut short, is all there is."""
 Value = TypeVar("Value")
 
 
@@ -53,7 +65,7 @@ def fit(
 ) -> tuple[Classifier, Choice]:
     """Train `classifier`; returns the weights of the epoch that was chosen, and the choice.
 
-    Everything random is drawn from (seed, epoch, step), and after each epoch `run`/resume.pt holds
+    Everything random is drawn from (seed, epoch, step), and after an epoch `run`/resume.pt holds
     the whole state, so a run that was killed goes on from its last finished epoch and ends with the
     same weights. Where an epoch shows that training went astray, the weights of the epoch that was
     best until then are put back, and it goes on from them with half the learning rate, and one-step
@@ -75,6 +87,7 @@ def fit(
             process has ended.
         SettingsError: as many processes as the settings ask for cannot be had.
     """
+    entered = time.monotonic()
     fabric = launch(settings.devices, settings.nodes, precision=_fabric_precision(settings))
     device, first = fabric.device, fabric.is_global_zero
     train, validation = (
@@ -85,6 +98,7 @@ def fit(
     if fabric.world_size > 1 and device.type == "cuda":  # Torch has it for GPUs alone.
         classifier = nn.SyncBatchNorm.convert_sync_batchnorm(classifier)
     classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings, seconds = _on_time(fabric, classifier, train, validation, settings, run, entered)
     average = average_of(settings, classifier)
     model, optimiser = fabric.setup(classifier, _optimiser(classifier, settings))
     if first:
@@ -111,26 +125,44 @@ def fit(
 
         def passed(turn: int) -> Iterator[list[Part]]:
             return batches(
-                train, settings, turn, pace=pace, rank=fabric.global_rank, ranks=fabric.world_size
+                train,
+                settings,
+                turn,
+                begins=begins,
+                pace=length,
+                rank=fabric.global_rank,
+                ranks=fabric.world_size,
             )
+
+        def where() -> tuple[float, float]:
+            """Where the next pass begins, and how far it goes, in epochs."""
+            place = next_pass([row.seconds for row in history.epochs], turns, seconds)
+            return place[0] * pace, place[1] * pace
 
         logger = open_logger(settings, run, history.epochs) if first else None
 
         left = 0 if history.over else turns - len(history.epochs)
-        if left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
+        begins, length = settings.epochs - pace, pace  # At its end eps has grown.
+        if seconds is None and left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
             cost = _expected_cost(
-                fabric, classifier, objective, settings, validation, passed, turns, left, steps
+                fabric, classifier, objective, settings, validation, passed, left, steps
             )
             if first:
                 progress("training", (turns - left) * steps, turns * steps, str(cost))
 
-        while len(history.epochs) < turns and not history.over:
-            turn, started, losses = len(history.epochs), time.monotonic(), []
+        storing = Storing()
+        spent, started = sum(row.seconds for row in history.epochs), time.monotonic()
+        ends = math.inf if seconds is None else started + seconds - spent
+        begins, length = where()
+        while length and not history.over:
+            turn, losses = len(history.epochs), []
             model.train()
             for step, own in enumerate(passed(turn)):
+                if step and fabric.world_size == 1 and time.monotonic() > ends:
+                    break  # Far slower than measured: what has been learnt may still be kept.
                 for group in optimiser.param_groups:
                     group["lr"] = history.rate_factor * learning_rate(
-                        (turn + step / steps) * pace, settings
+                        begins + step / steps * length, settings
                     )
                 for replay in range(objective.replays):
                     losses.append(_step(fabric, model, optimiser, objective, own, replay, settings))
@@ -145,20 +177,22 @@ def fit(
                     "one, in another --out, with a lower learning_rate (now "
                     f"{settings.learning_rate:g})."
                 )
-            average.after_epoch(classifier, round((turn + 1) * pace), _images(passed(turn)))
+            average.after_epoch(classifier, round(begins + length), _images(passed(turn)))
             candidate = average.kept(classifier)
             _average_statistics(fabric, candidate)
             measured = _on_the_first(fabric, lambda: validate(candidate, validation, settings))  # noqa: B023
+            now, before = time.monotonic(), started
+            started = now
             row = Epoch(
                 epoch=turn + 1,
-                learning_rate=history.rate_factor * learning_rate(turn * pace, settings),
-                eps=eps_at((turn + 1) * pace, settings, classifier),
+                learning_rate=history.rate_factor * learning_rate(begins, settings),
+                eps=eps_at(begins + length, settings, classifier),
                 train_loss=loss,
                 validation_accuracy=measured.clean,
                 validation_robust_accuracy=measured.robust,
                 validation_fgsm_accuracy=measured.one_step,
                 zero_gradient_share=measured.zero_gradients,
-                seconds=round(time.monotonic() - started, 1),
+                seconds=round(fabric.broadcast(now - before), 1),
             )
             back = history.add(row, candidate)
             if back is not None:
@@ -166,8 +200,13 @@ def fit(
                 optimiser.state.clear()
                 average = average_of(settings, classifier)
                 objective = objective_of(safer(settings, history.alarms), classifier)
+            begins, length = where()
             if first:
-                save(run, _stored(classifier, optimiser, average), history)
+                write_epochs(run, history)
+                storing.maybe(
+                    lambda: save(run, _stored(classifier, optimiser, average), history),  # noqa: B023
+                    last=not length or history.over,
+                )
             log_epoch(logger, row)
             fabric.barrier()
 
@@ -224,15 +263,14 @@ def _expected_cost(
     settings: TrainSettings,
     validation: Examples,
     passed: Callable[[int], Iterator[list[Part]]],
-    turns: int,
     left: int,
     steps: int,
+    most: float = math.inf,
 ) -> TimeEstimate:
-    """What the `left` passes of `turns` will cost, measured on a copy of the network."""
+    """What the `left` passes will cost, measured on a copy of the network."""
     twin = copy.deepcopy(classifier)
     model, optimiser = fabric.setup(twin, _optimiser(twin, settings))
-    # From the end of the run, where eps has grown.
-    share = chain.from_iterable(passed(turn) for turn in range(turns - 1, -1, -1))
+    share = chain.from_iterable(passed(turn) for turn in count())
 
     def learn() -> None:
         own = next(share)
@@ -241,8 +279,66 @@ def _expected_cost(
 
     model.train()
     return estimate_time(
-        learn, lambda: validate(twin, validation, settings), batches=left * steps, validations=left
+        learn,
+        lambda: validate(twin, validation, settings),
+        batches=left * steps,
+        validations=left,
+        most=most,
     )
+
+
+def _on_time(
+    fabric: Any,
+    classifier: Classifier,
+    train: Examples,
+    validation: Examples,
+    settings: TrainSettings,
+    run: Path,
+    entered: float,
+) -> tuple[TrainSettings, float | None]:
+    """The settings with the epochs that fit into `minutes`, and seconds for all of them; None: as
+    long as it takes.
+
+    Measured once, before the first epoch; a resumed run finds the number in its folder.
+    """
+    if not settings.minutes:
+        return settings, None
+    fitted = _on_the_first(fabric, lambda: read_fitted(run))
+    if fitted is None:
+        objective, steps = objective_of(settings, classifier), steps_of(len(train.labels), settings)
+
+        def last_pass(turn: int) -> Iterator[list[Part]]:
+            """One with the full eps."""
+            ranks = {"rank": fabric.global_rank, "ranks": fabric.world_size}
+            return batches(train, settings, turn, begins=settings.epochs - 1.0, **ranks)
+
+        whole, each = 60 * settings.minutes, math.inf
+        if _on_the_first(fabric, lambda: whole - (time.monotonic() - entered) > TOO_SHORT):
+            cost = _expected_cost(
+                fabric,
+                classifier,
+                objective,
+                settings,
+                validation,
+                last_pass,
+                1,
+                steps,
+                MEASURING * whole,
+            )
+            each = cost.seconds / objective.replays
+        seconds = max(whole - (time.monotonic() - entered), 0.0)
+        fitted = _on_the_first(
+            fabric,
+            lambda: Fitted(
+                minutes=settings.minutes,
+                seconds=round(seconds, 1),
+                seconds_per_epoch=None if math.isinf(each) else round(each, 3),
+                epochs=fitting_epochs(seconds, each, settings.epochs),
+            ),
+        )
+        if fabric.is_global_zero:
+            write_fitted(run, fitted)
+    return fit_settings(settings, fitted.epochs), fitted.seconds
 
 
 def _images(passed: Iterator[list[Part]]) -> Iterator[Tensor]:

@@ -4,7 +4,8 @@ on both.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from robustmri.attacks import PGD
 from robustmri.attacks.engine import climb, draw_seeds, frozen, random_points
 from robustmri.attacks.protocol import Attack, Predictor
-from robustmri.attacks.rules import steepest, stride
+from robustmri.attacks.rules import steepest, steepest_step
 from robustmri.attacks.streams import like, normals, open_streams
 from robustmri.core.arrays import Images, Labels, Logits
+from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.losses import boosted_cross_entropy, kl_divergence
 from robustmri.models.classifier import Classifier
 from robustmri.models.dual_norm import using
@@ -123,7 +125,7 @@ def free(
 
     def listen(batch: Batch, gradient: Images) -> None:
         here, points = ramped(threat, batch.epoch, ramp_epochs), carried[batch.images]
-        climbed = points + stride(1.0, here.allow(torch.nan_to_num(gradient)), here)
+        climbed = points + steepest_step(1.0, here.allow(torch.nan_to_num(gradient)), here)
         carried[batch.images] = here.project(climbed, batch.images)
 
     def loss(clean: None, attacked: Logits, labels: Labels) -> Tensor:
@@ -226,52 +228,135 @@ def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
     )
 
 
-def objective_of(settings: TrainSettings, classifier: Classifier) -> Objective:
-    """The objective that the settings name, with its helper terms."""
-    smoothing, ramp, share = settings.label_smoothing, settings.ramp_epochs, settings.clean_share
-    if not settings.attacked:
-        return standard(smoothing)
-    threat = threat_of(settings, classifier)
-    steps, step_size = settings.attack_steps, settings.attack_step_size
-    precision: Precision | None = None if settings.precision == "auto" else settings.precision
+@dataclass(frozen=True)
+class Method:
+    """A way to train, as settings name it.
+
+    Args:
+        title: how a report names a classifier that was trained so.
+        build: settings and classifier to the objective.
+        attack: the attack of ours that makes its training examples; None where there are none.
+        sees_both: whether its loss looks at clean and at attacked images of itself.
+        shares: whether `clean_share` can make it look at clean images too.
+        smooths: whether `label_smoothing` has a meaning.
+    """
+
+    title: str
+    build: Callable[[TrainSettings, Classifier], Objective]
+    attack: str | None = "pgd"
+    sees_both: bool = False
+    shares: bool = False
+    smooths: bool = True
+
+
+def _pgd(settings: TrainSettings) -> PGD:
     # The last iterate, as the method has it: the best of all would be the same point most of the
     # time.
-    pgd = PGD(steps=steps, step_size=step_size, keep="last")
-    if settings.objective == "one-step":
-        objective = one_step(
-            threat,
-            ramp_epochs=ramp,
-            label_smoothing=smoothing,
-            clean_share=share,
-            precision=precision,
-        )
-    elif settings.objective == "free":
-        objective = free(
-            threat, replays=settings.replays, ramp_epochs=ramp, label_smoothing=smoothing
-        )
-    elif settings.objective == "trades":
-        objective = trades(
-            threat,
+    return PGD(steps=settings.attack_steps, step_size=settings.attack_step_size, keep="last")
+
+
+def _precision(settings: TrainSettings) -> Precision | None:
+    return None if settings.precision == "auto" else settings.precision
+
+
+OBJECTIVES: dict[str, Method] = {
+    "standard": Method(
+        "Standard training",
+        lambda settings, classifier: standard(settings.label_smoothing),
+        attack=None,
+    ),
+    "adversarial": Method(
+        "Adversarial training",
+        lambda settings, classifier: adversarial(
+            _pgd(settings),
+            threat_of(settings, classifier),
+            ramp_epochs=settings.ramp_epochs,
+            label_smoothing=settings.label_smoothing,
+            clean_share=settings.clean_share,
+            precision=_precision(settings),
+        ),
+        shares=True,
+    ),
+    "one-step": Method(
+        "One-step adversarial training",
+        lambda settings, classifier: one_step(
+            threat_of(settings, classifier),
+            ramp_epochs=settings.ramp_epochs,
+            label_smoothing=settings.label_smoothing,
+            clean_share=settings.clean_share,
+            precision=_precision(settings),
+        ),
+        shares=True,
+    ),
+    "free": Method(
+        "Free adversarial training",
+        lambda settings, classifier: free(
+            threat_of(settings, classifier),
+            replays=settings.replays,
+            ramp_epochs=settings.ramp_epochs,
+            label_smoothing=settings.label_smoothing,
+        ),
+    ),
+    "trades": Method(
+        "TRADES",
+        lambda settings, classifier: trades(
+            threat_of(settings, classifier),
             beta=settings.beta,
-            steps=steps,
-            step_size=step_size,
-            ramp_epochs=ramp,
-            label_smoothing=smoothing,
-            precision=precision,
+            steps=settings.attack_steps,
+            step_size=settings.attack_step_size,
+            ramp_epochs=settings.ramp_epochs,
+            label_smoothing=settings.label_smoothing,
+            precision=_precision(settings),
+        ),
+        sees_both=True,
+    ),
+    "mart": Method(
+        "MART",
+        lambda settings, classifier: mart(
+            _pgd(settings),
+            threat_of(settings, classifier),
+            weight=settings.beta,
+            ramp_epochs=settings.ramp_epochs,
+            precision=_precision(settings),
+        ),
+        sees_both=True,
+        smooths=False,
+    ),
+}
+"""Name in the settings to what it stands for."""
+
+
+def check_objective(settings: TrainSettings) -> Method:
+    """What the settings name; settings that it leaves without effect are refused.
+
+    Raises:
+        SettingsError: no such objective, or a setting that has no meaning with it.
+    """
+    name = settings.objective
+    if name not in OBJECTIVES:
+        raise SettingsError(f"There is no objective {name!r}. {did_you_mean(name, OBJECTIVES)}")
+    method = OBJECTIVES[name]
+    if settings.clean_share and not method.shares:
+        sharing = ", ".join(one for one, kind in OBJECTIVES.items() if kind.shares)
+        raise SettingsError(f"clean_share belongs to {sharing}, and not to {name!r}. Set it to 0.")
+    if settings.logit_pairing and not settings.attacked:
+        raise SettingsError(
+            "logit_pairing needs attacked images. Set it to 0, or choose another objective."
         )
-    elif settings.objective == "mart":
-        objective = mart(pgd, threat, weight=settings.beta, ramp_epochs=ramp, precision=precision)
-    else:
-        objective = adversarial(
-            pgd,
-            threat,
-            ramp_epochs=ramp,
-            label_smoothing=smoothing,
-            clean_share=share,
-            precision=precision,
+    if settings.label_smoothing and not method.smooths:
+        raise SettingsError(f"label_smoothing has no meaning in {name!r}. Set it to 0.")
+    sees_both = method.sees_both or settings.clean_share or settings.logit_pairing
+    if settings.dual_batch_norm and not sees_both:
+        raise SettingsError(
+            "dual_batch_norm needs an objective that looks at clean and at attacked images. Set "
+            "clean_share, or choose "
+            f"{', '.join(one for one, kind in OBJECTIVES.items() if kind.sees_both)}."
         )
-    return (
-        with_logit_pairing(objective, settings.logit_pairing)
-        if settings.logit_pairing
-        else objective
-    )
+    return method
+
+
+def objective_of(settings: TrainSettings, classifier: Classifier) -> Objective:
+    """The objective that the settings name, with its further terms."""
+    objective = check_objective(settings).build(settings, classifier)
+    weight = settings.logit_pairing
+    return with_logit_pairing(objective, weight) if weight else objective

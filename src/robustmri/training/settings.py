@@ -2,105 +2,213 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from robustmri.core.errors import SettingsError
+from robustmri.core.settings import about, check_bounds
 from robustmri.threat.eps import parse_eps
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one training run; the run folder keeps them, and a recipe holds one set for each
-    stage.
+    stage."""
 
-    Attributes:
-        objective: "standard" (clean images), "adversarial" (PGD examples made on the fly),
-            "one-step", "free", "trades" or "mart" (see `robustmri.training.objectives`).
-        backbone: network, as `robustmri.models.backbones` names it.
-        weights: "none"; published ones by name ("imagenet", "radimagenet", "robust-imagenet:linf-4"
-            and others in `robustmri.models.starts`); "pretrained" for networks of other libraries;
-            "https://...#sha256=..."; or the path of a .pth, .pt, .ckpt or .safetensors file.
-        epochs: passes over the training set.
-        batch_size: images of a step, over all devices.
-        accumulate: parts that each device takes its share of a step in, one after another: less
-            memory, the same gradient, but batch-norm sees a part at a time.
-        learning_rate: peak of the schedule: linear warm-up, then half a cosine down to zero.
-        warmup_epochs: length of the warm-up.
-        momentum: of stochastic gradient descent (Nesterov's).
-        weight_decay: on all weights with two axes or more; biases and batch-norms are left alone.
-        label_smoothing: share of the label spread over all classes.
-        average: what is kept: "ema" (average of the weights over steps, with `ema_decay`), "swa"
-            (equal average over the ends of epochs, batch-norm re-estimated), or "none" (the weights
-            themselves).
-        ema_decay: decay of "ema"; 0: no average.
-        swa_from_epoch: epochs before the first that enters "swa".
-        augment: "none", "light" or "standard" (see `robustmri.training.augment`).
-        eps: radius of the training attack, as text with its units ("0.04", "8/255",
-            "0.04@normalised").
-        norm: "linf" or "l2".
-        attack_steps: steps of the training attack.
-        attack_step_size: length of a step, as a fraction of eps.
-        eps_ramp_epochs: eps grows linearly from zero over so many epochs, and over all but the last
-            of a shorter run.
-        beta: weight of the divergence in "trades" (6 in its paper) and "mart" (5).
-        replays: of "free": optimiser steps on each batch; the epochs are divided by it.
-        clean_share: of "adversarial" and "one-step": share of the loss that is on clean images.
-        logit_pairing: weight of the distance between clean and attacked logits, on top of any
-            attacked objective.
-        weight_perturbation: "awp" or "sam": each step's gradient is taken at weights moved uphill;
-            "none": where they are.
-        weight_perturbation_size: how far: for "awp" a share of each weight's norm (0.005 in its
-            paper), for "sam" a length over all weights (0.05).
-        dual_batch_norm: separate batch-norms for clean and attacked images; the one for attacked
-            images is kept.
-        guard_steps: PGD steps of the robust validation.
-        guard_slices: validation slices it looks at; 0: all.
-        clean_cost: which epoch is kept: the most robust one that loses at most so many percentage
-            points of clean accuracy; None: the one with the best mean of clean and robust accuracy.
-        precision: "auto", "fp32" or "bf16".
-        seed: of weights, order, augmentation and random starts.
-        logger: "tensorboard" or "mlflow": where the rows of epochs.csv are shown too; "none":
-            nowhere.
-        devices: processes or GPUs on each node.
-        nodes: machines.
-    """
-
-    objective: Literal["standard", "adversarial", "one-step", "free", "trades", "mart"] = "standard"
-    backbone: str = "resnet18"
-    weights: str = "none"
-    epochs: int = 30
-    batch_size: int = 64
-    accumulate: int = 1
-    learning_rate: float = 0.05
-    warmup_epochs: float = 2.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    average: Literal["none", "ema", "swa"] = "ema"
-    ema_decay: float = 0.0
-    swa_from_epoch: int = 0
-    augment: Literal["none", "light", "standard"] = "standard"
-    eps: str = "0.04"
-    norm: Literal["linf", "l2"] = "linf"
-    attack_steps: int = 7
-    attack_step_size: float = 0.25
-    eps_ramp_epochs: float = 0.0
-    beta: float = 6.0
-    replays: int = 4
-    clean_share: float = 0.0
-    logit_pairing: float = 0.0
-    weight_perturbation: Literal["none", "awp", "sam"] = "none"
-    weight_perturbation_size: float = 0.005
-    dual_batch_norm: bool = False
-    guard_steps: int = 10
-    guard_slices: int = 128
-    clean_cost: float | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: int = 0
-    logger: Literal["none", "tensorboard", "mlflow"] = "none"
-    devices: int = 1
-    nodes: int = 1
+    objective: Annotated[
+        str,
+        about("what training descends: standard, adversarial, one-step, free, trades or mart"),
+    ] = "standard"
+    backbone: Annotated[
+        str, about("resnet18, resnet18-half, resnet50, densenet121, vit, or timm:NAME, hf:NAME")
+    ] = "resnet18"
+    weights: Annotated[
+        str,
+        about(
+            "none; imagenet, radimagenet, robust-imagenet or others of docs/repair.md; pretrained "
+            "for networks of other libraries; https://...#sha256=...; or a .pth, .pt, .ckpt or "
+            ".safetensors file"
+        ),
+    ] = "none"
+    epochs: Annotated[int, about("passes over the training set", at_least=1)] = 30
+    batch_size: Annotated[int, about("images of a step, over all devices", at_least=1)] = 64
+    accumulate: Annotated[
+        int,
+        about(
+            "parts that each device takes its share of a step in, one after another: less "
+            "memory, the same gradient, but batch-norm sees a part at a time",
+            at_least=1,
+        ),
+    ] = 1
+    learning_rate: Annotated[
+        float,
+        about("peak of the schedule: linear warm-up, then half a cosine down to zero", above=0),
+    ] = 0.05
+    warmup_epochs: Annotated[float, about("length of the warm-up", at_least=0)] = 2.0
+    momentum: Annotated[
+        float,
+        about(
+            "of stochastic gradient descent (Nesterov's)",
+            at_least=0,
+            below=1,
+        ),
+    ] = 0.9
+    weight_decay: Annotated[
+        float,
+        about(
+            "on all weights with two axes or more; biases and batch-norms are left alone",
+            at_least=0,
+        ),
+    ] = 5e-4
+    label_smoothing: Annotated[
+        float,
+        about(
+            "share of the label spread over all classes",
+            at_least=0,
+            below=1,
+        ),
+    ] = 0.0
+    average: Annotated[
+        Literal["none", "ema", "swa"],
+        about(
+            'what is kept: "ema" (average of the weights over steps, with `ema_decay`), '
+            '"swa" (equal average over the ends of epochs, batch-norm re-estimated), or '
+            '"none" (the weights themselves)',
+        ),
+    ] = "ema"
+    ema_decay: Annotated[
+        float,
+        about(
+            'decay of "ema"; 0: no average',
+            at_least=0,
+            below=1,
+        ),
+    ] = 0.0
+    swa_from_epoch: Annotated[
+        int,
+        about(
+            'epochs before the first that enters "swa"',
+            at_least=0,
+        ),
+    ] = 0
+    augment: Annotated[
+        Literal["none", "light", "standard"],
+        about(
+            '"none", "light" or "standard" (see `robustmri.training.augment`)',
+        ),
+    ] = "standard"
+    eps: Annotated[
+        str,
+        about(
+            'radius of the training attack, as text with its units ("0.04", "8/255", '
+            '"0.04@normalised")',
+        ),
+    ] = "0.04"
+    norm: Annotated[
+        Literal["linf", "l2"],
+        about(
+            '"linf" or "l2"',
+        ),
+    ] = "linf"
+    attack_steps: Annotated[int, about("steps of the training attack", at_least=1)] = 7
+    attack_step_size: Annotated[float, about("length of a step, as a fraction of eps", above=0)] = (
+        0.25
+    )
+    eps_ramp_epochs: Annotated[
+        float,
+        about(
+            "eps grows linearly from zero over so many epochs, and over all but the last of a "
+            "shorter run",
+            at_least=0,
+        ),
+    ] = 0.0
+    beta: Annotated[
+        float,
+        about(
+            'weight of the divergence in "trades" (6 in its paper) and "mart" (5)',
+            at_least=0,
+        ),
+    ] = 6.0
+    replays: Annotated[
+        int,
+        about(
+            'of "free": optimiser steps on each batch; the epochs are divided by it',
+            at_least=1,
+        ),
+    ] = 4
+    clean_share: Annotated[
+        float,
+        about(
+            'of "adversarial" and "one-step": share of the loss that is on clean images',
+            at_least=0,
+            below=1,
+        ),
+    ] = 0.0
+    logit_pairing: Annotated[
+        float,
+        about(
+            "weight of the distance between clean and attacked logits, on top of any attacked "
+            "objective",
+            at_least=0,
+        ),
+    ] = 0.0
+    weight_perturbation: Annotated[
+        Literal["none", "awp", "sam"],
+        about(
+            '"awp" or "sam": each step\'s gradient is taken at weights moved uphill; '
+            '"none": where they are',
+        ),
+    ] = "none"
+    weight_perturbation_size: Annotated[
+        float,
+        about(
+            'how far: for "awp" a share of each weight\'s norm (0.005 in its paper), for '
+            '"sam" a length over all weights (0.05)',
+            above=0,
+        ),
+    ] = 0.005
+    dual_batch_norm: Annotated[
+        bool,
+        about(
+            "separate batch-norms for clean and attacked images; the one for attacked images "
+            "is kept",
+        ),
+    ] = False
+    guard_steps: Annotated[int, about("PGD steps of the robust validation", at_least=1)] = 10
+    guard_slices: Annotated[int, about("validation slices it looks at; 0: all", at_least=0)] = 128
+    clean_cost: Annotated[
+        float | None,
+        about(
+            "which epoch is kept: the most robust one that loses at most so many percentage "
+            "points of clean accuracy; None: the one with the best mean of clean and robust "
+            "accuracy",
+            at_least=0,
+        ),
+    ] = None
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        about(
+            '"auto", "fp32" or "bf16"',
+        ),
+    ] = "auto"
+    seed: Annotated[int, about("of weights, order, augmentation and random starts")] = 0
+    logger: Annotated[
+        Literal["none", "tensorboard", "mlflow"],
+        about(
+            '"tensorboard" or "mlflow": where the rows of epochs.csv are shown too; '
+            '"none": nowhere',
+        ),
+    ] = "none"
+    devices: Annotated[int, about("processes or GPUs on each node", at_least=1)] = 1
+    nodes: Annotated[int, about("machines", at_least=1)] = 1
+    minutes: Annotated[
+        float,
+        about(
+            "time for the run: of its `epochs` so many are made as fit on the machine at hand, and "
+            "warm-up, ramp of eps and averages shrink with them; 0: as long as it takes",
+            at_least=0,
+        ),
+    ] = 0.0
 
     @property
     def attacked(self) -> bool:
@@ -116,27 +224,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         parse_eps(self.eps)
-        at_least_1 = "epochs batch_size accumulate attack_steps replays guard_steps devices nodes"
-        for name in at_least_1.split():
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "attack_step_size", "weight_perturbation_size"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} must be positive, got {getattr(self, name)}.")
-        for name in ("momentum", "ema_decay", "label_smoothing", "clean_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise SettingsError(
-                    f"{name} must be at least 0 and below 1, got {getattr(self, name)}."
-                )
-        at_least_0 = (
-            "warmup_epochs weight_decay eps_ramp_epochs guard_slices swa_from_epoch beta "
-            "logit_pairing"
-        )
-        for name in at_least_0.split():
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name} must be at least 0, got {getattr(self, name)}.")
-        if self.clean_cost is not None and not self.clean_cost >= 0:
-            raise SettingsError(f"clean_cost must be at least 0, got {self.clean_cost}.")
+        check_bounds(self)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -150,21 +238,4 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError(
                 'average = "swa" re-estimates batch-norm on clean images, which dual_batch_norm '
                 "keeps apart: set one of them off."
-            )
-        if self.clean_share and self.objective not in ("adversarial", "one-step"):
-            raise SettingsError(
-                f'clean_share belongs to "adversarial" and "one-step", and not to '
-                f'"{self.objective}". Set it to 0.'
-            )
-        if self.logit_pairing and not self.attacked:
-            raise SettingsError(
-                "logit_pairing needs attacked images. Set it to 0, or choose another objective."
-            )
-        if self.label_smoothing and self.objective == "mart":
-            raise SettingsError('label_smoothing has no meaning in "mart". Set it to 0.')
-        sees_both = self.objective in ("trades", "mart") or self.clean_share or self.logit_pairing
-        if self.dual_batch_norm and not sees_both:
-            raise SettingsError(
-                "dual_batch_norm needs an objective that looks at clean and at attacked images. "
-                'Set clean_share, or choose "trades" or "mart".'
             )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +31,33 @@ class Stateful(Protocol):
         """Be as it was."""
 
 
+class Storing:
+    """After which epochs the state is stored: all, unless that takes a noticeable share of the
+    time.
+
+    On a GPU an epoch can take as long as writing down what it leaves.
+    """
+
+    QUICK = 0.5
+    """Seconds that never matter."""
+    SHARE = 0.05
+    """Of the time that storing may take otherwise."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._took, self._ended = clock, 0.0, -math.inf
+
+    def maybe(self, store: Callable[[], None], *, last: bool) -> None:
+        """Store, unless it is too early again; after the last epoch in any case."""
+        began = self._clock()
+        due = self._took < self.QUICK or began - self._ended > self._took / self.SHARE
+        if due or last:
+            store()
+            self._ended = self._clock()
+            self._took = self._ended - began
+
+
 def save(run: Path, parts: Mapping[str, Stateful], history: TrainingHistory) -> None:
-    """Write resume.pt, whole or not at all, and epochs.csv.
+    """Write resume.pt, whole or not at all.
 
     Args:
         run: run folder.
@@ -46,6 +73,10 @@ def save(run: Path, parts: Mapping[str, Stateful], history: TrainingHistory) -> 
     torch.save(state, content)
     with atomic_file(run / STATE) as partial:
         partial.write_bytes(content.getbuffer())
+
+
+def write_epochs(run: Path, history: TrainingHistory) -> None:
+    """Write epochs.csv, a row for every epoch so far."""
     kinds = {alarm.epoch: alarm.kind for alarm in history.alarms}
     with atomic_file(run / "epochs.csv") as partial, open(partial, "w", newline="") as stream:
         *columns, seconds = Epoch.__struct_fields__

@@ -105,7 +105,7 @@ def _without_gradient(view: OptimisedView, images: Images, labels: Labels) -> Te
     for part, truth in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True):
         points = part.detach().requires_grad_(True)
         loss = loss_against("cross_entropy", truth, ThreatModel())(
-            points, view(points), torch.arange(len(part))
+            points, view(points), torch.arange(len(part), device=part.device)
         )
         flat.append((torch.autograd.grad(loss.sum(), points)[0] == 0).flatten(1).all(1))
     return torch.cat(flat)

@@ -14,6 +14,7 @@ from robustmri.core.progress import Progress, part_of, silent
 from robustmri.recipes import Recipe, change_settings
 from robustmri.threat.eps import parse_eps
 from robustmri.verbs.evaluate import evaluate
+from robustmri.verbs.reproduce import check_recipe
 from robustmri.verbs.train import SCRATCH, harden, train
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def ablate(
     """
     from robustmri.evaluation.ablation import compare
     from robustmri.report import as_markdown
+    from robustmri.training.objectives import check_objective
     from robustmri.training.selection import read_epochs
 
     if not recipe.variants:
@@ -66,6 +68,9 @@ def ablate(
     settings = {
         name: change_settings(recipe.harden, one.harden) for name, one in recipe.variants.items()
     }
+    check_recipe(recipe)
+    for one in settings.values():
+        check_objective(one)
     looked_at = msgspec.structs.replace(
         recipe.evaluate, evaluated_set="validation", examples_per_class=0
     )

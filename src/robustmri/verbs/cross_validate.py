@@ -14,7 +14,7 @@ from robustmri.core.progress import Progress, part_of, silent
 from robustmri.data.split import FOLDS
 from robustmri.recipes import Recipe
 from robustmri.verbs.pool import pool
-from robustmri.verbs.reproduce import protocol
+from robustmri.verbs.reproduce import check_recipe, protocol
 
 if TYPE_CHECKING:
     from robustmri.report.tables import Table
@@ -48,6 +48,7 @@ def cross_validate(
     """
     from robustmri.report import as_markdown, comparison_table, write_report
 
+    check_recipe(recipe)
     every = range(1, FOLDS + 1)
     unknown = [fold for fold in folds if str(fold) not in map(str, every)]
     if unknown:

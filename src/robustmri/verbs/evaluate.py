@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +22,6 @@ from robustmri.verbs.claim import claim_folder, refuse_seen
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import EvaluateSettings
 
-TRAINED = {
-    "standard": "Standard training",
-    "adversarial": "Adversarial training",
-    "free": "Free adversarial training",
-    "one-step": "One-step adversarial training",
-    "trades": "TRADES",
-    "mart": "MART",
-}
-"""How a report names a classifier, by the objective of its training."""
-
 
 def evaluate(
     checkpoint: str | Path,
@@ -41,6 +32,7 @@ def evaluate(
     title: str = "",
     devices: int = 1,
     nodes: int = 1,
+    trusted: Collection[str] = (),
     progress: Progress = silent,
     **changes: Any,
 ) -> RobustnessReport:
@@ -56,17 +48,21 @@ def evaluate(
         devices: processes or GPUs on each machine that share the work; the outcomes do not depend
             on how many.
         nodes: machines.
+        trusted: attacks "MODULE:NAME" whose module may be imported; that runs its code.
         progress: told about the shards.
         changes: single settings, such as `eps=("0.04", "8/255")`.
     """
     import pyarrow.parquet as pq
 
-    from robustmri.evaluation.evaluate import check_answerable, clear_shards, run_attacks
+    from robustmri.evaluation.evaluate import clear_shards, run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
+    from robustmri.evaluation.plan import make_plan
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
+    from robustmri.models.optimised import full_float32
     from robustmri.training.launch import join_processes
+    from robustmri.training.objectives import OBJECTIVES
 
     settings = change_settings(settings or EvaluateSettings(), changes)
     scans, folder = Cohort.open(cohort), Path(out)
@@ -75,7 +71,7 @@ def evaluate(
     classifier, stored = load_checkpoint(checkpoint)
     check_fits(stored, scans.classes, scans.size)
     refuse_seen(stored.provenance, split)
-    check_answerable(settings, classifier, scans, split)
+    plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
     claim_folder(
         folder / "settings.json",
@@ -89,39 +85,44 @@ def evaluate(
     if (folder / "robustness.json").exists():
         return load_result(folder)
     device = join_processes(devices, nodes)
-    evaluated = run_attacks(
-        classifier,
-        scans,
-        split,
-        settings,
-        folder,
-        identity=stored.weights_sha256,
-        device=device,
-        progress=progress,
-    )
+    with full_float32():
+        evaluated = run_attacks(
+            classifier,
+            scans,
+            split,
+            settings,
+            folder,
+            plan=plan,
+            identity=stored.weights_sha256,
+            device=device,
+            progress=progress,
+        )
     evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
 
     def write() -> None:
         with atomic_file(folder / "outcomes.parquet") as partial:
             pq.write_table(evaluated.outcomes, partial)
         objective = str(stored.training.get("objective", "unknown"))
-        name = TRAINED.get(objective, "Given checkpoint")
+        method = OBJECTIVES.get(objective)
+        with full_float32():
+            examples = write_examples(classifier, scans, plan, folder)
         result = summarise_evaluation(
             evaluated,
             classifier,
             scans,
             split,
-            settings,
+            plan,
             title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
             model=ModelFacts(
-                name=name,
+                name=method.title if method else "Given checkpoint",
                 backbone=stored.spec.backbone,
                 objective=objective,
                 weights=stored.spec.weights,
                 checkpoint_sha256=stored.weights_sha256,
                 training=dict(stored.training),
             ),
-            examples=write_examples(classifier, scans, split, settings, folder),
+            training_attack=method.attack if method else None,
+            examples=examples,
             provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
         )
         save_result(result, folder)

@@ -13,10 +13,11 @@ import msgspec
 from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, silent
-from robustmri.data.cohort import Cohort
+from robustmri.data.cohort import Cohort, is_cohort
 from robustmri.data.split import Split
 from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.verbs.evaluate import evaluate
+from robustmri.verbs.on_time import Stopwatch, fit_evaluation, fit_training
 from robustmri.verbs.prepare import prepare
 from robustmri.verbs.train import harden, train
 
@@ -32,18 +33,22 @@ def protocol(
     published: Sequence[Published] = (),
     title: str,
     images: bool = True,
+    minutes: float = 0.0,
     progress: Progress = silent,
 ) -> Table:
     """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done
     are not repeated.
 
     Args:
-        source: scans.
+        source: scans, or a cohort folder that was prepared as the recipe says, which is then used
+            where it is.
         out: folder for cohort/, standard/, before/, hardened/, after/ and report.html.
         recipe: settings of every stage.
         published: figures to stand beside the measured ones.
         title: heading of the report.
         images: whether the report shows slices.
+        minutes: time for everything: the trainings get as many of their epochs, and the evaluations
+            as many of the test slices, as fit on the machine at hand; 0: as long as it takes.
         progress: told about every stage.
 
     Returns:
@@ -54,29 +59,37 @@ def protocol(
     def stage(name: str) -> Progress:
         return lambda task, done, total, note="": progress(name, done, total, note)
 
-    root = Path(out)
-    if not (root / "cohort").is_dir():
-        prepare(source, root / "cohort", settings=recipe.prepare, progress=stage("1/6 prepare"))
-    _refuse_other(root / "cohort", recipe.prepare)
-    train(root / "cohort", root / "standard", settings=recipe.train, progress=stage("2/6 train"))
+    check_recipe(recipe)
+    root, watch = Path(out), Stopwatch(minutes)
+    fits = is_cohort(source) and not _differences(Path(source), recipe.prepare)
+    cohort = Path(source) if fits else root / "cohort"
+    if not cohort.is_dir():
+        prepare(source, cohort, settings=recipe.prepare, progress=stage("1/6 prepare"))
+    _refuse_other(cohort, recipe.prepare)
+    if minutes:
+        recipe = fit_evaluation(root, cohort, recipe, watch)
+        recipe = fit_training(root, recipe, watch, "train")
+    train(cohort, root / "standard", settings=recipe.train, progress=stage("2/6 train"))
     before = evaluate(
         root / "standard",
-        root / "cohort",
+        cohort,
         root / "before",
         settings=recipe.evaluate,
         title=title,
         progress=stage("3/6 attack"),
     )
+    if minutes:
+        recipe = fit_training(root, recipe, watch, "harden")
     harden(
         root / "standard",
-        root / "cohort",
+        cohort,
         root / "hardened",
         settings=recipe.harden,
         progress=stage("4/6 harden"),
     )
     after = evaluate(
         root / "hardened",
-        root / "cohort",
+        cohort,
         root / "after",
         title=title,
         settings=msgspec.structs.replace(
@@ -94,8 +107,32 @@ def protocol(
     return table
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse, before hours are spent, what training or evaluation would refuse later.
+
+    Raises:
+        SettingsError: an attack or an objective that cannot be used as the recipe has it.
+    """
+    from robustmri.evaluation.plan import resolve_attacks
+    from robustmri.training.objectives import check_objective
+
+    resolve_attacks(recipe.evaluate)
+    for settings in (recipe.train, recipe.harden):
+        check_objective(settings)
+
+
 def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
     """A cohort that was prepared before must be the one that the recipe asks for."""
+    differ = _differences(folder, wanted)
+    if differ:
+        raise SettingsError(
+            f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). "
+            "Choose another --out, or remove it."
+        )
+
+
+def _differences(folder: Path, wanted: PrepareSettings) -> list[str]:
+    """Settings that a cohort was prepared with otherwise."""
     cohort, split = Cohort.open(folder), Split.load(folder)
     there = {
         "size": cohort.size,
@@ -106,12 +143,7 @@ def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
     asked = {name: getattr(wanted, name) for name in there}
     if split.kind == "folds":
         there, asked = there | {"fold": split.fold}, asked | {"fold": wanted.fold or 1}
-    differ = [name for name in there if there[name] != asked[name]]
-    if differ:
-        raise SettingsError(
-            f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). "
-            "Choose another --out, or remove it."
-        )
+    return [name for name in there if there[name] != asked[name]]
 
 
 def demo(out: str | Path, *, overrides: Iterable[str] = (), progress: Progress = silent) -> Table:
@@ -129,6 +161,7 @@ def reproduce(
     *,
     preset: str = "cpu",
     images: bool = True,
+    minutes: float = 0.0,
     overrides: Iterable[str] = (),
     progress: Progress = silent,
 ) -> Table:
@@ -138,15 +171,16 @@ def reproduce(
         name: "poster".
         source: the figshare release, or any source with patient ids.
         out: folder, see `protocol`.
-        preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px) or "gpu" (ResNet-50 at
-            224 px).
+        preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px), "gpu" (ResNet-50 at
+            224 px), "offline" (the same from scratch), or the path of a recipe.
         images: whether the report shows slices.
+        minutes: see `protocol`.
         overrides: single settings, such as "harden.epochs=10".
         progress: told about every stage.
     """
     if name != "poster":
         raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
-    recipe = load_recipe(f"poster-{preset}", overrides)
+    recipe = load_recipe(preset if preset.endswith(".toml") else f"poster-{preset}", overrides)
     table = protocol(
         source,
         out,
@@ -154,6 +188,7 @@ def reproduce(
         published=published_figures(),
         title="The poster, measured again",
         images=images,
+        minutes=minutes,
         progress=progress,
     )
     notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]

@@ -96,10 +96,13 @@ def _fit(
     from robustmri.models.backbones import build_classifier
     from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
     from robustmri.training.batches import Examples
+    from robustmri.training.deadline import fitted_settings
     from robustmri.training.loggers import check_installed
     from robustmri.training.loop import fit
+    from robustmri.training.objectives import check_objective
     from robustmri.training.state import STATE
 
+    check_objective(settings)
     check_installed(settings.logger)
     scans, run = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
@@ -142,6 +145,10 @@ def _fit(
     classifier, choice = fit(
         classifier, learn, choose, settings, run, repair=start is not None, progress=progress
     )
+    classifier, choice = fit(
+        classifier, learn, choose, settings, run, repair=start is not None, progress=progress
+    )
+    settings = fitted_settings(run, settings)
     provenance = describe_run(settings.seed) | {
         "cohort": scans.fingerprint,
         "split": split.fingerprint,

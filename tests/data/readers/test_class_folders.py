@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from scans import draw
 
 from robustmri.core.errors import DataError
 from robustmri.data.prepare import write_cohort
@@ -13,6 +12,7 @@ from robustmri.data.readers.class_folders import ClassFolders
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.sources import open_source
 from robustmri.data.split import make_split
+from scans import draw
 
 
 def save(path: Path, patient: int, number: int = 0) -> None:

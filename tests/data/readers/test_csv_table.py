@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scans import SHARED, draw, write_csv_layout, write_rows
 
 from robustmri.core.errors import DataError
 from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.csv_table import ImagesWithCsv
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.sources import open_source
+from scans import SHARED, draw, write_csv_layout, write_rows
 
 
 def test_slices_come_as_the_table_lists_them(tmp_path: Path) -> None:

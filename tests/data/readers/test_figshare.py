@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from scans import OUTLINE, SHARED, draw, write_csv_layout, write_mat, write_release
 
 from robustmri.core.errors import DataError
 from robustmri.data.cohort import Cohort
@@ -16,6 +15,7 @@ from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.figshare import FigshareRelease
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.sources import open_source
+from scans import OUTLINE, SHARED, draw, write_csv_layout, write_mat, write_release
 
 
 def pack(release: Path, out: Path, parts: int = 2) -> Path:

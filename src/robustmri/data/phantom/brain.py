@@ -10,6 +10,8 @@ from robustmri.data.phantom.canvas import Blob, Canvas, Tube
 from robustmri.data.phantom.head import Head, cerebral_cavity, mirrored, posterior_fossa
 from robustmri.data.phantom.shapes import Array, ellipsoid, intersect, merge
 
+CORTEX_MM = 2.9
+
 NUCLEI: tuple[Blob | Tube, ...] = (
     Blob("grey", (12, 0, 1), (7, 12, 8)),  # thalamus
     Blob("grey", (14, 27, 6), (5, 9, 7)),  # caudate
@@ -113,7 +115,7 @@ def paint_brain(canvas: Canvas, head: Head, cavity: Array, places: Array) -> Arr
     brain = intersect(cerebrum(points, head.gap_mm), cavity + np.float32(1))
     sulci = _sulci(points, places, head, brain)
     canvas.paint("white", brain)
-    cortex = np.minimum(-brain, sulci) - np.float32(2.9)
+    cortex = np.minimum(-brain, sulci) - np.float32(CORTEX_MM)
     canvas.paint("grey", np.maximum(brain, cortex))
     white = canvas.coverage(brain) * (1 - canvas.coverage(cortex))
     for part in NUCLEI:

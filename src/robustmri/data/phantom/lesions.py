@@ -14,9 +14,27 @@ import numpy.typing as npt
 from robustmri.data.phantom.brain import above_tentorium, cerebrum, skull_cavity
 from robustmri.data.phantom.canvas import Canvas
 from robustmri.data.phantom.head import mirrored
-from robustmri.data.phantom.shapes import Array, Waves, ellipsoid, intersect, merge
+from robustmri.data.phantom.shapes import (
+    Array,
+    Point,
+    Waves,
+    ellipsoid,
+    frame_along,
+    intersect,
+    merge,
+    push_along,
+)
 
-Point = npt.NDArray[np.float32]
+# Shares of patients.
+MENINGIOMA_SITES = ("convexity", "falx", "wing", "planum", "tentorium", "angle")
+MENINGIOMA_SHARES = (0.66, 0.09, 0.1, 0.08, 0.04, 0.03)
+MENINGIOMA_OEDEMA = 0.2
+CEREBELLAR_GLIOMA = 0.07
+SOLID_GLIOMA = 0.04
+FAINT_GLIOMA = 0.05
+CYSTIC_ADENOMA = 0.15
+
+ADENOMA_RADIUS_MM = (9, 14)
 
 
 class Lesion(Protocol):
@@ -56,33 +74,6 @@ def draw_lesion(label: str, rng: np.random.Generator) -> Lesion:
         "pituitary": draw_adenoma,
     }
     return draw[label](rng)
-
-
-def _frame(normal: npt.NDArray[np.floating], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Rotation whose third row points along `normal`; the other two point at random."""
-    normal = normal / np.linalg.norm(normal)
-    across = np.cross(normal, rng.normal(size=3))
-    across /= np.linalg.norm(across)
-    return np.stack([across, np.cross(normal, across), normal]).astype(np.float32)
-
-
-def push_along(
-    points: Array, base: Point, normal: Point, height_mm: float, radius_mm: float
-) -> Array:
-    """Press tissue inwards from `base`, by `height_mm` where the tumour sits, less to its sides and
-    in the depth.
-    """
-    offset = points - base[:, None]
-    depth = -(normal @ offset)
-    across = (offset * offset).sum(0) - depth * depth
-    height = np.float32(height_mm) * np.exp(-across / np.float32(1.5 * radius_mm**2))
-    # Deeper tissue moves less, never past its neighbour: what is squeezed is the brain below the
-    # tumour.
-    height = height * np.exp(-np.maximum(depth - height, 0) / np.float32(1.3 * height_mm + 6))
-    # Behind the base lie bone, the other side of the falx, or another fossa: they stay.
-    height *= depth > 0
-    moved: Array = points + normal[:, None] * height
-    return moved
 
 
 @dataclass(frozen=True)
@@ -136,10 +127,7 @@ def draw_meningioma(rng: np.random.Generator) -> Meningioma:
     """
     radius = float(rng.uniform(16, 26))
     side = rng.choice([-1.0, 1.0])
-    site = rng.choice(
-        ["convexity", "falx", "wing", "planum", "tentorium", "angle"],
-        p=[0.66, 0.09, 0.1, 0.08, 0.04, 0.03],
-    )
+    site = rng.choice(MENINGIOMA_SITES, p=MENINGIOMA_SHARES)
     base, normal = (
         _convexity_site(rng) if site == "convexity" else _basal_site(str(site), side, rng)
     )
@@ -151,12 +139,17 @@ def draw_meningioma(rng: np.random.Generator) -> Meningioma:
     return Meningioma(
         centre=centre.astype(np.float32),
         base=base.astype(np.float32),
-        frame=_frame(normal, rng),
+        frame=frame_along(normal, rng),
         axes=axes.astype(np.float32),
         radius_mm=radius,
         surface=Waves(rng, 1.2 * radius, count=14),
         tail_mm=float(rng.uniform(2, 8)),
-        oedema_mm=float(rng.choice([-4.0, rng.uniform(3, 9)], p=[0.8, 0.2])),
+        oedema_mm=float(
+            rng.choice(
+                [-4.0, rng.uniform(3, 9)],
+                p=[1 - MENINGIOMA_OEDEMA, MENINGIOMA_OEDEMA],
+            )
+        ),
         amount=float(rng.uniform(0.85, 1.0)),
         patchiness=float(rng.choice([0.12, 0.5], p=[0.92, 0.08])),
     )
@@ -246,7 +239,7 @@ class Glioma:
 def draw_glioma(rng: np.random.Generator) -> Glioma:
     """Anywhere in the cerebrum, now and then in a cerebellar hemisphere; some reach the cortex."""
     radius = float(rng.uniform(15, 25))
-    if rng.random() < 0.07:
+    if rng.random() < CEREBELLAR_GLIOMA:
         radius = min(radius, 15.0)
         centre = np.array(
             [
@@ -257,11 +250,11 @@ def draw_glioma(rng: np.random.Generator) -> Glioma:
         )
     else:
         centre = _cerebral_site(radius, rng)
-    solid = rng.random() < 0.04
-    faint = rng.random() < 0.05
+    solid = rng.random() < SOLID_GLIOMA
+    faint = rng.random() < FAINT_GLIOMA
     return Glioma(
         centre=centre.astype(np.float32),
-        frame=_frame(rng.normal(size=3), rng),
+        frame=frame_along(rng.normal(size=3), rng),
         axes=(radius * np.exp(rng.normal(0, 0.2, size=3))).astype(np.float32),
         radius_mm=radius,
         surface=Waves(rng, 1.5 * radius, count=14),
@@ -332,8 +325,8 @@ class Adenoma:
 
 
 def draw_adenoma(rng: np.random.Generator) -> Adenoma:
-    """Macroadenoma of 14 to 34 mm, with or without a suprasellar part."""
-    radius = float(rng.uniform(9, 14))
+    """Macroadenoma, 18 to 28 mm wide, with or without a suprasellar part."""
+    radius = float(rng.uniform(*ADENOMA_RADIUS_MM))
     centre = np.array([rng.normal(0, 1.5), 20 + rng.normal(0, 1), -36.5 + 0.25 * radius])
     axes = radius * np.array([1.05, 0.85, 0.85]) * np.exp(rng.normal(0, 0.1, size=3))
     rise = radius * rng.uniform(0.2, 1.25)
@@ -348,5 +341,7 @@ def draw_adenoma(rng: np.random.Generator) -> Adenoma:
         radius_mm=radius,
         surface=Waves(rng, 1.3 * radius, count=14),
         amount=float(rng.uniform(0.85, 1.0)),
-        cyst_mm=float(rng.choice([-3.0, rng.uniform(1, 4)], p=[0.85, 0.15])),
+        cyst_mm=float(
+            rng.choice([-3.0, rng.uniform(1, 4)], p=[1 - CYSTIC_ADENOMA, CYSTIC_ADENOMA])
+        ),
     )

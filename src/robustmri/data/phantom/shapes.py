@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+Point = npt.NDArray[np.float32]
 Values = npt.NDArray[np.floating]
 Vector = Sequence[float] | npt.NDArray[np.floating]
 
@@ -101,3 +102,32 @@ class Waves:
             field += np.cos(angle)
             gradient -= np.sin(angle) * vector[:, None]
         return field * self.amplitude, gradient * self.amplitude
+
+
+def frame_along(
+    normal: npt.NDArray[np.floating], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Rotation whose third row points along `normal`; the other two point at random."""
+    normal = normal / np.linalg.norm(normal)
+    across = np.cross(normal, rng.normal(size=3))
+    across /= np.linalg.norm(across)
+    return np.stack([across, np.cross(normal, across), normal]).astype(np.float32)
+
+
+def push_along(
+    points: Array, base: Point, normal: Point, height_mm: float, radius_mm: float
+) -> Array:
+    """Press tissue inwards from `base`, by `height_mm` where the tumour sits, less to its sides and
+    in the depth.
+    """
+    offset = points - base[:, None]
+    depth = -(normal @ offset)
+    across = (offset * offset).sum(0) - depth * depth
+    height = np.float32(height_mm) * np.exp(-across / np.float32(1.5 * radius_mm**2))
+    # Deeper tissue moves less, never past its neighbour: what is squeezed is the brain below the
+    # tumour.
+    height = height * np.exp(-np.maximum(depth - height, 0) / np.float32(1.3 * height_mm + 6))
+    # Behind the base lie bone, the other side of the falx, or another fossa: they stay.
+    height *= depth > 0
+    moved: Array = points + normal[:, None] * height
+    return moved

@@ -61,6 +61,10 @@ TISSUES = {
 RELAXIVITY_1 = (4.78, 4.97)
 RELAXIVITY_2 = (6.1, 7.1)
 
+SHARE_AT_1_5_TESLA = 0.6
+TR_MS = {1.5: (430, 650), 3.0: (520, 760)}
+TE_MS = (8, 16)
+
 
 def spin_echo(
     tissue: Tissue, *, tesla: float, tr_ms: float, te_ms: float, gadolinium_mm: float
@@ -109,13 +113,13 @@ class Scanner:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Scanner:
         """Settings as they vary from one examination to the next."""
-        tesla = 1.5 if rng.random() < 0.6 else 3.0
+        tesla = 1.5 if rng.random() < SHARE_AT_1_5_TESLA else 3.0
         coil = rng.uniform(0.0, 0.15)  # A coil array sees the surface brighter than the centre.
         bias = rng.normal(0, 0.06, size=9) + np.array([0, 0, 0, coil, coil, coil, 0, 0, 0])
         return cls(
             tesla=tesla,
-            tr_ms=float(rng.uniform(430, 650) if tesla < 2 else rng.uniform(520, 760)),
-            te_ms=float(rng.uniform(8, 16)),
+            tr_ms=float(rng.uniform(*TR_MS[tesla])),
+            te_ms=float(rng.uniform(*TE_MS)),
             dose=float(np.exp(rng.normal(0, 0.15))),
             noise=float(rng.uniform(0.006, 0.018)),
             bias=tuple(bias.tolist()),

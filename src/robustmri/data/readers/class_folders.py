@@ -21,6 +21,9 @@ class ClassFolders:
     its own split.
     """
 
+    place = 40
+    expects = "one folder of images for each class"
+
     root: Path
     files: tuple[Path, ...]
 

@@ -26,6 +26,9 @@ class ImagesWithCsv:
     The column `tumor_border_xy`, if there, holds the outline in pixels: "x1 y1 x2 y2 ...".
     """
 
+    place = 20
+    expects = "slices.csv (slice_id, label, patient_id) with images/"
+
     table: Path
 
     synthetic = False

@@ -66,6 +66,9 @@ class FigshareRelease:
     A slice that lies both unpacked and in a zip is read once, from the folder.
     """
 
+    place = 30
+    expects = ".mat files or zips of the figshare release"
+
     root: Path
     members: tuple[Member, ...]
     folds: Member | None

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from robustmri.data.readers.source import LeftOut, RawSlice
 
 LABELS = ("meningioma", "glioma", "pituitary")
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "t1ce"
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "t1ce"
 
 
 def draw(patient: int, number: int, size: int = 64) -> np.ndarray:

@@ -1,0 +1,20 @@
+"""Title, verdict and the cards with the figures that matter most."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from robustmri.report.page import Page
+from robustmri.report.verdict import make_cards, write_verdict
+
+PLACE = 10
+
+
+def masthead(page: Page) -> dict[str, Any]:
+    """What the report says in one sentence, or why it says none."""
+    verdict, below = write_verdict(page.results, page.budget)
+    return {
+        "verdict": verdict,
+        "below": below,
+        "cards": make_cards(page.results, page.outcomes, page.budget),
+    }

@@ -1,0 +1,1 @@
+"""What goes into every bundle: how it is installed and run, and in which stages."""

@@ -1,0 +1,107 @@
+"""So many minutes for a whole story: shared between its trainings and its evaluations, and kept for
+a resumed one.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from robustmri.core import processes
+from robustmri.core.files import read_json, write_json
+from robustmri.data.cohort import Cohort
+from robustmri.data.split import Split
+from robustmri.recipes import Recipe
+
+FILE = "time.json"
+EVALUATION = 0.3
+"""Largest share of the time for attacking the hardened network, were every slice to stand to the
+end.
+"""
+BEFORE = 0.5
+"""What attacking the undefended one takes of that, about: most of its slices fall early."""
+TRAIN = 0.3
+"""Share of what is left for training; the rest is for hardening."""
+LAST = 0.04
+"""Share kept for the report and for whatever was not foreseen."""
+
+
+class Stopwatch:
+    """Time that is left.
+
+    Args:
+        minutes: in all.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self._began = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Minutes, without the share that is kept for the end."""
+        return self.minutes * (1 - LAST) - (time.monotonic() - self._began) / 60
+
+
+def fit_evaluation(root: Path, cohort: Path, recipe: Recipe, watch: Stopwatch) -> Recipe:
+    """The recipe with as many test slices as can be attacked in the evaluations' share, measured
+    before anything.
+    """
+    plan = _read(root)
+    if "limit" not in plan:
+        plan |= _plan_evaluation(cohort, recipe, EVALUATION * watch.left)
+        _write(root, plan)
+    limit, seconds = plan["limit"], plan["max_seconds"]
+    return msgspec.structs.replace(
+        recipe, evaluate=msgspec.structs.replace(recipe.evaluate, limit=limit, max_seconds=seconds)
+    )
+
+
+def fit_training(root: Path, recipe: Recipe, watch: Stopwatch, stage: str) -> Recipe:
+    """The recipe with minutes for "train" or for "harden", of those that are left beside the
+    evaluations.
+    """
+    plan = _read(root)
+    if stage not in plan:
+        after = plan["evaluation_minutes"]
+        left = watch.left - after - (BEFORE * after if stage == "train" else 0.0)
+        plan[stage] = round(max(left * (TRAIN if stage == "train" else 1.0), 0.01), 3)
+        _write(root, plan)
+    settings = msgspec.structs.replace(getattr(recipe, stage), minutes=plan[stage])
+    return msgspec.structs.replace(recipe, **{stage: settings})
+
+
+def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, Any]:
+    from robustmri.evaluation.expected import plan_evaluation
+    from robustmri.evaluation.plan import make_plan
+    from robustmri.models.backbones import build_classifier
+    from robustmri.training.launch import join_processes
+
+    scans = Cohort.open(cohort)
+    classifier = build_classifier(recipe.train.backbone, scans.classes, scans.size)
+    whole = make_plan(recipe.evaluate, classifier, scans, Split.load(cohort))
+    device = join_processes(recipe.train.devices, recipe.train.nodes)
+    plan = plan_evaluation(classifier, whole, 60 * minutes, device)
+    return {
+        # All that the recipe asks for, or as many as fit.
+        "limit": plan.limit or recipe.evaluate.limit,
+        "of_slices": len(whole.trials[0].rows),
+        "max_seconds": round(plan.max_seconds, 3),
+        "evaluation_minutes": round(plan.seconds / 60, 3),
+    }
+
+
+def _read(root: Path) -> dict[str, Any]:
+    processes.wait_for_all()
+    path = root / FILE
+    plan: dict[str, Any] = read_json(path) if path.exists() else {}
+    return plan
+
+
+def _write(root: Path, plan: dict[str, Any]) -> None:
+    """One process's measurements hold for all."""
+    processes.on_one_process(lambda: write_json(root / FILE, plan))
+    plan |= read_json(root / FILE)

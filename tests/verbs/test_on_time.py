@@ -1,0 +1,79 @@
+"""The whole story within a time."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import msgspec
+import pytest
+
+from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.recipes import PrepareSettings, Recipe
+from robustmri.results.schema import load_result
+from robustmri.training.settings import TrainSettings
+from robustmri.verbs import on_time
+from robustmri.verbs.on_time import Stopwatch, fit_training
+from robustmri.verbs.prepare import prepare
+from robustmri.verbs.reproduce import protocol
+
+FAST = {"batch_size": 32, "precision": "fp32", "augment": "none", "warmup_epochs": 0.0}
+RECIPE = Recipe(
+    about="Seconds on a toy.",
+    prepare=PrepareSettings(size=32),
+    train=TrainSettings(epochs=3, **FAST),
+    harden=TrainSettings(objective="adversarial", attack_steps=2, epochs=100_000, **FAST),
+    evaluate=EvaluateSettings(
+        attacks=("fgsm", "pgd"), curve=("2/255",), options={"pgd": {"steps": 5}}
+    ),
+)
+pytestmark = pytest.mark.usefixtures("tiny_networks")
+
+
+def tell(source, out, minutes):
+    return protocol(source, out, RECIPE, title="On time", images=False, minutes=minutes)
+
+
+def test_a_story_ends_in_time_with_a_table(tiny_scans, tmp_path):
+    tell(tiny_scans, tmp_path / "warm-up", 0.01)  # What is imported once only.
+    began = time.monotonic()
+    table = tell(tiny_scans, tmp_path / "story", 0.2)
+    assert time.monotonic() - began < 12 + 12, "as long again for a busy machine"
+    assert len(table.rows) >= 4
+    before, after = (load_result(tmp_path / "story" / name) for name in ("before", "after"))
+    assert before.cohort.fingerprint == after.cohort.fingerprint
+    trained = json.loads((tmp_path / "story/hardened/checkpoint/classifier.json").read_text())
+    assert 1 <= trained["training"]["epochs"] < 100_000
+    assert trained["training"]["minutes"] > 0
+
+
+def test_a_story_goes_on_with_the_times_it_was_given(tiny_scans, tmp_path):
+    tell(tiny_scans, tmp_path, 0.05)
+    written = (tmp_path / "time.json").read_bytes()
+    # A second call has less to do and more time: what was fitted stays.
+    tell(tiny_scans, tmp_path, 0.05)
+    assert (tmp_path / "time.json").read_bytes() == written
+
+
+def test_a_prepared_cohort_is_used_where_it_is(tiny_scans, tmp_path):
+    cohort = prepare(tiny_scans, tmp_path / "cohort", size=32)
+    tell(cohort.root, tmp_path / "story", 0.01)
+    assert not (tmp_path / "story" / "cohort").exists()
+    # One that the recipe does not ask for is a source like any other.
+    other = prepare(tiny_scans, tmp_path / "other", size=48)
+    tell(other.root, tmp_path / "again", 0.01)
+    assert (tmp_path / "again" / "cohort").is_dir()
+
+
+def test_hardening_gets_what_is_left_beside_the_evaluation(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(on_time.time, "monotonic", lambda: now[0])
+    (tmp_path / "time.json").write_text(json.dumps({"evaluation_minutes": 2.0}))
+    watch = Stopwatch(10.0)
+    now[0] = 60.0
+    train = fit_training(tmp_path, RECIPE, watch, "train").train.minutes
+    assert train == pytest.approx(on_time.TRAIN * (9.6 - 1 - 2 - 1), abs=0.01)
+    now[0] = 240.0
+    harden = fit_training(tmp_path, RECIPE, watch, "harden").harden
+    assert harden.minutes == pytest.approx(9.6 - 4 - 2, abs=0.01)
+    assert msgspec.structs.replace(harden, minutes=0.0) == RECIPE.harden

@@ -1,0 +1,144 @@
+"""The stages' frame, with commands that take a moment."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import zipfile
+
+import pytest
+
+from robustmri.core.errors import CheckpointError, ResultError, SettingsError
+from robustmri.core.files import write_json
+from robustmri.data.cohort import Cohort
+from robustmri.data.packed import pack_cohort
+from robustmri.models.checkpoint import load_checkpoint
+from robustmri.verbs.run_bundle import Limits, run_bundle
+from robustmri.verbs.unpack import unpack, unpack_travelled
+
+HELLO = "import pathlib, sys; pathlib.Path('a.txt').write_text(sys.argv[1]); print('said')"
+
+
+def stage(name, code, *arguments, **others):
+    command = json.dumps(["{python}", "-c", code, *arguments])
+    lines = [f'name = "{name}"', 'about = "a test"', f"command = {command}"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in {"minutes": 0.1, **others}.items()]
+    return "\n".join(["[[stages]]", *lines, ""])
+
+
+@pytest.fixture
+def bundled(tiny_cohort, tmp_path):
+    def make(*stages, overrides=()):
+        folder = tmp_path / "bundle"
+        folder.mkdir()
+        pack_cohort(Cohort.open(tiny_cohort), folder / "cohort.zip")
+        (folder / "stages.toml").write_text("\n".join(stages))
+        write_json(folder / "bundle.json", {"minutes": 0.5, "overrides": list(overrides)})
+        return folder
+
+    return make
+
+
+def test_stages_run_and_what_they_leave_goes_home(bundled, tmp_path):
+    folder = bundled(
+        stage("one", HELLO, "{minutes}", "{set}", keep=["*.txt"]),
+        stage("two", "raise SystemExit('it broke')"),
+        stage("three", "print('no')", needs="checks/nothing"),
+        stage("late", "print('no')", extra=True, at_least=9.0),
+        overrides=["train.epochs=1"],
+    )
+    outcomes = run_bundle(folder, tmp_path / "results")
+    assert [one.status for one in outcomes] == ["done", "failed", "left out", "left out"]
+    assert outcomes[1].detail == "it broke"
+    assert "checks/nothing" in outcomes[2].detail
+    with zipfile.ZipFile(tmp_path / "results" / "summary.zip") as bag:
+        assert float(bag.read("a.txt")) == pytest.approx(0.1)
+        assert {"stages.json", "machine.json", "logs/one.txt", "logs/two.txt"} <= set(
+            bag.namelist()
+        )
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["summary.zip"]
+
+
+def test_a_stage_that_does_not_end_is_stopped_with_what_it_started(bundled, tmp_path):
+    code = (
+        "import subprocess, sys, time, pathlib\n"
+        "pathlib.Path('a.txt').write_text('there')\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "time.sleep(60)\n"
+    )
+    folder = bundled(stage("endless", code, keep=["*.txt"]), stage("next", "print('still')"))
+    began = time.monotonic()
+    outcomes = run_bundle(folder, tmp_path / "results", minutes=0.05, grace=0.0)
+    assert time.monotonic() - began < 30
+    assert [one.status for one in outcomes] == ["stopped", "done"]
+    with zipfile.ZipFile(tmp_path / "results" / "summary.zip") as bag:
+        assert bag.read("a.txt") == b"there"
+
+
+def test_only_some_stages(bundled, tmp_path):
+    folder = bundled(stage("one", "print(1)"), stage("two", "print(2)", extra=True))
+    assert [one.name for one in run_bundle(folder, tmp_path / "r", only=["two"])] == ["two"]
+    with pytest.raises(SettingsError, match="Did you mean 'two'"):
+        run_bundle(folder, tmp_path / "r", only=["tow"])
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_weights_come_home_and_are_tested(bundled, tiny_run, tiny_cohort, tmp_path):
+    copy = f"import shutil; shutil.copytree({str(tiny_run)!r}, 'made/hardened')"
+    folder = bundled(
+        stage("make", copy, keep=["made/*/checkpoint/classifier.json"], weights=["made/hardened"])
+    )
+    run_bundle(folder, tmp_path / "results", limits=Limits(part_mib=0.002, max_files=8))
+    parts = sorted(path.name for path in (tmp_path / "results").glob("weights-*"))
+    assert 2 <= len(parts) <= 7
+    unpack_travelled(folder, tmp_path / "cohort")
+    (joined,) = unpack(tmp_path / "results", tmp_path / "home", cohort=tmp_path / "cohort")
+    assert joined.run == tmp_path / "home" / "made" / "hardened"
+    assert joined.accuracy > 0.5
+    load_checkpoint(joined.run)
+    (tmp_path / "results" / parts[0]).unlink()
+    with pytest.raises(CheckpointError, match="1-of"):
+        unpack(tmp_path / "results", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_most_wanted_weights_come_first(bundled, tiny_run, tmp_path):
+    code = (
+        "import shutil, time\n"
+        f"shutil.copytree({str(tiny_run)!r}, 'standard')\n"
+        f"shutil.copytree({str(tiny_run)!r}, 'hardened')\n"
+    )
+    folder = bundled(stage("make", code, weights=["hardened", "standard"]))
+    run_bundle(folder, tmp_path / "results", limits=Limits(max_files=2))
+    names = [path.name for path in (tmp_path / "results").glob("weights-*")]
+    assert names == ["weights-hardened.1-of-1"]
+
+
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(ResultError, match=r"summary\.zip"):
+        unpack(tmp_path, tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "summary.zip", "w") as bag:
+        bag.writestr("../evil.txt", "x")
+    with pytest.raises(ResultError, match="leads out"):
+        unpack(tmp_path, tmp_path / "out")
+    assert not (tmp_path.parent / "evil.txt").exists()
+    checkpoint = {"spec": {"backbone": "vit", "classes": ["a"], "size": 32}, "weights_sha256": ""}
+    halved = {"checkpoint": checkpoint, "parts": [], "sha256": "", "largest_change": 0.0}
+    with zipfile.ZipFile(tmp_path / "summary.zip", "w") as bag:
+        bag.writestr("weights.json", json.dumps({"../evil": halved}))
+    with pytest.raises(ResultError, match="leads out"):
+        unpack(tmp_path, tmp_path / "out")
+
+
+def test_every_packaged_stage_can_be_read():
+    from importlib import resources
+    from pathlib import Path
+
+    from robustmri.verbs.run_bundle import read_stages
+
+    with resources.as_file(resources.files("robustmri.verbs.carried")) as carried:
+        stages = read_stages(Path(carried))
+    assert [one.name for one in stages if not one.extra] == ["check", "speed", "poster"]
+    assert sum(one.minutes for one in stages if not one.extra) <= 9
+    assert sys.executable
