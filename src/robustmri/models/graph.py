@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor, nn
 
 from robustmri.core.arrays import Images, Logits

@@ -7,7 +7,7 @@ operator set. Only what classifiers of images use is here, and nothing that read
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,39 +15,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robustmri.core.errors import CheckpointError
+from robustmri.models.graph_shapes import (
+    Attributes,
+    Inputs,
+    axes_of,
+    cast,
+    constant_of_shape,
+    expand,
+    flatten,
+    gather,
+    pad,
+    range_of,
+    reshape,
+    scatter_nd,
+    shape,
+    slice_of,
+    split,
+    squeeze,
+    transpose,
+    unsqueeze,
+    whole_numbers,
+)
 
-Inputs = Sequence[Any]
-Attributes = Mapping[str, Any]
 Operator = Callable[[Inputs, Attributes, int], Any]
-
-# ONNX's numbers of element types.
-TYPES = {
-    1: torch.float32,
-    2: torch.uint8,
-    3: torch.int8,
-    6: torch.int32,
-    7: torch.int64,
-    9: torch.bool,
-    10: torch.float16,
-    11: torch.float64,
-    16: torch.bfloat16,
-}
-LARGEST_SHAPE = 1 << 26
-"""Elements that an operator which makes a tensor from a shape may ask for."""
-
-
-def _ints(value: Any) -> list[int]:
-    """A list of whole numbers from an attribute or from a tensor."""
-    if isinstance(value, Tensor):
-        return [int(one) for one in value.reshape(-1).tolist()]
-    return [int(one) for one in ([value] if isinstance(value, int) else value)]
-
-
-def _axes(inputs: Inputs, attributes: Attributes) -> list[int] | None:
-    """Axes: an input in newer operator sets, an attribute before."""
-    if len(inputs) > 1 and inputs[1] is not None:
-        return _ints(inputs[1])
-    return _ints(attributes["axes"]) if "axes" in attributes else None
 
 
 def _like(x: Any, reference: Any) -> Any:
@@ -91,9 +81,9 @@ def _padded(
 ) -> tuple[Tensor, list[int]]:
     """`x` with what cannot be left to the operator padded already, and the padding that can be."""
     axes = len(kernel)
-    strides = _ints(attributes.get("strides", [1] * axes))
-    dilations = _ints(attributes.get("dilations", [1] * axes))
-    pads = _ints(attributes.get("pads", [0] * 2 * axes))
+    strides = whole_numbers(attributes.get("strides", [1] * axes))
+    dilations = whole_numbers(attributes.get("dilations", [1] * axes))
+    pads = whole_numbers(attributes.get("pads", [0] * 2 * axes))
     auto = attributes.get("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         pads = [0] * 2 * axes
@@ -120,9 +110,9 @@ def _conv(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
         x,
         weight,
         bias,
-        stride=_ints(attributes.get("strides", [1] * axes)),
+        stride=whole_numbers(attributes.get("strides", [1] * axes)),
         padding=padding,
-        dilation=_ints(attributes.get("dilations", [1] * axes)),
+        dilation=whole_numbers(attributes.get("dilations", [1] * axes)),
         groups=int(attributes.get("group", 1)),
     )
     return made
@@ -135,22 +125,22 @@ def _batch_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
 
 
 def _max_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    kernel = _ints(attributes["kernel_shape"])
+    kernel = whole_numbers(attributes["kernel_shape"])
     x, padding = _padded(inputs[0], attributes, kernel, value=-math.inf)
     run: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
     made: Tensor = run(
         x,
         kernel,
-        stride=_ints(attributes.get("strides", [1] * len(kernel))),
+        stride=whole_numbers(attributes.get("strides", [1] * len(kernel))),
         padding=padding,
-        dilation=_ints(attributes.get("dilations", [1] * len(kernel))),
+        dilation=whole_numbers(attributes.get("dilations", [1] * len(kernel))),
         ceil_mode=bool(attributes.get("ceil_mode", 0)),
     )
     return made
 
 
 def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    kernel = _ints(attributes["kernel_shape"])
+    kernel = whole_numbers(attributes["kernel_shape"])
     counted = bool(attributes.get("count_include_pad", 0))
     x, padding = _padded(inputs[0], attributes, kernel)
     if x is not inputs[0] and not counted:
@@ -159,7 +149,7 @@ def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     made: Tensor = run(
         x,
         kernel,
-        stride=_ints(attributes.get("strides", [1] * len(kernel))),
+        stride=whole_numbers(attributes.get("strides", [1] * len(kernel))),
         padding=padding,
         ceil_mode=bool(attributes.get("ceil_mode", 0)),
         count_include_pad=counted,
@@ -179,124 +169,9 @@ def _gemm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     return made if bias is None else made + beta * bias
 
 
-def _reshape(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, shape = inputs[0], _ints(inputs[1])
-    if not attributes.get("allowzero", 0):
-        shape = [x.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
-    made: Tensor = x.reshape(tuple(shape))
-    return made
-
-
-def _squeeze(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, axes = inputs[0], _axes(inputs, attributes)
-    if axes is None:
-        axes = [axis for axis, size in enumerate(x.shape) if size == 1]
-    made: Tensor = x.squeeze(tuple(axes))
-    return made
-
-
-def _unsqueeze(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, axes = inputs[0], _axes(inputs, attributes) or []
-    room = x.dim() + len(axes)
-    for axis in sorted(axis % room for axis in axes):
-        x = x.unsqueeze(axis)
-    made: Tensor = x
-    return made
-
-
-def _flatten(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x = inputs[0]
-    axis = int(attributes.get("axis", 1)) % (x.dim() + 1)
-    made: Tensor = x.reshape(math.prod(x.shape[:axis]), -1)
-    return made
-
-
-def _slice(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x = inputs[0]
-    if opset >= 10:
-        starts, ends = _ints(inputs[1]), _ints(inputs[2])
-        given = inputs[3] if len(inputs) > 3 else None
-        axes = _ints(given) if given is not None else list(range(len(starts)))
-        given = inputs[4] if len(inputs) > 4 else None
-        steps = _ints(given) if given is not None else [1] * len(starts)
-    else:
-        starts, ends = _ints(attributes["starts"]), _ints(attributes["ends"])
-        axes = _ints(attributes.get("axes", range(len(starts))))
-        steps = [1] * len(starts)
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        where = range(*slice(start, end, step).indices(x.shape[axis]))
-        if step > 0:
-            length = max(len(where), 0)
-            stop = where.start + (length - 1) * step + 1 if length else where.start
-            x = x[(slice(None),) * (axis % x.dim()) + (slice(where.start, stop, step),)]
-        else:
-            x = x.index_select(axis, torch.tensor(list(where), device=x.device))
-    made: Tensor = x
-    return made
-
-
-def _split(inputs: Inputs, attributes: Attributes, opset: int) -> tuple[Tensor, ...]:
-    x, axis = inputs[0], int(attributes.get("axis", 0))
-    if len(inputs) > 1 and inputs[1] is not None:
-        return torch.split(x, _ints(inputs[1]), dim=axis)
-    if "split" in attributes:
-        return torch.split(x, _ints(attributes["split"]), dim=axis)
-    parts = int(attributes.get("num_outputs", 2))
-    return torch.split(x, -(-x.shape[axis] // parts), dim=axis)
-
-
-def _gather(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, index = inputs
-    axis = int(attributes.get("axis", 0)) % x.dim()
-    index = torch.where(index < 0, index + x.shape[axis], index).to(torch.int64)
-    picked = x.index_select(axis, index.reshape(-1))
-    made: Tensor = picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-    return made
-
-
-def _scatter_nd(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, index, updates = inputs
-    if attributes.get("reduction", "none") != "none":
-        raise CheckpointError("ScatterND with a reduction is not known.")
-    made: Tensor = x.index_put(index.to(torch.int64).unbind(-1), updates.to(x.dtype))
-    return made
-
-
-def _shape(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    sizes = list(inputs[0].shape)
-    start, end = attributes.get("start", 0), attributes.get("end", len(sizes))
-    return torch.tensor(sizes[start:end], dtype=torch.int64, device=inputs[0].device)
-
-
-def _constant_of_shape(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    sizes = _ints(inputs[0])
-    if min(sizes, default=1) < 0 or math.prod(sizes) > LARGEST_SHAPE:
-        raise CheckpointError(f"ConstantOfShape asks for {sizes}, more than {LARGEST_SHAPE}.")
-    kind = TYPES.get(int(attributes.get("value_type", 1)), torch.float32)
-    value = attributes.get("value", 0.0)
-    return torch.full(sizes, value, dtype=kind, device=inputs[0].device)
-
-
-def _expand(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x = inputs[0]
-    sizes = torch.broadcast_shapes(x.shape, _ints(inputs[1]))
-    if math.prod(sizes) > LARGEST_SHAPE:
-        raise CheckpointError(f"Expand asks for {list(sizes)}, more than {LARGEST_SHAPE}.")
-    made: Tensor = x.expand(sizes)
-    return made
-
-
-def _cast(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    kind = TYPES.get(int(attributes["to"]))
-    if kind is None:
-        raise CheckpointError(f"Cast to ONNX type {attributes['to']} is not known.")
-    made: Tensor = inputs[0].to(kind)
-    return made
-
-
 def _reduce(work: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Operator:
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-        x, axes = inputs[0], _axes(inputs, attributes)
+        x, axes = inputs[0], axes_of(inputs, attributes)
         if not axes:
             if attributes.get("noop_with_empty_axes", 0):
                 made: Tensor = x
@@ -307,29 +182,12 @@ def _reduce(work: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Operator
     return run
 
 
-def _pad(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x = inputs[0]
-    pads = _ints(inputs[1] if opset >= 11 else attributes["pads"])
-    given = inputs[2] if opset >= 11 and len(inputs) > 2 else attributes.get("value", 0.0)
-    value = 0.0 if given is None else float(given)
-    axes = _ints(inputs[3]) if len(inputs) > 3 and inputs[3] is not None else list(range(x.dim()))
-    half = len(pads) // 2
-    sides = {axis % x.dim(): (pads[k], pads[half + k]) for k, axis in enumerate(axes)}
-    around = [side for axis in reversed(range(x.dim())) for side in sides.get(axis, (0, 0))]
-    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[
-        attributes.get("mode", "constant")
-    ]
-    while mode != "constant" and len(around) > 2 * (x.dim() - 2) and around[-2:] == [0, 0]:
-        around = around[:-2]
-    return F.pad(x, around, mode, value) if mode == "constant" else F.pad(x, around, mode)
-
-
 def _resize(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     x = inputs[0]
     sizes = inputs[3] if len(inputs) > 3 else None
     scales = inputs[2] if len(inputs) > 2 else None
     if sizes is not None:
-        wanted = _ints(sizes)[2:]
+        wanted = whole_numbers(sizes)[2:]
     elif scales is not None and scales.numel():
         factors = [float(one) for one in scales.tolist()][2:]
         wanted = [math.floor(n * factor) for n, factor in zip(x.shape[2:], factors, strict=True)]
@@ -401,32 +259,19 @@ def _prelu(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     return made
 
 
-def _transpose(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x = inputs[0]
-    made: Tensor = x.permute(*_ints(attributes.get("perm", range(x.dim())[::-1])))
-    return made
-
-
-def _range(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    start, limit, step = (one.item() for one in inputs)
-    if not step or (limit - start) / step > LARGEST_SHAPE:
-        raise CheckpointError(f"Range from {start} to {limit} by {step} is too long.")
-    return torch.arange(start, limit, step, dtype=inputs[0].dtype, device=inputs[0].device)
-
-
 OPERATORS: dict[str, Operator] = {
     "Abs": _unary(torch.abs),
     "Add": _binary(torch.add),
     "And": _binary(torch.logical_and),
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
-    "Cast": _cast,
+    "Cast": cast,
     "Ceil": _unary(torch.ceil),
     "Clip": _clip,
     "Concat": lambda inputs, attributes, opset: torch.cat(
         list(inputs), dim=int(attributes["axis"])
     ),
-    "ConstantOfShape": _constant_of_shape,
+    "ConstantOfShape": constant_of_shape,
     "Conv": _conv,
     "Cos": _unary(torch.cos),
     "Div": _binary(_divide),
@@ -436,10 +281,10 @@ OPERATORS: dict[str, Operator] = {
     "Equal": _binary(torch.eq),
     "Erf": _unary(torch.erf),
     "Exp": _unary(torch.exp),
-    "Expand": _expand,
-    "Flatten": _flatten,
+    "Expand": expand,
+    "Flatten": flatten,
     "Floor": _unary(torch.floor),
-    "Gather": _gather,
+    "Gather": gather,
     "Gelu": _gelu,
     "Gemm": _gemm,
     "GlobalAveragePool": _unary(lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True)),
@@ -472,9 +317,9 @@ OPERATORS: dict[str, Operator] = {
     "Not": _unary(torch.logical_not),
     "Or": _binary(torch.logical_or),
     "PRelu": _prelu,
-    "Pad": _pad,
+    "Pad": pad,
     "Pow": _binary(torch.pow),
-    "Range": _range,
+    "Range": range_of,
     "Reciprocal": _unary(torch.reciprocal),
     "ReduceL2": _reduce(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
     "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keep)),
@@ -482,26 +327,26 @@ OPERATORS: dict[str, Operator] = {
     "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keep)),
     "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keep)),
     "Relu": _unary(F.relu),
-    "Reshape": _reshape,
+    "Reshape": reshape,
     "Resize": _resize,
     "Round": _unary(torch.round),
-    "ScatterND": _scatter_nd,
+    "ScatterND": scatter_nd,
     "Selu": _unary(F.selu),
-    "Shape": _shape,
+    "Shape": shape,
     "Sigmoid": _unary(torch.sigmoid),
     "Sign": _unary(torch.sign),
     "Sin": _unary(torch.sin),
-    "Slice": _slice,
+    "Slice": slice_of,
     "Softmax": _softmax(torch.softmax),
     "Softplus": _unary(F.softplus),
-    "Split": _split,
+    "Split": split,
     "Sqrt": _unary(torch.sqrt),
-    "Squeeze": _squeeze,
+    "Squeeze": squeeze,
     "Sub": _binary(torch.sub),
     "Sum": _folded(torch.add),
     "Tanh": _unary(torch.tanh),
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
+    "Transpose": transpose,
+    "Unsqueeze": unsqueeze,
     "Where": lambda inputs, attributes, opset: torch.where(*inputs),
 }
 """Name of an ONNX operator to what computes it."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.graph import Attribute, Graph, GraphNetwork, Node
-from robustmri.models.graph_operators import OPERATORS, TYPES
+from robustmri.models.graph_operators import OPERATORS
 
 LARGEST_BYTES = 4 << 30
 """Of an ONNX file with its weights."""
@@ -70,7 +70,9 @@ def network_of(model: Any) -> GraphNetwork:
     from onnx import numpy_helper
 
     graph = model.graph
-    opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0)
+    opset = max(
+        (one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0
+    )
     if opset < OLDEST_OPSET:
         raise CheckpointError(
             f"The file follows ONNX operator set {opset}, expected {OLDEST_OPSET} or newer. "
@@ -133,7 +135,9 @@ def _attributes(node: Any) -> dict[str, Attribute]:
         value = helper.get_attribute_value(one)
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        elif isinstance(value, (list, tuple)) or hasattr(value, "__len__") and not isinstance(value, str):
+        elif isinstance(value, (list, tuple)) or (
+            hasattr(value, "__len__") and not isinstance(value, str)
+        ):
             value = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
         found[one.name] = value
     return found
@@ -179,6 +183,3 @@ def _onnx() -> Any:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-__all__ = ["declared_input", "load_model", "network_of", "read_onnx", "unknown_operators", "TYPES"]

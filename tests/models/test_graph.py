@@ -1,0 +1,95 @@
+"""A network as a list of known operators: torch's own answer, and nothing that is not known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from robustmri.core.errors import CheckpointError
+from robustmri.models.graph import Graph, GraphNetwork, Node
+from robustmri.models.graph_operators import OPERATORS
+
+
+def node(operator: str, inputs: str, output: str, **attributes) -> Node:
+    names = inputs.split(",") if inputs else []
+    return Node(operator=operator, inputs=names, outputs=[output], attributes=attributes)
+
+
+@pytest.fixture
+def network() -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1, stride=2),
+            nn.BatchNorm2d(4),
+            nn.ReLU6(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(4 * 4, 3),
+            nn.Softmax(1),
+        ).eval()
+        nn.init.uniform_(made[1].running_mean, -0.5, 0.5)
+    return made
+
+
+@pytest.fixture
+def graph() -> Graph:
+    nodes = [
+        node("Conv", "x,0.weight,0.bias", "a", pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("BatchNormalization", "a,1.weight,1.bias,1.running_mean,1.running_var", "b"),
+        node("Clip", "b,low,high", "c"),
+        node("MaxPool", "c", "d", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Flatten", "d", "e"),
+        node("Gemm", "e,5.weight,5.bias", "f", transB=1),
+        node("Softmax", "f", "y", axis=-1),
+    ]
+    return Graph(input="x", output="y", nodes=nodes, opset=17)
+
+
+def tensors_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    state = {name: value for name, value in network.state_dict().items() if "tracked" not in name}
+    return state | {"low": torch.tensor(0.0), "high": torch.tensor(6.0)}
+
+
+def test_answers_and_gradients_are_those_of_the_network(network, graph):
+    made = GraphNetwork(graph, tensors_of(network)).eval()
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    expected, found = network(images), made(images)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(one[:, 0].sum(), images)[0] for one in (expected, found)]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].any()
+
+
+def test_weights_learn_and_statistics_do_not(network, graph):
+    made = GraphNetwork(graph, tensors_of(network))
+    assert len(list(made.parameters())) == 6
+    assert made.tensors().keys() == tensors_of(network).keys()
+
+
+def test_a_softmax_at_the_end_comes_off(network, graph):
+    bare = graph.without_last("Softmax")
+    assert bare is not None
+    images = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(GraphNetwork(bare, tensors_of(network))(images), network[:6](images))
+    assert graph.without_last("Relu") is None
+
+
+def test_what_is_not_known_is_refused(network, graph):
+    tensors = tensors_of(network)
+    for wrong, said in (
+        ([*graph.nodes, node("Loop", "y", "z")], "operator 'Loop' is not known"),
+        ([node("Relu", "nowhere", "y")], "reads 'nowhere', which nothing makes"),
+        ([node("Relu", "x", "z")], "Nothing makes the output 'y'"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            Graph(input="x", output="y", nodes=wrong, opset=17).check(tensors)
+    large = [node("ConstantOfShape", "shape", "y")]
+    made = Graph(input="x", output="y", nodes=large, opset=17)
+    with pytest.raises(CheckpointError, match="more than"):
+        GraphNetwork(made, {"shape": torch.tensor([1 << 20, 1 << 20])})(torch.rand(1, 1, 2, 2))
+
+
+def test_no_operator_touches_files():
+    assert not {"Loop", "If", "Scan", "SequenceAt", "StringConcat"} & set(OPERATORS)
