@@ -246,7 +246,7 @@ def report(
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
 ) -> None:
     """Write one self-contained HTML page about one or several results."""
-    from robustmri.report import write_report
+    from robustmri.verbs.report import write_report
 
     print(f"wrote {write_report(folders, out, images=images, title=title)}")
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import DataError
-from robustmri.core.files import fingerprint, read_json, sha256_of
+from robustmri.core.files import check_name, fingerprint, read_json, sha256_of
 from robustmri.data.cases import Case, read_cases
 from robustmri.data.readers.source import LeftOut
 from robustmri.data.storage import IMAGES, MASKS
@@ -60,14 +60,33 @@ class Cohort:
 
     @cached_property
     def images(self) -> npt.NDArray[np.uint16]:
-        """All slices, shape (n, size, size), memory-mapped; 0 to 65535 stands for [0, 1]."""
-        images: npt.NDArray[np.uint16] = np.load(self.root / IMAGES, mmap_mode="r")
-        return images
+        """All slices, shape (n, size, size), memory-mapped; 0 to 65535 stands for [0, 1].
+
+        Raises:
+            DataError: they are not those that were written; the file is hashed when it is first
+                asked for.
+        """
+        return self._map(IMAGES, "<u2", (len(self), self.size, self.size))
 
     @cached_property
     def _packed_masks(self) -> npt.NDArray[np.uint8] | None:
-        path = self.root / MASKS
-        return np.load(path, mmap_mode="r") if path.exists() else None
+        if not (self.root / MASKS).exists():
+            return None
+        return self._map(MASKS, "|u1", (len(self), self.size, (self.size + 7) // 8))
+
+    def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        path = self.root / name
+        self._verify(name)
+        try:
+            array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
+            raise DataError(
+                f"{path} holds {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of "
+                f"shape {shape}. {AGAIN}"
+            )
+        return array
 
     def masks(self, indexes: Iterable[int]) -> npt.NDArray[np.bool_] | None:
         """Lesions of some cases, bool, shape (k, size, size); empty where a case has none, None if
@@ -80,7 +99,8 @@ class Cohort:
 
     @classmethod
     def open(cls, root: str | Path) -> Cohort:
-        """Open a cohort folder; sizes and the table of cases are checked now, pixels by `verify`.
+        """Open a cohort folder; sizes and the table of cases are checked now, pixels when they are
+        first asked for.
 
         Raises:
             DataError: not a cohort, or files that are missing, truncated or changed.
@@ -98,7 +118,7 @@ class Cohort:
                 f"{SCHEMA_VERSION}. {AGAIN}"
             )
         for name, facts in head["files"].items():
-            path = root / name
+            path = root / check_name(name, "a file of a cohort")
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
             if path.stat().st_size != facts["bytes"]:
@@ -130,11 +150,17 @@ class Cohort:
         Raises:
             DataError: a file is not the one that was written.
         """
-        for name, facts in read_json(self.root / HEAD)["files"].items():
-            if sha256_of(self.root / name) != facts["sha256"]:
-                raise DataError(
-                    f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
-                )
+        for name in read_json(self.root / HEAD)["files"]:
+            self._verify(name)
+
+    def _verify(self, name: str) -> None:
+        facts = read_json(self.root / HEAD)["files"].get(name)
+        if facts is None:
+            raise DataError(f"{self.root / name} does not belong to the cohort. {AGAIN}")
+        if sha256_of(self.root / name) != facts["sha256"]:
+            raise DataError(
+                f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
+            )
 
 
 def is_cohort(path: str | Path) -> bool:
