@@ -1,5 +1,5 @@
-"""What is installed: ranges, pins and hashes agree, and no range admits a release in which opening a
-file can run code.
+"""What is installed: ranges, pins and hashes agree, and no range admits a release in which opening
+a file can run code.
 """
 
 from __future__ import annotations
