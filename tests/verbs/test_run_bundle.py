@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from robustmri.core.errors import CheckpointError, ResultError, SettingsError
+from robustmri.core.errors import CheckpointError, DataError, ResultError, SettingsError
 from robustmri.core.files import write_json
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort
