@@ -149,15 +149,16 @@ def test_l1_projection_is_the_nearest_point_of_ball_and_box():
     )
     found = L1.project(delta, 1.0, (low, high))
     point, one, two = delta.clone(), torch.zeros_like(delta), torch.zeros_like(delta)
-    for _ in range(1000):
+    for _ in range(200):
         ball = L1.project(point + one, 1.0)
         one = point + one - ball
         point = torch.minimum(torch.maximum(ball + two, low), high)
         two = ball + two - point
-    torch.testing.assert_close(found, point, rtol=0, atol=1e-4)
-    # A clip afterwards wastes.
-    for _ in range(1000):
-        ball = L1.project(point + one, 1.0)
+    # 1e-5: the projection's own distance to the rim.
+    torch.testing.assert_close(found, point, rtol=0, atol=1e-5)
+    # A clip afterwards wastes much of the radius.
+    clipped = torch.minimum(torch.maximum(L1.project(delta, 1.0), low), high)
+    assert (L1.size(clipped) < 0.8 * L1.size(found)).all()
 
 
 def test_l0_keeps_the_largest_changes():
