@@ -165,6 +165,23 @@ def test_few_changes_have_the_bounds_of_newcombe(gains, losses, level):
     assert found.high == pytest.approx(g - lost + np.hypot(g_high - g, lost - l_low))
 
 
+def test_a_gain_and_a_loss_are_not_no_change():
+    """Each of forty patients has one of both: none of them is unchanged."""
+    before, owner = np.arange(80) % 2 == 0, np.arange(80) // 2
+    found = paired_difference(before, ~before, owner)
+    assert (found.difference, found.low, found.high) == (0, 0, 0)
+    assert found.method == "cluster bootstrap over 40 patients, 2000 draws"
+
+
+@pytest.mark.parametrize("kind", [float, object])
+def test_answers_may_be_of_any_type(kind):
+    """Tables read from files hold objects."""
+    before, after = np.arange(40) % 4 == 0, np.arange(40) % 3 == 0
+    owner = np.arange(40) // 2
+    expected = paired_difference(before, after, owner)
+    assert paired_difference(before.astype(kind), after.astype(kind), owner) == expected
+
+
 def test_bounds_of_a_difference_end_at_one():
     found = paired_difference([False] * 3, [True] * 3, range(3))
     assert (found.difference, found.high) == (1, 1)
@@ -227,7 +244,7 @@ def test_defaults_are_those_that_reports_name():
 def test_one_patient_says_nothing_about_patients():
     assert cluster_bootstrap([True, False], ["a", "a"]) == (0.0, 1.0, "one patient: no interval")
     found = paired_difference([True, False], [True, True], ["a", "a"])
-    assert (found.low, found.high, found.p_value) == (-1.0, 1.0, 1.0)
+    assert found == (0.5, -1.0, 1.0, 1.0, 1, "one patient: no interval")
 
 
 @pytest.mark.parametrize("measure", [cluster_bootstrap, patient_accuracy])
