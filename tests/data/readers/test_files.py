@@ -96,9 +96,10 @@ def test_only_regular_files_are_opened(tmp_path: Path, layout: str, kind: str) -
 
 def test_the_folds_are_read_from_a_regular_file_only(tmp_path: Path) -> None:
     os.mkfifo(release(tmp_path / "scans") / "cvind.mat")
-    assert "the folds are unknown: it is a pipe" in left_out(open_source(tmp_path / "scans"))[
-        "cvind.mat"
-    ]
+    assert (
+        "the folds are unknown: it is a pipe"
+        in left_out(open_source(tmp_path / "scans"))["cvind.mat"]
+    )
 
 
 def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
@@ -106,7 +107,8 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
 ) -> None:
     os.mkfifo(tmp_path / "1.png")
     (tmp_path / "2.png").write_bytes(b"image")
-    monkeypatch.setattr(Path, "stat", lambda path: os.stat(tmp_path / "2.png"))
+    regular = (tmp_path / "2.png").stat()
+    monkeypatch.setattr(Path, "stat", lambda path: regular)
     with pytest.raises(DataError, match="it is a pipe"):
         open_regular(tmp_path / "1.png")
 
@@ -244,7 +246,7 @@ def test_hidden_names_and_links_to_folders_are_never_looked_into(tmp_path: Path)
 
 def rename(path: Path, name: bytes) -> None:
     try:
-        os.rename(os.fsencode(path), os.fsencode(path.parent) + b"/" + name)
+        path.rename(path.parent / os.fsdecode(name))
     except OSError:
         pytest.skip("the file system has no such names")
 
