@@ -102,6 +102,8 @@ def prepare(
         f"train {len(made.train)}, validation {len(made.validation)}, test {len(made.test)} "
         f"slices. {made.note}"
     )
+    for note in cohort.notes:
+        print(f"note: {note}")
     for left in cohort.left_out[:10]:
         print(f"left out: {left.source}: {left.reason}")
     if len(cohort.left_out) > 10:

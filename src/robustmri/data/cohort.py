@@ -36,6 +36,7 @@ class Cohort:
             `robustmri.data.intensity.RULES`.
         groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in
             for them.
+        notes: sentences on what is odd about the slices as a whole.
         fingerprint: of classes, cases and pixels; it goes into every later file.
     """
 
@@ -49,6 +50,7 @@ class Cohort:
     cases: tuple[Case, ...]
     left_out: tuple[LeftOut, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -111,14 +113,22 @@ class Cohort:
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"
             )
-        head = read_json(root / HEAD)
+        try:
+            return cls._from_head(root, read_json(root / HEAD))
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{root / HEAD} is damaged ({type(error).__name__}: {error}). {AGAIN}"
+            ) from error
+
+    @classmethod
+    def _from_head(cls, root: Path, head: dict[str, Any]) -> Cohort:
         if head.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
                 f"{root} is a cohort of schema version {head.get('schema_version')}, expected "
                 f"{SCHEMA_VERSION}. {AGAIN}"
             )
-        for name, facts in head["files"].items():
-            path = root / check_name(name, "a file of a cohort")
+        for name in sorted({IMAGES, CASES, *head["files"]}):
+            facts, path = head["files"][name], root / check_name(name, "a file of a cohort")
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
             if path.stat().st_size != facts["bytes"]:
@@ -126,22 +136,27 @@ class Cohort:
                     f"{path} has {path.stat().st_size} bytes, expected {facts['bytes']}. {AGAIN}"
                 )
         cases = read_cases(root / CASES)
-        if fingerprint_of(head, cases) != head["fingerprint"]:
+        classes = tuple(head["classes"])
+        if fingerprint_of(head, cases) != head["fingerprint"] or any(
+            case.class_index < 0 or (case.index, case.label) != (row, classes[case.class_index])
+            for row, case in enumerate(cases)
+        ):
             raise DataError(
                 f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. "
                 f"{AGAIN}"
             )
         return cls(
             root=root,
-            name=head["name"],
-            classes=tuple(head["classes"]),
-            size=head["size"],
+            name=str(head["name"]),
+            classes=classes,
+            size=int(head["size"]),
             intensity=head["intensity"],
             groups=head["groups"],
             synthetic=head["synthetic"],
             cases=cases,
             left_out=tuple(LeftOut(**left) for left in head["left_out"]),
             fingerprint=head["fingerprint"],
+            notes=tuple(head.get("notes", ())),
         )
 
     def verify(self) -> None:
