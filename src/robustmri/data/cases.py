@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from robustmri.core.errors import DataError
+from robustmri.core.files import system_error
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ def read_cases(path: Path) -> tuple[Case, ...]:
 
     try:
         rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        raise system_error(error, path) or DataError(
             f"{path} is damaged ({' '.join(str(error).split())}). Make the cohort again."
         ) from error
     try:

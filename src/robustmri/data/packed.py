@@ -22,7 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import DataError
-from robustmri.core.files import atomic_file, atomic_folder, read_json, write_json
+from robustmri.core.files import (
+    atomic_file,
+    atomic_folder,
+    read_json,
+    system_error,
+    write_json,
+)
 from robustmri.data.cohort import CASES, HEAD, SPLIT, Cohort, fingerprint_of
 from robustmri.data.parallel import map_in_order
 from robustmri.data.split import Split
@@ -127,8 +133,8 @@ def unpack_cohort(file: str | Path, out: str | Path) -> Cohort:
                 for restored in _restored(bag, head["n_cases"], head["packed"]["grey_error"]):
                     stream.write(restored.tobytes())
             Cohort.open(folder).verify()
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise DataError(
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, MemoryError) as error:
+        raise system_error(error, file) or DataError(
             f"{file} is not a packed cohort, or is damaged ({error}). Pack it again: robustmri "
             "bundle."
         ) from error

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from robustmri.core.errors import ResultError
+from robustmri.core.files import system_error
 from robustmri.report.figures import drawing, element
 from robustmri.report.wording import percent
 from robustmri.results.schema import Example, RobustnessReport
@@ -38,8 +39,10 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+    except (OSError, MemoryError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise system_error(error, path) or ResultError(
+            f"{path} is damaged or incomplete ({error}). Evaluate again."
+        ) from error
     needed = 1 + max(example.position for example in report.examples)
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) > 1 or len(arrays["clean"]) < needed or arrays["clean"].ndim != 3:

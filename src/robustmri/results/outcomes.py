@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
+from robustmri.core.files import system_error
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 
 COLUMNS = (
@@ -99,9 +100,11 @@ def load_outcomes(folder: Path | str) -> Outcomes:
         with pyarrow.parquet.ParquetFile(path) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
             table = None if missing else file.read(columns=list(COLUMNS))
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise ResultError(f"{path} is damaged or incomplete ({reason}). Evaluate again.") from error
+    except (pyarrow.ArrowException, OSError, MemoryError) as error:
+        reason = str(error).partition("\n")[0][:160]
+        raise system_error(error, path) or ResultError(
+            f"{path} is damaged or incomplete ({reason}). Evaluate again."
+        ) from error
     if table is None:
         raise ResultError(
             f"{path} lacks the columns {', '.join(missing)}. Evaluate again with this release."
