@@ -10,6 +10,7 @@ import pytest
 
 from robustmri.core.errors import ResultError
 from robustmri.report import Published, write_page
+from robustmri.report.html import GENERATOR
 from robustmri.results.outcomes import load_outcomes
 from robustmri.results.schema import Check, Result, load_result, save_result
 
@@ -468,12 +469,14 @@ def test_patient_unit_is_shown(pair, tmp_path):
         ("other slices", "different slices"),
         ("few examples", "should hold"),
         ("out is a folder", "is a folder"),
+        ("out is a result", "no report of robustmri"),
     ],
 )
 def test_bad_input_is_named_and_leaves_the_old_report(build, pair, tmp_path, fault, message):
     before, after = pair
     out = tmp_path / "report.html"
-    out.write_text("the old one")
+    old = f"{GENERATOR.decode()} the old one"
+    out.write_text(old)
     folders = [before, after]
     result = load_result(after)
     replace = msgspec.structs.replace
@@ -503,11 +506,13 @@ def test_bad_input_is_named_and_leaves_the_old_report(build, pair, tmp_path, fau
     elif fault == "few examples":
         examples = load_result(before).examples
         change(before, examples=[*examples, replace(examples[0], position=99)])
+    elif fault == "out is a result":
+        out, old = after / "robustness.json", (after / "robustness.json").read_text()
     else:
         out = tmp_path
     with pytest.raises(ResultError, match=message):
         write_page(folders, out)
-    assert (tmp_path / "report.html").read_text() == "the old one"
+    assert (tmp_path / "report.html" if out.is_dir() else out).read_text() == old
     assert not list(tmp_path.glob(".*partial"))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from robustmri.core.errors import CheckpointError
-from robustmri.core.files import atomic_folder, sha256_of
+from robustmri.core.files import atomic_folder, sha256_of, system_error
 from robustmri.models.backbones import build_network
 from robustmri.models.classifier import Classifier, ClassifierSpec
 
@@ -45,7 +45,7 @@ def save_checkpoint(
     provenance: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Write the classifier to `folder`, whole or not at all; a checkpoint that is there is
-    replaced.
+    replaced, anything else is not.
 
     A network of one's own is saved like any other, as long as its backbone has a name that says so:
 
@@ -55,6 +55,7 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: weights that are not finite.
+        DataError: the folder holds something that is no checkpoint.
     """
     from safetensors.torch import save
 
@@ -69,7 +70,7 @@ def save_checkpoint(
             f"{len(broken)} of {len(state)} weights hold NaN or infinite numbers, the first is "
             f"{broken[0]!r}; they are not kept. Train again with a smaller learning rate."
         )
-    with atomic_folder(folder, replace=True) as partial:
+    with atomic_folder(folder, replaces=HEAD_FILE) as partial:
         # Bytes first: on a full disk safetensors' own writer raises an error that does not say so.
         (partial / WEIGHTS_FILE).write_bytes(save(state))
         checkpoint = Checkpoint(
@@ -129,8 +130,15 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
                 "it with the release that wrote it, or train again."
             )
         return msgspec.json.decode(raw, type=Checkpoint)
-    except (OSError, msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
+    except (
+        OSError,
+        MemoryError,
+        RecursionError,
+        msgspec.MsgspecError,
+        AttributeError,
+        UnicodeDecodeError,
+    ) as error:
+        raise system_error(error, head) or CheckpointError(
             f"{head} is damaged ({error}). Restore it from a copy, or train again."
         ) from error
 

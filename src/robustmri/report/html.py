@@ -31,6 +31,9 @@ from robustmri.results.budget import CLEAN, NO_BUDGET
 from robustmri.results.outcomes import Outcomes, load_outcomes
 from robustmri.results.schema import RobustnessReport, load_result
 
+GENERATOR = b'<meta name="generator" content="robustmri">'
+"""By which a page is known to be ours."""
+
 
 def write_page(
     folders: Sequence[Path | str],
@@ -51,7 +54,8 @@ def write_page(
         published: figures from the literature to stand beside the measured ones.
 
     Raises:
-        ResultError: a folder is missing or damaged, or the results are not of the same test slices.
+        ResultError: a folder is missing or damaged, the results are not of the same test slices, or
+            `out` is something else than a report.
     """
     out = Path(out)
     if not folders:
@@ -61,6 +65,10 @@ def write_page(
     if out.is_dir():
         raise ResultError(
             f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
+        )
+    if out.is_file() and out.stat().st_size and not _is_report(out):
+        raise ResultError(
+            f"{out} is there, and no report of robustmri. Choose another --out, or remove it first."
         )
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
@@ -75,6 +83,12 @@ def write_page(
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))
     return out
+
+
+def _is_report(path: Path) -> bool:
+    """Whether the file is a page that was written here."""
+    with open(path, "rb") as stream:
+        return GENERATOR in stream.read(4096)
 
 
 def _refuse_different_tests(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.files import atomic_file, check_name, sha256_of
+from robustmri.core.files import atomic_file, check_name, sha256_of, system_error
 
 SCHEMA_VERSION = 2
 Status = Literal["pass", "warn", "fail"]
@@ -201,8 +201,8 @@ def load_result(folder: Path | str) -> RobustnessReport:
     path = Path(folder) / "robustness.json"
     try:
         raw = path.read_bytes()
-    except OSError as error:
-        raise ResultError(
+    except (OSError, MemoryError) as error:
+        raise system_error(error, path) or ResultError(
             f"{folder} holds no robustness.json. Make it with: robustmri evaluate."
         ) from error
     try:
@@ -213,7 +213,7 @@ def load_result(folder: Path | str) -> RobustnessReport:
                 "Evaluate again with it."
             )
         result = msgspec.json.decode(raw, type=RobustnessReport)
-    except (msgspec.MsgspecError, AttributeError) as error:
+    except (msgspec.MsgspecError, AttributeError, RecursionError) as error:
         raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
     if unknown := {number.norm for number in result.results if number.norm} - set(result.norms):
         raise ResultError(f"{path} does not say what {sorted(unknown)} is. Evaluate again.")
