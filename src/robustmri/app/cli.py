@@ -195,6 +195,7 @@ def evaluate(
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
     seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
     devices: Devices = None,
@@ -216,6 +217,7 @@ def evaluate(
         "norm": norm,
         "target": target,
         "region": region,
+        "classes": classes,
         "limit": limit,
         "seed": seed,
     }

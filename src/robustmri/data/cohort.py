@@ -4,8 +4,8 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.core.errors import DataError
+from robustmri.core.errors import CheckpointError, DataError
 from robustmri.core.files import check_name, fingerprint, read_json, sha256_of
 from robustmri.data.cases import Case, read_cases
 from robustmri.data.readers.source import LeftOut
@@ -98,6 +98,39 @@ class Cohort:
             return None
         packed = self._packed_masks[np.fromiter(indexes, dtype=np.int64)]
         return np.unpackbits(packed, axis=2, count=self.size).astype(bool)
+
+    def with_classes(self, classes: Sequence[str], names: Mapping[str, str]) -> Cohort:
+        """The same slices with the classes of a classifier, in its order.
+
+        Args:
+            classes: what the classifier tells apart.
+            names: class of this cohort to class of the classifier, where they differ; several may
+                be merged into one.
+
+        Raises:
+            CheckpointError: a class of the cohort is none of the classifier's.
+            DataError: `names` speaks of a class that the cohort has not.
+        """
+        unknown = sorted({*names} - {*self.classes})
+        if unknown:
+            raise DataError(
+                f"--classes names {unknown[0]!r}, which is no class of the cohort. It has "
+                f"{', '.join(self.classes)}."
+            )
+        named = {label: names.get(label, label) for label in self.classes}
+        strange = [label for label in self.classes if named[label] not in classes]
+        if strange:
+            raise CheckpointError(
+                f"The classifier tells apart {', '.join(classes)}; the cohort has "
+                f"{', '.join(self.classes)}. Say which is which: --classes "
+                f"'{','.join(f'{label}=...' for label in strange)}'."
+            )
+        place = {label: number for number, label in enumerate(classes)}
+        cases = (
+            replace(case, label=named[case.label], class_index=place[named[case.label]])
+            for case in self.cases
+        )
+        return replace(self, classes=tuple(classes), cases=tuple(cases))
 
     @classmethod
     def open(cls, root: str | Path) -> Cohort:

@@ -46,7 +46,7 @@ def run_checks(
 
     Args:
         outcomes: table with the rows of "worst" in it.
-        split_kind: "patient", "slice" or "folds".
+        split_kind: "patient", "slice", "folds" or "none".
         groups: "patient", or "inferred" where the source has no patient ids.
         training_attack: attack that made the training examples; None for standard training.
         selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustmri.data.cohort import Cohort
-from robustmri.data.leakage import check_leakage
+from robustmri.data.leakage import Finding, check_leakage
 from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
@@ -55,17 +55,19 @@ def summarise_evaluation(
     training_attack: str | None,
     examples: list[Example],
     provenance: dict[str, Any],
+    seen: Finding | None = None,
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both.
 
-    `training_attack` is the attack that made the training examples, None where there were none.
+    `training_attack` is the attack that made the training examples, None where there were none;
+    `seen` is what is known of test slices among those that were trained on.
     """
     settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
         Check(
             name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids)
         )
-        for found in check_leakage(cohort, split)
+        for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
     checks = run_checks(
         outcomes,

@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 CUSTOM = "custom"
 HEAD_FILE = "classifier.json"
 WEIGHTS_FILE = "weights.safetensors"
+SEEN_FILE = "seen.json"
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,7 @@ def save_checkpoint(
     *,
     training: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    seen: bytes | None = None,
 ) -> Checkpoint:
     """Write the classifier to `folder`, whole or not at all; a checkpoint that is there is
     replaced, anything else is not.
@@ -73,6 +75,8 @@ def save_checkpoint(
     with atomic_folder(folder, replaces=HEAD_FILE) as partial:
         # Bytes first: on a full disk safetensors' own writer raises an error that does not say so.
         (partial / WEIGHTS_FILE).write_bytes(save(state))
+        if seen is not None:
+            (partial / SEEN_FILE).write_bytes(seen)
         checkpoint = Checkpoint(
             spec=classifier.spec,
             weights_sha256=sha256_of(partial / WEIGHTS_FILE),

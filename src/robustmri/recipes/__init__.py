@@ -33,9 +33,10 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["minmax", "percentile"], about("rule that maps grey values to [0, 1]")
     ] = "minmax"
     split: Annotated[
-        Literal["patient", "slice", "folds"],
+        Literal["patient", "slice", "folds", "none"],
         about(
-            "whose slices stay together: of a patient, of nobody (as the poster's), or of a fold"
+            "whose slices stay together: of a patient, of nobody (slice, as the poster's), or of a "
+            "fold; none: all are tested, by a classifier from elsewhere"
         ),
     ] = "patient"
     fold: Annotated[int | None, about("test fold, 1 to 5, with split folds", at_least=1)] = None

@@ -62,7 +62,7 @@ def evaluate(
 
     from robustmri.evaluation.evaluate import clear_shards, run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
-    from robustmri.evaluation.plan import make_plan
+    from robustmri.evaluation.plan import evaluated_slices, make_plan
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
@@ -75,8 +75,9 @@ def evaluate(
     split = Split.load(scans.root)
     split.check(scans)
     classifier, stored = load_checkpoint(checkpoint)
+    scans = scans.with_classes(stored.spec.classes, settings.class_names)
     check_fits(stored, scans.classes, scans.size)
-    refuse_seen(stored.provenance, split)
+    seen = refuse_seen(Path(checkpoint), stored, scans, split, evaluated_slices(split, settings))
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
     with claimed_folder(
@@ -129,6 +130,7 @@ def evaluate(
                     training=dict(stored.training),
                 ),
                 training_attack=method.attack if method else None,
+                seen=seen,
                 examples=examples,
                 provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
             )
