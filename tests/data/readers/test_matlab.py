@@ -285,11 +285,15 @@ def test_everything_in_a_zip_is_read_or_named(tmp_path: Path) -> None:
         put(archive, "sub/5.mat", content)
         put(archive, "5.mat", content)
     (scans / "4.MAT").write_bytes(content)
+    for name in ("a", "b"):
+        (scans / name).mkdir()
+        scipy.io.savemat(scans / name / "cvind.mat", {"cvind": np.ones(9)})
     items = list(open_source(scans).read())
     sound = {item.case_id: item.source for item in items if isinstance(item, RawSlice)}
     assert sound == {"1": "a.zip/public\\1.mat", "2": "a.zip/2.MAT", "4": "4.MAT"}
     left = [(item.source, item.reason) for item in items if isinstance(item, LeftOut)]
     assert dict(left) == {
+        "b/cvind.mat": "the folds are read from another file",
         "notes.txt": "neither a .mat file nor a zip",
         "a.zip/__MACOSX/._2.mat": "hidden, or one of the system's",
         "a.zip/readme.txt": "not a .mat file",

@@ -162,7 +162,7 @@ def _check_chunks(found: Any, how: Any, name: str) -> None:
     filters = [how.get_filter(number)[0] for number in range(how.get_nfilters())]
     if filters not in _CHAINS:
         raise DataError(f"{name!r} is compressed in a way that MATLAB does not use")
-    if DEFLATE not in filters:
+    if DEFLATE not in filters or found.get_storage_size() * MOST_EXPANSION <= max_bytes():
         return
     for number in range(found.get_num_chunks()):
         piece = found.get_chunk_info(number)
