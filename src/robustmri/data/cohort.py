@@ -80,7 +80,7 @@ class Cohort:
         path = self.root / name
         self._verify(name)
         try:
-            array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, EOFError) as error:
             raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
         if array.dtype != np.dtype(dtype) or array.shape != shape:
