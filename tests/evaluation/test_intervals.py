@@ -253,6 +253,8 @@ def test_slices_without_patients_are_refused(measure):
         measure([], [])
     with pytest.raises(ResultError, match=r"\(2,\) slices and \(3,\) patients"):
         measure([True, True], ["a", "b", "c"])
+    with pytest.raises(ResultError, match=r"got \(1, 2\) slices"):
+        measure([[True, True]], [["a", "b"]])
 
 
 def test_patient_is_right_where_most_slices_are():
