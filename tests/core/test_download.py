@@ -118,6 +118,18 @@ def test_a_part_that_is_already_whole_needs_no_more_bytes(server: Server, tmp_pa
     assert fetch(f"{server.url}/a", tmp_path / "a", md5=md5(CONTENT)).read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize(("stored", "asked"), [(len(CONTENT), 0), (len(CONTENT) + 1, 1)])
+def test_a_part_of_known_size_is_taken_or_begun_anew(
+    server: Server, tmp_path: Path, stored: int, asked: int
+) -> None:
+    """One that is whole needs no answer at all; of one that is too long nothing is kept."""
+    server.files["/a"] = CONTENT
+    (tmp_path / "a.part").write_bytes((CONTENT + b"more")[:stored])
+    path = fetch(f"{server.url}/a", tmp_path / "a", size=len(CONTENT), md5=md5(CONTENT))
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [("/a", None)] * asked
+
+
 @pytest.mark.parametrize("wrong", [{"md5": "0" * 32}, {"sha256": "0" * 8}, {"size": 5}])
 def test_another_file_than_expected_is_refused_and_removed(
     server: Server, tmp_path: Path, wrong: dict
