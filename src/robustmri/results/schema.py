@@ -4,7 +4,6 @@ report.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,6 +205,4 @@ def load_result(folder: Path | str) -> RobustnessReport:
         raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
     if unknown := {number.norm for number in result.results if number.norm} - set(result.norms):
         raise ResultError(f"{path} does not say what {sorted(unknown)} is. Evaluate again.")
-    if any(math.isnan(number.accuracy) for number in result.results):
-        raise ResultError(f"{path} holds an accuracy that is not a number. Evaluate again.")
     return result
