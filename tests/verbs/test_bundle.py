@@ -17,7 +17,7 @@ from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort
 from robustmri.results.schema import load_result
 from robustmri.verbs import bundle as module
-from robustmri.verbs.bundle import bundle
+from robustmri.verbs.bundle import _add_scripts, _versions, bundle
 
 HAVE = ("torch", "torchvision", "timm", "scipy", "pyarrow", "pytest", "requests", "tqdm")
 BESIDE = ("pluggy", "iniconfig", "pytest-timeout", "certifi", "idna", "urllib3", "setuptools")
@@ -151,3 +151,20 @@ def test_the_rehearsal(tmp_path):
     machine = (tmp_path / "home" / "machine.json").read_text()
     assert str(tmp_path) not in machine
     assert python.is_file()
+
+
+def test_a_package_that_is_not_here_has_no_version_to_ask_for():
+    assert _versions(["torch"])["torch"]
+    with pytest.raises(SettingsError, match="no-such-thing is not installed here"):
+        _versions(["torch", "no-such-thing"])
+
+
+def test_stages_of_ones_own_and_a_package_without_its_checkout(tmp_path, monkeypatch):
+    stages = tmp_path / "mine.toml"
+    stages.write_text("stages = []")
+    monkeypatch.setattr("robustmri.__file__", str(tmp_path / "site" / "robustmri" / "__init__.py"))
+    (tmp_path / "bundle").mkdir()
+    _add_scripts(tmp_path / "bundle", "poster-offline", stages)
+    assert (tmp_path / "bundle" / "stages.toml").read_text() == "stages = []"
+    assert (tmp_path / "bundle" / "run.sh").is_file()
+    assert not (tmp_path / "bundle" / "checks").exists()
