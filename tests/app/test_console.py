@@ -1,4 +1,4 @@
-"""What the command line shows: on a terminal, in a log file, and where a process is not the first."""
+"""What the command line shows: on a terminal, in a log file, where a process is not the first."""
 
 from __future__ import annotations
 

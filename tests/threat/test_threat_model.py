@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -120,6 +121,20 @@ def test_names_what_it_does_not_know():
         ThreatModel("l3")
     with pytest.raises(ThreatModelError, match="index of a class, got -1"):
         ThreatModel(target=-1)
+
+
+def test_signals_and_volumes_are_images_and_a_matrix_is_none():
+    """(n, channels, ...) with one axis or more to follow."""
+    labels = torch.zeros(4, dtype=torch.long)
+    for shape in ((4, 1, 5), (4, 1, 5, 6), (4, 1, 5, 6, 7)):
+        ThreatModel().check(torch.zeros(shape), labels)
+    with pytest.raises(ThreatModelError, match=r"got \(4, 5\) and \(4,\)"):
+        ThreatModel().check(torch.zeros(4, 5), labels)
+
+
+def test_a_threat_stays_what_it_is():
+    with pytest.raises(FrozenInstanceError):
+        ThreatModel().eps = 1.0
 
 
 def test_z_scored_images_are_told_where_the_mean_belongs():
