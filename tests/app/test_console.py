@@ -148,3 +148,45 @@ def test_the_release_is_fetched_and_the_next_step_named(said, tmp_path, monkeypa
     monkeypatch.setattr("robustmri.data.figshare_release.download_release", fetch)
     _, out = said("download", "--out", tmp_path)
     assert out == f"wrote {tmp_path}; go on with: robustmri prepare {tmp_path} --out cohort\n"
+
+
+class Prepared:
+    n_patients, classes, groups = 3, ("a", "b"), "inferred"
+
+    def __init__(self, left_out):
+        self.left_out = [SimpleNamespace(source=f"{k}.png", reason="bad") for k in range(left_out)]
+
+    def __len__(self):
+        return 7
+
+
+@pytest.mark.parametrize(("left_out", "more"), [(10, False), (13, True)])
+def test_of_many_slices_left_out_ten_are_named(said, tmp_path, monkeypatch, left_out, more):
+    made = SimpleNamespace(train=(0, 1), validation=(2,), test=(3, 4, 5), note="By patient.")
+    monkeypatch.setattr("robustmri.data.split.Split.load", lambda out: made)
+    words = ("prepare", "phantom", "--out", tmp_path / "cohort")
+    _, out = said(*words, prepare=lambda source, out, **settings: Prepared(left_out))
+    lines = out.splitlines()
+    assert lines[0].endswith("7 slices of 3 inferred groups; classes a, b")
+    assert lines[1] == "train 2, validation 1, test 3 slices. By patient."
+    assert lines[2:12] == [f"left out: {k}.png: bad" for k in range(10)]
+    rest = [f"left out: 3 more, listed in {tmp_path / 'cohort' / 'cohort.json'}"]
+    assert lines[12:] == (rest if more else [])
+
+
+def test_alarms_of_a_training_are_told(monkeypatch, capsys):
+    kept = {"epoch": 2, "validation_accuracy": 0.9, "validation_robust_accuracy": 0.5}
+    stored = {"kept_epoch": kept, "kept_because": "It is the best.", "alarms": ["It overfits."]}
+    made = SimpleNamespace(provenance=stored)
+    rows = [
+        SimpleNamespace(epoch=epoch, validation_accuracy=0.9, robust_accuracy=0.5)
+        for epoch in (1, 2)
+    ]
+    monkeypatch.setattr("robustmri.models.checkpoint.read_checkpoint", lambda run: made)
+    monkeypatch.setattr("robustmri.training.selection.read_epochs", lambda run: rows)
+    monkeypatch.setattr("robustmri.training.selection.pareto_front", lambda rows: rows)
+    cli._print_run("run")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "run: kept epoch 2, validation accuracy 90.0%, robust 50.0%"
+    assert [line.endswith("kept") for line in lines[-3:-1]] == [False, True]
+    assert lines[-1] == "warn: It overfits."
