@@ -207,9 +207,10 @@ def _open(url: str, have: int, pace: _Pace) -> Iterator[http.client.HTTPResponse
     request = urllib.request.Request(url, headers={"User-Agent": "robustmri"})
     if have:
         request.add_header("Range", f"bytes={have}-")
+    here = _is_here(urllib.parse.urlsplit(url).hostname or "")
     opener = urllib.request.OpenerDirector()  # The usual one reads file: and ftp: too.
     for handler in (
-        urllib.request.ProxyHandler(),
+        urllib.request.ProxyHandler({} if here else None),  # No proxy knows this machine.
         _Http(pace),
         _Https(pace),
         _Redirections(),
