@@ -103,6 +103,8 @@ def prepare(
         f"train {len(made.train)}, validation {len(made.validation)}, test {len(made.test)} "
         f"slices. {made.note}"
     )
+    for note in cohort.notes:
+        say(f"note: {note}")
     for left in cohort.left_out[:10]:
         say(f"left out: {left.source}: {left.reason}")
     if len(cohort.left_out) > 10:
@@ -247,7 +249,7 @@ def report(
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
 ) -> None:
     """Write one self-contained HTML page about one or several results."""
-    from robustmri.report import write_report
+    from robustmri.verbs.report import write_report
 
     say(f"wrote {write_report(folders, out, images=images, title=title)}")
 

@@ -35,7 +35,7 @@ GENERATOR = b'<meta name="generator" content="robustmri">'
 """By which a page is known to be ours."""
 
 
-def write_report(
+def write_page(
     folders: Sequence[Path | str],
     out: Path | str,
     *,
@@ -74,11 +74,11 @@ def write_report(
     outcomes = [load_outcomes(folder) for folder in folders]
     _refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
     arrays = load_examples(folders[0], results[0]) if images else None
-    if title is not None:
-        results[0] = msgspec.structs.replace(results[0], title=title)
     if not images:
         identifiers = set().union(*(rows.identifiers for rows in outcomes))
         results = [redact(report, identifiers) for report in results]
+    if title is not None:
+        results[0] = msgspec.structs.replace(results[0], title=title)
     text = render(Page(results, outcomes, images, arrays, published))
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))

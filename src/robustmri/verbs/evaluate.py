@@ -16,7 +16,13 @@ from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings
-from robustmri.results.schema import ModelFacts, RobustnessReport, load_result, save_result
+from robustmri.results.schema import (
+    ModelFacts,
+    RobustnessReport,
+    hash_files,
+    load_result,
+    save_result,
+)
 from robustmri.verbs.claim import claimed_folder, refuse_seen
 
 if TYPE_CHECKING:
@@ -126,7 +132,8 @@ def evaluate(
                 examples=examples,
                 provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
             )
-            save_result(result, folder)
+            written = hash_files(folder, ("outcomes.parquet", "examples.npz"))
+            save_result(msgspec.structs.replace(result, files=written), folder)
             clear_shards(folder)
 
         processes.wait_for_all()  # Until nobody reads shards any more.
