@@ -403,6 +403,12 @@ def test_two_downloads_into_one_folder(server: Server, tmp_path: Path) -> None:
     assert not server.asked
 
 
+def test_a_file_is_no_place_for_a_release(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(RobustMRIError, match="is no folder"):
+        download_release(tmp_path / "a", known=[])
+
+
 def test_offline_names_the_file_and_the_way_out(tmp_path: Path) -> None:
     known = [ReleaseFile("part1.zip", f"{nobody()}/part1.zip", 5, md5(b"folds"))]
     with pytest.raises(DownloadError, match="Is this machine offline"):

@@ -167,7 +167,7 @@ def _transfer(
             return
         goes_on = answer.status == 206
         if goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise ConnectionError(f"asked to go on from byte {have}, it sent other ones")
         pace.have = have if goes_on else 0
         if answer.length is not None:
