@@ -104,7 +104,7 @@ def prepare(
         f"slices. {made.note}"
     )
     for note in cohort.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for left in cohort.left_out[:10]:
         say(f"left out: {left.source}: {left.reason}")
     if len(cohort.left_out) > 10:

@@ -120,12 +120,12 @@ def _is_elsewhere(name: Any, path: Path) -> bool:
     if not isinstance(name, (str, bytes)):
         return False
     named, target = Path.cwd() / os.fsdecode(name), Path.cwd() / path
-    within = (target, *named.parents, named)
+    within = (named, *named.parents)
     beside = rf"\.?{re.escape(target.name)}(\.[0-9a-f]{{8}})?\.(partial|old|part|lock)"
     written = any(
         part.parent == target.parent and re.fullmatch(beside, part.name) for part in within
     )
-    return target not in within[1:] and named not in target.parents and not written
+    return target not in within and named not in target.parents and not written
 
 
 @contextmanager

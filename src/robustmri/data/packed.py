@@ -139,7 +139,13 @@ def unpack_cohort(file: str | Path, out: str | Path) -> Cohort:
                     stream.write(restored.tobytes())
             Cohort.open(folder).verify()
     except (
-        *(KeyError, TypeError, ValueError, RecursionError, zlib.error, OSError, MemoryError),
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        zlib.error,
+        OSError,
+        MemoryError,
     ) as error:
         raise system_error(error, file) or DataError(
             f"{file} is not a packed cohort, or is damaged ({error}). Pack it again: robustmri "
