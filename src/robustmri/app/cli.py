@@ -69,13 +69,19 @@ def _options(
 def prepare(
     source: Annotated[
         str,
-        typer.Argument(help="figshare release, images with a CSV, class folders, or `phantom`."),
+        typer.Argument(
+            help="DICOM, NIfTI, images with a table, class folders, arrays, the figshare release, "
+            "or `phantom`."
+        ),
     ],
     out: Out,
     size: Annotated[int, option(PrepareSettings, "size")] = 224,
     split: Annotated[str, option(PrepareSettings, "split")] = "patient",
     fold: Annotated[int | None, option(PrepareSettings, "fold")] = None,
     intensity: Annotated[str, option(PrepareSettings, "intensity")] = "minmax",
+    columns: Annotated[str, option(PrepareSettings, "columns")] = "",
+    slices: Annotated[str, option(PrepareSettings, "slices")] = "",
+    window: Annotated[str, option(PrepareSettings, "window")] = "",
     seed: Annotated[int, option(PrepareSettings, "seed")] = 0,
 ) -> None:
     """Read scans into a cohort folder, and split it into train, validation and test."""
@@ -87,6 +93,9 @@ def prepare(
             split=split,
             fold=fold,
             intensity=intensity,
+            columns=columns,
+            slices=slices,
+            window=window,
             seed=seed,
             progress=progress,
         )
@@ -102,6 +111,8 @@ def prepare(
         f"train {len(made.train)}, validation {len(made.validation)}, test {len(made.test)} "
         f"slices. {made.note}"
     )
+    for note in cohort.notes:
+        print(f"note: {note}")
     for left in cohort.left_out[:10]:
         print(f"left out: {left.source}: {left.reason}")
     if len(cohort.left_out) > 10:

@@ -36,6 +36,7 @@ class Cohort:
             `robustmri.data.intensity.RULES`.
         groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in
             for them.
+        notes: what a reader of its numbers should know of how it was made.
         fingerprint: of classes, cases and pixels; it goes into every later file.
     """
 
@@ -49,6 +50,7 @@ class Cohort:
     cases: tuple[Case, ...]
     left_out: tuple[LeftOut, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -122,6 +124,7 @@ class Cohort:
             cases=cases,
             left_out=tuple(LeftOut(**left) for left in head["left_out"]),
             fingerprint=head["fingerprint"],
+            notes=tuple(head.get("notes", ())),
         )
 
     def verify(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def write_cohort(
     intensity: str = "minmax",
     split: Callable[[Cohort], Split] | None = None,
     progress: Progress | None = None,
+    notes: Sequence[str] = (),
 ) -> Cohort:
     """Write a cohort folder; it appears under its name only when it is whole.
 
@@ -44,6 +45,7 @@ def write_cohort(
         split: makes the split to store beside the cohort as split.json; where it fails, no cohort
             is left either.
         progress: called with (files done, files in all).
+        notes: sentences to keep with those of the source.
 
     Raises:
         DataError: nothing could be read, there is one class only, or `out` is taken.
@@ -66,7 +68,7 @@ def write_cohort(
         classes = known + [label for label in labels if label not in known]
         cases = [replace(case, class_index=classes.index(case.label)) for case in cases]
         write_cases(folder / CASES, cases)
-        _write_head(folder, source, classes, size, intensity, cases, left_out)
+        _write_head(folder, source, classes, size, intensity, cases, left_out, notes)
         if split:
             split(Cohort.open(folder)).save(folder / SPLIT)
     return Cohort.open(out)
@@ -100,6 +102,7 @@ def _write_head(
     intensity: str,
     cases: list[Case],
     left_out: list[LeftOut],
+    said: Sequence[str],
 ) -> None:
     slices = Counter(case.label for case in cases)
     notes = []
@@ -110,6 +113,7 @@ def _write_head(
             "The source has no patient ids; groups were inferred from near-duplicate slices, so "
             "slices of one person may be in several groups."
         )
+    notes += [*getattr(source, "notes", ()), *said]
     head: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "name": source.name,
