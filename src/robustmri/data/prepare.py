@@ -84,11 +84,15 @@ def _nothing_readable(source: Source, left_out: list[LeftOut]) -> str:
 
 
 def _infer_patients(folder: Path, cases: list[Case]) -> list[Case]:
-    """Name each component of near-duplicates as if it were a patient."""
-    names = [
-        f"inferred-{group + 1:04d}"
-        for group in infer_groups(np.load(folder / IMAGES, mmap_mode="r"))
-    ]
+    """Name each component of near-duplicates and slices of one file as if it were a patient."""
+    last: dict[str, int] = {}
+    one_file = []
+    for case in cases:
+        if case.source in last:
+            one_file.append((last[case.source], case.index))
+        last[case.source] = case.index
+    groups = infer_groups(np.load(folder / IMAGES, mmap_mode="r"), one_file)
+    names = [f"inferred-{group + 1:04d}" for group in groups]
     return [
         replace(case, patient_id=name, group=name) for case, name in zip(cases, names, strict=True)
     ]

@@ -26,9 +26,10 @@ from robustmri.data.readers.listing import (
     find_listing,
     folder_label,
     replace_missing,
+    speaks_of_scans,
 )
 from robustmri.data.readers.names import FileNames, outnumber
-from robustmri.data.readers.slices import parse_slices
+from robustmri.data.readers.slices import NOT_SQUARE, parse_slices
 from robustmri.data.readers.source import LeftOut, RawSlice, is_missing, leave_out, read_each
 from robustmri.data.readers.tables import TABLE_SUFFIXES, is_table, read_table
 
@@ -110,9 +111,7 @@ class DicomFiles:
             if role in ("label", "patient") and _tag_of(column) and not _is_column(path, column)
         }
         named = {role: column for role, column in named.items() if role not in tags}
-        listing = find_listing(
-            path, named, lambda found: _speaks_of_scans(found, bool(tags.get("label")))
-        )
+        listing = find_listing(path, named, speaks_of_scans)
         return cls(root, listing, tags, slices or "all", window == "file")
 
     @property
@@ -229,6 +228,8 @@ class DicomFiles:
             notes = (*notes, BURNT_IN)
         if row.patient and head.patient and row.patient != head.patient:
             notes = (*notes, OTHER_PATIENT)
+        if not _is_square(dataset):
+            notes = (*notes, NOT_SQUARE)
         many = len(head.frames) > 1
         return RawSlice(
             case_id=f"{head.uid}/{place + 1}" if many else head.uid,
@@ -293,12 +294,6 @@ def _tag_of(text: str) -> int | None:
 def _is_column(path: Path, column: str) -> bool:
     tables = [path] if is_table(path) else [file for file in path.iterdir() if is_table(file)]
     return any(column in read_table(table, rows=1).columns for table in tables)
-
-
-def _speaks_of_scans(listing: Listing, labelled: bool) -> bool:
-    roles = set(listing.columns)
-    known = {"image", "patient"} & roles
-    return bool(known) and ("label" in roles or (labelled and {"image", "patient"} <= roles))
 
 
 def read_head(file: Path, tags: dict[str, str]) -> Head:
@@ -373,6 +368,17 @@ def _place_of(dataset: Any, place: int, count: int) -> tuple[float, str]:
     except (TypeError, ValueError):
         return float(place), plane
     return (distance if np.isfinite(distance) else float(place)), plane
+
+
+def _is_square(dataset: Any) -> bool:
+    """Whether rows and columns lie equally far apart, as far as the header says."""
+    spacing = _own(dataset, 0, 2, "PixelMeasuresSequence", "PixelSpacing")
+    spacing = spacing or dataset.get("PixelAspectRatio")
+    try:
+        down, across = map(float, spacing)
+        return abs(down / across - 1) <= 0.01
+    except (TypeError, ValueError, ZeroDivisionError):
+        return True
 
 
 def _own(dataset: Any, place: int, count: int, group: str, name: str) -> Any:

@@ -32,7 +32,8 @@ def read_frame(dataset: Any, place: int, window: bool) -> tuple[Array, tuple[str
     Raises:
         DataError: no decoder for its compression, or sizes that contradict each other.
     """
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+    from pydicom.pixels.utils import pixel_array
 
     check_pixels(int(dataset.Rows), int(dataset.Columns))
     _check_compressed(dataset, place)
@@ -105,7 +106,7 @@ def _first(value: Any) -> float | None:
 def _check_compressed(dataset: Any, place: int) -> None:
     """Refuse a compression without decoder, and a stream of another size than the header says."""
     from pydicom.encaps import get_frame
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:

@@ -94,6 +94,12 @@ def find_listing(
     return open_listing((own or fitting)[0], named) if fitting else None
 
 
+def speaks_of_scans(listing: Listing) -> bool:
+    """Whether a table says of images or patients what they show, or of images whose they are."""
+    known = {"image", "patient"} & set(listing.columns)
+    return bool(known) and ("label" in listing.columns or len(known) == 2)
+
+
 def open_listing(path: Path, named: Mapping[str, str], rows: int | None = None) -> Listing:
     """A table, or its first rows, with its columns found."""
     table = read_table(path, rows=rows)

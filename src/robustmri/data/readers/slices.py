@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from robustmri.core.errors import SettingsError
 
+NOT_SQUARE = "has pixels that are not square, which are read as if they were"
+
 
 @dataclass(frozen=True)
 class SliceChoice:
