@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from robustmri.core.errors import DataError
 
 
@@ -86,16 +88,15 @@ def read_cases(path: Path) -> tuple[Case, ...]:
 
     try:
         rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise DataError(
             f"{path} is damaged ({' '.join(str(error).split())}). Make the cohort again."
         ) from error
     try:
-        return tuple(
-            Case(**(row | {"lesion_box": row["lesion_box"] and tuple(row["lesion_box"])}))
-            for row in rows
-        )
-    except (KeyError, TypeError) as error:
+        return msgspec.convert(rows, tuple[Case, ...])
+    except msgspec.ValidationError as error:
         raise DataError(
             f"{path} is not a table of cases ({error}). Make the cohort again."
         ) from error

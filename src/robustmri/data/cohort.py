@@ -36,7 +36,7 @@ class Cohort:
             `robustmri.data.intensity.RULES`.
         groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in
             for them.
-        notes: what a reader of its numbers should know of how it was made.
+        notes: sentences on what was guessed of the slices, and what is odd about them.
         fingerprint: of classes, cases and pixels; it goes into every later file.
     """
 
@@ -63,13 +63,23 @@ class Cohort:
     @cached_property
     def images(self) -> npt.NDArray[np.uint16]:
         """All slices, shape (n, size, size), memory-mapped; 0 to 65535 stands for [0, 1]."""
-        images: npt.NDArray[np.uint16] = np.load(self.root / IMAGES, mmap_mode="r")
-        return images
+        return self._map(IMAGES, (len(self), self.size, self.size), np.uint16)
 
     @cached_property
     def _packed_masks(self) -> npt.NDArray[np.uint8] | None:
-        path = self.root / MASKS
-        return np.load(path, mmap_mode="r") if path.exists() else None
+        if not (self.root / MASKS).is_file():
+            return None
+        return self._map(MASKS, (len(self), self.size, (self.size + 7) // 8), np.uint8)
+
+    def _map(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
+        path = self.root / name
+        try:
+            array = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
+        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, dtype):
+            raise DataError(f"{path} is not an array of {dtype.__name__} of shape {shape}. {AGAIN}")
+        return array
 
     def masks(self, indexes: Iterable[int]) -> npt.NDArray[np.bool_] | None:
         """Lesions of some cases, bool, shape (k, size, size); empty where a case has none, None if
@@ -93,14 +103,22 @@ class Cohort:
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"
             )
-        head = read_json(root / HEAD)
+        try:
+            return cls._from_head(root, read_json(root / HEAD))
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{root / HEAD} is damaged ({type(error).__name__}: {error}). {AGAIN}"
+            ) from error
+
+    @classmethod
+    def _from_head(cls, root: Path, head: dict[str, Any]) -> Cohort:
         if head.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
                 f"{root} is a cohort of schema version {head.get('schema_version')}, expected "
                 f"{SCHEMA_VERSION}. {AGAIN}"
             )
-        for name, facts in head["files"].items():
-            path = root / name
+        for name in sorted({IMAGES, CASES, *head["files"]}):
+            facts, path = head["files"][name], root / name
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
             if path.stat().st_size != facts["bytes"]:
@@ -108,16 +126,20 @@ class Cohort:
                     f"{path} has {path.stat().st_size} bytes, expected {facts['bytes']}. {AGAIN}"
                 )
         cases = read_cases(root / CASES)
-        if fingerprint_of(head, cases) != head["fingerprint"]:
+        classes = tuple(head["classes"])
+        if fingerprint_of(head, cases) != head["fingerprint"] or any(
+            case.class_index < 0 or (case.index, case.label) != (row, classes[case.class_index])
+            for row, case in enumerate(cases)
+        ):
             raise DataError(
                 f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. "
                 f"{AGAIN}"
             )
         return cls(
             root=root,
-            name=head["name"],
-            classes=tuple(head["classes"]),
-            size=head["size"],
+            name=str(head["name"]),
+            classes=classes,
+            size=int(head["size"]),
             intensity=head["intensity"],
             groups=head["groups"],
             synthetic=head["synthetic"],

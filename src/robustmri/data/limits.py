@@ -66,7 +66,7 @@ def check_bytes(size: int) -> None:
 
 def how_to_raise(limit: int, unit: str) -> str:
     """End of a sentence about a limit: what it is, and how to read the file all the same."""
-    return f"the limit is {limit} {unit}; if the file is sound, set {MAX_PIXELS} higher"
+    return f"the limit is {limit} {unit}; if that is too low, set {MAX_PIXELS} higher"
 
 
 @contextmanager

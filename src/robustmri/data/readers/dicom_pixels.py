@@ -53,7 +53,7 @@ def read_frame(dataset: Any, place: int, window: bool) -> tuple[Array, tuple[str
         image = _windowed(image, _group(dataset, place, "FrameVOILUTSequence"), notes)
     if kind == "MONOCHROME1":
         image = image.max() + image.min() - image if image.dtype.kind == "f" else _turned(image)
-        notes.append("MONOCHROME1 (bright is less) was turned")
+        notes.append("is MONOCHROME1 (bright is less), and was turned")
     return image, tuple(notes)
 
 
@@ -88,10 +88,10 @@ def _windowed(image: Array, group: Any, notes: list[str]) -> Array:
     """Clipped as DICOM PS3.3 C.11.2.1.2 says of a linear window."""
     centre, width = _first(group.get("WindowCenter")), _first(group.get("WindowWidth"))
     if centre is None or width is None or not width >= 1:
-        notes.append("the file has no window; its whole range was used")
+        notes.append("has no window, so its whole range was used")
         return image
     if str(group.get("VOILUTFunction", "LINEAR")) == "SIGMOID":
-        notes.append("a sigmoid window was read as a linear one")
+        notes.append("has a sigmoid window, which was read as a linear one")
     middle, half = centre - 0.5, (width - 1) / 2
     clipped: Array = np.clip(image.astype(np.float64), middle - half, middle + half)
     return clipped

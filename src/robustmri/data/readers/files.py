@@ -6,7 +6,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from robustmri.core.errors import DataError
 from robustmri.data.limits import check_bytes
@@ -58,7 +58,7 @@ def read_regular(path: Path) -> bytes:
         return read_bounded(stream, os.fstat(stream.fileno()).st_size)
 
 
-def read_bounded(stream: BinaryIO, claimed: int) -> bytes:
+def read_bounded(stream: IO[bytes], claimed: int) -> bytes:
     """All bytes of a stream that claims to have so many, however many come.
 
     Raises:

@@ -50,6 +50,13 @@ class RawSlice:
     notes: tuple[str, ...] = ()
 
 
+def weigh(thing: object) -> int:
+    """Bytes of memory that a slice holds; nothing else counts."""
+    if not isinstance(thing, RawSlice):
+        return 0
+    return int(thing.image.nbytes) + (0 if thing.mask is None else int(thing.mask.nbytes))
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A file that did not become a case, and why."""
@@ -91,7 +98,7 @@ def read_each(
         RobustMRIError: the system failed (too many open files, no memory, a file that is gone ...).
             The slices that follow would fail with it, and a smaller cohort would look whole.
     """
-    return map_in_order(partial(_attempt, read_one, describe), entries)
+    return map_in_order(partial(_attempt, read_one, describe), entries, weigh=weigh)
 
 
 def _attempt(
