@@ -39,6 +39,12 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
             "mask, plane, fold; of DICOM also keywords or tags"
         ),
     ] = ""
+    patient_pattern: Annotated[
+        str,
+        about(
+            "regular expression that finds the patient in a path: its group `patient`, or its first"
+        ),
+    ] = ""
     slices: Annotated[
         str,
         about(

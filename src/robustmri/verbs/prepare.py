@@ -12,7 +12,7 @@ from robustmri.data.sources import find_unread, open_source
 from robustmri.data.split import Split, make_split
 from robustmri.recipes import PrepareSettings, change_settings
 
-READING = ("columns", "slices", "window")
+READING = ("columns", "patient_pattern", "slices", "window")
 """Settings that are options of the readers."""
 
 

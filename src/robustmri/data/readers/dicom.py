@@ -19,12 +19,12 @@ from robustmri.data.readers.columns import parse_columns
 from robustmri.data.readers.decode import IMAGE_SUFFIXES
 from robustmri.data.readers.dicom_pixels import read_frame
 from robustmri.data.readers.files import find_files, name_below, open_regular, read_regular
+from robustmri.data.readers.layout import folder_label
 from robustmri.data.readers.listing import (
     Listing,
     Lookup,
     Row,
     find_listing,
-    folder_label,
     replace_missing,
     speaks_of_scans,
 )

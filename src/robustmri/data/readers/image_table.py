@@ -16,13 +16,13 @@ from robustmri.core.errors import DataError
 from robustmri.data.readers.columns import parse_columns
 from robustmri.data.readers.decode import IMAGE_SUFFIXES, rasterise, read_picture
 from robustmri.data.readers.files import find_files, name_below, read_regular
+from robustmri.data.readers.layout import folder_label
 from robustmri.data.readers.listing import (
     Listing,
     Lookup,
     Row,
     find_listing,
     fold_of,
-    folder_label,
     plane_of,
     replace_missing,
 )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from robustmri.core.errors import DataError
-from robustmri.data.readers.class_folders import PARTS
 from robustmri.data.readers.columns import describe_columns, find_columns, written_twice
 from robustmri.data.readers.names import FileNames
-from robustmri.data.readers.source import LeftOut, is_missing, readable_name
+from robustmri.data.readers.source import LeftOut, is_missing
 from robustmri.data.readers.tables import Table, is_table, read_table
 
 LOOKED = 200
@@ -230,15 +228,6 @@ class Lookup:
 def patient_key(patient: str) -> str:
     """A patient's id as two places write it: "sub-01" of BIDS is "01"."""
     return patient.removeprefix("sub-")
-
-
-def folder_label(file: Path, root: Path) -> str:
-    """The class folder above a file, "" where it lies in none."""
-    folders = file.relative_to(root).parts[:-1]
-    folders = folders[1:] if folders and folders[0].lower() in PARTS else folders
-    # Some systems write an accent as a letter of its own: the same name in other bytes.
-    name = readable_name(unicodedata.normalize("NFC", folders[0])) if folders else ""
-    return "" if is_missing(name) else name
 
 
 def replace_missing(row: Row) -> Row:

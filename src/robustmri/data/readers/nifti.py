@@ -15,13 +15,13 @@ import numpy as np
 from robustmri.core.errors import DataError
 from robustmri.data.readers.columns import parse_columns
 from robustmri.data.readers.files import Found, find_files, name_below
+from robustmri.data.readers.layout import folder_label
 from robustmri.data.readers.listing import (
     Listing,
     Lookup,
     Row,
     find_listing,
     fold_of,
-    folder_label,
     replace_missing,
     speaks_of_scans,
 )
