@@ -25,7 +25,6 @@ from robustmri.data.readers.listing import (
     Lookup,
     Row,
     find_listing,
-    replace_missing,
     speaks_of_scans,
 )
 from robustmri.data.readers.names import FileNames, outnumber
@@ -211,7 +210,7 @@ class DicomFiles:
         ids = (head.uid, head.series, head.study)
         row = Row()
         if self._lookup:
-            row = replace_missing(self._lookup.find(head.file, ids, head.patient) or Row())
+            row = self._lookup.find(head.file, ids, head.patient) or Row()
         label = head.label or row.label
         if not label and not self.tags.get("label") and not self._table_labels:
             label = folder_label(head.file, self.root)

@@ -15,7 +15,7 @@ import numpy as np
 from robustmri.core.errors import DataError
 from robustmri.data.readers.columns import parse_columns
 from robustmri.data.readers.decode import IMAGE_SUFFIXES, rasterise, read_picture
-from robustmri.data.readers.files import find_files, name_below, read_regular
+from robustmri.data.readers.files import Found, find_files, name_below, read_regular
 from robustmri.data.readers.layout import folder_label
 from robustmri.data.readers.listing import (
     Listing,
@@ -24,7 +24,6 @@ from robustmri.data.readers.listing import (
     find_listing,
     fold_of,
     plane_of,
-    replace_missing,
 )
 from robustmri.data.readers.names import FileNames
 from robustmri.data.readers.npy import decode_npy
@@ -58,14 +57,16 @@ class ImagesWithTable:
         root = path.parent if is_table(path) else path
         if not root.is_dir():
             return None
-        names = FileNames(root, tuple(_images(root)))
+        names: list[FileNames] = []  # Looked for only where there is a table.
 
         def fits(listing: Listing) -> bool:
             if listing.name == "slices.csv":
                 return True
             if "image" not in listing.columns or not {"label", "patient"} & set(listing.columns):
                 return False
-            return any(_names_a_file(names, row) for row in listing.rows())
+            if not names:
+                names.append(FileNames(root, tuple(_images(root, find_files(root)))))
+            return any(_names_a_file(names[0], cell) for (cell,) in listing.cells("image"))
 
         listing = find_listing(path, named, fits)
         return cls(listing, named.get("patient") == "") if listing else None
@@ -97,15 +98,19 @@ class ImagesWithTable:
 
     @cached_property
     def _lookup(self) -> Lookup:
-        return Lookup(self.listing, FileNames(self.root, tuple(_images(self.root))))
+        images = tuple(_images(self.root, self._found))
+        return Lookup(self.listing, FileNames(self.root, images))
+
+    @cached_property
+    def _found(self) -> Found:
+        return find_files(self.root)
 
     @cached_property
     def _masks(self) -> FileNames:
         images = set(self._lookup.by_file)
-        folders = (self.root / name for name in MASK_FOLDERS)
-        folder = next((folder for folder in folders if folder.is_dir()), self.root)
-        files = find_files(folder).files
-        return FileNames(self.root, tuple(file for file in files if file not in images))
+        files = [file for file in self._found.files if file not in images]
+        own = [file for file in files if _folder(self.root, file) in MASK_FOLDERS]
+        return FileNames(self.root, tuple(own or files))
 
     def __len__(self) -> int:
         return len(self.listing.table)
@@ -122,12 +127,21 @@ class ImagesWithTable:
             listed, partial(self._read_file, masks), partial(name_below, self.root)
         )
         yield from lookup.unmatched()
-        for file in lookup.names.files:
-            if file not in lookup.by_file and file not in masks:
-                yield LeftOut(
-                    name_below(self.root, file),
-                    f"not listed in {self.listing.name}: label and patient are unknown",
-                )
+        read = {*lookup.by_file, *masks, *self.tables}
+        tried = set(lookup.names.files)
+        for file in dict.fromkeys((*lookup.names.files, *self._found.files)):
+            if file not in read:
+                yield LeftOut(name_below(self.root, file), self._why(file, file in tried))
+        # The folder of images is looked through even where it is a link.
+        yield from (left for left in self._found.left_out if left.source != "images/")
+
+    def _why(self, file: Path, tried: bool) -> str:
+        """Why a file is none of the slices."""
+        if tried:
+            return f"not listed in {self.listing.name}: label and patient are unknown"
+        if not file.name.lower().endswith(READABLE):
+            return "not an image by its name"
+        return f"neither in images/ nor a mask that {self.listing.name} names"
 
     def _check_columns(self) -> None:
         columns = self.listing.columns
@@ -148,7 +162,6 @@ class ImagesWithTable:
 
     def _read_file(self, masks: set[Path], file: Path) -> RawSlice:
         row = self._lookup.find(file) or Row()
-        row = replace_missing(row)
         label = row.label
         if "label" not in self.listing.columns:
             label = folder_label(file, self.root)
@@ -191,21 +204,26 @@ class ImagesWithTable:
 MASK_FOLDERS = ("masks", "mask", "segmentations")
 
 
-def _images(root: Path) -> list[Path]:
-    """Images that a table in `root` may name."""
+def _images(root: Path, found: Found) -> list[Path]:
+    """Images that a table in `root` may name: those in `images/`, or all but the masks."""
     folder = root / "images"
-    files = find_files(folder if folder.is_dir() else root).files
-    return [
-        file
-        for file in files
-        if file.name.lower().endswith(READABLE)
-        and not (folder != file.parent and file.relative_to(root).parts[0].lower() in MASK_FOLDERS)
-    ]
+    if folder.is_symlink() and folder.is_dir():
+        found = find_files(folder)
+    files = [file for file in found.files if file.name.lower().endswith(READABLE)]
+    if folder.is_dir():
+        return [file for file in files if file.is_relative_to(folder)]
+    return [file for file in files if _folder(root, file) not in MASK_FOLDERS]
 
 
-def _names_a_file(names: FileNames, row: Row) -> bool:
+def _folder(root: Path, file: Path) -> str:
+    """First folder on the way to a file, "" where it lies in the root."""
+    parts = file.relative_to(root).parts
+    return parts[0].lower() if len(parts) > 1 else ""
+
+
+def _names_a_file(names: FileNames, cell: str) -> bool:
     try:
-        return names.find(row.image) is not None
+        return names.find(cell) is not None
     except DataError:
         return True
 

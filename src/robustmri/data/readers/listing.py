@@ -11,12 +11,10 @@ from robustmri.core.errors import DataError
 from robustmri.data.readers.columns import describe_columns, find_columns, written_twice
 from robustmri.data.readers.names import FileNames
 from robustmri.data.readers.source import LeftOut, is_missing
-from robustmri.data.readers.tables import Table, is_table, read_table
+from robustmri.data.readers.tables import LISTED, Table, is_table, read_table
 
 LOOKED = 200
 """Rows of a table that are looked at to see whether it speaks of the scans beside it."""
-LISTED = 1000
-"""Rows without a file that are named one by one; the rest is counted."""
 
 
 class Row(NamedTuple):
@@ -49,11 +47,15 @@ class Listing:
         """Of the file."""
         return self.table.path.name
 
-    def rows(self) -> Iterator[Row]:
-        """All rows in their order."""
-        roles = list(self.columns)
-        for cells in self.table.rows([self.columns[role] for role in roles]):
-            yield Row(**dict(zip(roles, cells, strict=True)))
+    def cells(self, *roles: str) -> Iterator[tuple[str, ...]]:
+        """Cells of the columns of these roles, row by row."""
+        return self.table.rows([self.columns[role] for role in roles])
+
+    def row(self, place: int) -> Row:
+        """A row by its place, from 0; the words that stand for nothing are empty."""
+        cells = self.table.row(place, list(self.columns.values()))
+        known = ("" if is_missing(cell) else cell for cell in cells)
+        return Row(**dict(zip(self.columns, known, strict=True)))
 
 
 def find_listing(
@@ -109,16 +111,17 @@ def open_listing(path: Path, named: Mapping[str, str], rows: int | None = None) 
 @dataclass
 class Lookup:
     """Rows of a table by the file, the id or the patient that they speak of; every row that speaks
-    of nothing is told.
+    of nothing is told. Of a large table only places are kept.
     """
 
     listing: Listing
     names: FileNames
-    by_file: dict[Path, Row] = field(default_factory=dict)
-    by_id: dict[str, Row] = field(default_factory=dict)
-    by_patient: dict[str, Row] = field(default_factory=dict)
+    by_file: dict[Path, int] = field(default_factory=dict)
+    by_id: dict[str, int] = field(default_factory=dict)
+    by_patient: dict[str, int] = field(default_factory=dict)
     bad: dict[Path, str] = field(default_factory=dict)
     problems: list[LeftOut] = field(default_factory=list)
+    unnamed: int = 0
     notes: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
@@ -132,55 +135,61 @@ class Lookup:
         self._tell_numbers()
 
     def _by_image(self) -> None:
-        known: dict[str, Row | None] = {}
-        for row in self.listing.rows():
-            where = f"{self.listing.name}: slice {row.image!r}"
-            if is_missing(row.image):
-                self.problems.append(LeftOut(where, "the row names no image"))
+        for place, (cell,) in enumerate(self.listing.cells("image")):
+            if is_missing(cell):
+                self._tell(f"row {place + 1}", "the row names no image")
                 continue
             try:
-                file = self.names.find(row.image)
+                file = self.names.find(cell)
             except DataError as error:
-                self.problems.append(LeftOut(where, str(error)))
+                self._tell(f"slice {cell!r}", str(error))
                 continue
-            before = self.by_file.get(file) if file else known.get(row.image)
-            if before is None:
-                if file:
-                    self.by_file[file] = row
-                else:
-                    known[row.image] = self.by_id[row.image] = row
-            elif before._replace(image="") == row._replace(image=""):
-                self.problems.append(LeftOut(where, "a row that says the same stands above it"))
+            before = self.by_file.get(file) if file else self.by_id.get(cell)
+            if before is not None:
+                self._tell_double(file, cell, before, place)
             elif file:
-                self.bad[file] = f"{self.listing.name} says two things of it, in two rows"
+                self.by_file[file] = place
             else:
-                self.by_id.pop(row.image, None)
-                self.problems.append(LeftOut(where, "the table says two things of it"))
+                self.by_id[cell] = place
+
+    def _tell_double(self, file: Path | None, cell: str, before: int, place: int) -> None:
+        """Two rows about one image: the same twice, or nobody knows which is meant."""
+        first, second = (self.listing.row(one)._replace(image="") for one in (before, place))
+        if first == second:
+            self._tell(f"slice {cell!r}", "a row that says the same stands above it")
+            return
+        reason = f"{self.listing.name} says two things of it, in two rows"
+        if file:
+            self.bad[file] = reason
+        else:
+            self._tell(f"slice {cell!r}", reason)
 
     def _by_patient(self) -> None:
-        several: dict[str, set[str]] = {}
-        for row in self.listing.rows():
-            if is_missing(row.patient):
-                self.problems.append(LeftOut(self.listing.name, "a row names no patient"))
+        labels: dict[str, set[str]] = {}
+        roles = [role for role in ("patient", "label") if role in self.listing.columns]
+        for place, (patient, *label) in enumerate(self.listing.cells(*roles)):
+            if is_missing(patient):
+                self._tell(f"row {place + 1}", "the row names no patient")
                 continue
-            key = patient_key(row.patient)
-            several.setdefault(key, set()).add(row.label)
-            self.by_patient.setdefault(key, row)
-        for key, labels in several.items():
-            if len(labels) > 1:
-                row = self.by_patient.pop(key)
-                said = ", ".join(sorted(labels))
-                self.problems.append(
-                    LeftOut(
-                        f"{self.listing.name}: patient {row.patient!r}",
-                        f"the table gives the patient several labels ({said})",
-                    )
-                )
+            key = patient_key(patient)
+            labels.setdefault(key, set()).update(label)
+            self.by_patient.setdefault(key, place)
+        for key, several in labels.items():
+            if len(several) > 1:
+                del self.by_patient[key]
+                said = ", ".join(sorted(several))
+                self._tell(f"patient {key!r}", f"the table gives it several labels ({said})")
+
+    def _tell(self, what: str, reason: str) -> None:
+        if len(self.problems) < LISTED:
+            self.problems.append(LeftOut(f"{self.listing.name}: {what}", reason))
+        else:
+            self.unnamed += 1
 
     def _tell_numbers(self) -> None:
-        rows = [*self.by_file.values(), *self.by_id.values(), *self.by_patient.values()]
         for role in ("patient", "label"):
-            for ways in written_twice({getattr(row, role) for row in rows}):
+            column = self.listing.columns.get(role)
+            for ways in written_twice(self.listing.table.distinct(column) if column else ()):
                 self.notes.append(
                     f"{role}s {', '.join(map(repr, ways))} may be one number written in several "
                     f"ways; they are kept as different {role}s: write it in one way in the table "
@@ -196,43 +205,38 @@ class Lookup:
         if file in self.bad:
             raise DataError(self.bad[file])
         if file in self.by_file:
-            return self.by_file[file]
+            return self.listing.row(self.by_file[file])
         for one in ids:
             if one in self.by_id:
                 self.used.add(one)
-                return self.by_id[one]
-        row = self.by_patient.get(patient_key(patient)) if patient else None
-        if row:
-            self.used.add(patient_key(patient))
-        return row
+                return self.listing.row(self.by_id[one])
+        key = patient_key(patient)
+        if not patient or key not in self.by_patient:
+            return None
+        self.used.add(key)
+        return self.listing.row(self.by_patient[key])
 
     def unmatched(self) -> Iterator[LeftOut]:
         """What is wrong with the table, and its rows that no file was found for."""
+        name = self.listing.name
         yield from self.problems
-        missing = [row for key, row in self.by_id.items() if key not in self.used]
-        for row in missing[:LISTED]:
-            yield LeftOut(f"{self.listing.name}: slice {row.image!r}", "the image file is missing")
+        if self.unnamed:
+            yield LeftOut(name, f"{self.unnamed} more rows have such faults")
+        missing = [cell for cell in self.by_id if cell not in self.used]
+        for cell in missing[:LISTED]:
+            yield LeftOut(f"{name}: slice {cell!r}", "the image file is missing")
         if len(missing) > LISTED:
-            yield LeftOut(
-                self.listing.name, f"the image file is missing for {len(missing) - LISTED} more"
-            )
-        absent = [row for key, row in self.by_patient.items() if key not in self.used]
+            yield LeftOut(name, f"the image file is missing for {len(missing) - LISTED} more rows")
+        absent = [patient for patient in self.by_patient if patient not in self.used]
         if absent:
             yield LeftOut(
-                self.listing.name,
-                f"{len(absent)} patients of the table have no scan here (first: "
-                f"{absent[0].patient})",
+                name, f"{len(absent)} patients of the table have no scan here (first: {absent[0]})"
             )
 
 
 def patient_key(patient: str) -> str:
     """A patient's id as two places write it: "sub-01" of BIDS is "01"."""
     return patient.removeprefix("sub-")
-
-
-def replace_missing(row: Row) -> Row:
-    """A row whose words for nothing are empty."""
-    return Row(*("" if is_missing(cell) else cell for cell in row))
 
 
 def plane_of(text: str) -> str:

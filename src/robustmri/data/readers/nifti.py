@@ -22,7 +22,6 @@ from robustmri.data.readers.listing import (
     Row,
     find_listing,
     fold_of,
-    replace_missing,
     speaks_of_scans,
 )
 from robustmri.data.readers.names import FileNames, outnumber, stem_of
@@ -139,8 +138,8 @@ class NiftiVolumes:
         named = self._lookup.by_file.items() if self._lookup else ()
         every = FileNames(self.root, tuple(self._all))
         masks: dict[Path, Path] = {}
-        for file, row in named:
-            mask = _found(every, replace_missing(row).mask)
+        for file, place in named:
+            mask = _found(every, self._lookup.listing.row(place).mask) if self._lookup else None
             if mask is not None:
                 masks[file] = mask
         bases = {
@@ -194,7 +193,7 @@ class NiftiVolumes:
         bids = self._bids(file)
         row = Row()
         if self._lookup:
-            row = replace_missing(self._lookup.find(file, (), bids) or Row())
+            row = self._lookup.find(file, (), bids) or Row()
         label = row.label
         if not (self.listing and "label" in self.listing.columns):
             label = folder_label(file, self.root)

@@ -22,6 +22,8 @@ CELL_LIMIT = 2**16
 ROW_LIMIT = 10_000_000
 COLUMN_LIMIT = 10_000
 BATCH = 4096
+LISTED = 1000
+"""Faulty rows that are named one by one; the rest is counted."""
 DIVIDERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -62,6 +64,19 @@ class Table:
         for batch in chosen.to_batches(max_chunksize=BATCH):
             columns = [pc.utf8_trim_whitespace(column).to_pylist() for column in batch.columns]
             yield from zip(*columns, strict=True)
+
+    def row(self, place: int, names: Sequence[str]) -> tuple[str, ...]:
+        """Cells of these columns in one row, which is counted from 0."""
+        columns = (self.cells.column(self._place(name)) for name in names)
+        return tuple(column[place].as_py().strip() for column in columns)
+
+    def distinct(self, name: str) -> list[str]:
+        """The texts that occur in a column, in the order in which they first do."""
+        import pyarrow.compute as pc
+
+        found = pc.unique(pc.utf8_trim_whitespace(self.cells.column(self._place(name))))
+        texts: list[str] = found.to_pylist()
+        return texts
 
     def _place(self, name: str) -> str:
         places = [place for place, column in enumerate(self.columns) if column == name]
@@ -127,8 +142,13 @@ def _read_text(path: Path, rows: int | None) -> Table:
     if not names:
         return Table(path, (), None)
     left: list[LeftOut] = []
+    more = 0
 
     def refuse(row: Any) -> str:
+        nonlocal more
+        if len(left) >= LISTED:
+            more += 1
+            return "skip"
         left.append(
             LeftOut(
                 f"{path.name}: row {row.number}",
@@ -154,6 +174,8 @@ def _read_text(path: Path, rows: int | None) -> Table:
         )
     except pa.ArrowException as error:
         raise DataError(" ".join(str(error).split())) from error
+    if more:
+        left.append(LeftOut(path.name, f"{more} more rows do not fit the header"))
     how = f"read as {DIVIDERS[divider]}-separated"
     if encoding == "cp1252":
         how += " in Windows-1252 (it is not UTF-8, so letters beyond ASCII may be wrong)"
@@ -225,32 +247,32 @@ def _read_sheet(path: Path, sheet: Any, rows: int | None) -> Table | None:
     sheet.reset_dimensions()  # What it declares may be anything.
     header: list[str] = []
     columns: list[list[str]] = []
-    left = []
-    lines = sheet.iter_rows(values_only=True, max_col=COLUMN_LIMIT)
-    for number, line in enumerate(lines, start=1):
+    left: list[LeftOut] = []
+    more = 0
+    for number, line in enumerate(sheet.iter_rows(values_only=True, max_col=COLUMN_LIMIT), start=1):
         cells = [_text_of(value) for value in line]
         while cells and not cells[-1]:
             cells.pop()
+        if number > ROW_LIMIT:
+            raise DataError(f"it has more than {ROW_LIMIT} rows")
         if not cells:
             continue
         if not header:
             header, columns = cells, [[] for _ in cells]
-        elif len(cells) > len(header):
-            left.append(
-                LeftOut(
-                    f"{path.name}: row {number}",
-                    f"it has {len(cells)} cells and the header {len(header)}",
-                )
-            )
-        else:
+        elif len(cells) <= len(header):
             for place, column in enumerate(columns):
                 column.append(cells[place] if place < len(cells) else "")
-        if number > ROW_LIMIT:
-            raise DataError(f"it has more than {ROW_LIMIT} rows")
+        elif len(left) < LISTED:
+            reason = f"it has {len(cells)} cells and the header {len(header)}"
+            left.append(LeftOut(f"{path.name}: row {number}", reason))
+        else:
+            more += 1
         if rows is not None and columns and len(columns[0]) >= rows:
             break
     if not header:
         return None
+    if more:
+        left.append(LeftOut(path.name, f"{more} more rows do not fit the header"))
     arrays = {str(place): pa.array(column, pa.string()) for place, column in enumerate(columns)}
     return Table(path, tuple(name.strip() for name in header), pa.table(arrays), tuple(left))
 
@@ -325,9 +347,12 @@ def _as_text(column: Any) -> Any:
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(column.type):
-        longest = pc.max(pc.binary_length(column.dictionary.cast(pa.string()))).as_py() or 0
+        lengths = pc.binary_length(column.dictionary.cast(pa.string()))
+        longest = pc.max(lengths).as_py() or 0
         if longest > CELL_LIMIT:
             raise DataError(f"a cell has {longest} bytes, at most {CELL_LIMIT} are read")
+        if (pc.sum(lengths.take(column.indices)).as_py() or 0) > TABLE_LIMIT:
+            raise DataError(f"its cells need more than {TABLE_LIMIT} bytes")
         column = column.dictionary_decode()
     elif pa.types.is_floating(column.type):
         known = column.drop_null()
