@@ -74,10 +74,10 @@ class Cohort:
     def _map(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
         path = self.root / name
         try:
-            array = np.load(path, mmap_mode="r")
+            array = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, EOFError) as error:
             raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
-        if not isinstance(array, np.ndarray) or (array.shape, array.dtype) != (shape, dtype):
+        if (array.shape, array.dtype) != (shape, np.dtype(dtype)):
             raise DataError(f"{path} is not an array of {dtype.__name__} of shape {shape}. {AGAIN}")
         return array
 

@@ -146,7 +146,7 @@ def _read_dataset(group: Any, name: str) -> Field:
 def _in_words(dtype: np.dtype[Any]) -> str:
     if dtype.kind == "O":
         return "references or texts of any length"
-    return "complex numbers" if dtype.kind in "cV" and dtype.names else f"values of type {dtype}"
+    return "complex numbers" if dtype.kind == "c" or dtype.names else f"values of type {dtype}"
 
 
 def _check_size(name: str, count: int, itemsize: int) -> None:
