@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from formats import AXIAL, write_dicom
 from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.dicom import DicomFiles
@@ -22,8 +22,7 @@ from robustmri.data.sources import open_source
 from robustmri.verbs.prepare import prepare
 
 pydicom = pytest.importorskip("pydicom")
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.encaps import encapsulate  # noqa: E402
+from pydicom.dataset import Dataset  # noqa: E402
 from pydicom.uid import (  # noqa: E402
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -34,60 +33,13 @@ from pydicom.uid import (  # noqa: E402
     RLELossless,
 )
 
-AXIAL = [1, 0, 0, 0, 1, 0]
 CORONAL = [1, 0, 0, 0, 0, -1]
 SAGITTAL = [0, 1, 0, 0, 0, -1]
-MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
 def grey(seed: int, frames: int = 0) -> np.ndarray:
     shape = (frames, 12, 10) if frames else (12, 10)
     return np.random.default_rng(seed).integers(0, 4000, shape).astype(np.uint16)
-
-
-def write(
-    path: Path,
-    pixels: np.ndarray,
-    syntax: UID = ExplicitVRLittleEndian,
-    stream: bytes = b"",
-    **tags: Any,
-) -> str:
-    """One file, `stream` its compressed picture; returns its SOPInstanceUID."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    uid = f"1.2.3.{zlib.crc32(str(path).encode())}"
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = MR
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
-    dataset.SeriesInstanceUID, dataset.StudyInstanceUID = "1.2.3.4", "1.2.3"
-    dataset.PatientID, dataset.PatientName, dataset.Modality = "P1", "Doe^Jane", "MR"
-    dataset.ImageOrientationPatient, dataset.ImagePositionPatient = AXIAL, [0, 0, 0]
-    dataset.PhotometricInterpretation, dataset.SamplesPerPixel = "MONOCHROME2", 1
-    dataset.Rows, dataset.Columns = pixels.shape[-2:]
-    if pixels.ndim == 3:
-        dataset.NumberOfFrames = len(pixels)
-    if pixels.shape[-1] == 3:
-        dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = *pixels.shape[:2], 3
-        dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
-        del dataset.NumberOfFrames
-    bits = pixels.dtype.itemsize * 8
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = bits, bits, bits - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-    dataset.PixelData = pixels.tobytes()
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-        if value is None:
-            delattr(dataset, name)
-    if syntax.is_encapsulated and "JPEG" in syntax.name:
-        dataset.file_meta.TransferSyntaxUID = syntax
-        dataset.PixelData = encapsulate([stream or b"\xff\xd8\xff\xf7"])
-    elif syntax == RLELossless:
-        dataset.compress(RLELossless, generate_instance_uid=False)
-    else:
-        dataset.file_meta.TransferSyntaxUID = syntax
-    dataset.save_as(path, enforce_file_format=True)
-    return uid
 
 
 def read(root: Path, **options: str) -> tuple[list[RawSlice], dict[str, str]]:
@@ -105,7 +57,7 @@ def read(root: Path, **options: str) -> tuple[list[RawSlice], dict[str, str]]:
 )
 def test_pixels_are_those_of_the_scanner_in_its_units(tmp_path: Path, syntax: UID) -> None:
     tags = {"RescaleSlope": 2, "RescaleIntercept": -1000}
-    uid = write(tmp_path / "glioma" / "IM001", grey(1), syntax, **tags)
+    uid = write_dicom(tmp_path / "glioma" / "IM001", grey(1), syntax, **tags)
     ((item,), left) = read(tmp_path)
     np.testing.assert_array_equal(item.image, grey(1) * 2.0 - 1000)
     assert (item.case_id, item.patient_id, item.label, item.plane) == (uid, "P1", "glioma", "axial")
@@ -164,7 +116,7 @@ def test_what_the_header_says_of_the_pixels(
     expected: np.ndarray,
     said: str,
 ) -> None:
-    write(tmp_path / "a" / "1.dcm", pixels, **tags)
+    write_dicom(tmp_path / "a" / "1.dcm", pixels, **tags)
     ((item,), _) = read(tmp_path, **options)
     np.testing.assert_array_equal(item.image, expected)
     assert any(said in note for note in item.notes) == bool(said)
@@ -172,14 +124,14 @@ def test_what_the_header_says_of_the_pixels(
 
 def test_slices_are_sorted_by_place_and_named_by_their_plane(tmp_path: Path) -> None:
     for name, height, plane in (("b", 9, AXIAL), ("a", 3, AXIAL), ("c", -4, AXIAL)):
-        write(
+        write_dicom(
             tmp_path / "g" / f"{name}.dcm",
             grey(height + 9),
             ImagePositionPatient=[0, 0, height],
             ImageOrientationPatient=plane,
         )
     for number, plane in ((1, CORONAL), (2, SAGITTAL), (3, None)):
-        write(
+        write_dicom(
             tmp_path / "g" / f"z{number}.dcm",
             grey(number),
             SeriesInstanceUID=f"1.9.{number}",
@@ -224,7 +176,7 @@ def enhanced(frames: int) -> dict[str, Any]:
 def test_each_frame_of_an_enhanced_file_is_a_slice_with_its_own_scale(
     tmp_path: Path, syntax: UID
 ) -> None:
-    uid = write(tmp_path / "g" / "many.dcm", grey(1, 3), syntax, **enhanced(3))
+    uid = write_dicom(tmp_path / "g" / "many.dcm", grey(1, 3), syntax, **enhanced(3))
     slices, _ = read(tmp_path)
     assert [item.case_id for item in slices] == [f"{uid}/3", f"{uid}/2", f"{uid}/1"]
     for item, place in zip(slices, (2, 1, 0), strict=True):
@@ -237,8 +189,8 @@ def test_jpeg_2000_is_read_by_pillow(tmp_path: Path) -> None:
     stream = io.BytesIO()
     pixels = (grey(1) // 16).astype(np.uint8)
     Image.fromarray(pixels).save(stream, "JPEG2000", no_jp2=True)
-    write(tmp_path / "g" / "1.dcm", pixels, JPEG2000Lossless, stream.getvalue())
-    write(tmp_path / "g" / "2.dcm", pixels[:10], JPEG2000Lossless, stream.getvalue())
+    write_dicom(tmp_path / "g" / "1.dcm", pixels, JPEG2000Lossless, stream.getvalue())
+    write_dicom(tmp_path / "g" / "2.dcm", pixels[:10], JPEG2000Lossless, stream.getvalue())
     ((item,), left) = read(tmp_path)
     np.testing.assert_array_equal(item.image, pixels)
     assert "10 rows and 10 columns, the compressed picture 12 and 10" in left["g/2.dcm"]
@@ -246,16 +198,16 @@ def test_jpeg_2000_is_read_by_pillow(tmp_path: Path) -> None:
 
 def wrong_files(folder: Path) -> dict[str, str]:
     """Files that are no slice, and what is said of each."""
-    write(folder / "ls.dcm", grey(1), JPEGLSLossless)
-    write(folder / "nobody.dcm", grey(1), PatientID="")
-    write(folder / "nan.dcm", grey(1), PatientID="None")
-    write(folder / "seg.dcm", grey(1), Modality="SEG")
-    write(folder / "scout.dcm", grey(1), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    write(folder / "report.dcm", grey(1), Rows=None)
-    write(folder / "huge.dcm", grey(1), Rows=60000, Columns=60000)
-    write(folder / "short.dcm", grey(1), Rows=500, Columns=500)
-    write(folder / "frames.dcm", grey(1), NumberOfFrames=10**9)
-    write(folder / "deflated.dcm", grey(1), DeflatedExplicitVRLittleEndian)
+    write_dicom(folder / "ls.dcm", grey(1), JPEGLSLossless)
+    write_dicom(folder / "nobody.dcm", grey(1), PatientID="")
+    write_dicom(folder / "nan.dcm", grey(1), PatientID="None")
+    write_dicom(folder / "seg.dcm", grey(1), Modality="SEG")
+    write_dicom(folder / "scout.dcm", grey(1), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_dicom(folder / "report.dcm", grey(1), Rows=None)
+    write_dicom(folder / "huge.dcm", grey(1), Rows=60000, Columns=60000)
+    write_dicom(folder / "short.dcm", grey(1), Rows=500, Columns=500)
+    write_dicom(folder / "frames.dcm", grey(1), NumberOfFrames=10**9)
+    write_dicom(folder / "deflated.dcm", grey(1), DeflatedExplicitVRLittleEndian)
     (folder / "text.dcm").write_text("hello" * 100)
     (folder / "cut.dcm").write_bytes((folder / "seg.dcm").read_bytes()[:140])
     (folder / "notes.txt").write_text("hello")
@@ -277,7 +229,7 @@ def wrong_files(folder: Path) -> dict[str, str]:
 
 
 def test_wrong_files_are_left_out_by_name_and_the_rest_goes_on(tmp_path: Path) -> None:
-    write(tmp_path / "g" / "good.dcm", grey(1))
+    write_dicom(tmp_path / "g" / "good.dcm", grey(1))
     expected = wrong_files(tmp_path / "g")
     slices, left = read(tmp_path)
     assert [item.source for item in slices] == ["g/good.dcm"]
@@ -308,7 +260,7 @@ def table(path: Path, *rows: tuple[str, ...]) -> Path:
 def test_the_label_comes_from_a_table(
     tmp_path: Path, header: str, key: Callable[[str], str]
 ) -> None:
-    uid = write(tmp_path / "a" / "1.dcm", grey(1))
+    uid = write_dicom(tmp_path / "a" / "1.dcm", grey(1))
     table(tmp_path / "t.csv", (header, "diagnosis"), (key(uid), "glioma"))
     source = open_source(tmp_path)
     ((item,), left) = read(tmp_path)
@@ -317,9 +269,9 @@ def test_the_label_comes_from_a_table(
 
 
 def test_a_table_may_name_the_patients_and_that_is_told(tmp_path: Path) -> None:
-    write(tmp_path / "1.dcm", grey(1), PatientID="")
-    write(tmp_path / "2.dcm", grey(2), PatientID="ANON")
-    write(tmp_path / "3.dcm", grey(2))
+    write_dicom(tmp_path / "1.dcm", grey(1), PatientID="")
+    write_dicom(tmp_path / "2.dcm", grey(2), PatientID="ANON")
+    write_dicom(tmp_path / "3.dcm", grey(2))
     table(
         tmp_path / "t.csv",
         ("file", "label", "subject"),
@@ -336,8 +288,8 @@ def test_a_table_may_name_the_patients_and_that_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tag", ["(0010,4000)", "PatientComments"])
 def test_the_label_may_be_a_tag(tmp_path: Path, tag: str) -> None:
-    write(tmp_path / "a" / "1.dcm", grey(1), PatientComments="meningioma")
-    write(tmp_path / "a" / "2.dcm", grey(1))
+    write_dicom(tmp_path / "a" / "1.dcm", grey(1), PatientComments="meningioma")
+    write_dicom(tmp_path / "a" / "2.dcm", grey(1))
     ((item,), left) = read(tmp_path, columns=f"label={tag}")
     assert item.label == "meningioma"
     assert left == {"a/2.dcm": f"no label: its header has no {tag}"}
@@ -346,7 +298,7 @@ def test_the_label_may_be_a_tag(tmp_path: Path, tag: str) -> None:
 def test_prepare_reads_a_tree_and_keeps_no_name(tmp_path: Path) -> None:
     for person in range(8):
         for height in range(3):
-            write(
+            write_dicom(
                 tmp_path / "scans" / ("glioma", "normal")[person % 2] / f"s{person}" / str(height),
                 grey(10 * person + height),
                 PatientID=f"P{person}",
@@ -368,14 +320,14 @@ def test_prepare_reads_a_tree_and_keeps_no_name(tmp_path: Path) -> None:
 def test_without_pydicom_one_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "a" / "1.dcm", grey(1))
+    write_dicom(tmp_path / "a" / "1.dcm", grey(1))
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(DataError, match=r"pip install 'robustmri\[formats\]'"):
         open_source(tmp_path)
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "scans" / "a" / "1.dcm", grey(1))
+    write_dicom(tmp_path / "scans" / "a" / "1.dcm", grey(1))
     with pytest.raises(DataError, match="one class only"):
         write_cohort(open_source(tmp_path / "scans"), tmp_path / "cohort", size=16)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from formats import RAS, write_nifti
 from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.readers.nifti import NiftiVolumes
 from robustmri.data.readers.source import LeftOut, RawSlice
@@ -17,7 +18,6 @@ from robustmri.data.split import Split
 from robustmri.verbs.prepare import prepare
 
 nibabel = pytest.importorskip("nibabel")
-RAS = np.diag([1.0, 1.0, 1.0, 1.0])
 
 
 def voxels(seed: int, shape: tuple[int, ...] = (7, 9, 6)) -> np.ndarray:
@@ -28,13 +28,6 @@ def lesion(*places: int, shape: tuple[int, ...] = (7, 9, 6)) -> np.ndarray:
     mask = np.zeros(shape, np.uint8)
     mask[2:4, 3:5, list(places)] = 4
     return mask
-
-
-def write(path: Path, values: np.ndarray, affine: np.ndarray = RAS, second: bool = False) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
-    nibabel.save(kind(values, affine), path)
-    return path
 
 
 def read(root: Path, **options: str) -> tuple[list[RawSlice], dict[str, str]]:
@@ -55,7 +48,7 @@ def table(path: Path, *rows: tuple[str, ...], divider: str = ",") -> None:
 def test_axial_slices_as_radiologists_look_at_them(
     tmp_path: Path, suffix: str, second: bool
 ) -> None:
-    write(tmp_path / "glioma" / f"v{suffix}", voxels(1), second=second)
+    write_nifti(tmp_path / "glioma" / f"v{suffix}", voxels(1), second=second)
     slices, left = read(tmp_path, slices="all")
     assert [item.case_id for item in slices] == [f"glioma/v{suffix}/{k}" for k in range(1, 7)]
     for place, item in enumerate(slices):
@@ -78,7 +71,7 @@ def oriented(codes: str) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("codes", ["LPS", "RPI", "PIR", "SAL"])
 def test_however_a_volume_is_stored_its_slices_are_the_same(tmp_path: Path, codes: str) -> None:
-    write(tmp_path / "a" / "v.nii", *oriented(codes))
+    write_nifti(tmp_path / "a" / "v.nii", *oriented(codes))
     slices, _ = read(tmp_path, slices="2:3")
     assert len(slices) == 2
     np.testing.assert_array_equal(slices[0].image, voxels(1)[::-1, ::-1, 1].T)
@@ -96,7 +89,7 @@ def test_however_a_volume_is_stored_its_slices_are_the_same(tmp_path: Path, code
 def test_slices_are_those_that_were_acquired(
     tmp_path: Path, spacing: tuple[float, ...], plane: str, expected: np.ndarray
 ) -> None:
-    write(tmp_path / "a" / "v.nii", voxels(1), np.diag([*spacing, 1.0]))
+    write_nifti(tmp_path / "a" / "v.nii", voxels(1), np.diag([*spacing, 1.0]))
     slices, _ = read(tmp_path, slices="1:1")
     np.testing.assert_array_equal(slices[0].image, expected)
     assert slices[0].plane == plane
@@ -121,8 +114,8 @@ def test_values_are_scaled_as_the_header_says(tmp_path: Path) -> None:
 def test_slices_with_lesion_are_chosen_by_default(
     tmp_path: Path, option: str, places: list[int], mask: str
 ) -> None:
-    write(tmp_path / "a" / "v_t1.nii.gz", voxels(1))
-    write(tmp_path / "a" / f"{mask}.nii.gz", lesion(2, 4))
+    write_nifti(tmp_path / "a" / "v_t1.nii.gz", voxels(1))
+    write_nifti(tmp_path / "a" / f"{mask}.nii.gz", lesion(2, 4))
     slices, left = read(tmp_path, slices=option)
     if mask == "v-t1_seg":
         assert left == {"a/v-t1_seg.nii.gz": "a mask without its volume"}
@@ -135,9 +128,9 @@ def test_slices_with_lesion_are_chosen_by_default(
 
 
 def test_a_volume_without_mask_gives_its_middle_third_and_that_is_said(tmp_path: Path) -> None:
-    write(tmp_path / "sick" / "sub-01_T1w.nii.gz", voxels(1))
-    write(tmp_path / "sick" / "sub-01_T1w_mask.nii.gz", lesion(0))
-    write(tmp_path / "well" / "sub-02_T1w.nii.gz", voxels(2))
+    write_nifti(tmp_path / "sick" / "sub-01_T1w.nii.gz", voxels(1))
+    write_nifti(tmp_path / "sick" / "sub-01_T1w_mask.nii.gz", lesion(0))
+    write_nifti(tmp_path / "well" / "sub-02_T1w.nii.gz", voxels(2))
     source = open_source(tmp_path)
     items = [item for item in source.read() if isinstance(item, RawSlice)]
     assert [item.case_id.rpartition("/")[2] for item in items] == ["1", "3", "4"]
@@ -158,7 +151,7 @@ def test_a_volume_without_mask_gives_its_middle_third_and_that_is_said(tmp_path:
 def test_labels_come_from_a_table(tmp_path: Path, rows: list[tuple[str, ...]], labels: str) -> None:
     names = ("a", "b") if rows[0][0] == "file" else ("sub-01_T1w", "sub-02_T1w")
     for number, name in enumerate(names):
-        write(tmp_path / "x" / f"{name}.nii", voxels(number))
+        write_nifti(tmp_path / "x" / f"{name}.nii", voxels(number))
     table(tmp_path / "participants.tsv", *rows, divider="\t")
     slices, left = read(tmp_path, slices="3:3")
     assert "".join(item.label for item in slices) == labels
@@ -167,9 +160,9 @@ def test_labels_come_from_a_table(tmp_path: Path, rows: list[tuple[str, ...]], l
 
 
 def test_a_table_may_name_the_masks(tmp_path: Path) -> None:
-    write(tmp_path / "scans" / "a.nii", voxels(1))
-    write(tmp_path / "scans" / "b.nii", voxels(2))
-    write(tmp_path / "outlines" / "one.nii", lesion(5))
+    write_nifti(tmp_path / "scans" / "a.nii", voxels(1))
+    write_nifti(tmp_path / "scans" / "b.nii", voxels(2))
+    write_nifti(tmp_path / "outlines" / "one.nii", lesion(5))
     table(
         tmp_path / "t.csv",
         ("image", "label", "patient", "mask"),
@@ -182,7 +175,7 @@ def test_a_table_may_name_the_masks(tmp_path: Path) -> None:
 
 def wrong_files(folder: Path) -> dict[str, str]:
     """Files that give no slice, and what is said of each."""
-    good = write(folder / "good.nii", voxels(1)).read_bytes()
+    good = write_nifti(folder / "good.nii", voxels(1)).read_bytes()
     (folder / "text.nii").write_text("hello" * 100)
     (folder / "text.nii.gz").write_text("hello" * 100)
     (folder / "cut.nii").write_bytes(good[:500])
@@ -193,16 +186,16 @@ def wrong_files(folder: Path) -> dict[str, str]:
     far = bytearray(good)
     far[108:112] = np.array(1e9, "<f4").tobytes()
     (folder / "far.nii.gz").write_bytes(gzip.compress(bytes(far)))
-    write(folder / "flat.nii", voxels(1)[:, :, 0])
+    write_nifti(folder / "flat.nii", voxels(1)[:, :, 0])
     nowhere = bytearray(good)
     nowhere[254:256], nowhere[280:328] = np.array(1, "<i2").tobytes(), bytes(48)
     (folder / "nowhere.nii").write_bytes(nowhere)
-    write(folder / "grid.nii", voxels(1))
-    write(folder / "grid_seg.nii", lesion(1), np.diag([2.0, 2, 2, 1]))
-    write(folder / "empty.nii", voxels(1))
-    write(folder / "empty_seg.nii", lesion())
+    write_nifti(folder / "grid.nii", voxels(1))
+    write_nifti(folder / "grid_seg.nii", lesion(1), np.diag([2.0, 2, 2, 1]))
+    write_nifti(folder / "empty.nii", voxels(1))
+    write_nifti(folder / "empty_seg.nii", lesion())
     colours = np.zeros((7, 9, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    write(folder / "colours.nii", colours)
+    write_nifti(folder / "colours.nii", colours)
     (folder / "notes.txt").write_text("hello")
     return {
         "text.nii": "not a NIfTI file",
@@ -233,7 +226,7 @@ def test_wrong_files_are_left_out_by_name_and_the_rest_goes_on(tmp_path: Path) -
 
 def test_several_volumes_in_a_file_are_told(tmp_path: Path) -> None:
     many = np.stack([voxels(1), voxels(2)], axis=3)
-    write(tmp_path / "a" / "v.nii", many)
+    write_nifti(tmp_path / "a" / "v.nii", many)
     slices, _ = read(tmp_path, slices="1:1")
     np.testing.assert_array_equal(slices[0].image, voxels(1)[::-1, ::-1, 0].T)
     assert slices[0].notes == ("holds 2 volumes, of which the first is read",)
@@ -242,7 +235,7 @@ def test_several_volumes_in_a_file_are_told(tmp_path: Path) -> None:
 def test_prepare_keeps_the_slices_of_a_volume_together(tmp_path: Path) -> None:
     for number in range(12):
         name = f"scan{number}.nii.gz"
-        write(tmp_path / "scans" / ("glioma", "well")[number % 2] / name, voxels(number))
+        write_nifti(tmp_path / "scans" / ("glioma", "well")[number % 2] / name, voxels(number))
     cohort = prepare(tmp_path / "scans", tmp_path / "cohort", size=16, slices="all")
     assert (len(cohort), cohort.groups, cohort.n_patients) == (72, "inferred", 12)
     split = Split.load(cohort.root)
@@ -256,7 +249,7 @@ def test_prepare_keeps_the_slices_of_a_volume_together(tmp_path: Path) -> None:
 def test_without_nibabel_one_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "scans" / "a" / "v.nii", voxels(1))
+    write_nifti(tmp_path / "scans" / "a" / "v.nii", voxels(1))
     monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
     with pytest.raises(DataError, match=r"pip install 'robustmri\[formats\]'"):
         prepare(tmp_path / "scans", tmp_path / "cohort")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from formats import write_excel
 from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.readers import tables
 from robustmri.data.readers.columns import find_columns, parse_columns
@@ -58,17 +59,6 @@ def test_dividers_and_encodings_are_found_and_said(
     assert said in table.how
 
 
-def excel(path: Path, *sheets: list[list[object]]) -> Path:
-    openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.Workbook()
-    for number, rows in enumerate(sheets):
-        sheet = book.worksheets[0] if not number else book.create_sheet()
-        for row in rows:
-            sheet.append(row)
-    book.save(path)
-    return path
-
-
 def parquet(path: Path, **columns: object) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
@@ -76,7 +66,7 @@ def parquet(path: Path, **columns: object) -> Path:
 
 def test_cells_of_excel_are_what_a_person_sees(tmp_path: Path) -> None:
     day = datetime.datetime(2020, 2, 3)
-    path = excel(
+    path = write_excel(
         tmp_path / "t.xlsx",
         [["id", "label", "when"], [1, "a", day], [], [2.0, None, 2.5], [3, "b", day, "extra"]],
         [["other"]],
@@ -128,6 +118,11 @@ def no_table(path: Path) -> None:
         packed.writestr("readme", "hello")
 
 
+def not_utf8(path: Path) -> None:
+    parquet(path, a=["secret"])
+    path.write_bytes(path.read_bytes().replace(b"secret", b"secr\x80t"))
+
+
 @pytest.mark.parametrize(
     ("name", "make", "said"),
     [
@@ -139,6 +134,7 @@ def no_table(path: Path) -> None:
         ("t.xlsx", no_table, "not an Excel workbook"),
         ("t.xlsx", lambda path: path.write_text("a,b"), "not an Excel workbook"),
         ("t.parquet", lambda path: path.write_text("a,b"), "not a Parquet file"),
+        ("t.parquet", not_utf8, "Invalid UTF8"),
         ("t.parquet", lambda path: parquet(path, a=["x" * 70_000]), "a cell has 70000 bytes"),
         (
             "t.parquet",
@@ -164,7 +160,7 @@ def test_what_is_no_table_or_too_large_is_one_sentence(
 def test_without_openpyxl_one_sentence_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = excel(tmp_path / "t.xlsx", [["a"], [1]])
+    path = write_excel(tmp_path / "t.xlsx", [["a"], [1]])
     monkeypatch.setitem(__import__("sys").modules, "openpyxl", None)
     with pytest.raises(DataError, match=r"pip install 'robustmri\[formats\]'"):
         read_table(path)
@@ -287,7 +283,7 @@ def test_prepare_reads_a_table_of_each_kind(tmp_path: Path, kind: str) -> None:
     header = ["filename", "class", "who", "age"]
     path = tmp_path / "scans" / f"list.{kind}"
     if kind == "xlsx":
-        excel(path, [header, *rows])
+        write_excel(path, [header, *rows])
     elif kind == "parquet":
         parquet(path, **{name: [row[k] for row in rows] for k, name in enumerate(header)})
     else:

@@ -37,8 +37,12 @@ def read_header(stream: BinaryIO) -> Header:
             found = np.lib.format.read_array_header_2_0(stream, max_header_size=HEADER_LIMIT)
         else:
             raise DataError(f"an array file of version {version}, expected 1.0 or 2.0")
-    except (ValueError, EOFError) as error:
-        raise DataError(f"not an array that numpy wrote ({error})") from error
+    except DataError:
+        raise
+    except Exception as error:  # A head that is no head can raise anything.
+        raise DataError(
+            f"not an array that numpy wrote ({' '.join(str(error).split())})"
+        ) from error
     shape, columns_first, dtype = found
     if dtype.hasobject:
         raise DataError("an array of Python objects, which could run code: save it as numbers")

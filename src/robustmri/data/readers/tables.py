@@ -302,6 +302,7 @@ def _read_parquet(path: Path, rows: int | None) -> Table:
         file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
         batches, read, size = [], 0, 0
         for batch in file.iter_batches(batch_size=BATCH, columns=plain):
+            batch.validate(full=True)  # Its texts are UTF-8, and its indices lead somewhere.
             arrays = [_as_text(column) for column in batch.columns]
             batches.append(pa.RecordBatch.from_arrays(arrays, [str(i) for i in range(len(plain))]))
             read, size = read + batch.num_rows, size + batches[-1].nbytes
