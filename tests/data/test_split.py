@@ -11,7 +11,7 @@ from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cases import Case, group_of
 from robustmri.data.cohort import Cohort
 from robustmri.data.prepare import write_cohort
-from robustmri.data.readers.csv_table import read_table
+from robustmri.data.readers.tables import read_table
 from robustmri.data.split import Split, make_split
 from scans import SHARED, SliceList, slices_of
 
@@ -282,8 +282,8 @@ def test_a_split_of_another_cohort_is_refused(cohort: Cohort, tmp_path: Path) ->
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real table of patients is not here")
 def test_the_whole_release_has_209_groups_and_splits_evenly() -> None:
-    rows = read_table(SHARED / "patients_full.csv")
-    cohort = cohort_of([(row["patient_id"], row["label"], 1, None) for row in rows])
+    rows = read_table(SHARED / "patients_full.csv").rows(("patient_id", "label"))
+    cohort = cohort_of([(patient, label, 1, None) for patient, label in rows])
     assert (len(cohort), len({case.patient_id for case in cohort.cases}), cohort.n_patients) == (
         3064,
         233,

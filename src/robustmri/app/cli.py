@@ -70,13 +70,20 @@ def _options(
 def prepare(
     source: Annotated[
         str,
-        typer.Argument(help="figshare release, images with a CSV, class folders, or `phantom`."),
+        typer.Argument(
+            help="DICOM, NIfTI, images with a table, class folders, arrays, the figshare release, "
+            "or `phantom`."
+        ),
     ],
     out: Out,
     size: Annotated[int, option(PrepareSettings, "size")] = 224,
     split: Annotated[str, option(PrepareSettings, "split")] = "patient",
     fold: Annotated[int | None, option(PrepareSettings, "fold")] = None,
     intensity: Annotated[str, option(PrepareSettings, "intensity")] = "minmax",
+    columns: Annotated[str, option(PrepareSettings, "columns")] = "",
+    patient_pattern: Annotated[str, option(PrepareSettings, "patient_pattern")] = "",
+    slices: Annotated[str, option(PrepareSettings, "slices")] = "",
+    window: Annotated[str, option(PrepareSettings, "window")] = "",
     seed: Annotated[int, option(PrepareSettings, "seed")] = 0,
 ) -> None:
     """Read scans into a cohort folder, and split it into train, validation and test."""
@@ -88,6 +95,10 @@ def prepare(
             split=split,
             fold=fold,
             intensity=intensity,
+            columns=columns,
+            patient_pattern=patient_pattern,
+            slices=slices,
+            window=window,
             seed=seed,
             progress=progress,
         )

@@ -36,7 +36,7 @@ class Cohort:
             `robustmri.data.intensity.RULES`.
         groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in
             for them.
-        notes: sentences on what is odd about the slices as a whole.
+        notes: sentences on what was guessed of the slices, and what is odd about them.
         fingerprint: of classes, cases and pixels; it goes into every later file.
     """
 

@@ -87,6 +87,39 @@ def test_plain_class_folders_and_a_folder_without_any(tmp_path: Path) -> None:
         open_source(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("layout", ["between", "pattern"])
+def test_patients_are_the_folders_between_or_what_a_pattern_finds(
+    tmp_path: Path, layout: str
+) -> None:
+    for person in range(8):
+        inner = f"p{person}/1" if layout == "between" else f"p{person}_1"
+        save(tmp_path / "train" / ("a", "b")[person % 2] / f"{inner}.png", person)
+    if layout == "pattern":
+        save(tmp_path / "train" / "a" / "odd.png", 9)
+    options = {"patient_pattern": r"(?P<patient>p\d)_"} if layout == "pattern" else {}
+    source = open_source(tmp_path, **options)
+    assert isinstance(source, ClassFolders)
+    assert source.patient_ids
+    items = list(source.read())
+    slices = [item for item in items if isinstance(item, RawSlice)]
+    assert {(item.label, item.patient_id) for item in slices} == {
+        (("a", "b")[person % 2], f"p{person}") for person in range(8)
+    }
+    left = [item for item in items if isinstance(item, LeftOut)]
+    assert [item.reason for item in left] == (
+        ["no patient: the pattern finds none in its path"] if layout == "pattern" else []
+    )
+    assert any("(a guess)" in note for note in source.notes) == (layout == "between")
+
+
+def test_classes_in_parts_are_not_taken_for_patients(tmp_path: Path) -> None:
+    for part in ("first", "second"):
+        for label in ("a", "b"):
+            save(tmp_path / part / label / "1.png", 1)
+    with pytest.raises(DataError, match="if they are the classes, give a folder that holds them"):
+        open_source(tmp_path)
+
+
 def test_nothing_is_passed_over_silently(folders: Path) -> None:
     save(folders / "Training" / "pituitary" / "deep" / "1.png", 1)
     (folders / "Training" / "pituitary" / "1.dcm").write_bytes(b"DICM")

@@ -17,12 +17,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from formats import write_dicom, write_excel, write_nifti
 from robustmri.core.errors import DataError
 from robustmri.data import limits
 from robustmri.data.prepare import write_cohort
@@ -117,6 +120,52 @@ def table(folder: Path) -> Path:
     return folder / "slices.csv"
 
 
+def dicom(syntax: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        for number in (1, 2):
+            deep = draw(number, 0, 24).astype(np.uint16) * 257
+            write_dicom(folder / "glioma" / f"{number}.dcm", deep, syntax, RescaleSlope=2)
+        return folder / "glioma" / "1.dcm"
+
+    return make
+
+
+def nifti(suffix: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        for number in (1, 2):
+            voxels = np.stack([draw(number, k, 24) for k in range(3)], axis=2)
+            write_nifti(folder / "glioma" / f"{number}.{suffix}", voxels)
+        return folder / "glioma" / f"1.{suffix}"
+
+    return make
+
+
+def npy(folder: Path) -> Path:
+    (folder / "glioma").mkdir()
+    for number in (1, 2):
+        np.save(folder / "glioma" / f"{number}.npy", draw(number, 0, 24))
+    return folder / "glioma" / "1.npy"
+
+
+def npz(folder: Path) -> Path:
+    images = np.stack([draw(number, 0, 24) for number in range(4)])
+    np.savez_compressed(folder / "a.npz", train_images=images, train_labels=np.arange(4))
+    return folder / "a.npz"
+
+
+def other_table(suffix: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        rows = write_csv_layout(folder, count=3)
+        (folder / "slices.csv").unlink()
+        path = folder / f"slices.{suffix}"
+        if suffix == "xlsx":
+            return write_excel(path, [list(rows[0]), *(list(row.values()) for row in rows)])
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+
+    return make
+
+
 KINDS: dict[str, Callable[[Path], Path]] = {
     **{kind: image(kind) for kind in FORMATS},
     "TIFF, LZW": tiff("tiff_lzw"),
@@ -133,9 +182,20 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "images.npy": cohort("images.npy"),
     "masks.npy": cohort("masks.npy"),
     "csv": table,
+    "xlsx": other_table("xlsx"),
+    "parquet": other_table("parquet"),
+    "dicom": dicom("1.2.840.10008.1.2.1"),
+    "dicom, RLE": dicom("1.2.840.10008.1.2.5"),
+    "nii": nifti("nii"),
+    "nii.gz": nifti("nii.gz"),
+    "npy": npy,
+    "npz": npz,
 }
 # A file that is the whole source may be refused as a whole.
-ALONE = ("cohort.json", "cases.parquet", "images.npy", "masks.npy", "csv")
+ALONE = (
+    *("cohort.json", "cases.parquet", "images.npy", "masks.npy"),
+    *("csv", "xlsx", "parquet", "npz"),
+)
 ODD = [0, 1, 2, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 
 edits = st.lists(
