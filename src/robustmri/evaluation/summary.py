@@ -84,6 +84,7 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         iterative={run.attack for run in evaluated.attacks if run.iterative},
+        knowledge={} if classifier.spec.gradients else knowledge_of(evaluated.attacks),
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
     )
     return RobustnessReport(
@@ -129,6 +130,11 @@ def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:
     return {run.attack: list(run.members) for run in attacks if run.members}
 
 
+def knowledge_of(attacks: Sequence[AttackRun]) -> dict[str, str]:
+    """Title of each attack to what it asks for."""
+    return {run.title: run.knowledge for run in attacks}
+
+
 def describe_norms(plan: Plan) -> dict[str, NormFacts]:
     """What the report must know of each norm in which something was tried."""
     used = {trial.threat.norm for trial in plan.trials}
@@ -162,6 +168,8 @@ def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
     sentences.append(
         "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "
         "evasion)."
+        if classifier.spec.gradients
+        else "Knowledge: black box, the attacker can only ask for answers (NIST AI 100-2: evasion)."
     )
     if any(settings.limits):
         seconds, gradients, forwards = settings.limits
