@@ -49,7 +49,7 @@ def example(planes: int = 3, count: int = 2) -> Tensor:
 
 def planes_of(network: nn.Module) -> int:
     """Planes that it takes."""
-    return int(next(network.parameters()).shape[1])
+    return int(next(one for one in network.parameters() if one.dim() == 4).shape[1])
 
 
 def quietly(work: Callable[[], Any]) -> Any:
