@@ -106,6 +106,16 @@ def test_named_files_exist(page):
 
 
 @of_every_page
+def test_named_tests_exist(page):
+    for name in spans(page):
+        file, separator, test = name.partition("::")
+        if separator and file.endswith(".py"):
+            defined = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
+            functions = {one.name for one in defined if isinstance(one, ast.FunctionDef)}
+            assert test in functions, f"{page.name} names `{name}`"
+
+
+@of_every_page
 def test_named_objects_exist(page):
     for name in spans(page):
         if re.fullmatch(r"robustmri(\.\w+)+", name):

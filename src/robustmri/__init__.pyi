@@ -29,7 +29,6 @@ from robustmri.models.checkpoint import save_checkpoint as save_checkpoint
 from robustmri.models.classifier import Classifier as Classifier
 from robustmri.models.classifier import ClassifierSpec as ClassifierSpec
 from robustmri.recipes import load_recipe as load_recipe
-from robustmri.report import write_report as write_report
 from robustmri.results.schema import load_result as load_result
 from robustmri.threat.eps import parse_eps as parse_eps
 from robustmri.threat.threat_model import ThreatModel as ThreatModel
@@ -40,6 +39,7 @@ from robustmri.verbs.evaluate import evaluate as evaluate
 from robustmri.verbs.import_model import import_model as import_model
 from robustmri.verbs.pool import pool as pool
 from robustmri.verbs.prepare import prepare as prepare
+from robustmri.verbs.report import write_report as write_report
 from robustmri.verbs.reproduce import demo as demo
 from robustmri.verbs.reproduce import reproduce as reproduce
 from robustmri.verbs.run_bundle import run_bundle as run_bundle

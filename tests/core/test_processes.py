@@ -19,7 +19,7 @@ from robustmri.core import processes
 from robustmri.core.errors import SettingsError
 from robustmri.models.checkpoint import read_checkpoint
 from robustmri.training.launch import _started, launch
-from robustmri.training.state import STATE
+from robustmri.training.state import STATE, read_state
 from robustmri.verbs.evaluate import evaluate
 from two_processes import ATTACKS, TRAININGS, fresh, train
 
@@ -72,9 +72,7 @@ def weights(path):
 @pytest.mark.parametrize("name", [name for name in TRAININGS if name != "batch-norm"])
 def test_two_processes_give_the_weights_of_one(together, tmp_path, name):
     train(name, tmp_path)
-    alone, shared = (
-        weights(folder / name / STATE)["classifier"] for folder in (tmp_path, together)
-    )
+    alone, shared = (read_state(folder / name)["classifier"] for folder in (tmp_path, together))
     before = fresh(name).state_dict()
     # Sums in another order. Where attacks step by the sign of a gradient, that flips it here and
     # there; other images or other random starts give 0.3.

@@ -29,7 +29,7 @@ def write_half(path, stop):
 
 
 def replace_half(folder):
-    with atomic_folder(folder, replace=True) as partial:
+    with atomic_folder(folder, replaces="mark") as partial:
         (partial / "new").write_text("1")
         raise KeyboardInterrupt
 
@@ -89,11 +89,11 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 def test_a_folder_is_replaced_only_at_the_end(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "old").write_text("1")
+    (tmp_path / "run" / "mark").write_text("1")
     with pytest.raises(KeyboardInterrupt):
         replace_half(tmp_path / "run")
-    assert names(tmp_path / "run") == ["old"]
-    with atomic_folder(tmp_path / "run", replace=True) as partial:
+    assert names(tmp_path / "run") == ["mark"]
+    with atomic_folder(tmp_path / "run", replaces="mark") as partial:
         (partial / "new").write_text("1")
     assert names(tmp_path / "run") == ["new"]
     assert names(tmp_path) == ["run"]

@@ -62,7 +62,7 @@ def test_a_damaged_file_is_refused(tiny_cohort, tmp_path):
         unpack_cohort(path, tmp_path / "there")
     assert not (tmp_path / "there").exists()
     path.write_bytes(b"no zip")
-    with pytest.raises(DataError, match="not a packed cohort"):
+    with pytest.raises(DataError, match="is not a zip"):
         unpack_cohort(path, tmp_path / "there")
 
 

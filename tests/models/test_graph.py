@@ -75,6 +75,27 @@ def test_a_softmax_at_the_end_comes_off(network, graph):
     images = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(GraphNetwork(bare, tensors_of(network))(images), network[:6](images))
     assert graph.without_last("Relu") is None
+    assert msgspec.structs.replace(graph, output="x").without_last("Softmax") is None
+
+
+def test_an_input_that_is_left_out_and_what_is_read_twice(network):
+    """`c` is needed after its first reader; of what `Split` makes, one part is."""
+    nodes = [
+        node("Clip", "x,,high", "c"),
+        node("Split", "c", "low", axis=1),
+        node("Sub", "c,low", "y"),
+    ]
+    made = GraphNetwork(
+        Graph(input="x", output="y", nodes=nodes, opset=17), {"high": torch.tensor(0.5)}
+    )
+    x = torch.tensor([[0.2, 0.9], [-3.0, 0.4]])
+    torch.testing.assert_close(made(x), torch.tensor([[0.0, 0.3], [0.0, 3.4]]))
+
+
+def test_what_is_made_early_may_be_the_output():
+    nodes = [node("Relu", "x", "y"), node("Neg", "y", "z")]
+    made = GraphNetwork(Graph(input="x", output="y", nodes=nodes, opset=17), {})
+    assert made(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
 
 
 def test_what_is_not_known_is_refused(network, graph):

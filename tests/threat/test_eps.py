@@ -30,6 +30,12 @@ def test_refuses(text):
         parse_eps(text)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e999"])
+def test_says_which_numbers_are_radii(text):
+    with pytest.raises(ThreatModelError, match="must be a finite number of at least 0"):
+        parse_eps(text)
+
+
 def test_a_radius_is_a_value():
     """It sorts, and is a key of a table."""
     assert sorted({Eps(0.2), Eps(0.1), Eps(0.1)}) == [Eps(0.1), Eps(0.2)]

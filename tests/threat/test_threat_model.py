@@ -57,6 +57,17 @@ def test_projection_lands_inside_and_leaves_points_that_are_inside(norm):
     torch.testing.assert_close(threat.project(projected, images), projected)
 
 
+def test_what_rounding_adds_to_many_pixels_stays_within_the_radius_of_l1():
+    """In float32, where the sum over 4096 pixels of an image would lead out again."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(20, 1, 64, 64, generator=generator)
+    points = images + torch.randn(images.shape, generator=generator)
+    changes = ThreatModel("l1", 300.0).project(points, images).double() - images.double()
+    sizes = changes.abs().flatten(1).sum(1)
+    assert (sizes <= 300).all()
+    assert (sizes > 299.99).all()
+
+
 def test_at_keeps_each_image_with_its_own_radius_and_mask():
     eps, mask = (
         torch.tensor([0.1, 0.2, 0.3]),

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from robustmri.core.errors import CheckpointError, ResultError, SettingsError
+from robustmri.core.errors import CheckpointError, DataError, ResultError, SettingsError
 from robustmri.core.files import write_json
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort
@@ -120,7 +120,7 @@ def test_other_folders_are_refused(tmp_path):
         unpack(tmp_path, tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "summary.zip", "w") as bag:
         bag.writestr("../evil.txt", "x")
-    with pytest.raises(ResultError, match="leads out"):
+    with pytest.raises(DataError, match="leads out"):
         unpack(tmp_path, tmp_path / "out")
     assert not (tmp_path.parent / "evil.txt").exists()
     checkpoint = {"spec": {"backbone": "vit", "classes": ["a"], "size": 32}, "weights_sha256": ""}

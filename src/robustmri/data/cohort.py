@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import DataError
-from robustmri.core.files import fingerprint, read_json, sha256_of
+from robustmri.core.files import check_name, fingerprint, read_json, sha256_of
 from robustmri.data.cases import Case, read_cases
 from robustmri.data.readers.source import LeftOut
 from robustmri.data.storage import IMAGES, MASKS
@@ -36,6 +36,7 @@ class Cohort:
             `robustmri.data.intensity.RULES`.
         groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in
             for them.
+        notes: sentences on what is odd about the slices as a whole.
         fingerprint: of classes, cases and pixels; it goes into every later file.
     """
 
@@ -49,6 +50,7 @@ class Cohort:
     cases: tuple[Case, ...]
     left_out: tuple[LeftOut, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -60,14 +62,33 @@ class Cohort:
 
     @cached_property
     def images(self) -> npt.NDArray[np.uint16]:
-        """All slices, shape (n, size, size), memory-mapped; 0 to 65535 stands for [0, 1]."""
-        images: npt.NDArray[np.uint16] = np.load(self.root / IMAGES, mmap_mode="r")
-        return images
+        """All slices, shape (n, size, size), memory-mapped; 0 to 65535 stands for [0, 1].
+
+        Raises:
+            DataError: they are not those that were written; the file is hashed when it is first
+                asked for.
+        """
+        return self._map(IMAGES, "<u2", (len(self), self.size, self.size))
 
     @cached_property
     def _packed_masks(self) -> npt.NDArray[np.uint8] | None:
-        path = self.root / MASKS
-        return np.load(path, mmap_mode="r") if path.exists() else None
+        if not (self.root / MASKS).exists():
+            return None
+        return self._map(MASKS, "|u1", (len(self), self.size, (self.size + 7) // 8))
+
+    def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        path = self.root / name
+        self._verify(name)
+        try:
+            array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
+            raise DataError(
+                f"{path} holds {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of "
+                f"shape {shape}. {AGAIN}"
+            )
+        return array
 
     def masks(self, indexes: Iterable[int]) -> npt.NDArray[np.bool_] | None:
         """Lesions of some cases, bool, shape (k, size, size); empty where a case has none, None if
@@ -80,7 +101,8 @@ class Cohort:
 
     @classmethod
     def open(cls, root: str | Path) -> Cohort:
-        """Open a cohort folder; sizes and the table of cases are checked now, pixels by `verify`.
+        """Open a cohort folder; sizes and the table of cases are checked now, pixels when they are
+        first asked for.
 
         Raises:
             DataError: not a cohort, or files that are missing, truncated or changed.
@@ -91,14 +113,22 @@ class Cohort:
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"
             )
-        head = read_json(root / HEAD)
+        try:
+            return cls._from_head(root, read_json(root / HEAD))
+        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{root / HEAD} is damaged ({type(error).__name__}: {error}). {AGAIN}"
+            ) from error
+
+    @classmethod
+    def _from_head(cls, root: Path, head: dict[str, Any]) -> Cohort:
         if head.get("schema_version") != SCHEMA_VERSION:
             raise DataError(
                 f"{root} is a cohort of schema version {head.get('schema_version')}, expected "
                 f"{SCHEMA_VERSION}. {AGAIN}"
             )
-        for name, facts in head["files"].items():
-            path = root / name
+        for name in sorted({IMAGES, CASES, *head["files"]}):
+            facts, path = head["files"][name], root / check_name(name, "a file of a cohort")
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
             if path.stat().st_size != facts["bytes"]:
@@ -106,22 +136,27 @@ class Cohort:
                     f"{path} has {path.stat().st_size} bytes, expected {facts['bytes']}. {AGAIN}"
                 )
         cases = read_cases(root / CASES)
-        if fingerprint_of(head, cases) != head["fingerprint"]:
+        classes = tuple(head["classes"])
+        if fingerprint_of(head, cases) != head["fingerprint"] or any(
+            case.class_index < 0 or (case.index, case.label) != (row, classes[case.class_index])
+            for row, case in enumerate(cases)
+        ):
             raise DataError(
                 f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. "
                 f"{AGAIN}"
             )
         return cls(
             root=root,
-            name=head["name"],
-            classes=tuple(head["classes"]),
-            size=head["size"],
+            name=str(head["name"]),
+            classes=classes,
+            size=int(head["size"]),
             intensity=head["intensity"],
             groups=head["groups"],
             synthetic=head["synthetic"],
             cases=cases,
             left_out=tuple(LeftOut(**left) for left in head["left_out"]),
             fingerprint=head["fingerprint"],
+            notes=tuple(head.get("notes", ())),
         )
 
     def verify(self) -> None:
@@ -130,11 +165,17 @@ class Cohort:
         Raises:
             DataError: a file is not the one that was written.
         """
-        for name, facts in read_json(self.root / HEAD)["files"].items():
-            if sha256_of(self.root / name) != facts["sha256"]:
-                raise DataError(
-                    f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
-                )
+        for name in read_json(self.root / HEAD)["files"]:
+            self._verify(name)
+
+    def _verify(self, name: str) -> None:
+        facts = read_json(self.root / HEAD)["files"].get(name)
+        if facts is None:
+            raise DataError(f"{self.root / name} does not belong to the cohort. {AGAIN}")
+        if sha256_of(self.root / name) != facts["sha256"]:
+            raise DataError(
+                f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
+            )
 
 
 def is_cohort(path: str | Path) -> bool:

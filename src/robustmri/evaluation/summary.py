@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +16,8 @@ from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import columns_of
 from robustmri.results.schema import (
-    AttackRun,
     Check,
     CohortFacts,
     Example,
@@ -27,16 +25,12 @@ from robustmri.results.schema import (
     NormFacts,
     RobustnessReport,
     SplitFacts,
+    suites_of,
 )
 from robustmri.threat.norms import NORMS, find_norm
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def columns_of(table: pa.Table) -> Outcomes:
-    """Columns as numpy arrays; strings as objects."""
-    return Outcomes({name: table[name].to_numpy() for name in table.column_names})
 
 
 def with_worst_case(outcomes: pa.Table) -> pa.Table:
@@ -84,7 +78,9 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         iterative={run.attack for run in evaluated.attacks if run.iterative},
-        knowledge={} if classifier.spec.gradients else knowledge_of(evaluated.attacks),
+        knowledge={}
+        if classifier.spec.gradients
+        else {run.title: run.knowledge for run in evaluated.attacks},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
     )
     return RobustnessReport(
@@ -123,16 +119,6 @@ def summarise_evaluation(
         settings={"evaluate": _plain(settings)},
         provenance=provenance,
     )
-
-
-def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:
-    """Members of each suite among the attacks, in their order."""
-    return {run.attack: list(run.members) for run in attacks if run.members}
-
-
-def knowledge_of(attacks: Sequence[AttackRun]) -> dict[str, str]:
-    """Title of each attack to what it asks for."""
-    return {run.title: run.knowledge for run in attacks}
 
 
 def describe_norms(plan: Plan) -> dict[str, NormFacts]:

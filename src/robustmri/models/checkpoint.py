@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from robustmri.core.errors import CheckpointError
-from robustmri.core.files import atomic_folder, fingerprint, sha256_of
+from robustmri.core.files import atomic_folder, fingerprint, sha256_of, system_error
 from robustmri.models.backbones import build_network
 from robustmri.models.black_box import BlackBox, read_black_box
 from robustmri.models.classifier import Classifier, ClassifierSpec
@@ -82,7 +82,7 @@ def save_checkpoint(
     black_box: bytes = b"",
 ) -> Checkpoint:
     """Write the classifier to `folder`, whole or not at all; a checkpoint that is there is
-    replaced.
+    replaced, anything else is not.
 
     A network of one's own is saved like any other, as long as its backbone has a name that says so:
 
@@ -101,6 +101,7 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: weights that are not finite, or a black box that is no ONNX model.
+        DataError: the folder holds something that is no checkpoint.
     """
     from safetensors.torch import save
 
@@ -115,7 +116,7 @@ def save_checkpoint(
         files = {WEIGHTS_FILE: save(_state_of(network))}
     if isinstance(network, GraphNetwork):
         files[GRAPH_FILE] = msgspec.json.format(msgspec.json.encode(network.graph), indent=2)
-    with atomic_folder(folder, replace=True) as partial:
+    with atomic_folder(folder, replaces=HEAD_FILE) as partial:
         for name, content in files.items():
             # Bytes: on a full disk safetensors' own writer raises an error that does not say so.
             (partial / name).write_bytes(content)
@@ -240,8 +241,15 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
                 f"{IMPORT_VERSION}. Load it with the release that wrote it, or train again."
             )
         return msgspec.json.decode(raw, type=Checkpoint)
-    except (OSError, msgspec.MsgspecError, AttributeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
+    except (
+        OSError,
+        MemoryError,
+        RecursionError,
+        msgspec.MsgspecError,
+        AttributeError,
+        UnicodeDecodeError,
+    ) as error:
+        raise system_error(error, head) or CheckpointError(
             f"{head} is damaged ({error}). Restore it from a copy, or train again."
         ) from error
 

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from robustmri.core import processes
 from robustmri.core.errors import CheckpointError, DataError, SettingsError
-from robustmri.core.files import read_json, write_json
+from robustmri.core.files import explain_full_disk, read_json, write_json
+from robustmri.core.locks import locked
 from robustmri.data.split import Split
 
+LOCK, SETTINGS = ".lock", "settings.json"
 
-def claim_folder(path: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a run, or make sure that the run that is there has the same."""
+
+@contextmanager
+def claimed_folder(folder: Path, settings: dict[str, Any], *, done: str) -> Iterator[None]:
+    """Keep a run folder for this command, whose processes share it, until the block ends.
+
+    Args:
+        folder: made if it is not there.
+        settings: written into it, unless the run that is there has the same.
+        done: what a finished run holds; such a folder is left as it is.
+
+    Raises:
+        DataError: the folder holds something else.
+        SettingsError: it holds a run with other settings.
+        RobustMRIError: another command is writing it.
+    """
     settings = msgspec.json.decode(msgspec.json.encode(settings))
+    claimed = _is_claimed(folder, settings)
+    with ExitStack() as held:
+        if processes.is_main_process() and not (claimed and (folder / done).exists()):
+            with explain_full_disk(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(folder / LOCK, folder))
+        if not _is_claimed(folder, settings):  # Another command may have come first.
+            write_json(folder / SETTINGS, settings)
+        yield
+
+
+def _is_claimed(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a run of these settings is there; False where there is none."""
+    path = folder / SETTINGS
     if not path.exists():
-        # A kill in the middle of this very write may have left a partial file, or a process beside
+        # A kill in the middle of the first write may have left a partial file, or a process beside
         # this one come first.
-        known = (there == path or there.suffix == ".partial" for there in path.parent.glob("*"))
-        if all(known):
-            write_json(path, settings)
-            return
+        others = [
+            there
+            for there in folder.glob("*")
+            if there.suffix != ".partial" and there.name not in (LOCK, SETTINGS)
+        ]
+        if not others:
+            return False
         if not path.exists():  # Still: what else is there may be of a process beside this one.
-            raise DataError(f"{path.parent} is not empty and holds no run. Choose another --out.")
+            raise DataError(f"{folder} is not empty and holds no run. Choose another --out.")
     before, settings = _decisive(read_json(path)), _decisive(settings)
     if before != settings:
         names = [name for name in settings if before.get(name) != settings[name]]
@@ -35,9 +70,10 @@ def claim_folder(path: Path, settings: dict[str, Any]) -> None:
             if settings[name][key] != before[name].get(key)
         ]
         raise SettingsError(
-            f"{path.parent} holds a run with other settings (they differ in "
+            f"{folder} holds a run with other settings (they differ in "
             f"{', '.join(inner or names)}). Choose another --out, or remove it."
         )
+    return True
 
 
 def _decisive(settings: dict[str, Any]) -> dict[str, Any]:

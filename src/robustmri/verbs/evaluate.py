@@ -17,8 +17,14 @@ from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings, list_recipes, load_recipe
-from robustmri.results.schema import ModelFacts, RobustnessReport, load_result, save_result
-from robustmri.verbs.claim import claim_folder, refuse_seen
+from robustmri.results.schema import (
+    ModelFacts,
+    RobustnessReport,
+    hash_files,
+    load_result,
+    save_result,
+)
+from robustmri.verbs.claim import claimed_folder, refuse_seen
 
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import EvaluateSettings
@@ -80,64 +86,66 @@ def evaluate(
     refuse_seen(stored.provenance, split)
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
-    claim_folder(
-        folder / "settings.json",
+    with claimed_folder(
+        folder,
         {
             "evaluate": msgspec.to_builtins(settings),
             "checkpoint": stored.identity,
             "cohort": scans.fingerprint,
             "split": split.fingerprint,
         },
-    )
-    if (folder / "robustness.json").exists():
-        return load_result(folder)
-    device = join_processes(devices, nodes)
-    with full_float32():
-        evaluated = run_attacks(
-            classifier,
-            scans,
-            split,
-            settings,
-            folder,
-            plan=plan,
-            identity=stored.identity,
-            device=device,
-            progress=progress,
-        )
-    evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
-
-    def write() -> None:
-        with atomic_file(folder / "outcomes.parquet") as partial:
-            pq.write_table(evaluated.outcomes, partial)
-        objective = str(stored.training.get("objective", "unknown"))
-        method = OBJECTIVES.get(objective)
+        done="robustness.json",
+    ):
+        if (folder / "robustness.json").exists():
+            return load_result(folder)
+        device = join_processes(devices, nodes)
         with full_float32():
-            examples = write_examples(classifier, scans, plan, folder)
-        result = summarise_evaluation(
-            evaluated,
-            classifier,
-            scans,
-            split,
-            plan,
-            title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
-            model=ModelFacts(
-                name=method.title if method else "Given checkpoint",
-                backbone=stored.spec.backbone,
-                objective=objective,
-                weights=stored.spec.weights,
-                checkpoint_sha256=stored.weights_sha256,
-                training=dict(stored.training),
-            ),
-            training_attack=method.attack if method else None,
-            examples=examples,
-            provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
-        )
-        save_result(result, folder)
-        clear_shards(folder)
+            evaluated = run_attacks(
+                classifier,
+                scans,
+                split,
+                settings,
+                folder,
+                plan=plan,
+                identity=stored.identity,
+                device=device,
+                progress=progress,
+            )
+        evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
 
-    processes.wait_for_all()  # Until nobody reads shards any more.
-    processes.on_one_process(write)
-    return load_result(folder)
+        def write() -> None:
+            with atomic_file(folder / "outcomes.parquet") as partial:
+                pq.write_table(evaluated.outcomes, partial)
+            objective = str(stored.training.get("objective", "unknown"))
+            method = OBJECTIVES.get(objective)
+            with full_float32():
+                examples = write_examples(classifier, scans, plan, folder)
+            result = summarise_evaluation(
+                evaluated,
+                classifier,
+                scans,
+                split,
+                plan,
+                title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
+                model=ModelFacts(
+                    name=method.title if method else "Given checkpoint",
+                    backbone=stored.spec.backbone,
+                    objective=objective,
+                    weights=stored.spec.weights,
+                    checkpoint_sha256=stored.weights_sha256,
+                    training=dict(stored.training),
+                ),
+                training_attack=method.attack if method else None,
+                examples=examples,
+                provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
+            )
+            written = hash_files(folder, ("outcomes.parquet", "examples.npz"))
+            save_result(msgspec.structs.replace(result, files=written), folder)
+            clear_shards(folder)
+
+        processes.wait_for_all()  # Until nobody reads shards any more.
+        processes.on_one_process(write)
+        return load_result(folder)
 
 
 def _open(checkpoint: str | Path | Classifier) -> tuple[Classifier, Checkpoint]:

@@ -16,7 +16,7 @@ from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings, load_recipe
-from robustmri.verbs.claim import claim_folder, refuse_seen
+from robustmri.verbs.claim import claimed_folder, refuse_seen
 
 if TYPE_CHECKING:
     from robustmri.training.settings import TrainSettings
@@ -132,46 +132,44 @@ def _fit(
             seed=settings.seed,
             progress=lambda done, total: progress("fetching the weights", done, total or 0),
         )
-    claim_folder(
-        run / "settings.json",
+    with claimed_folder(
+        run,
         {
             "train": msgspec.to_builtins(settings),
             "start": origin,
             "cohort": scans.fingerprint,
             "split": split.fingerprint,
         },
-    )
-    if (run / "checkpoint").is_dir():
-        (run / STATE).unlink(missing_ok=True)
-        return run
-    learn, choose = (
-        Examples(load_images(scans, rows), load_labels(scans, rows))
-        for rows in (split.train, split.validation)
-    )
-    classifier, choice = fit(
-        classifier, learn, choose, settings, run, repair=start is not None, progress=progress
-    )
-    classifier, choice = fit(
-        classifier, learn, choose, settings, run, repair=start is not None, progress=progress
-    )
-    settings = fitted_settings(run, settings)
-    provenance = describe_run(settings.seed) | {
-        "cohort": scans.fingerprint,
-        "split": split.fingerprint,
-        "start": origin,
-        "kept_epoch": msgspec.to_builtins(choice.row),
-        "kept_because": choice.reason,
-        "alarms": [alarm.sentence for alarm in choice.alarms],
-    }
-
-    def finish() -> None:
-        save_checkpoint(
-            classifier,
-            run / "checkpoint",
-            training=msgspec.to_builtins(settings),
-            provenance=provenance,
+        done="checkpoint",
+    ):
+        if (run / "checkpoint").is_dir():
+            (run / STATE).unlink(missing_ok=True)
+            return run
+        learn, choose = (
+            Examples(load_images(scans, rows), load_labels(scans, rows))
+            for rows in (split.train, split.validation)
         )
-        (run / STATE).unlink(missing_ok=True)
+        classifier, choice = fit(
+            classifier, learn, choose, settings, run, repair=start is not None, progress=progress
+        )
+        settings = fitted_settings(run, settings)
+        provenance = describe_run(settings.seed) | {
+            "cohort": scans.fingerprint,
+            "split": split.fingerprint,
+            "start": origin,
+            "kept_epoch": msgspec.to_builtins(choice.row),
+            "kept_because": choice.reason,
+            "alarms": [alarm.sentence for alarm in choice.alarms],
+        }
 
-    processes.on_one_process(finish)
-    return run
+        def finish() -> None:
+            save_checkpoint(
+                classifier,
+                run / "checkpoint",
+                training=msgspec.to_builtins(settings),
+                provenance=provenance,
+            )
+            (run / STATE).unlink(missing_ok=True)
+
+        processes.on_one_process(finish)
+        return run
