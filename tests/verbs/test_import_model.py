@@ -23,6 +23,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 QUICK = {"limit": 4, "batch_size": 8}
+# From 48 px to 32.
+POOL = {"kernel_shape": [17, 17]}
 FEW = {"square": {"queries": 20}, "spsa": {"steps": 2, "samples": 4}}
 FEW |= {"hop-skip-jump": {"steps": 1, "samples": 8}}
 
@@ -96,7 +98,7 @@ def test_a_graph_is_evaluated_and_hardened(cohort, learnt, tmp_path):
     result = robustmri.evaluate(
         tmp_path / "import", cohort, tmp_path / "before", attacks=("fgsm", "pgd"), **QUICK
     )
-    assert result.model.backbone == "theirs.onnx"
+    assert result.model.backbone == "imported-onnx"
     assert {run.attack for run in result.attacks} == {"fgsm", "pgd"}
     run = robustmri.harden(
         tmp_path / "import", cohort, tmp_path / "hard", epochs=1, attack_steps=1, ema_decay=0.0
@@ -197,6 +199,9 @@ def test_a_black_box_meets_queries_alone(cohort, learnt, tmp_path):
     assert any("black box" in sentence for sentence in result.threat)
     page = robustmri.write_report([tmp_path / "out"], tmp_path / "report.html").read_text()
     assert "only attacks by queries were run" in page
+    assert "theirs.onnx" in page
+    leaving = robustmri.write_report([tmp_path / "out"], tmp_path / "r.html", images=False)
+    assert "theirs" not in leaving.read_text()
     with pytest.raises(SettingsError, match=r"offers no gradient, and pgd asks.*square, spsa"):
         robustmri.evaluate(
             tmp_path / "import", cohort, tmp_path / "pgd", attacks=("square", "pgd"), **QUICK
@@ -313,11 +318,20 @@ def test_a_resnet50_with_torchvisions_names_on_phantoms(tmp_path):
         ({"ends_in": "sigmoid"}, "to end in a sigmoid, but its outputs span"),
         ({"ends_in": "tanh"}, "--ends-in cannot be 'tanh'"),
         ({"check": True, "slices": 0, "classes": CLASSES}, "at least one slice"),
+        ({"check": True, "side": 48}, "takes images of 48 px; the cohort has 32 px.*--size 48"),
     ],
 )
 def test_what_does_not_fit_is_said(options, said, cohort, tmp_path):
-    path = write_onnx(author_network(planes=1), tmp_path / "theirs.onnx")
     given = {"classes": ("a", "b", "c")} | options
+    side = given.pop("side", SIDE)
+    path = write_onnx(author_network(planes=1), tmp_path / "theirs.onnx")
+    if side != SIDE:
+        model = onnx.load(str(path))
+        for axis in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+            axis.dim_value = side
+        model.graph.node.insert(0, onnx.helper.make_node("MaxPool", ["big"], ["images"], **POOL))
+        model.graph.input[0].name = "big"
+        onnx.save(model, str(path))
     if given.get("check"):
         given["check"] = cohort
     with pytest.raises(RobustMRIError, match=said):

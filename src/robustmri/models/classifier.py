@@ -24,7 +24,8 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything needed to build the network again, apart from its weights.
 
     Attributes:
-        backbone: name of the network; of an import that no library builds by name, of its file.
+        backbone: name of the network; of an import that no library builds by name, the kind of its
+            file.
         classes: names of the classes, in the order of the logits.
         size: height and width of the images in pixels.
         mean: what is subtracted from the images, in units of the [0, 1] range: a number, or one for

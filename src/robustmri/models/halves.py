@@ -67,8 +67,8 @@ def halve(run: Path, folder: Path, name: str, *, part_mib: float = 15.0) -> Halv
     made = read_checkpoint(place)
     if made.spec.format != "backbone":
         raise CheckpointError(
-            f"{place} is an import kept as a {made.spec.format}; only the weights of a network that "
-            "is built by its name travel in parts. Copy the folder."
+            f"{place} is an import kept as a {made.spec.format}; only the weights of a network "
+            "that is built by its name travel in parts. Copy the folder."
         )
     state = load_file(place / WEIGHTS_FILE)
     rounded = {key: _round(value) for key, value in state.items()}

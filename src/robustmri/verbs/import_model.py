@@ -98,6 +98,7 @@ def import_model(
         found,
         images,
         Wishes(tuple(classes), tuple(mean), tuple(std), ends_in or None),
+        name=source,
         cohort_classes=cohort.classes if cohort else (),
         weights=f"{source} (sha256 {digest})" if digest else source,
     )

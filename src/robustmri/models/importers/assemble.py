@@ -45,6 +45,7 @@ def assemble(
     images: Images,
     wishes: Wishes,
     *,
+    name: str,
     cohort_classes: Sequence[str] = (),
     weights: str = "none",
 ) -> tuple[Classifier, list[str]]:
@@ -55,6 +56,7 @@ def assemble(
         images: a few, in [0, 1], of the size that the classifier will have; what the network ends
             in is seen on them.
         wishes: of the user, who knows better than the file.
+        name: of the file, for messages.
         cohort_classes: of the cohort that it will meet; its outputs are put in their order.
         weights: what it started from, in words.
 
@@ -62,7 +64,7 @@ def assemble(
         CheckpointError: outputs that are not numbers, or not what `ends_in` says.
         SettingsError: class names are missing, or do not fit.
     """
-    found, guessed, notes = _normalised(found, wishes)
+    found, guessed, notes = _normalised(found, wishes, name)
     spec = ClassifierSpec(
         backbone=found.backbone,
         classes=(),
@@ -77,8 +79,8 @@ def assemble(
     with torch.no_grad():
         outputs = Classifier(network, spec).eval()(images)
     if not bool(outputs.isfinite().all()):
-        raise CheckpointError(f"{found.backbone} gives outputs that are not finite numbers.")
-    ends_in, assumed = _end_of(found, outputs, wishes.ends_in or found.ends_in)
+        raise CheckpointError(f"{name} gives outputs that are not finite numbers.")
+    ends_in, assumed = _end_of(found, outputs, wishes.ends_in or found.ends_in, name)
     guessed += assumed
     if ends_in != "logits":
         bare = _without_end(network, ends_in)
@@ -103,7 +105,7 @@ def assemble(
     return Classifier(network, spec).eval(), notes
 
 
-def _normalised(found: Found, wishes: Wishes) -> tuple[Found, list[str], list[str]]:
+def _normalised(found: Found, wishes: Wishes, name: str) -> tuple[Found, list[str], list[str]]:
     """What was found with its mean and standard deviation, what was guessed, and what was done."""
     guessed = list(found.guessed)
     notes: list[str] = []
@@ -119,7 +121,7 @@ def _normalised(found: Found, wishes: Wishes) -> tuple[Found, list[str], list[st
         network = ThreePlanes(found.network.model, mean, std).eval()
         return replace(found, network=network), guessed, notes
     if wishes.mean:
-        pair = [_constant(values, found) for values in given]
+        pair = [_constant(values, found, name) for values in given]
         return replace(found, mean=pair[0], std=pair[1]), guessed, notes
     if found.mean is not None and found.std is not None:
         return found, guessed, notes
@@ -133,18 +135,19 @@ def _normalised(found: Found, wishes: Wishes) -> tuple[Found, list[str], list[st
     return replace(found, mean=IMAGENET_MEAN, std=IMAGENET_STD), guessed, notes
 
 
-def _constant(values: tuple[float, ...], found: Found) -> Constant:
+def _constant(values: tuple[float, ...], found: Found, name: str) -> Constant:
     if len(values) == 1:
         return values[0]
     if found.channels == 1:
         raise SettingsError(
-            f"{found.backbone} takes one plane: --mean and --std are one number each, got "
-            f"{len(values)}."
+            f"{name} takes one plane: --mean and --std are one number each, got {len(values)}."
         )
     return values[0], values[1], values[2]
 
 
-def _end_of(found: Found, outputs: Tensor, said: EndsIn | None) -> tuple[EndsIn, list[str]]:
+def _end_of(
+    found: Found, outputs: Tensor, said: EndsIn | None, name: str
+) -> tuple[EndsIn, list[str]]:
     """What the network ends in, and what of it is a guess."""
     columns = outputs.shape[1]
     inside = bool(((outputs >= 0) & (outputs <= 1)).all())
@@ -152,12 +155,12 @@ def _end_of(found: Found, outputs: Tensor, said: EndsIn | None) -> tuple[EndsIn,
     low, high = float(outputs.min()), float(outputs.max())
     if said == "softmax" and not (inside and sums):
         raise CheckpointError(
-            f"{found.backbone} was said to end in softmax, but its rows are no probabilities that "
+            f"{name} was said to end in softmax, but its rows are no probabilities that "
             f"sum to one: they span [{low:.3g}, {high:.3g}]. Give --ends-in logits."
         )
     if said == "sigmoid" and not inside:
         raise CheckpointError(
-            f"{found.backbone} was said to end in a sigmoid, but its outputs span [{low:.3g}, "
+            f"{name} was said to end in a sigmoid, but its outputs span [{low:.3g}, "
             f"{high:.3g}]. Give --ends-in logits."
         )
     if said:

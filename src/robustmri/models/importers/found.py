@@ -17,7 +17,8 @@ class Found:
     Attributes:
         network: in evaluation mode; normalised images of shape (n, channels, size, size) to
             whatever it ends in.
-        backbone: its name: of a library's network that network's, else the file's.
+        backbone: its name: of a library's network that network's, else "imported-" and the kind of
+            file. Never the file's own name, which may not leave a hospital.
         how: what it is and how it was read, in words.
         format: how a checkpoint keeps it.
         channels: planes that it takes.

@@ -56,7 +56,7 @@ def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Fo
     image: dict[str, Any] = next(iter(formats.get("inputs", {}).values()), {})
     shape = [side for side in image.get("spatial_shape", ()) if isinstance(side, int)]
     size = size or (shape[0] if len(set(shape)) == 1 else 0)
-    found = found_by_export(network.eval(), folder.name, "MONAI bundle", size=size)
+    found = found_by_export(network.eval(), folder.name, "bundle", size=size)
     answer: dict[str, Any] = next(iter(formats.get("outputs", {}).values()), {})
     names = {int(number): str(name) for number, name in answer.get("channel_def", {}).items()}
     return replace(found, classes=tuple(names[number] for number in sorted(names)))

@@ -44,8 +44,12 @@ def read_onnx_model(path: Path, *, size: int = 0, black_box: bool = False) -> Fo
     return found_in(load_model(path), path.name, size=size, black_box=black_box)
 
 
-def found_in(model: Any, file: str, *, size: int = 0, black_box: bool = False) -> Found:
-    """The network of a parsed ONNX model; for the rest see `read_onnx_model`."""
+def found_in(
+    model: Any, file: str, *, kind: str = "onnx", size: int = 0, black_box: bool = False
+) -> Found:
+    """The network of a parsed ONNX model that was made of a file of some kind; for the rest see
+    `read_onnx_model`.
+    """
     shape = declared_input(model)
     if len(shape) != 4 or _element_type(model) != 1:
         raise CheckpointError(
@@ -83,7 +87,7 @@ def found_in(model: Any, file: str, *, size: int = 0, black_box: bool = False) -
         compare_with_runtime(network, model, file, planes, side, batch or 0, planes_last)
     return Found(
         network=network,
-        backbone=file,
+        backbone=f"imported-{kind}",
         how="ONNX, run by onnxruntime" if content else "ONNX, a graph of known operators",
         format="black-box" if content else "graph",
         channels=planes,

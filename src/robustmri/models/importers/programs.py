@@ -29,6 +29,14 @@ from robustmri.models.importers.weights_file import check_pickles
 from robustmri.models.layouts import read_published
 
 Kind = Literal["torchscript", "pt2", "state"]
+KINDS = {
+    "torchscript": "TorchScript",
+    "pt2": "torch.export",
+    "pickle": "a pickled network",
+    "function": "built by a function",
+    "transformers": "built by transformers",
+    "bundle": "MONAI bundle",
+}
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -73,11 +81,9 @@ def read_program(path: Path, kind: Kind, *, size: int = 0, trust: bool = False) 
     except Exception as error:
         raise CheckpointError(f"{path.name} cannot be opened ({_short(error)}).") from error
     if kind == "torchscript":
-        return found_by_export(module, path.name, "TorchScript", size=size)
+        return found_by_export(module, path.name, "torchscript", size=size)
     shape = program.example_inputs[0][0].shape if program.example_inputs else None
-    return found_by_export(
-        module, path.name, "torch.export", size=size, program=program, shape=shape
-    )
+    return found_by_export(module, path.name, "pt2", size=size, program=program, shape=shape)
 
 
 def read_factory(
@@ -104,7 +110,7 @@ def read_factory(
         raise SettingsError(f"{name} gave {type(network).__name__}. Expected an nn.Module.")
     if weights is not None:
         load_exactly(network, weights, trust)
-    return found_by_export(network.eval(), function, f"built by {name}", size=size)
+    return found_by_export(network.eval(), name, "function", size=size)
 
 
 def read_pickled(path: Path, *, size: int = 0, trust: bool = False) -> Found | None:
@@ -117,7 +123,7 @@ def read_pickled(path: Path, *, size: int = 0, trust: bool = False) -> Found | N
         raise CheckpointError(f"{path.name} cannot be opened ({_short(error)}).") from error
     if not isinstance(content, nn.Module):
         return None
-    return found_by_export(content.eval(), path.name, "a pickled network", size=size)
+    return found_by_export(content.eval(), path.name, "pickle", size=size)
 
 
 def load_exactly(network: nn.Module, weights: Path, trust: bool) -> None:
@@ -138,7 +144,7 @@ def load_exactly(network: nn.Module, weights: Path, trust: bool) -> None:
 def found_by_export(
     module: nn.Module,
     name: str,
-    how: str,
+    kind: str,
     *,
     size: int = 0,
     program: Any = None,
@@ -149,7 +155,7 @@ def found_by_export(
     Args:
         module: in evaluation mode; one batch of images in, one tensor out.
         name: for messages.
-        how: it was read, in words.
+        kind: of file, a key of `KINDS`.
         size: of its images; 0: as `shape` says, else `USUAL_SIZE`.
         program: torch.export's, where the module is made from one.
         shape: of the images that it was exported with.
@@ -173,12 +179,12 @@ def found_by_export(
                     "number of images."
                 ) from error
             model = _export(module, images, program, name)
-    found = found_in(model, name, size=0 if _fixed(model) else side)
+    found = found_in(model, name, kind=kind, size=0 if _fixed(model) else side)
     with torch.no_grad():
         check_equal(found.network(images), expected, name, "the network")
     kept = "a graph of known operators" if found.format == "graph" else "run by onnxruntime"
     known = side if size or shape else None
-    return replace(found, how=f"{how}, as {kept}", size=known)
+    return replace(found, how=f"{KINDS[kind]}, as {kept}", size=known)
 
 
 def refuse_code(name: str, what: str, trust: bool) -> None:
