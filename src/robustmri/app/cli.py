@@ -11,6 +11,7 @@ from msgspec import Struct
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
+from robustmri.app.imports import import_, list_models
 from robustmri.app.options import (
     Cohort,
     Devices,
@@ -233,6 +234,8 @@ def evaluate(
         "seed": seed,
     }
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
+    # As a change: named here, they are meant, whatever the classifier offers.
+    asked: dict[str, Any] = {"attacks": tuple(listed(attacks))} if attacks else {}
     with shown_progress() as progress:
         result = robustmri.evaluate(
             checkpoint,
@@ -243,6 +246,7 @@ def evaluate(
             nodes=nodes or 1,
             trusted=listed(attacks) if trust else (),
             progress=progress,
+            **asked,
         )
     print_table(comparison_table([result]))
     for check in (*result.split.leakage, *result.checks):
@@ -366,6 +370,8 @@ def ablate(
     _print_study(table, out, "variants")
 
 
+app.command("import")(import_)
+app.command("models")(list_models)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)

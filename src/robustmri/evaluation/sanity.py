@@ -8,13 +8,18 @@ al. 2018, "Obfuscated Gradients".
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 import numpy as np
 
 from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings, worst_case
-from robustmri.evaluation.study import check_selection, check_split, check_training_attack
+from robustmri.evaluation.study import (
+    check_knowledge,
+    check_selection,
+    check_split,
+    check_training_attack,
+)
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check
@@ -41,6 +46,7 @@ def run_checks(
     limited: bool = False,
     iterative: Collection[str] = (),
     per_pixel: Collection[str] = (),
+    knowledge: Mapping[str, str] | None = None,
 ) -> list[Check]:
     """Every check whose question arises.
 
@@ -57,6 +63,8 @@ def run_checks(
         limited: whether attacks had a budget of time, gradients or forwards.
         iterative: names of the attacks that should be at least as strong as a single step.
         per_pixel: names of the norms in which a large eps alone makes any image one flat grey.
+        knowledge: of a classifier that offers no gradient, title of each attack to what it asks
+            for; else nothing.
     """
     checks = [
         check_verified(outcomes),
@@ -70,6 +78,7 @@ def run_checks(
         check_large_eps(outcomes, iterative, per_pixel) if region == "image" else None,
         None if zero_gradient_share is None else check_gradients(zero_gradient_share),
         check_budget(outcomes) if limited else None,
+        check_knowledge(knowledge) if knowledge else None,
         check_split(split_kind, groups),
         check_training_attack(outcomes, training_attack),
         check_selection(selected_on, evaluated_set),

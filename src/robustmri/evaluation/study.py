@@ -4,6 +4,8 @@ seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from robustmri.results.budget import CLEAN, WORST
@@ -37,6 +39,22 @@ def check_split(split_kind: str, groups: str) -> Check:
             "Each patient's slices lie in one set only: the accuracy is that for new patients.",
         )
     return Check(name="split by patient", status=status, detail=detail)
+
+
+def check_knowledge(knowledge: Mapping[str, str]) -> Check:
+    """A classifier that offers no gradient was only asked: weaker attacks than one would make who
+    has its weights.
+    """
+    asked = [f"{title} ({what})" for title, what in knowledge.items() if what != "nothing"]
+    return Check(
+        name="attacks had the gradient",
+        status="warn",
+        detail=(
+            f"The classifier offers no gradient, so that only attacks by queries were run: "
+            f"{', '.join(asked)}. They are weaker than those that climb the gradient: its robust "
+            "accuracy may be overstated."
+        ),
+    )
 
 
 def check_training_attack(outcomes: Outcomes, training_attack: str | None) -> Check | None:

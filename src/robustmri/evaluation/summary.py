@@ -80,6 +80,9 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         iterative={run.attack for run in evaluated.attacks if run.iterative},
+        knowledge={}
+        if classifier.spec.gradients
+        else {run.title: run.knowledge for run in evaluated.attacks},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
     )
     return RobustnessReport(
@@ -153,6 +156,8 @@ def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
     sentences.append(
         "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "
         "evasion)."
+        if classifier.spec.gradients
+        else "Knowledge: black box, the attacker can only ask for answers (NIST AI 100-2: evasion)."
     )
     if any(settings.limits):
         seconds, gradients, forwards = settings.limits

@@ -224,7 +224,7 @@ def with_logit_pairing(objective: Objective, weight: float) -> Objective:
 def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
     """The threat model that the settings train against."""
     return ThreatModel(
-        norm=settings.norm, eps=parse_eps(settings.eps).in_image_units(classifier.spec.std)
+        norm=settings.norm, eps=parse_eps(settings.eps).in_image_units(classifier.spec.grey_std)
     )
 
 

@@ -97,12 +97,16 @@ def _decisive(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_seen(
-    folder: Path, checkpoint: Checkpoint, cohort: Cohort, split: Split, rows: Sequence[int]
+    folder: Path | str | None,
+    checkpoint: Checkpoint,
+    cohort: Cohort,
+    split: Split,
+    rows: Sequence[int],
 ) -> Finding | None:
     """Refuse to test a checkpoint on slices that it was trained on, however they were prepared.
 
     Args:
-        folder: of the checkpoint.
+        folder: of the checkpoint; None where it is in memory only.
         checkpoint: what it says about itself.
         cohort: where the test slices are.
         split: of the cohort.
@@ -135,13 +139,13 @@ _WAY_OUT = (
 )
 
 
-def _load_seen(folder: Path, provenance: dict[str, Any]) -> Seen | None:
+def _load_seen(folder: Path | str | None, provenance: dict[str, Any]) -> Seen | None:
     """None where the checkpoint does not say; so it is with those that come from elsewhere."""
-    if "seen_sha256" not in provenance:
+    if folder is None or "seen_sha256" not in provenance:
         return None
     from robustmri.models.checkpoint import SEEN_FILE, find_checkpoint
 
-    path = find_checkpoint(folder) / SEEN_FILE
+    path = find_checkpoint(Path(folder)) / SEEN_FILE
     if not path.is_file() or sha256_of(path) != provenance["seen_sha256"]:
         raise CheckpointError(
             f"{path} is missing or damaged, so it cannot be told what the checkpoint was trained "

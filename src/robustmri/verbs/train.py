@@ -119,10 +119,16 @@ def _fit(
         check_fits(checkpoint, scans.classes, scans.size)
         refuse_seen(start, checkpoint, scans, split, split.test)
         before = checkpoint.provenance
+        if not classifier.spec.gradients:
+            raise SettingsError(
+                f"{checkpoint.spec.backbone} only answers, it offers no gradient: it can be "
+                "evaluated, not trained. Import its weights with --arch NAME, or an ONNX file of "
+                "known operators."
+            )
         settings = msgspec.structs.replace(
             settings, backbone=checkpoint.spec.backbone, weights="none"
         )
-        origin = checkpoint.weights_sha256
+        origin = checkpoint.identity
     elif not (run / "checkpoint").is_dir():
         # Before the folder is claimed: a name that does not exist must leave nothing behind.
         classifier = build_classifier(
