@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +25,35 @@ HEAD, CASES, SPLIT = "cohort.json", "cases.parquet", "split.json"
 AGAIN = "Make the cohort again with robustmri prepare."
 
 
-@dataclass(frozen=True)
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Size and hash of a file of a cohort."""
+
+    bytes: int
+    sha256: str
+
+
+class CohortHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What cohort.json must hold; there may be more."""
+
+    schema_version: int
+    name: str
+    classes: tuple[str, ...]
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    intensity: str
+    groups: Literal["patient", "inferred"]
+    synthetic: bool
+    files: dict[str, StoredFile]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    n_cases: Annotated[int, msgspec.Meta(ge=0)]
+    fingerprint: str
+
+
+class _Version(msgspec.Struct, frozen=True):
+    schema_version: Any = None
+
+
+@dataclass(frozen=True, repr=False)
 class Cohort:
     """Slices of one size with their patients and labels; made by `write_cohort`, opened by
     `Cohort.open`.
@@ -52,6 +81,13 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.cases)
+
+    def __repr__(self) -> str:
+        return (
+            f"Cohort {self.name!r}: {len(self)} slices of {self.n_patients} "
+            f"{'patients' if self.groups == 'patient' else 'inferred groups'}, {self.size} px, "
+            f"classes {', '.join(self.classes)}, in {self.root}"
+        )
 
     @property
     def n_patients(self) -> int:
@@ -111,37 +147,32 @@ class Cohort:
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"
             )
-        head = read_json(root / HEAD)
-        if head.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(
-                f"{root} is a cohort of schema version {head.get('schema_version')}, expected "
-                f"{SCHEMA_VERSION}. {AGAIN}"
-            )
-        for name, facts in head["files"].items():
+        head = read_head(root)
+        for name, facts in head.files.items():
             path = root / check_name(name, "a file of a cohort")
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
-            if path.stat().st_size != facts["bytes"]:
+            if path.stat().st_size != facts.bytes:
                 raise DataError(
-                    f"{path} has {path.stat().st_size} bytes, expected {facts['bytes']}. {AGAIN}"
+                    f"{path} has {path.stat().st_size} bytes, expected {facts.bytes}. {AGAIN}"
                 )
         cases = read_cases(root / CASES)
-        if fingerprint_of(head, cases) != head["fingerprint"]:
+        if fingerprint_of(msgspec.to_builtins(head), cases) != head.fingerprint:
             raise DataError(
                 f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. "
                 f"{AGAIN}"
             )
         return cls(
             root=root,
-            name=head["name"],
-            classes=tuple(head["classes"]),
-            size=head["size"],
-            intensity=head["intensity"],
-            groups=head["groups"],
-            synthetic=head["synthetic"],
+            name=head.name,
+            classes=head.classes,
+            size=head.size,
+            intensity=head.intensity,
+            groups=head.groups,
+            synthetic=head.synthetic,
             cases=cases,
-            left_out=tuple(LeftOut(**left) for left in head["left_out"]),
-            fingerprint=head["fingerprint"],
+            left_out=head.left_out,
+            fingerprint=head.fingerprint,
         )
 
     def verify(self) -> None:
@@ -150,17 +181,33 @@ class Cohort:
         Raises:
             DataError: a file is not the one that was written.
         """
-        for name in read_json(self.root / HEAD)["files"]:
+        for name in read_head(self.root).files:
             self._verify(name)
 
     def _verify(self, name: str) -> None:
-        facts = read_json(self.root / HEAD)["files"].get(name)
+        facts = read_head(self.root).files.get(name)
         if facts is None:
             raise DataError(f"{self.root / name} does not belong to the cohort. {AGAIN}")
-        if sha256_of(self.root / name) != facts["sha256"]:
+        if sha256_of(self.root / name) != facts.sha256:
             raise DataError(
                 f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
             )
+
+
+def read_head(root: Path) -> CohortHead:
+    """What cohort.json says.
+
+    Raises:
+        DataError: it is damaged, or of another release.
+    """
+    version = read_json(root / HEAD, _Version, again=AGAIN).schema_version
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{root} is a cohort of schema version {str(version)[:20]}, expected {SCHEMA_VERSION}. "
+            f"{AGAIN}"
+        )
+    head: CohortHead = read_json(root / HEAD, CohortHead, again=AGAIN)
+    return head
 
 
 def is_cohort(path: str | Path) -> bool:

@@ -17,7 +17,7 @@ from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CLEAN, TITLES
-from robustmri.threat.eps import Eps, parse_eps
+from robustmri.threat.eps import Eps, check_eps, parse_eps
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
@@ -149,6 +149,9 @@ def make_plan(
         SettingsError: see `resolve_attacks`; or a target that is no class.
     """
     made = resolve_attacks(settings, trusted=trusted)
+    for _, attack in made.values():
+        if isinstance(attack, ThirdParty):
+            attack.refuse_classes(len(classifier.classes), targeted=bool(settings.target))
     target = _target_of(settings, classifier)
     std = classifier.spec.std
     everyone = evaluated_slices(split, settings)
@@ -162,6 +165,9 @@ def make_plan(
             rows = spread_evenly(attacked, settings.minimal_limit)
             threat = ThreatModel(norm, torch.inf, target=target)
             return Trial(facts, attack, None, (), threat, tuple(rows))
+        for one in curve or (eps,):
+            if one is not None:
+                check_eps(one, settings.norm, std=std, pixels=classifier.spec.size**2)
         largest = max(one.in_image_units(std) for one in (curve or (eps,)) if one is not None)
         threat = ThreatModel(settings.norm, largest, target=target)
         return Trial(facts, attack, eps, curve, threat, tuple(attacked))

@@ -24,7 +24,7 @@ def claim_folder(path: Path, settings: dict[str, Any]) -> None:
             return
         if not path.exists():  # Still: what else is there may be of a process beside this one.
             raise DataError(f"{path.parent} is not empty and holds no run. Choose another --out.")
-    before, settings = _decisive(read_json(path)), _decisive(settings)
+    before, settings = _decisive(read_json(path, dict[str, Any])), _decisive(settings)
     if before != settings:
         names = [name for name in settings if before.get(name) != settings[name]]
         inner = [
