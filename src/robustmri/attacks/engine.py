@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import Predictor, logits_in
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
@@ -87,7 +87,7 @@ def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predi
     highest = max(int(labels.max()) if len(labels) else 0, threat.target or 0)
 
     def predict(points: Images) -> Logits:
-        logits = classifier(points)
+        logits = logits_in(classifier(points), len(points))
         if logits.dim() != 2 or len(logits) != len(points) or logits.shape[1] <= highest:
             raise ThreatModelError(
                 f"expected logits ({len(points)}, classes) with more than {highest} classes, since "

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +25,35 @@ HEAD, CASES, SPLIT = "cohort.json", "cases.parquet", "split.json"
 AGAIN = "Make the cohort again with robustmri prepare."
 
 
-@dataclass(frozen=True)
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Size and hash of a file of a cohort."""
+
+    bytes: int
+    sha256: str
+
+
+class CohortHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What cohort.json must hold; there may be more."""
+
+    schema_version: int
+    name: str
+    classes: tuple[str, ...]
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    intensity: str
+    groups: Literal["patient", "inferred"]
+    synthetic: bool
+    files: dict[str, StoredFile]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    n_cases: Annotated[int, msgspec.Meta(ge=0)]
+    fingerprint: str
+
+
+class _Version(msgspec.Struct, frozen=True):
+    schema_version: Any = None
+
+
+@dataclass(frozen=True, repr=False)
 class Cohort:
     """Slices of one size with their patients and labels; made by `write_cohort`, opened by
     `Cohort.open`.
@@ -54,6 +83,13 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.cases)
+
+    def __repr__(self) -> str:
+        return (
+            f"Cohort {self.name!r}: {len(self)} slices of {self.n_patients} "
+            f"{'patients' if self.groups == 'patient' else 'inferred groups'}, {self.size} px, "
+            f"classes {', '.join(self.classes)}, in {self.root}"
+        )
 
     @property
     def n_patients(self) -> int:
@@ -146,33 +182,24 @@ class Cohort:
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"
             )
-        try:
-            return cls._from_head(root, read_json(root / HEAD))
-        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-            raise DataError(
-                f"{root / HEAD} is damaged ({type(error).__name__}: {error}). {AGAIN}"
-            ) from error
-
-    @classmethod
-    def _from_head(cls, root: Path, head: dict[str, Any]) -> Cohort:
-        if head.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(
-                f"{root} is a cohort of schema version {head.get('schema_version')}, expected "
-                f"{SCHEMA_VERSION}. {AGAIN}"
-            )
-        for name in sorted({IMAGES, CASES, *head["files"]}):
-            facts, path = head["files"][name], root / check_name(name, "a file of a cohort")
+        head = read_head(root)
+        for name, facts in sorted(head.files.items()):
+            path = root / check_name(name, "a file of a cohort")
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
-            if path.stat().st_size != facts["bytes"]:
+            if path.stat().st_size != facts.bytes:
                 raise DataError(
-                    f"{path} has {path.stat().st_size} bytes, expected {facts['bytes']}. {AGAIN}"
+                    f"{path} has {path.stat().st_size} bytes, expected {facts.bytes}. {AGAIN}"
                 )
         cases = read_cases(root / CASES)
-        classes = tuple(head["classes"])
-        if fingerprint_of(head, cases) != head["fingerprint"] or any(
-            case.class_index < 0 or (case.index, case.label) != (row, classes[case.class_index])
-            for row, case in enumerate(cases)
+        if (
+            fingerprint_of(msgspec.to_builtins(head), cases) != head.fingerprint
+            or not {IMAGES, CASES} <= head.files.keys()
+            or any(
+                not 0 <= case.class_index < len(head.classes)
+                or (case.index, case.label) != (row, head.classes[case.class_index])
+                for row, case in enumerate(cases)
+            )
         ):
             raise DataError(
                 f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. "
@@ -180,16 +207,16 @@ class Cohort:
             )
         return cls(
             root=root,
-            name=str(head["name"]),
-            classes=classes,
-            size=int(head["size"]),
-            intensity=head["intensity"],
-            groups=head["groups"],
-            synthetic=head["synthetic"],
+            name=head.name,
+            classes=head.classes,
+            size=head.size,
+            intensity=head.intensity,
+            groups=head.groups,
+            synthetic=head.synthetic,
             cases=cases,
-            left_out=tuple(LeftOut(**left) for left in head["left_out"]),
-            fingerprint=head["fingerprint"],
-            notes=tuple(head.get("notes", ())),
+            left_out=head.left_out,
+            fingerprint=head.fingerprint,
+            notes=head.notes,
         )
 
     def verify(self) -> None:
@@ -198,17 +225,33 @@ class Cohort:
         Raises:
             DataError: a file is not the one that was written.
         """
-        for name in read_json(self.root / HEAD)["files"]:
+        for name in read_head(self.root).files:
             self._verify(name)
 
     def _verify(self, name: str) -> None:
-        facts = read_json(self.root / HEAD)["files"].get(name)
+        facts = read_head(self.root).files.get(name)
         if facts is None:
             raise DataError(f"{self.root / name} does not belong to the cohort. {AGAIN}")
-        if sha256_of(self.root / name) != facts["sha256"]:
+        if sha256_of(self.root / name) != facts.sha256:
             raise DataError(
                 f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
             )
+
+
+def read_head(root: Path) -> CohortHead:
+    """What cohort.json says.
+
+    Raises:
+        DataError: it is damaged, or of another release.
+    """
+    version = read_json(root / HEAD, _Version, again=AGAIN).schema_version
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{root} is a cohort of schema version {str(version)[:20]}, expected {SCHEMA_VERSION}. "
+            f"{AGAIN}"
+        )
+    head: CohortHead = read_json(root / HEAD, CohortHead, again=AGAIN)
+    return head
 
 
 def is_cohort(path: str | Path) -> bool:

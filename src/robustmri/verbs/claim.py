@@ -65,7 +65,7 @@ def _is_claimed(folder: Path, settings: dict[str, Any]) -> bool:
             return False
         if not path.exists():  # Still: what else is there may be of a process beside this one.
             raise DataError(f"{folder} is not empty and holds no run. Choose another --out.")
-    before, settings = _decisive(read_json(path)), _decisive(settings)
+    before, settings = _decisive(read_json(path, dict[str, Any])), _decisive(settings)
     if before != settings:
         names = [name for name in settings if before.get(name) != settings[name]]
         inner = [
@@ -151,7 +151,8 @@ def _load_seen(folder: Path | str | None, provenance: dict[str, Any]) -> Seen | 
             f"{path} is missing or damaged, so it cannot be told what the checkpoint was trained "
             "on. Restore it from a copy, or train again."
         )
-    return msgspec.json.decode(path.read_bytes(), type=Seen)
+    seen: Seen = read_json(path, Seen, error=CheckpointError)
+    return seen
 
 
 def join_seen(

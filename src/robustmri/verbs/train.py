@@ -96,11 +96,11 @@ def _fit(
     from robustmri.data.loaders import load_images, load_labels
     from robustmri.models.backbones import build_classifier
     from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
-    from robustmri.training.batches import Examples
+    from robustmri.training.batches import Examples, check_parts
     from robustmri.training.deadline import fitted_settings
     from robustmri.training.loggers import check_installed
     from robustmri.training.loop import fit
-    from robustmri.training.objectives import check_objective
+    from robustmri.training.objectives import check_objective, threat_of
     from robustmri.training.state import STATE
 
     check_objective(settings)
@@ -139,6 +139,10 @@ def _fit(
             seed=settings.seed,
             progress=lambda done, total: progress("fetching the weights", done, total or 0),
         )
+    if not (run / "checkpoint").is_dir():
+        check_parts(classifier, len(split.train), settings)
+        if settings.attacked:
+            threat_of(settings, classifier)
     with claimed_folder(
         run,
         {
