@@ -16,6 +16,7 @@ from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings
+from robustmri.results.outcomes import columns_of
 from robustmri.results.schema import (
     ModelFacts,
     RobustnessReport,
@@ -63,6 +64,7 @@ def evaluate(
     from robustmri.evaluation.evaluate import clear_shards, run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
     from robustmri.evaluation.plan import make_plan
+    from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits, load_checkpoint
@@ -79,6 +81,7 @@ def evaluate(
     refuse_seen(stored.provenance, split)
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
+    refuse_unanswering(classifier)
     claim_folder(
         folder / "settings.json",
         {
@@ -112,6 +115,14 @@ def evaluate(
         method = OBJECTIVES.get(objective)
         with full_float32():
             examples = write_examples(classifier, scans, plan, folder)
+            probed = probe_classifier(
+                classifier,
+                scans,
+                plan,
+                columns_of(evaluated.outcomes),
+                validation=split.validation,
+                noted=_noted_accuracy(stored.provenance, split),
+            )
         result = summarise_evaluation(
             evaluated,
             classifier,
@@ -130,6 +141,7 @@ def evaluate(
             training_attack=method.attack if method else None,
             examples=examples,
             provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
+            probed=probed,
         )
         written = hash_files(folder, ("outcomes.parquet", "examples.npz"))
         save_result(msgspec.structs.replace(result, files=written), folder)
@@ -138,3 +150,11 @@ def evaluate(
     processes.wait_for_all()  # Until nobody reads shards any more.
     processes.on_one_process(write)
     return load_result(folder)
+
+
+def _noted_accuracy(provenance: dict[str, Any], split: Split) -> float | None:
+    """Accuracy on this split's validation slices when the checkpoint was kept, if it says so."""
+    kept = provenance.get("kept_epoch")
+    noted = kept.get("validation_accuracy") if isinstance(kept, dict) else None
+    same = provenance.get("split") == split.fingerprint
+    return float(noted) if same and isinstance(noted, (int, float)) else None
