@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import torch
 
-from robustmri.attacks import PGD, SPSA, Attack, Noise, Square
+from robustmri.attacks import PGD, Attack, Noise, Square
 from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Labels, Logits
@@ -43,10 +43,13 @@ from robustmri.threat.norms import GRADIENT_NORMS
 from robustmri.threat.threat_model import ThreatModel
 
 SLICES = 16
-"""Asked about, and as many of those left standing attacked further."""
+"""Asked about."""
+STANDING = 12
+"""Of those that were left standing, attacked further."""
 FEW = 8
 """Enough where each one is either right or wrong by construction."""
-QUERIES = 200
+QUERIES, MANY_QUERIES = 100, 400
+"""For each image; more of them where something else is doubtful already."""
 DRAWS = 8
 """Answers averaged for each step against a classifier that draws them."""
 MANY_DRAWS = 32
@@ -199,44 +202,44 @@ class Probes:
         if trial is None or not trial.threat.eps:
             return found
         robust, stood, fell = self._headline(trial)
-        rows = spread_evenly(stood, SLICES)
+        rows = spread_evenly(stood, STANDING)
         found = msgspec.structs.replace(found, robust=robust, standing=self._ids(rows))
         climbs = any(one.facts.knowledge == "gradients" for one in self.plan.attacks)
         if not climbs or trial.threat.norm not in GRADIENT_NORMS:
             return found
         if not found.repeat <= SAME:
-            return self._in_expectation(found, rows) if rows else found
+            return self._in_expectation(found)
         found = self._what_must_work(found, trial, fell)
         return self._on_what_stands(found, trial, rows) if rows else found
 
-    def _in_expectation(self, found: Probed, rows: Sequence[int]) -> Probed:
-        """Attack the average of many answers."""
+    def _in_expectation(self, found: Probed) -> Probed:
+        """Attack the average of many answers, and judge by it."""
+        rows = spread_evenly(cast(Trial, self.trial).rows, SLICES)
         search = Expected(StraightThrough(self.classifier), DRAWS)
         judge = Expected(self.classifier, MANY_DRAWS)
-        title = f"PGD on the average of {DRAWS} answers"
-        tried = self._try(title, quick(PGD()), rows, search, judge)
-        return msgspec.structs.replace(found, expected=tried)
+        images, labels = self.load(rows)
+        clean = ~cast(Trial, self.trial).threat.fooled(logits_of(judge, images), labels)
+        stood = ~self._run(quick(PGD()), rows, search, judge).fooled & clean
+        expected = (len(rows), int(clean.sum()), int(stood.sum()))
+        return msgspec.structs.replace(found, expected=expected)
 
     def _on_what_stands(self, found: Probed, trial: Trial, rows: Sequence[int]) -> Probed:
         """More steps, queries, another backward pass."""
-        through = StraightThrough(self.classifier)
+        through, backward = StraightThrough(self.classifier), []
         images, labels = self.load(rows[:FEW])
         # Also says what was replaced.
         gradient = loss_gradient(through, images, labels, ThreatModel())
-        backward, queries = [], [self._try("Random noise, 10 draws", Noise(draws=10), rows)]
-        if trial.threat.norm in Square.facts.norms:
-            queries.append(self._try(f"Square, {QUERIES} queries", Square(queries=QUERIES), rows))
         if replaced := through.replaced:
             title = f"PGD with {', '.join(replaced)} as the identity on the way back (BPDA)"
             backward.append(self._try(title, USUAL, rows, through))
         off = sum(not 1 / STEEPEST <= one <= STEEPEST for one in found.slope)
-        doubtful = 2 * off >= max(len(found.slope), 1)
-        doubtful |= len(found.slope) < min(FEW, len(self.few)) or bool(replaced)
+        doubtful = 2 * off >= max(len(found.slope), 1) or bool(replaced)
+        doubtful |= len(found.slope) < min(FEW, len(self.few))
         doubtful |= not bool(torch.isfinite(gradient).all())
-        if doubtful or any(len(one.broken) >= FEWEST for one in queries):
-            reach = float(trial.threat.eps) if trial.threat.measure.per_pixel else 0.02
-            spsa = SPSA(samples=16, reach=reach, rule="steepest", stop_when_fooled=True)
-            queries.append(self._try("SPSA, 660 queries", spsa, rows))
+        queries = [self._try("Random noise, 5 draws", Noise(draws=5), rows)]
+        if trial.threat.norm in Square.facts.norms:
+            many = MANY_QUERIES if doubtful else QUERIES
+            queries.append(self._try(f"Square, {many} queries", Square(queries=many), rows))
         return msgspec.structs.replace(
             found,
             longer=self._longer(trial, rows),

@@ -217,7 +217,7 @@ def check_one_answer(outcomes: Outcomes) -> Check | None:
         name="more than one answer",
         status="fail" if len(given) == 1 else "pass",
         detail=(
-            f"All {len(rows)} untouched slices are answered {given[0]!r}, though {others} are "
+            f"All {len(rows)} untouched slices are answered {str(given[0])!r}, though {others} are "
             "another class: it is one answer, which no attack need change."
             if len(given) == 1
             else f"{len(given)} classes are answered to {len(rows)} untouched slices."

@@ -1,4 +1,4 @@
-"""Networks that look robust and are not, or are broken otherwise, each with one fault around a
+"""Networks that look robust and are not, or are broken otherwise: each has one fault around a
 sound network.
 """
 
@@ -42,7 +42,7 @@ class Backwards(torch.autograd.Function):
 
 
 class Rounded(nn.Module):
-    """Grey values on a few levels, with a share of the gradient of a wrong slope leaking through."""
+    """Grey values on a few levels, with a share of the images themselves leaking through."""
 
     def __init__(self, levels: int = 16, leak: float = 0.0) -> None:
         super().__init__()
@@ -67,6 +67,19 @@ def jpeg(images: Tensor) -> Tensor:
 class Jpeg(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return jpeg(images)
+
+
+def leaking(network: nn.Module, images: Tensor) -> Tensor:
+    """Rounded inputs, and a gradient of 1e-3 that has nothing to do with the answer."""
+    return network(Rounded()(images)) + 1e-3 * images.flatten(1)[:, 400:403]
+
+
+def noisy(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images + 0.05 / STD * torch.randn_like(images))
+
+
+def dropped(network: nn.Module, images: Tensor) -> Tensor:
+    return network(F.dropout(images, 0.3, training=True))
 
 
 def resized(network: nn.Module, images: Tensor) -> Tensor:
@@ -171,6 +184,23 @@ def coarse_outside(network: nn.Module, images: Tensor) -> Tensor:
     levels = (images * STD + MEAN) * 255
     known = ((levels - levels.round()).abs() < 0.02).flatten(1).all(1)[:, None, None, None]
     return network(torch.where(known, images, Rounded()(images)))
+
+
+def flipped(network: nn.Module, images: Tensor) -> Tensor:
+    return network(Backwards.apply(images, -1.0))
+
+
+def vanishing(network: nn.Module, images: Tensor) -> Tensor:
+    return network(Backwards.apply(images, 1e-30))
+
+
+def saturated(network: nn.Module, images: Tensor) -> Tensor:
+    return (1000 * network(images)).softmax(1)
+
+
+def shaded(network: nn.Module, images: Tensor) -> Tensor:
+    """Normalised again, as if the images were dark."""
+    return network(4 * images + 8)
 
 
 def around(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[nn.Module], nn.Module]:
