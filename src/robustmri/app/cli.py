@@ -34,6 +34,8 @@ from robustmri.training.settings import TrainSettings
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+CHECK_FAILED = 3
+"""Exit status of `evaluate --strict` where a check failed."""
 
 
 def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any:
@@ -217,6 +219,9 @@ def evaluate(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with status 3 where a check failed.")
+    ] = False,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""
     from robustmri.recipes import load_recipe
@@ -249,10 +254,13 @@ def evaluate(
             **asked,
         )
     print_table(comparison_table([result]))
-    for check in (*result.split.leakage, *result.checks):
+    checks = [*result.split.leakage, *result.checks]
+    for check in checks:
         if check.status != "pass":
             say(f"{check.status}: {check.name}: {check.detail}")
     say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
+    if strict and any(check.status == "fail" for check in checks):
+        raise typer.Exit(CHECK_FAILED)
 
 
 @app.command()
@@ -397,6 +405,14 @@ def list_attacks(
         say(*describe_attack(name).splitlines())
     else:
         print_table(tabulate_attacks(), words=6)
+
+
+@app.command("checks")
+def list_the_checks() -> None:
+    """List the checks that an evaluation runs on itself."""
+    from robustmri.app.check_table import tabulate_checks
+
+    print_table(tabulate_checks(), words=3)
 
 
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:

@@ -13,6 +13,7 @@ from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
 from robustmri.evaluation.plan import Plan
+from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
@@ -56,11 +57,13 @@ def summarise_evaluation(
     examples: list[Example],
     provenance: dict[str, Any],
     seen: Finding | None = None,
+    probed: Probed | None = None,
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both.
 
     `training_attack` is the attack that made the training examples, None where there were none;
-    `seen` is what is known of test slices among those that were trained on.
+    `seen` is what is known of test slices among those that were trained on, `probed` what the
+    classifier did when it was asked further.
     """
     settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
@@ -84,6 +87,7 @@ def summarise_evaluation(
         if classifier.spec.gradients
         else {run.title: run.knowledge for run in evaluated.attacks},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
+        probed=probed,
     )
     return RobustnessReport(
         title=title,
