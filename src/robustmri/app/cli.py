@@ -22,6 +22,7 @@ from robustmri.app.options import (
     Set,
     listed,
 )
+from robustmri.app.serve import serve
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
@@ -353,6 +354,7 @@ def ablate(
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)
+app.command()(serve)
 
 
 @app.command()
