@@ -120,7 +120,10 @@ class Folder:
     def cohort(self, id: str) -> Cohort:
         """A cohort; its pixels are hashed when they are first asked for."""
         path = self.find("cohort", id).path
-        return self._keep("cohort", path, lambda: Cohort.open(path))
+        try:
+            return self._keep("cohort", path, lambda: Cohort.open(path))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(f"{path} is not a cohort of this release ({error!r}).") from error
 
     def cohort_of(self, result: RobustnessReport) -> Cohort | None:
         """The cohort that a result was measured on, if it is in the folder."""

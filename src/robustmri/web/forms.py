@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +85,7 @@ def _thing(kind: Kind, label: str, name: str = "") -> Field:
     return Field(name=name or kind, label=label, what="thing", kind=kind, optional=False)
 
 
+@cache
 def make_forms() -> dict[str, Form]:
     """By verb, in the order of the work."""
     recipe = Field(

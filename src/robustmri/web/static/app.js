@@ -45,8 +45,7 @@ async function show() {
   main.removeAttribute("aria-busy");
   document.title = `${view.title} \u00b7 workbench`;
   say(view.title);
-  // A view that says where the focus belongs keeps it; else a reader starts at its head.
-  (view.root.querySelector("[data-focus]") || main).focus({ preventScroll: !view.root.querySelector("[data-focus]") });
+  main.focus({ preventScroll: true });
   if (!view.keepsPlace) scrollTo(0, 0);
 }
 

@@ -26,6 +26,11 @@ function fill(element, attributes, children) {
     else if (key === "value") element.value = value;
     else element.setAttribute(key, value === true ? "" : String(value));
   }
+  return put(element, ...children);
+}
+
+/** Append what there is; null and false are left out. */
+export function put(element, ...children) {
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }

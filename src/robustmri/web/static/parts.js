@@ -10,8 +10,8 @@ export function answer(label, right, words, note = "") {
 }
 
 /** Points with whiskers, 0 at 8 and 100 % at 232 of 240, as in the report. */
-export function intervals(numbers) {
-  const rows = numbers.map((number, place) => number && s("g", { class: `s${place}` },
+export function intervals(numbers, colours = [0, 1]) {
+  const rows = numbers.map((number, place) => number && s("g", { class: `s${colours[place]}` },
     s("line", { class: "whisker", x1: 8 + 224 * number.low, x2: 8 + 224 * number.high, y1: 12 + 15 * place, y2: 12 + 15 * place }),
     s("circle", { class: "dot", cx: 8 + 224 * number.value, cy: 12 + 15 * place, r: 5.5 })));
   const said = numbers.filter(Boolean).map((number) => `${number.words}, 95 % interval ${number.interval}`).join("; ");

@@ -2,7 +2,7 @@
 
 import { go } from "../app.js";
 import { address, ask, numbers } from "../api.js";
-import { h, say } from "../dom.js";
+import { h, put, say } from "../dom.js";
 import { typing } from "../keys.js";
 import { answer, trail } from "../parts.js";
 import { draw } from "../curve.js";
@@ -22,7 +22,7 @@ export async function show(view, result, id) {
 
   const pictures = one.image ? pictured(one, result, other) : null;
   const eps = one.answers.some((row) => row.on_curve && row.eps) ? epsCard(one, view.query, pictures) : null;
-  view.root.append(
+  put(view.root,
     trail(["Overview", "/"], [one.result_name, address(`/results/${result}`, listed)], [one.name]),
     head(one, other),
     h("div", { class: "case-grid" },
@@ -181,7 +181,7 @@ function epsCard(one, query, pictures) {
   let beside;
   let curve;
   let here = 0;
-  const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "eps", "data-focus": true, class: "eps-slider", oninput: (event) => move(Number(event.target.value)) });
+  const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "eps", class: "eps-slider", oninput: (event) => move(Number(event.target.value)) });
   const track = h("div", { class: "eps-track" });
   const said = h("div", { class: "eps-said", "aria-live": "polite" });
 

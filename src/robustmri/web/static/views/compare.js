@@ -1,7 +1,7 @@
 // Two results case by case: who was saved, who was lost.
 
 import { address, ask } from "../api.js";
-import { h } from "../dom.js";
+import { h, put } from "../dom.js";
 import { cards, gallery, trail } from "../parts.js";
 
 export async function show(view, first, second) {
@@ -9,7 +9,7 @@ export async function show(view, first, second) {
   const both = await ask(address(`/api/compare/${first}/${second}`, { show: chosen }));
   Object.assign(view, { title: `${both.first.name} and ${both.second.name}`, synthetic: both.first.synthetic, keepsPlace: view.query.has("show") });
   const here = `/compare/${first}/${second}`;
-  view.root.append(
+  put(view.root,
     trail(["Overview", "/"], [view.title]),
     h("div", { class: "head" }, h("p", { class: "kicker" }, `Compared under attack, ${both.radius}`), h("h1", {}, view.title),
       h("p", { class: "verdict" }, both.verdict), h("p", { class: "below" }, both.below), cards(both.cards),

@@ -1,7 +1,7 @@
 // Jobs: what runs, what waits, what ended; and what can be started.
 
 import { ask, send } from "../api.js";
-import { h, say, when } from "../dom.js";
+import { h, put, say, when } from "../dom.js";
 import { trail } from "../parts.js";
 
 const CHIPS = { waiting: "warn", running: "run", done: "pass", failed: "fail", cancelled: "warn", stopped: "warn" };
@@ -48,7 +48,7 @@ export async function show(view) {
       shown ? log : null);
   }
   const form = first.read_only ? h("p", { class: "caution" }, "Read only: nothing can be started here.") : starter(forms, things, async (job) => { open = null; say(`${job.title} is in the queue`); await refresh(); });
-  view.root.append(trail(["Overview", "/"], ["Jobs"]), h("div", { class: "head slim" }, h("p", { class: "kicker" }, "Jobs"), h("h1", {}, "Start what is next, and watch it"), h("p", { class: "below" }, "One runs at a time. It goes on when this page, or the server, is closed; what was stopped goes on where it was.")),
+  put(view.root, trail(["Overview", "/"], ["Jobs"]), h("div", { class: "head slim" }, h("p", { class: "kicker" }, "Jobs"), h("h1", {}, "Start what is next, and watch it"), h("p", { class: "below" }, "One runs at a time. It goes on when this page, or the server, is closed; what was stopped goes on where it was.")),
     h("div", { class: "jobs-grid" }, h("section", { class: "starter", "aria-label": "Start" }, form), h("section", { "aria-label": "Jobs" }, list)));
   await refresh(first);
   const beat = async () => {

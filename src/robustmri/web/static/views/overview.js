@@ -2,7 +2,7 @@
 
 import { go } from "../app.js";
 import { ask } from "../api.js";
-import { count, h, when } from "../dom.js";
+import { count, h, put, when } from "../dom.js";
 import { checks, intervals, number } from "../parts.js";
 
 export async function show(view) {
@@ -10,7 +10,7 @@ export async function show(view) {
   view.title = all.folder;
   const every = [...all.results, ...all.cohorts];
   view.synthetic = every.length > 0 && every.every((one) => one.synthetic);
-  view.root.append(
+  put(view.root,
     h("div", { class: "head" }, h("p", { class: "kicker" }, "Folder"), h("h1", {}, all.folder),
       h("p", { class: "below" }, [count(all.results.length, "result"), count(all.runs.length, "run"), count(all.cohorts.length, "cohort"), count(all.reports.length, "report")].join(", "), all.read_only ? ". Read only." : "."),
       every.length ? null : h("p", { class: "caution" }, "Nothing to see so far. ", h("a", { href: "/jobs" }, "Prepare a cohort"), ", or open a folder that ", h("code", {}, "robustmri demo"), " made.")),
@@ -34,15 +34,15 @@ function results(rows) {
     rows.length > 1 ? h("td", { class: "tick" }, h("input", { type: "checkbox", "aria-label": `Choose ${row.name} to compare`, onchange: tick(row.id) })) : null,
     h("th", { scope: "row" }, h("a", { href: `/results/${row.id}` }, row.name), h("small", {}, `${row.model}, ${row.backbone}`), h("small", {}, when(row.when))),
     h("td", {}, h("span", {}, row.test), h("small", {}, row.cohort)),
-    number(row.clean, "s1"), h("td", { class: "forest-cell" }, intervals([row.clean, row.worst])), number(row.worst, "s0"),
-    h("td", {}, h("span", {}, row.worst_of || "\u2013"), h("small", {}, row.radius)),
+    number(row.clean, "s1"), h("td", { class: "forest-cell" }, intervals([row.clean, row.worst], [1, 0])), number(row.worst, "s0"),
+    h("td", {}, h("span", {}, row.radius || "\u2013"), row.worst_of ? h("small", {}, row.worst_of) : null),
     h("td", {}, checks(row)));
   const head = h("tr", {}, rows.length > 1 ? h("th", { scope: "col" }, h("span", { class: "unseen" }, "Choose")) : null,
     ["Result", "Measured on"].map((name) => h("th", { scope: "col" }, name)),
     h("th", { scope: "col", class: "s1", title: "Share of slices that are named rightly when nobody attacks" }, "Untouched"),
     h("th", { scope: "col", class: "axis" }, h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))),
     h("th", { scope: "col", class: "s0", title: "Share of slices that no attack of this radius fooled" }, "Worst case"),
-    h("th", { scope: "col" }, "Under"), h("th", { scope: "col" }, "Checks"));
+    h("th", { scope: "col" }, "Change allowed"), h("th", { scope: "col" }, "Checks"));
   return part("Results", "What was measured on classifiers. Small figures and whiskers: 95 % intervals, by patient.",
     h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, head), h("tbody", {}, rows.map(line)))),
     rows.length > 1 ? h("p", { class: "actions" }, button) : null);

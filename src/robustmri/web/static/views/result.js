@@ -1,7 +1,7 @@
 // One result: its verdict, and its cases to browse.
 
 import { address, ask } from "../api.js";
-import { h, say, when } from "../dom.js";
+import { h, put, say, when } from "../dom.js";
 import { typing } from "../keys.js";
 import { cards, gallery, intervals, number, trail } from "../parts.js";
 
@@ -11,11 +11,11 @@ export async function show(view, id) {
   const result = await ask(`/api/results/${id}`);
   view.title = result.name;
   view.synthetic = result.synthetic;
-  view.root.append(trail(["Overview", "/"], [result.name]), masthead(result), details(result));
+  put(view.root, trail(["Overview", "/"], [result.name]), masthead(result), details(result));
   const list = h("div", { class: "found", "aria-live": "polite" });
   const query = Object.fromEntries(NAMES.map((name) => [name, view.query.get(name) || ""]));
   const form = filters(result, query, () => load(0));
-  view.root.append(h("section", { class: "part wide", "aria-label": "Cases" }, h("div", { class: "cases-head" }, h("h2", {}, "Cases"), form), list));
+  put(view.root, h("section", { class: "part wide", "aria-label": "Cases" }, h("div", { class: "cases-head" }, h("h2", {}, "Cases"), form), list));
 
   async function load(from) {
     if (!from) history.replaceState(null, "", address(`/results/${id}`, query));
