@@ -167,6 +167,12 @@ def _state_of(path: Path) -> tuple[Any, ...]:
     return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
 
 
+def is_finished(run: Found) -> bool:
+    """Whether a run holds a checkpoint."""
+    places = (run.path, run.path / "checkpoint")
+    return any((place / "classifier.json").is_file() for place in places)
+
+
 def _search(root: Path) -> Contents:
     found: dict[str, Found] = {}
     left_out: dict[str, str] = {}

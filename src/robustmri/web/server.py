@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.report.figures import TEMPLATES
-from robustmri.web.folder import Folder, NotThereError
+from robustmri.web.folder import Folder, NotThereError, is_finished
 from robustmri.web.forms import PHANTOM, make_command, make_forms
 from robustmri.web.guard import Guard, Keys, SafeHeaders, refusal
 from robustmri.web.jobs import STATES, Jobs
@@ -88,6 +88,8 @@ def make_app(
             kind: [{"id": one.id, "name": one.name} for one in contents.of(kind)]
             for kind in ("result", "run", "cohort", "source")
         }
+        ready = [one for one in contents.of("run") if is_finished(one)]
+        things["run"] = [{"id": one.id, "name": one.name} for one in ready]
         things["source"].insert(0, {"id": PHANTOM, "name": "synthetic phantom"})
         return {"forms": list(forms.values()), "things": things}
 

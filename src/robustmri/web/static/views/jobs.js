@@ -23,7 +23,7 @@ export async function show(view) {
       return lines.get(job.id).line;
     });
     // Only what changed: whoever reads or has the focus there is not disturbed.
-    if (order.length !== list.children.length || order.some((line, place) => list.children[place] !== line)) {
+    if (!list.children.length || (order.length && order.length !== list.children.length) || order.some((line, place) => list.children[place] !== line)) {
       const focus = document.activeElement?.getAttribute("data-key");
       list.replaceChildren(...(order.length ? order : [h("li", { class: "quiet" }, "No job so far.")]));
       if (focus) list.querySelector(`[data-key="${focus}"]`)?.focus();
