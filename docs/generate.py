@@ -39,6 +39,7 @@ ROOMS = {
     "evaluation": "E: outcomes, metrics, intervals and checks.",
     "report": "One page for three readers.",
     "results": "What an evaluation writes and a report reads.",
+    "web": "The workbench: a local page on a folder of results.",
     "verbs": "Files in, files out.",
     "recipes": "Complete, named settings.",
     "core": "What every room stands on.",

@@ -23,6 +23,7 @@ from robustmri.app.options import (
     Set,
     listed,
 )
+from robustmri.app.serve import serve
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
@@ -383,6 +384,7 @@ app.command("models")(list_models)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)
+app.command()(serve)
 
 
 @app.command()
