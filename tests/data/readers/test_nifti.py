@@ -159,6 +159,14 @@ def test_labels_come_from_a_table(tmp_path: Path, rows: list[tuple[str, ...]], l
     assert not left
 
 
+def test_a_pattern_may_find_the_patient(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "a" / "P7_t1.nii", voxels(1))
+    write_nifti(tmp_path / "a" / "odd.nii", voxels(1))
+    slices, left = read(tmp_path, slices="1:1", patient_pattern="(P[0-9])_")
+    assert [item.patient_id for item in slices] == ["P7"]
+    assert left == {"a/odd.nii": "no patient: neither a table nor its path names one"}
+
+
 def test_a_table_may_name_the_masks(tmp_path: Path) -> None:
     write_nifti(tmp_path / "scans" / "a.nii", voxels(1))
     write_nifti(tmp_path / "scans" / "b.nii", voxels(2))
