@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from robustmri.attacks import engine
 from robustmri.attacks.engine import (
     Found,
+    SeededGenerator,
     by_backpropagation,
     by_forward,
     checked,
     climb,
+    draw_seeds,
     exhausted,
     frozen,
     keep_worse,
@@ -291,6 +293,16 @@ def test_a_gradient_is_each_image_s_own_and_finite():
     assert values.tolist() == [0.0625, 0.0]
     assert not any(one.requires_grad for one in (values, logits, gradient))
     assert not gradient.any()
+
+
+def test_each_image_has_seeds_of_its_own():
+    whole = draw_seeds(torch.Generator().manual_seed(0), n=300, each=2)
+    assert len({seed for seeds in whole for seed in seeds}) == 600
+    # What an image would draw can be laid ready.
+    own = torch.randint(2**62, (300,), generator=torch.Generator().manual_seed(0)).tolist()
+    ready = SeededGenerator([own[7], own[3]])
+    assert draw_seeds(ready, n=2, each=2) == [whole[7], whole[3]]
+    assert isinstance(ready, torch.Generator)
 
 
 def test_random_points_depend_on_the_seed_of_their_image_alone():
