@@ -322,6 +322,19 @@ def test_random_points_depend_on_the_seed_of_their_image_alone():
     assert random_points(images[:0], ThreatModel(), []).shape == (0, 1, 2, 2)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_random_point_is_the_norm_s_own_start_times_eps(norm, masked):
+    """Of the pixels that may change."""
+    images, mask = torch.full((1, 1, 2, 2), 0.5), torch.tensor([[True, True], [True, False]])
+    threat = ThreatModel(norm, 0.2, mask=mask if masked else None)
+    pixels = torch.zeros(3 if masked else 4)
+    start = threat.measure.random_start(pixels, torch.Generator().manual_seed(7))
+    found = random_points(images, threat, [7]).flatten()
+    torch.testing.assert_close(found[: len(pixels)], 0.5 + 0.2 * start)
+    assert found[3] == 0.5 or not masked
+
+
 def test_threads_draw_the_same_points(monkeypatch):
     images, threat = torch.full((3, 1, 2, 2), 0.5), ThreatModel("l2", 0.2)
     one_by_one = random_points(images, threat, [1, 2, 3])
