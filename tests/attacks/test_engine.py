@@ -354,6 +354,11 @@ def test_threads_draw_the_same_points(monkeypatch):
     monkeypatch.setattr(engine, "IN_THREADS", 13)
     random_points(images, threat, [4, 5, 6])
     assert drawn == [1, 2, 3]
+    # Nothing waits for a CPU that draws for itself.
+    monkeypatch.setattr(engine, "IN_THREADS", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    random_points(images, threat, [4, 5, 6])
+    assert drawn == [1, 2, 3]
 
 
 def test_the_worse_of_two_points_is_kept_for_the_rows_that_have_one():
