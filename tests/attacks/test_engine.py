@@ -107,6 +107,28 @@ def test_the_last_point_costs_a_look_only_if_it_is_judged(judged, looks):
     assert (found.merit > -math.inf).tolist() == [judged]
 
 
+def test_whoever_differentiates_outside_is_left_alone():
+    """A start and images with a history of their own get no more of it."""
+    images = grey(0.3, 0.45).requires_grad_()
+    labels, threat = torch.zeros(2, dtype=torch.long), ThreatModel(eps=0.5)
+    objective = loss_against("margin", labels, threat)
+    start = images + 0.01
+    found = climb(
+        Ramp(),
+        images,
+        labels,
+        threat,
+        start=start,
+        steps=2,
+        rule=steepest(0.2),
+        objective=objective,
+    )
+    assert not any(part.requires_grad for part in found)
+    assert start.requires_grad
+    assert images.grad is None
+    torch.testing.assert_close(found.images, grey(0.51, 0.66))
+
+
 def test_the_last_is_kept_though_another_was_better():
     """Class 1 lies within 0.1 of 0.5: of 0.3 to 0.7, the point in the middle fools."""
 
