@@ -12,6 +12,7 @@ from msgspec import Struct
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
 from robustmri.app.imports import import_, list_models
+from robustmri.app.one_case import case
 from robustmri.app.options import (
     Cohort,
     Devices,
@@ -381,6 +382,7 @@ def ablate(
 
 app.command("import")(import_)
 app.command("models")(list_models)
+app.command()(case)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)
