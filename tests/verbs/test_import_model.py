@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -241,11 +242,14 @@ def test_a_classifier_from_python_is_evaluated_as_it_is(cohort, learnt, tmp_path
     order = [CLASSES.index(name) for name in scans.classes]
 
     def ask(images):
+        assert (images.view(np.uint32) & 0xFFFF).any(), "asked in 16 bits"
         with torch.no_grad():
             return learnt(torch.from_numpy(images))[:, order].numpy()
 
     box = robustmri.BlackBox(ask, spec)
-    result = robustmri.evaluate(box, cohort, tmp_path / "box", options=FEW, **QUICK)
+    result = robustmri.evaluate(
+        box, cohort, tmp_path / "box", options=FEW, precision="bf16", **QUICK
+    )
     assert {run.attack for run in result.attacks} == set(QUERY_ATTACKS)
     assert result.model.checkpoint_sha256 != first.model.checkpoint_sha256
     clean = [row for row in read_outcomes(tmp_path / "box") if row["attack"] == "clean"]
