@@ -242,7 +242,8 @@ def test_a_classifier_from_python_is_evaluated_as_it_is(cohort, learnt, tmp_path
     order = [CLASSES.index(name) for name in scans.classes]
 
     def ask(images):
-        assert (images.view(np.uint32) & 0xFFFF).any(), "asked in 16 bits"
+        flat = images.min() == images.max()
+        assert flat or (images.view(np.uint32) & 0xFFFF).any(), "asked in 16 bits"
         with torch.no_grad():
             return learnt(torch.from_numpy(images))[:, order].numpy()
 
