@@ -293,7 +293,7 @@ def test_weights_of_ours_by_name(planes, cohort, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_resnet50_with_torchvisions_names_on_phantoms(tmp_path):
-    prepare("phantom:patients=9,slices_per_patient=2", tmp_path / "cohort", size=64)
+    prepare("phantom:patients=9,slices=2", tmp_path / "cohort", size=64)
     scans = Cohort.open(tmp_path / "cohort")
     network = build_network("resnet50", 3, 64, channels=3).eval()
     path = write_state(network, tmp_path / "resnet50-theirs.pth")

@@ -1,4 +1,4 @@
-"""A classifier for other programs: ONNX, torch.export's .pt2, or a folder in Hugging Face's layout."""
+"""A classifier for other programs: ONNX, torch.export, or a folder in Hugging Face's layout."""
 
 from __future__ import annotations
 
