@@ -106,16 +106,6 @@ def test_named_files_exist(page):
 
 
 @of_every_page
-def test_named_tests_exist(page):
-    for name in spans(page):
-        file, separator, test = name.partition("::")
-        if separator and file.endswith(".py"):
-            defined = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
-            functions = {one.name for one in defined if isinstance(one, ast.FunctionDef)}
-            assert test in functions, f"{page.name} names `{name}`"
-
-
-@of_every_page
 def test_named_objects_exist(page):
     for name in spans(page):
         if re.fullmatch(r"robustmri(\.\w+)+", name):
@@ -322,14 +312,19 @@ def test_every_row_of_a_check_is_one():
     )
     calls = [
         node
-        for path in ("evaluation/sanity.py", "evaluation/study.py", "report/page.py")
+        for path in (
+            "evaluation/sanity.py",
+            "evaluation/probed.py",
+            "evaluation/study.py",
+            "report/page.py",
+        )
         for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]
     names = {
         word.value.value
         for node in calls
-        if node.func.id in ("Check", "_compare")
+        if node.func.id in ("Check", "_compare", "_judge")
         for word in node.keywords
         if word.arg == "name" and isinstance(word.value, ast.Constant)
     }

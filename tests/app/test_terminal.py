@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,12 @@ def test_a_name_only_shows(kind, capsys):
     assert said.count("\n") == 1
     assert said.rstrip("\n").isprintable()
     assert said.startswith("left out: P1\\")
+
+
+def test_the_command_line_prints_by_it_alone():
+    for path in Path(console.__file__).parent.glob("*.py"):
+        prints = re.findall(r"(?<![\w.])print\(", path.read_text(encoding="utf-8"))
+        assert len(prints) == (path.name == "terminal.py"), path.name
 
 
 def test_letters_of_any_language_are_letters():

@@ -167,7 +167,7 @@ def _transfer(
             return
         goes_on = answer.status == 206
         if goes_on and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink()
+            part.unlink(missing_ok=True)
             raise ConnectionError(f"asked to go on from byte {have}, it sent other ones")
         pace.have = have if goes_on else 0
         if answer.length is not None:
@@ -207,9 +207,10 @@ def _open(url: str, have: int, pace: _Pace) -> Iterator[http.client.HTTPResponse
     request = urllib.request.Request(url, headers={"User-Agent": "robustmri"})
     if have:
         request.add_header("Range", f"bytes={have}-")
+    here = _is_here(urllib.parse.urlsplit(url).hostname or "")
     opener = urllib.request.OpenerDirector()  # The usual one reads file: and ftp: too.
     for handler in (
-        urllib.request.ProxyHandler(),
+        urllib.request.ProxyHandler({} if here else None),  # No proxy knows this machine.
         _Http(pace),
         _Https(pace),
         _Redirections(),

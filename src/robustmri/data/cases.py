@@ -90,7 +90,10 @@ def read_cases(path: Path) -> tuple[Case, ...]:
     try:
         rows = pq.read_table(path).to_pylist()
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise system_error(error, path) or DataError(
+        fault = system_error(error, path)
+        if not fault and isinstance(error, OSError) and error.errno:
+            raise
+        raise fault or DataError(
             f"{path} is damaged ({' '.join(str(error).split())}). Make the cohort again."
         ) from error
     try:

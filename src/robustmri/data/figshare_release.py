@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustmri.core.download import fetch
+from robustmri.core.errors import DataError
 from robustmri.core.files import explain_full_disk
 from robustmri.core.locks import locked
 
@@ -70,9 +71,12 @@ def download_release(
 
     Raises:
         DownloadError: offline, broken off, or a checksum that does not fit.
+        DataError: `out` is no folder.
         RobustMRIError: another process is at it.
     """
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is no folder. Choose another --out.")
     with ExitStack() as held:
         with explain_full_disk(out):
             out.mkdir(parents=True, exist_ok=True)

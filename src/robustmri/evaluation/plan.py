@@ -18,7 +18,7 @@ from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CLEAN, TITLES
-from robustmri.threat.eps import Eps, parse_eps
+from robustmri.threat.eps import Eps, check_eps, parse_eps
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
@@ -155,6 +155,9 @@ def make_plan(
     made = resolve_attacks(settings, trusted=trusted)
     if not classifier.spec.gradients:
         _refuse_gradients(settings, {name: facts for name, (facts, _) in made.items()}, classifier)
+    for _, attack in made.values():
+        if isinstance(attack, ThirdParty):
+            attack.refuse_classes(len(classifier.classes), targeted=bool(settings.target))
     target = _target_of(settings, classifier)
     std = classifier.spec.grey_std
     everyone = evaluated_slices(split, settings)
@@ -168,6 +171,9 @@ def make_plan(
             rows = spread_evenly(attacked, settings.minimal_limit)
             threat = ThreatModel(norm, torch.inf, target=target)
             return Trial(facts, attack, None, (), threat, tuple(rows))
+        for one in curve or (eps,):
+            if one is not None:
+                check_eps(one, settings.norm, std=std, pixels=classifier.spec.size**2)
         largest = max(one.in_image_units(std) for one in (curve or (eps,)) if one is not None)
         threat = ThreatModel(settings.norm, largest, target=target)
         return Trial(facts, attack, eps, curve, threat, tuple(attacked))

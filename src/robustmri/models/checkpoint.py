@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from robustmri.core.errors import CheckpointError
-from robustmri.core.files import atomic_folder, fingerprint, sha256_of, system_error
+from robustmri.core.files import atomic_folder, fingerprint, read_json, sha256_of
 from robustmri.models.backbones import build_network
 from robustmri.models.black_box import BlackBox, read_black_box
 from robustmri.models.classifier import Classifier, ClassifierSpec
@@ -27,6 +27,7 @@ IMPORT_VERSION = 2
 CUSTOM = "custom"
 HEAD_FILE = "classifier.json"
 WEIGHTS_FILE = "weights.safetensors"
+SEEN_FILE = "seen.json"
 GRAPH_FILE = "graph.json"
 BLACK_BOX_FILE = "model.onnx"
 
@@ -71,12 +72,17 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
         return fingerprint([self.weights_sha256, self.graph_sha256, msgspec.to_builtins(self.spec)])
 
 
+class _Version(msgspec.Struct, frozen=True):
+    format_version: Any = None
+
+
 def save_checkpoint(
     classifier: Classifier,
     folder: Path | str,
     *,
     training: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    seen: bytes | None = None,
     imported: str = "",
     checks: Sequence[ModelCheck] = (),
     black_box: bytes = b"",
@@ -95,6 +101,7 @@ def save_checkpoint(
         folder: where.
         training: see `Checkpoint`, as the following.
         provenance: likewise.
+        seen: what `data.seen` says of the slices that it was trained on, as it is stored.
         imported: likewise.
         checks: likewise.
         black_box: of a black box the ONNX model, with all its weights within.
@@ -116,6 +123,8 @@ def save_checkpoint(
         files = {WEIGHTS_FILE: save(_state_of(network))}
     if isinstance(network, GraphNetwork):
         files[GRAPH_FILE] = msgspec.json.format(msgspec.json.encode(network.graph), indent=2)
+    if seen is not None:
+        files[SEEN_FILE] = seen
     with atomic_folder(folder, replaces=HEAD_FILE) as partial:
         for name, content in files.items():
             # Bytes: on a full disk safetensors' own writer raises an error that does not say so.
@@ -232,26 +241,26 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         CheckpointError: nothing there, damaged, or of another format version.
     """
     head = find_checkpoint(Path(path)) / HEAD_FILE
-    try:
-        raw = head.read_bytes()
-        version = msgspec.json.decode(raw).get("format_version")
-        if version not in (FORMAT_VERSION, IMPORT_VERSION):
-            raise CheckpointError(
-                f"{head} has format version {version}, this release reads {FORMAT_VERSION} and "
-                f"{IMPORT_VERSION}. Load it with the release that wrote it, or train again."
-            )
-        return msgspec.json.decode(raw, type=Checkpoint)
-    except (
-        OSError,
-        MemoryError,
-        RecursionError,
-        msgspec.MsgspecError,
-        AttributeError,
-        UnicodeDecodeError,
-    ) as error:
-        raise system_error(error, head) or CheckpointError(
-            f"{head} is damaged ({error}). Restore it from a copy, or train again."
-        ) from error
+    again = "Restore it from a copy, or train again."
+    version = read_json(head, _Version, error=CheckpointError, again=again).format_version
+    if version not in (FORMAT_VERSION, IMPORT_VERSION):
+        raise CheckpointError(
+            f"{head} has format version {str(version)[:20]}, this release reads {FORMAT_VERSION} "
+            f"and {IMPORT_VERSION}. Load it with the release that wrote it, or train again."
+        )
+    checkpoint: Checkpoint = read_json(head, Checkpoint, error=CheckpointError, again=again)
+    spec = checkpoint.spec
+    stds = spec.std if isinstance(spec.std, tuple) else (spec.std,)
+    if (
+        len(set(spec.classes)) < max(2, len(spec.classes))
+        or not all(std > 0 for std in stds)
+        or spec.size < 1
+    ):
+        raise CheckpointError(
+            f"{head} cannot be used: expected two classes or more, a std above 0 and a size of at "
+            f"least 1, got {len(spec.classes)} classes, {spec.std} and {spec.size}. {again}"
+        )
+    return checkpoint
 
 
 def check_fits(checkpoint: Checkpoint, classes: Sequence[str], size: int) -> None:
@@ -289,6 +298,13 @@ def find_checkpoint(path: Path) -> Path:
         raise CheckpointError(
             f"{path} does not exist. Give a run folder, or make one: robustmri train COHORT --out "
             "RUN."
+        )
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file, expected the folder of a run: weights alone do not say which "
+            f"classes they tell apart. Go on from them with robustmri train COHORT --out RUN "
+            f"--weights {path.name}; or from Python: save_checkpoint(Classifier(network, "
+            "ClassifierSpec(...)), RUN), see docs/repair.md."
         )
     raise CheckpointError(
         f"{path} holds no checkpoint ({HEAD_FILE} is missing). If it is a run that was "

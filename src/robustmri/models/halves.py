@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -35,7 +35,7 @@ class Halved(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     checkpoint: Checkpoint
-    parts: tuple[str, ...]
+    parts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     sha256: str
     largest_change: float
 

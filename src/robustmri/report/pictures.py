@@ -46,9 +46,7 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
             pass
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
-    except (
-        *(DataError, OSError, MemoryError, ValueError, KeyError, EOFError, zlib.error),
-    ) as error:
+    except (DataError, OSError, MemoryError, ValueError, KeyError, EOFError, zlib.error) as error:
         raise system_error(error, path) or ResultError(
             f"{path} is damaged or incomplete ({error}). Evaluate again."
         ) from error

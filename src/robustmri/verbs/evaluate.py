@@ -17,6 +17,7 @@ from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings, list_recipes, load_recipe
+from robustmri.results.outcomes import columns_of
 from robustmri.results.schema import (
     ModelFacts,
     RobustnessReport,
@@ -67,7 +68,8 @@ def evaluate(
 
     from robustmri.evaluation.evaluate import clear_shards, run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
-    from robustmri.evaluation.plan import make_plan
+    from robustmri.evaluation.plan import evaluated_slices, make_plan
+    from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits
@@ -82,10 +84,18 @@ def evaluate(
     classifier, stored = _open(checkpoint)
     if not classifier.spec.gradients and "attacks" not in changes:
         settings = _without_gradients(settings)
+    scans = scans.with_classes(stored.spec.classes, settings.class_names)
     check_fits(stored, scans.classes, scans.size)
-    refuse_seen(stored.provenance, split)
+    seen = refuse_seen(
+        checkpoint if isinstance(checkpoint, (str, Path)) else None,
+        stored,
+        scans,
+        split,
+        evaluated_slices(split, settings),
+    )
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
+    refuse_unanswering(classifier)
     with claimed_folder(
         folder,
         {
@@ -120,6 +130,14 @@ def evaluate(
             method = OBJECTIVES.get(objective)
             with full_float32():
                 examples = write_examples(classifier, scans, plan, folder)
+                probed = probe_classifier(
+                    classifier,
+                    scans,
+                    plan,
+                    columns_of(evaluated.outcomes),
+                    validation=split.validation,
+                    noted=_noted_accuracy(stored.provenance, split),
+                )
             result = summarise_evaluation(
                 evaluated,
                 classifier,
@@ -136,6 +154,8 @@ def evaluate(
                     training=dict(stored.training),
                 ),
                 training_attack=method.attack if method else None,
+                seen=seen,
+                probed=probed,
                 examples=examples,
                 provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
             )
@@ -156,6 +176,14 @@ def _open(checkpoint: str | Path | Classifier) -> tuple[Classifier, Checkpoint]:
         return load_checkpoint(checkpoint)
     # The user's own stays as it is, its flags too.
     return copy.deepcopy(checkpoint).eval(), describe_classifier(checkpoint)
+
+
+def _noted_accuracy(provenance: dict[str, Any], split: Split) -> float | None:
+    """Accuracy on this split's validation slices when the checkpoint was kept, if it says so."""
+    kept = provenance.get("kept_epoch")
+    noted = kept.get("validation_accuracy") if isinstance(kept, dict) else None
+    same = provenance.get("split") == split.fingerprint
+    return float(noted) if same and isinstance(noted, (int, float)) else None
 
 
 def _without_gradients(settings: EvaluateSettings) -> EvaluateSettings:
