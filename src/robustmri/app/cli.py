@@ -11,7 +11,7 @@ from msgspec import Struct
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
-from robustmri.app.imports import import_, list_models
+from robustmri.app.imports import export, import_, list_models
 from robustmri.app.one_case import case
 from robustmri.app.options import (
     Cohort,
@@ -381,6 +381,7 @@ def ablate(
 
 
 app.command("import")(import_)
+app.command()(export)
 app.command("models")(list_models)
 app.command()(case)
 app.command()(bundle)

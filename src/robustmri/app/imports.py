@@ -1,5 +1,5 @@
-"""The commands for a classifier that was trained elsewhere: `import`, and `models`, which lists
-networks and what can be imported.
+"""The commands for a classifier that comes from elsewhere or goes there: `import`, `export`, and
+`models`, which lists networks and what can be imported.
 """
 
 from __future__ import annotations
@@ -89,6 +89,17 @@ def import_(
         words=3,
     )
     print(f"wrote {out}; go on with: robustmri evaluate {out} COHORT --out DIR")
+
+
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint folder, or the run folder that holds it.")
+    ],
+    out: Out,
+    to: Annotated[str, typer.Option(help="onnx, pt2 (torch.export) or huggingface.")] = "onnx",
+) -> None:
+    """Write a checkpoint for other programs, its normalisation included."""
+    print(f"wrote {robustmri.export_model(checkpoint, out, to=to)}")
 
 
 def list_models() -> None:
