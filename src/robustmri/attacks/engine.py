@@ -301,8 +301,18 @@ def by_backpropagation(
         logits = classifier(points)
         values = objective(points, logits, rows)
         # The sum, not the mean: an image's gradient must not depend on the batch size.
-        (gradient,) = torch.autograd.grad(values.sum(), points)
+        gradient = gradient_of(values.sum(), points)
     return values.detach(), logits.detach(), torch.nan_to_num(gradient)
+
+
+def gradient_of(value: Tensor, points: Images, *, again: bool = False) -> Images:
+    """Gradient of a sum over images; 0 where nothing leads back to the points, as in a network that
+    detaches them. With `again` more may be asked for afterwards.
+    """
+    if not value.requires_grad:
+        return torch.zeros_like(points)
+    (gradient,) = torch.autograd.grad(value, points, retain_graph=again, allow_unused=True)
+    return torch.zeros_like(points) if gradient is None else gradient
 
 
 def keep_worse(found: Found, rows: Tensor, again: Found) -> None:

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from robustmri.core.errors import DataError
+from robustmri.core.files import system_error
 
 
 @dataclass(frozen=True)
@@ -86,16 +89,16 @@ def read_cases(path: Path) -> tuple[Case, ...]:
 
     try:
         rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        fault = system_error(error, path)
+        if not fault and isinstance(error, OSError) and error.errno:
+            raise
+        raise fault or DataError(
             f"{path} is damaged ({' '.join(str(error).split())}). Make the cohort again."
         ) from error
     try:
-        return tuple(
-            Case(**(row | {"lesion_box": row["lesion_box"] and tuple(row["lesion_box"])}))
-            for row in rows
-        )
-    except (KeyError, TypeError) as error:
+        return msgspec.convert(rows, tuple[Case, ...])
+    except msgspec.ValidationError as error:
         raise DataError(
             f"{path} is not a table of cases ({error}). Make the cohort again."
         ) from error

@@ -4,8 +4,8 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.core.errors import DataError
+from robustmri.core.errors import CheckpointError, DataError
 from robustmri.core.files import check_name, fingerprint, read_json, sha256_of
 from robustmri.data.cases import Case, read_cases
 from robustmri.data.readers.source import LeftOut
@@ -65,6 +65,7 @@ class Cohort:
             `robustmri.data.intensity.RULES`.
         groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in
             for them.
+        notes: sentences on what was guessed of the slices, and what is odd about them.
         fingerprint: of classes, cases and pixels; it goes into every later file.
     """
 
@@ -78,6 +79,7 @@ class Cohort:
     cases: tuple[Case, ...]
     left_out: tuple[LeftOut, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -114,7 +116,7 @@ class Cohort:
         path = self.root / name
         self._verify(name)
         try:
-            array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, EOFError) as error:
             raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
         if array.dtype != np.dtype(dtype) or array.shape != shape:
@@ -133,6 +135,39 @@ class Cohort:
         packed = self._packed_masks[np.fromiter(indexes, dtype=np.int64)]
         return np.unpackbits(packed, axis=2, count=self.size).astype(bool)
 
+    def with_classes(self, classes: Sequence[str], names: Mapping[str, str]) -> Cohort:
+        """The same slices with the classes of a classifier, in its order.
+
+        Args:
+            classes: what the classifier tells apart.
+            names: class of this cohort to class of the classifier, where they differ; several may
+                be merged into one.
+
+        Raises:
+            CheckpointError: a class of the cohort is none of the classifier's.
+            DataError: `names` speaks of a class that the cohort has not.
+        """
+        unknown = sorted({*names} - {*self.classes})
+        if unknown:
+            raise DataError(
+                f"--classes names {unknown[0]!r}, which is no class of the cohort. It has "
+                f"{', '.join(self.classes)}."
+            )
+        named = {label: names.get(label, label) for label in self.classes}
+        strange = [label for label in self.classes if named[label] not in classes]
+        if strange:
+            raise CheckpointError(
+                f"The classifier tells apart {', '.join(classes)}; the cohort has "
+                f"{', '.join(self.classes)}. Say which is which: --classes "
+                f"'{','.join(f'{label}=...' for label in strange)}'."
+            )
+        place = {label: number for number, label in enumerate(classes)}
+        cases = (
+            replace(case, label=named[case.label], class_index=place[named[case.label]])
+            for case in self.cases
+        )
+        return replace(self, classes=tuple(classes), cases=tuple(cases))
+
     @classmethod
     def open(cls, root: str | Path) -> Cohort:
         """Open a cohort folder; sizes and the table of cases are checked now, pixels when they are
@@ -148,7 +183,7 @@ class Cohort:
                 f"--out {root}"
             )
         head = read_head(root)
-        for name, facts in head.files.items():
+        for name, facts in sorted(head.files.items()):
             path = root / check_name(name, "a file of a cohort")
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
@@ -157,7 +192,15 @@ class Cohort:
                     f"{path} has {path.stat().st_size} bytes, expected {facts.bytes}. {AGAIN}"
                 )
         cases = read_cases(root / CASES)
-        if fingerprint_of(msgspec.to_builtins(head), cases) != head.fingerprint:
+        if (
+            fingerprint_of(msgspec.to_builtins(head), cases) != head.fingerprint
+            or not {IMAGES, CASES} <= head.files.keys()
+            or any(
+                not 0 <= case.class_index < len(head.classes)
+                or (case.index, case.label) != (row, head.classes[case.class_index])
+                for row, case in enumerate(cases)
+            )
+        ):
             raise DataError(
                 f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. "
                 f"{AGAIN}"
@@ -173,6 +216,7 @@ class Cohort:
             cases=cases,
             left_out=head.left_out,
             fingerprint=head.fingerprint,
+            notes=head.notes,
         )
 
     def verify(self) -> None:

@@ -29,7 +29,7 @@ def scale(image: Array, rule: str = "minmax") -> npt.NDArray[np.float32]:
         rule: a key of `RULES`.
 
     Raises:
-        DataError: not a 2-D image, NaN or infinite pixels, or no contrast.
+        DataError: not a 2-D image of real numbers, NaN or infinite pixels, or no contrast.
 
     >>> scale(np.array([[100, 4195]], dtype=np.int16))
     array([[0., 1.]], dtype=float32)
@@ -37,6 +37,8 @@ def scale(image: Array, rule: str = "minmax") -> npt.NDArray[np.float32]:
     check_rule(rule)
     if image.ndim != 2 or image.size == 0:
         raise DataError(f"expected a 2-D grey image, got shape {image.shape}")
+    if image.dtype.kind not in "buif":
+        raise DataError(f"expected grey values that are real numbers, got {image.dtype}")
     if image.dtype.kind == "f":
         bad = int(image.size - np.isfinite(image).sum())
         if bad:
@@ -45,6 +47,8 @@ def scale(image: Array, rule: str = "minmax") -> npt.NDArray[np.float32]:
     high: Any = image.max()
     if low == high:
         raise DataError(f"constant image: every pixel is {low}")
+    if not np.isfinite(float(high) - float(low)):
+        raise DataError(f"grey values from {low} to {high} are too far apart for floating point")
     # float32 holds 16-bit integers exactly; anything deeper needs float64 until it is scaled.
     exact: Array = image.astype(np.float32 if image.dtype.itemsize <= 2 else np.float64)
     if rule == "percentile":
@@ -56,6 +60,8 @@ def scale(image: Array, rule: str = "minmax") -> npt.NDArray[np.float32]:
             )
         exact = np.clip(exact, low, high)
     dark, bright = exact.dtype.type(low), exact.dtype.type(high)
+    if not dark < bright:
+        raise DataError(f"grey values from {low} to {high} cannot be told apart in floating point")
     scaled: npt.NDArray[np.float32] = ((exact - dark) / (bright - dark)).astype(np.float32)
     return scaled
 

@@ -24,7 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import DataError
-from robustmri.core.files import atomic_file, atomic_folder, decode_json, read_json, write_json
+from robustmri.core.files import (
+    atomic_file,
+    atomic_folder,
+    decode_json,
+    read_json,
+    system_error,
+    write_json,
+)
 from robustmri.core.zips import open_zip
 from robustmri.data.cohort import CASES, HEAD, SPLIT, Cohort, CohortHead, fingerprint_of
 from robustmri.data.parallel import map_in_order
@@ -144,8 +151,16 @@ def unpack_cohort(file: str | Path, out: str | Path) -> Cohort:
                 for restored in _restored(bag, shape, grey_error):
                     stream.write(restored.tobytes())
             Cohort.open(folder).verify()
-    except (KeyError, TypeError, ValueError, RecursionError, zlib.error, OSError) as error:
-        raise DataError(
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        zlib.error,
+        OSError,
+        MemoryError,
+    ) as error:
+        raise system_error(error, file) or DataError(
             f"{file} is not a packed cohort, or is damaged ({error}). Pack it again: robustmri "
             "bundle."
         ) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from robustmri.data.cases import Case, write_cases
 from robustmri.data.cohort import CASES, HEAD, SCHEMA_VERSION, SPLIT, Cohort, fingerprint_of
 from robustmri.data.intensity import RULES, check_rule
 from robustmri.data.leakage import infer_groups
+from robustmri.data.limits import how_to_raise, max_pixels
 from robustmri.data.readers.source import LeftOut, Source
 from robustmri.data.split import Split
-from robustmri.data.storage import IMAGES, Progress, store_slices
+from robustmri.data.storage import IMAGES, Progress, Stored, store_slices
 
 # The order of the labels 1, 2, 3 in the figshare release.
 TUMOUR_ORDER = ("meningioma", "glioma", "pituitary")
@@ -33,6 +35,7 @@ def write_cohort(
     intensity: str = "minmax",
     split: Callable[[Cohort], Split] | None = None,
     progress: Progress | None = None,
+    notes: Sequence[str] = (),
 ) -> Cohort:
     """Write a cohort folder; it appears under its name only when it is whole.
 
@@ -44,6 +47,7 @@ def write_cohort(
         split: makes the split to store beside the cohort as split.json; where it fails, no cohort
             is left either.
         progress: called with (files done, files in all).
+        notes: sentences to keep with those of the source.
 
     Raises:
         DataError: nothing could be read, there is one class only, or `out` is taken.
@@ -51,10 +55,16 @@ def write_cohort(
     check_rule(intensity)
     if size < 8:
         raise SettingsError(f"size must be at least 8 pixels, got {size}.")
+    if size**2 > max_pixels():
+        raise SettingsError(
+            f"size must be at most {math.isqrt(max_pixels())} pixels, got {size}; "
+            f"{how_to_raise(max_pixels(), 'pixels a slice')}."
+        )
     with atomic_folder(out) as folder:
-        cases, left_out = store_slices(source, folder, size, intensity, progress)
+        stored = store_slices(source, folder, size, intensity, progress)
+        cases = stored.cases
         if not cases:
-            raise DataError(_nothing_readable(source, left_out))
+            raise DataError(_nothing_readable(source, stored.left_out))
         labels = sorted({case.label for case in cases})
         if len(labels) < 2:
             raise DataError(
@@ -66,7 +76,9 @@ def write_cohort(
         classes = known + [label for label in labels if label not in known]
         cases = [replace(case, class_index=classes.index(case.label)) for case in cases]
         write_cases(folder / CASES, cases)
-        _write_head(folder, source, classes, size, intensity, cases, left_out)
+        said = [*getattr(source, "notes", ()), *notes, *stored.notes]
+        stored = replace(stored, cases=cases, notes=said)
+        _write_head(folder, source, classes, size, intensity, stored)
         if split:
             split(Cohort.open(folder)).save(folder / SPLIT)
     return Cohort.open(out)
@@ -82,11 +94,15 @@ def _nothing_readable(source: Source, left_out: list[LeftOut]) -> str:
 
 
 def _infer_patients(folder: Path, cases: list[Case]) -> list[Case]:
-    """Name each component of near-duplicates as if it were a patient."""
-    names = [
-        f"inferred-{group + 1:04d}"
-        for group in infer_groups(np.load(folder / IMAGES, mmap_mode="r"))
-    ]
+    """Name each component of near-duplicates and slices of one file as if it were a patient."""
+    last: dict[str, int] = {}
+    one_file = []
+    for case in cases:
+        if case.source in last:
+            one_file.append((last[case.source], case.index))
+        last[case.source] = case.index
+    groups = infer_groups(np.load(folder / IMAGES, mmap_mode="r"), one_file)
+    names = [f"inferred-{group + 1:04d}" for group in groups]
     return [
         replace(case, patient_id=name, group=name) for case, name in zip(cases, names, strict=True)
     ]
@@ -98,9 +114,9 @@ def _write_head(
     classes: list[str],
     size: int,
     intensity: str,
-    cases: list[Case],
-    left_out: list[LeftOut],
+    stored: Stored,
 ) -> None:
+    cases = stored.cases
     slices = Counter(case.label for case in cases)
     notes = []
     if source.synthetic:
@@ -120,12 +136,12 @@ def _write_head(
         "intensity_rule": RULES[intensity],
         "groups": "patient" if source.patient_ids else "inferred",
         "synthetic": source.synthetic,
-        "notes": notes,
+        "notes": notes + stored.notes,
         "n_cases": len(cases),
         "n_patient_ids": len({case.patient_id for case in cases}),
         "n_groups": len({case.group for case in cases}),
         "slices": {label: slices[label] for label in classes},
-        "left_out": [asdict(left) for left in left_out],
+        "left_out": [asdict(left) for left in stored.left_out],
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             for path in sorted(folder.iterdir())

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from robustmri.data.cases import Case
     from robustmri.data.cohort import Cohort
 
-Kind = Literal["patient", "slice", "folds"]
-KINDS = ("patient", "slice", "folds")
+Kind = Literal["patient", "slice", "folds", "none"]
+KINDS = ("patient", "slice", "folds", "none")
 SETS = ("train", "validation", "test")
 FOLDS = 5
 TRIALS = 200  # Random assignments among which the best balanced is kept.
@@ -34,8 +34,8 @@ class Split:
     """Three disjoint sets of case indexes.
 
     Attributes:
-        kind: "patient" (no patient in two sets), "slice" (the poster's) or "folds" (patient-wise,
-            five test sets).
+        kind: "patient" (no patient in two sets), "slice" (the poster's), "folds" (patient-wise,
+            five test sets) or "none" (every slice is tested: external validation).
         fold: test fold 1 to 5, for "folds".
         cohort_fingerprint: cohort that the indexes belong to.
         note: one sentence on what this split does to the numbers.
@@ -110,7 +110,8 @@ def make_split(
         cohort: what to divide.
         kind: "patient" keeps every patient in one set, "slice" ignores patients, "folds" tests on
             one of five folds (the authors' where every case has one, else robustmri's own) and
-            takes validation patients from the rest.
+            takes validation patients from the rest; "none" tests on everything, for a classifier
+            that was trained elsewhere.
         seed: the same seed gives the same split.
         fold: test fold 1 to 5 (1 if not given); for "folds" only.
         fractions: shares of train, validation and test; for "folds" the first two divide the rest.
@@ -126,6 +127,10 @@ def make_split(
         raise SettingsError(
             f"fold must be 1 to {FOLDS} and goes with split 'folds', got fold {fold} and {kind!r}."
         )
+    if kind == "none":
+        everything = tuple(range(len(cohort)))
+        note = _note(cohort, kind, ((), (), everything), fold, "")
+        return Split(kind, seed, fold, (), (), everything, cohort.fingerprint, note)
     if len({case.label for case in cohort.cases}) < 2:
         raise DataError(f"{cohort.root} has one class only; a split needs two or more.")
     folds_source = ""
@@ -227,6 +232,11 @@ def _note(
             f"Slice-wise: {len(seen & tested)} of the {len(tested)} {unit} in the test set also "
             "have slices in the training set, so the accuracy is inflated and says nothing about "
             "new patients."
+        )
+    if kind == "none":
+        return (
+            "External validation: every slice is tested, and none was set aside for training, so "
+            "the accuracy is one for this source of scans."
         )
     start = (
         "Patient-wise"

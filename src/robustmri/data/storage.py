@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,8 +15,18 @@ import numpy.typing as npt
 from robustmri.core.errors import DataError
 from robustmri.data import intensity as grey
 from robustmri.data.cases import Case, group_of
+from robustmri.data.limits import check_pixels, large_ones_alone
 from robustmri.data.parallel import map_in_order
-from robustmri.data.readers.source import LeftOut, RawSlice, Source
+from robustmri.data.readers.source import (
+    LeftOut,
+    RawSlice,
+    Source,
+    is_missing,
+    readable_name,
+    stop_on,
+    weigh,
+)
+from robustmri.data.register import Register
 
 IMAGES, MASKS = "images.npy", "masks.npy"
 Progress = Callable[[int, int | None], None]
@@ -23,20 +34,43 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A slice as it will be stored; `case` still lacks its row and class."""
+    """A slice as it will be stored; `case` still lacks its row and class, `pixels` is the hash of
+    the slice as it came.
+    """
 
     case: Case
     image: npt.NDArray[np.uint16]
     mask: npt.NDArray[np.bool_] | None
+    pixels: str
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Stored:
+    """What was stored, what was not, and what is to be told of the whole.
+
+    Attributes:
+        cases: in the order of the arrays; their class is not known yet.
+        left_out: files that did not become a case.
+        notes: sentences.
+    """
+
+    cases: list[Case]
+    left_out: list[LeftOut]
+    notes: list[str]
 
 
 def store_slices(
     source: Source, folder: Path, size: int, intensity: str, progress: Progress | None
-) -> tuple[list[Case], list[LeftOut]]:
-    """Stream the slices into the two arrays, in the order of the source."""
-    cases: list[Case] = []
-    left_out: list[LeftOut] = []
-    seen: dict[str, str] = {}
+) -> Stored:
+    """Stream the slices into the two arrays, in the order of the source.
+
+    Raises:
+        DataError: two labels that differ by case or spelling only.
+        RobustMRIError: the system failed at a file.
+    """
+    stored = Stored([], [], [])
+    register = Register()
     total = len(source)
     has_mask = False
     width = (size + 7) // 8
@@ -47,30 +81,27 @@ def store_slices(
         for array in (images, masks):
             array.write(npy_header("<u2", (0,)))
         for done, item in enumerate(_prepared(source, size, intensity), start=1):
-            if isinstance(item, _Prepared) and item.case.case_id in seen:
-                item = LeftOut(
-                    item.case.source,
-                    f"case id {item.case.case_id!r} was already read from "
-                    f"{seen[item.case.case_id]}",
-                )
+            if isinstance(item, _Prepared):
+                item = register.admit(item.case, item.pixels, item.notes) or item
             if isinstance(item, LeftOut):
-                left_out.append(item)
+                left = LeftOut(readable_name(item.source), readable_name(item.reason))
+                stored.left_out.append(left)
             else:
-                seen[item.case.case_id] = item.case.source
                 images.write(item.image.tobytes())
                 masks.write(
                     no_mask if item.mask is None else np.packbits(item.mask, axis=1).tobytes()
                 )
                 has_mask = has_mask or item.mask is not None
-                cases.append(replace(item.case, index=len(cases)))
+                stored.cases.append(replace(item.case, index=len(stored.cases)))
             if progress:
                 progress(done, max(done, total))
         for array, kind, last in ((images, "<u2", size), (masks, "|u1", width)):
             array.seek(0)
-            array.write(npy_header(kind, (len(cases), size, last)))
+            array.write(npy_header(kind, (len(stored.cases), size, last)))
     if not has_mask:
         (folder / MASKS).unlink()
-    return cases, left_out
+    stored.notes = register.notes()
+    return stored
 
 
 def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
@@ -86,18 +117,25 @@ def _prepared(source: Source, size: int, intensity: str) -> Iterator[_Prepared |
         if isinstance(item, LeftOut):
             return item
         try:
-            return _prepare(item, size, intensity, source.patient_ids)
+            with large_ones_alone(item.image.size):
+                return _prepare(item, size, intensity, source.patient_ids)
         except DataError as error:
             return LeftOut(item.source, str(error))
+        except MemoryError as error:
+            raise stop_on(error, item.source) from error
 
-    return map_in_order(one, source.read())
+    return map_in_order(one, source.read(), weigh=weigh)
 
 
 def _prepare(item: RawSlice, size: int, intensity: str, patient_ids: bool) -> _Prepared:
-    if not item.label:
-        raise DataError("no label")
-    if patient_ids and not item.patient_id:
-        raise DataError("no patient id")
+    _require(item.label, "label")
+    if patient_ids:
+        _require(item.patient_id, "patient id")
+    for text in (item.case_id, item.label, item.patient_id or "", item.source):
+        if text != readable_name(text):
+            raise DataError(f"{readable_name(text)!r} has characters that cannot be printed")
+    if item.image.ndim == 2:
+        check_pixels(*item.image.shape)
     image = grey.to_uint16(grey.resize(grey.scale(item.image, intensity), size))
     mask = None
     if item.mask is not None:
@@ -122,7 +160,13 @@ def _prepare(item: RawSlice, size: int, intensity: str, patient_ids: bool) -> _P
         fold=item.fold,
         lesion_box=None if mask is None else _box(mask),
     )
-    return _Prepared(case, image, mask)
+    pixels = hashlib.sha256(np.ascontiguousarray(item.image).data).hexdigest()
+    return _Prepared(case, image, mask, pixels, item.notes)
+
+
+def _require(text: str | None, what: str) -> None:
+    if is_missing(text):
+        raise DataError(f"no {what}" + (f" ({text!r} means that there is none)" if text else ""))
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int] | None:

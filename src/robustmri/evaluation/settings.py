@@ -78,6 +78,13 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             '"test", or "validation" to compare settings without a look at the test patients',
         ),
     ] = "test"
+    classes: Annotated[
+        tuple[str, ...],
+        about(
+            "THEIRS=OURS: a class of the cohort, and the classifier's name for it, where they "
+            "differ; classes may be merged"
+        ),
+    ] = ()
     limit: Annotated[int, about("slices of that set, evenly spaced; 0: all", at_least=0)] = 0
     minimal_limit: Annotated[
         int,
@@ -144,6 +151,17 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         check_bounds(self)
         for text in (*self.eps, *self.curve):
             check_eps(parse_eps(text), self.norm)
+        if len(self.class_names) < len(self.classes):
+            raise SettingsError(
+                "classes must be pairs THEIRS=OURS, each class once, got "
+                f"{', '.join(self.classes)}."
+            )
+
+    @property
+    def class_names(self) -> dict[str, str]:
+        """Class of the cohort to class of the classifier, where they differ."""
+        pairs = (text.partition("=")[::2] for text in self.classes)
+        return {theirs.strip(): ours.strip() for theirs, ours in pairs if theirs and ours}
 
     @property
     def limits(self) -> Limits:

@@ -53,9 +53,13 @@ class Published:
     layout: str = ""
 
 
-def read_published(path: Path) -> Published:
+def read_published(path: Path, *, trust: bool = False) -> Published:
     """Read a .pth, .pt, .ckpt or .safetensors file out of any nesting, without prefixes that all
     names share.
+
+    Args:
+        path: the file.
+        trust: whether Python objects besides tensors may be made of it, which can run code.
 
     Raises:
         CheckpointError: it is missing, damaged, holds code, or no named tensors.
@@ -67,7 +71,7 @@ def read_published(path: Path) -> Published:
 
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was not opened: it is damaged, or holds Python objects besides tensors, which "
@@ -80,6 +84,8 @@ def read_published(path: Path) -> Published:
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged or not such "
             "a file."
         ) from error
+    if isinstance(content, torch.nn.Module):
+        content = content.state_dict()
     while isinstance(content, Mapping):
         inner = next(
             (content[nest] for nest in NESTS if isinstance(content.get(nest), Mapping)), None

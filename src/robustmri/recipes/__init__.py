@@ -37,10 +37,34 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
     intensity: Annotated[
         Literal["minmax", "percentile"], about("rule that maps grey values to [0, 1]")
     ] = "minmax"
-    split: Annotated[
-        Literal["patient", "slice", "folds"],
+    columns: Annotated[
+        str,
         about(
-            "whose slices stay together: of a patient, of nobody (as the poster's), or of a fold"
+            "which column of a table is what, as image=COLUMN,label=COLUMN,patient=COLUMN, also "
+            "mask, plane, fold; of DICOM also keywords or tags"
+        ),
+    ] = ""
+    patient_pattern: Annotated[
+        str,
+        about(
+            "regular expression that finds the patient in a path: its group `patient`, or its first"
+        ),
+    ] = ""
+    slices: Annotated[
+        str,
+        about(
+            "which slices of a volume: mask (those with lesion), middle (third), all, A:B or "
+            "every:N"
+        ),
+    ] = ""
+    window: Annotated[
+        str, about("`file`: grey values of DICOM are clipped to the window that each file carries")
+    ] = ""
+    split: Annotated[
+        Literal["patient", "slice", "folds", "none"],
+        about(
+            "whose slices stay together: of a patient, of nobody (slice, as the poster's), or of a "
+            "fold; none: all are tested, by a classifier from elsewhere"
         ),
     ] = "patient"
     fold: Annotated[

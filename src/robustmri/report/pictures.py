@@ -17,6 +17,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from robustmri.core.errors import DataError, ResultError
+from robustmri.core.files import system_error
 from robustmri.core.zips import open_zip
 from robustmri.report.figures import drawing, element
 from robustmri.report.wording import percent
@@ -45,8 +46,10 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
             pass
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
-    except (DataError, OSError, ValueError, KeyError, EOFError, zlib.error) as error:
-        raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+    except (DataError, OSError, MemoryError, ValueError, KeyError, EOFError, zlib.error) as error:
+        raise system_error(error, path) or ResultError(
+            f"{path} is damaged or incomplete ({error}). Evaluate again."
+        ) from error
     needed = 1 + max(example.position for example in report.examples)
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) > 1 or len(arrays["clean"]) < needed or arrays["clean"].ndim != 3:

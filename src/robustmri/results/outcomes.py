@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
+from robustmri.core.files import system_error
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 
 if TYPE_CHECKING:
@@ -107,9 +108,11 @@ def read_table(folder: Path | str, *, every_column: bool = True) -> pa.Table:
         with pyarrow.parquet.ParquetFile(path) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
             table = file.read(columns=None if every_column or missing else list(COLUMNS))
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise ResultError(f"{path} is damaged or incomplete ({reason}). Evaluate again.") from error
+    except (pyarrow.ArrowException, OSError, MemoryError) as error:
+        reason = str(error).partition("\n")[0][:160]
+        raise system_error(error, path) or ResultError(
+            f"{path} is damaged or incomplete ({reason}). Evaluate again."
+        ) from error
     if missing:
         raise ResultError(
             f"{path} lacks the columns {', '.join(missing)}. Evaluate again with this release."

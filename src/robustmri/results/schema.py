@@ -4,7 +4,6 @@ report.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -215,8 +214,6 @@ def load_result(folder: Path | str) -> RobustnessReport:
     result: RobustnessReport = read_json(path, RobustnessReport, error=ResultError, again=AGAIN)
     if unknown := {number.norm for number in result.results if number.norm} - set(result.norms):
         raise ResultError(f"{path} does not say what {sorted(unknown)} is. Evaluate again.")
-    if any(math.isnan(number.accuracy) for number in result.results):
-        raise ResultError(f"{path} holds an accuracy that is not a number. Evaluate again.")
     for name, digest in result.files.items():
         beside = path.with_name(check_name(name, "a file beside a result"))
         if beside.is_file() and sha256_of(beside) != digest:

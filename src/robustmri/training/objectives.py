@@ -228,8 +228,8 @@ def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
         ThreatModelError: an eps that is more than the whole range of grey values.
     """
     eps, spec = parse_eps(settings.eps), classifier.spec
-    check_eps(eps, settings.norm, std=spec.std, pixels=spec.size**2)
-    return ThreatModel(norm=settings.norm, eps=eps.in_image_units(spec.std))
+    check_eps(eps, settings.norm, std=spec.grey_std, pixels=spec.size**2)
+    return ThreatModel(norm=settings.norm, eps=eps.in_image_units(spec.grey_std))
 
 
 @dataclass(frozen=True)

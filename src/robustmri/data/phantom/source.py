@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustmri.core.errors import SettingsError
+from robustmri.data.limits import how_to_raise, max_pixels
 from robustmri.data.phantom.brain import brain_surface, paint_brain, paint_meninges, skull_cavity
 from robustmri.data.phantom.canvas import Canvas
 from robustmri.data.phantom.head import Head, mirrored, paint_outside
@@ -27,6 +28,7 @@ NORMALS = {"axial": 2, "coronal": 1, "sagittal": 0}
 # The middle of the head in the scanner; face and neck make it lower than the origin.
 MIDDLES = {"axial": (0, -2, 0), "coronal": (0, 0, -14), "sagittal": (0, 0, -18)}
 LEAST_SHARE_OF_AREA = 0.6
+MOST_SLICES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,18 @@ class PhantomSource:
             value = getattr(self, setting)
             if value < least:
                 raise SettingsError(f"phantom: {setting} must be at least {least}, got {value}.")
+        # The slices of a patient are drawn together.
+        pixels = self.slices_per_patient * self.size**2
+        if pixels > max_pixels():
+            raise SettingsError(
+                f"phantom: slices of {self.size} x {self.size} pixels, {self.slices_per_patient} "
+                f"of each patient, are {pixels} pixels; {how_to_raise(max_pixels(), 'pixels')}."
+            )
+        if self.patients * self.slices_per_patient > MOST_SLICES:
+            raise SettingsError(
+                f"phantom: at most {MOST_SLICES} slices in all, got {self.patients} patients with "
+                f"{self.slices_per_patient} each."
+            )
 
     def __len__(self) -> int:
         return self.patients * self.slices_per_patient

@@ -3,27 +3,177 @@
 from __future__ import annotations
 
 import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robustmri.core.errors import DataError
+from robustmri.data.limits import check_pixels, large_ones_alone
 from robustmri.data.readers.source import Array
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+if TYPE_CHECKING:
+    from PIL import Image, ImageFile
+
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".jp2",
+    ".j2k",
+    ".gif",
+)
+# A file is what its bytes say, whatever its name says; formats that make Pillow start other
+# programs (EPS, WMF) are not among them.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "JPEG2000", "GIF")
+PHOTOMETRIC, BITS, SAMPLE_FORMAT, GREY_RESPONSE = 262, 258, 339, 291  # Tags of TIFF.
+USUAL_GAMMA = 1 / 2.2
+ROUNDING = 8  # Levels by which lossy formats colour what is grey.
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file as grey values.
+
+    Attributes:
+        grey: 2-D, of the file's own depth: 8-bit, 16-bit and floating point stay what they are.
+        notes: what was done to it, or is in the file and was not heeded.
+    """
+
+    grey: Array
+    notes: tuple[str, ...]
 
 
 def decode_image(content: bytes) -> Array:
-    """Grey values of an image file, of its own depth: 8-bit, 16-bit and floating point stay what
-    they are.
-    """
-    from PIL import Image, UnidentifiedImageError
+    """Grey values of an image file, without the notes of `read_picture`."""
+    return read_picture(content).grey
 
+
+def read_picture(content: bytes) -> Picture:
+    """Grey values of an image file, the way it is to be shown: turned as its EXIF says, white where
+    it says that white is, its colours made grey, what is transparent made black.
+
+    Raises:
+        DataError: no image of a known format, or one that claims too many pixels.
+        OSError: it is truncated, or damaged in another way; other exceptions likewise.
+    """
+    from PIL import ImageOps
+
+    image = _open(content)
+    check_pixels(image.height, image.width)
+    with image, large_ones_alone(image.width * image.height):
+        notes = list(_not_heeded(image))
+        tags: Any = getattr(image, "tag_v2", {})
+        said = {tag: tags.get(tag) for tag in (PHOTOMETRIC, BITS, SAMPLE_FORMAT)}
+        turned = image.getexif().get(0x0112, 1) not in (1, None)
+        image.load()
+        # Some formats are turned while they are loaded, and then no longer say that they need it.
+        upright = ImageOps.exif_transpose(image)
+        if turned:
+            notes.append("turned as its EXIF orientation says")
+        if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
+            grey = _deep(np.asarray(upright), said)
+            if "transparency" in upright.info:
+                notes.append("has a transparent grey value, which is not heeded")
+        elif upright.mode in ("1", "L") and "transparency" not in upright.info:
+            grey = np.asarray(upright if upright.mode == "L" else upright.convert("L"))
+            # Pillow reads signed bytes as if they had no sign.
+            grey = grey.view(np.int8) if said[SAMPLE_FORMAT] == (2,) else grey
+        else:
+            grey = np.asarray(_flat(upright, notes).convert("L"))
+        if _has_second_frame(image):
+            notes.append("has more than one page or frame, of which the first is read")
+    return Picture(grey, tuple(notes))
+
+
+def _open(content: bytes) -> ImageFile.ImageFile:
+    """`Image.open` of the formats above, which warns of large sizes by itself and has a limit of
+    its own.
+    """
+    from PIL import Image
+
+    Image.init()
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is None or accept(content[:16]) is True:
+            try:
+                return factory(io.BytesIO(content), "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # As `Image.open` does.
+                continue
+    raise DataError(
+        f"not an image: {len(content)} bytes of no known format ({', '.join(FORMATS)}), or of a "
+        "kind of it that is not read"
+    )
+
+
+def _not_heeded(image: ImageFile.ImageFile) -> Iterator[str]:
+    """What a file says of how it is to be shown, and is not done."""
+    raw = image.tile[0][3] if image.tile else ""
+    raw = raw[0] if isinstance(raw, tuple) and raw else raw
+    if isinstance(raw, str) and ";16" in raw and not image.mode.startswith(("I", "F")):
+        yield "has 16 bits a channel, of which 8 are read"
+    if image.info.get("icc_profile"):
+        yield "has a colour profile, which is not applied"
+    gamma = image.info.get("gamma", USUAL_GAMMA)
+    if abs(gamma - USUAL_GAMMA) > 0.01:
+        yield "has a gamma, which is not applied"
+    if GREY_RESPONSE in getattr(image, "tag_v2", {}):
+        yield "has a grey response curve, which is not applied"
+    for key in ("dpi", "aspect", "jfif_density"):
+        sides = image.info.get(key)
+        if not isinstance(sides, tuple) or len(sides) != 2 or not all(sides):
+            continue
+        if abs(float(sides[0]) / float(sides[1]) - 1) > 0.01:
+            yield "has pixels that are not square, which are read as if they were"
+            return
+
+
+def _deep(values: Array, said: dict[int, Any]) -> Array:
+    """Values of 16 or 32 bits, black to white, whatever a TIFF file counts from."""
+    bits = (said[BITS] or (values.dtype.itemsize * 8,))[0]
+    if values.dtype == np.int32 and bits == 32 and said[SAMPLE_FORMAT] == (1,):
+        values = values.view(np.uint32)  # Pillow has no unsigned mode of 32 bits.
+    if said[PHOTOMETRIC] != 0:  # 0: white is zero.
+        return values
+    inverted: Array = 2**bits - 1 - values if values.dtype.kind == "u" else -values
+    return inverted
+
+
+def _flat(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Colours or grey without transparency, on black."""
+    from PIL import Image, ImageChops
+
+    if image.mode[-1] in "Aa" or "transparency" in image.info:
+        full = image.convert("RGBA")
+        if full.getchannel("A").getextrema() != (255, 255):
+            full = Image.alpha_composite(Image.new("RGBA", full.size, (0, 0, 0, 255)), full)
+            notes.append("is transparent in places, which become black")
+        flat = full.convert("RGB")
+    else:
+        flat = image.convert("RGB")
+    red, green, blue = flat.split()
+    apart = [np.asarray(ImageChops.difference(green, other)).max() for other in (red, blue)]
+    if max(apart) > ROUNDING:
+        notes.append(f"has colours ({image.mode}), which become grey")
+    return flat
+
+
+def _has_second_frame(image: ImageFile.ImageFile) -> bool:
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            deep = image.mode in ("I", "F") or image.mode.startswith("I;16")
-            return np.asarray(image if deep else image.convert("L"))
-    except UnidentifiedImageError as error:  # Its own words name a buffer in memory.
-        raise DataError(f"not an image: {len(content)} bytes of no known format") from error
+        image.seek(1)
+    except EOFError:
+        return False
+    except Exception:  # There is one, and it is damaged.
+        return True
+    return True
 
 
 def rasterise(outline: Array, shape: tuple[int, int]) -> Array:
