@@ -60,7 +60,8 @@ def parse_eps(said: str | float | Eps) -> Eps:
         number, _, units = said.strip().partition("@")
         value = _number(number, text)
     else:
-        text, value = repr(said), _float(said)
+        value = _float(said)
+        text = repr(said)
     if not math.isfinite(value) or value < 0:
         raise ThreatModelError(f"eps must be a finite number of at least 0, got {_short(text)}.")
     if units in ("", "image"):
