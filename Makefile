@@ -6,11 +6,12 @@ INSTALLED := .venv/.installed
 # A process for each core, one thread in each; the tests of a file share what the file builds once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: help install demo test test-slow test-peer test-gpu coverage benchmark docs dist lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu fuzz coverage benchmark docs dist lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
 	@echo "make test       lint, then the tests (minutes); also test-slow, test-peer, test-gpu"
+	@echo "make fuzz       damaged files by the thousand, to every reader; ROBUSTMRI_FUZZ_EXAMPLES=2500 (minutes)"
 	@echo "make coverage   the tests, and the lines and branches that none of them runs"
 	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
 	@echo "make docs       the site, into build/site; broken links fail"
@@ -45,6 +46,9 @@ test-peer: $(INSTALLED)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/pytest -m gpu
+
+fuzz: $(INSTALLED)
+	$(PYTEST) --dist load -m fuzz
 
 coverage: $(INSTALLED)
 	$(PYTEST) --cov

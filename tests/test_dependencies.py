@@ -28,6 +28,7 @@ SAFE_SINCE = {
     "monai": "1.5.1",
     "jinja2": "3.1.6",
     "onnx": "1.17",
+    "starlette": "0.49.1",
 }
 
 

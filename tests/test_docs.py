@@ -98,7 +98,8 @@ def test_links_lead_somewhere(page):
 def test_named_files_exist(page):
     """`a/b.py`, `b.toml` and `folder/` are meant from the root or the package."""
     for name in spans(page):
-        ours = page.name != "data.md"  # Which speaks of the folders of its reader.
+        # Which speak of the folders of their reader.
+        ours = page.name not in ("data.md", "data-formats.md")
         if re.fullmatch(r"[\w/-]+\.(py|toml)", name) or (ours and re.fullmatch(r"[\w/-]+/", name)):
             assert any((place / name).exists() for place in (ROOT, PACKAGE)), (
                 f"{page.name} names `{name}`"
@@ -312,14 +313,19 @@ def test_every_row_of_a_check_is_one():
     )
     calls = [
         node
-        for path in ("evaluation/sanity.py", "evaluation/study.py", "report/page.py")
+        for path in (
+            "evaluation/sanity.py",
+            "evaluation/probed.py",
+            "evaluation/study.py",
+            "report/page.py",
+        )
         for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]
     names = {
         word.value.value
         for node in calls
-        if node.func.id in ("Check", "_compare")
+        if node.func.id in ("Check", "_compare", "_judge")
         for word in node.keywords
         if word.arg == "name" and isinstance(word.value, ast.Constant)
     }

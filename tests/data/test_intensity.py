@@ -42,6 +42,10 @@ def test_percentile_clips_the_outliers() -> None:
         (np.array([[0.0, np.nan], [np.inf, 1.0]]), "2 of 4 pixels are NaN or infinite"),
         (np.zeros((4, 4, 3)), "expected a 2-D grey image, got shape"),
         (np.zeros((0, 4)), "expected a 2-D grey image"),
+        (np.array([[1e308, -1e308]]), "too far apart for floating point"),
+        (np.array([[2**63, 2**63 + 1]], dtype=np.uint64), "cannot be told apart"),
+        (np.array([[1j, 2.0]]), "real numbers, got complex128"),
+        (np.array([["a", "b"]]), "real numbers, got <U1"),
     ],
 )
 def test_images_without_a_meaning_are_named(image: np.ndarray, word: str) -> None:

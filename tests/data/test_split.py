@@ -11,7 +11,7 @@ from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cases import Case, group_of
 from robustmri.data.cohort import Cohort
 from robustmri.data.prepare import write_cohort
-from robustmri.data.readers.csv_table import read_table
+from robustmri.data.readers.tables import read_table
 from robustmri.data.split import Split, make_split
 from scans import SHARED, SliceList, slices_of
 
@@ -212,6 +212,16 @@ def test_few_patients_are_enough_if_each_set_gets_one() -> None:
             "slice",
             "'a' has 2 slices, fewer than the 3 sets",
         ),
+        (
+            # Each class has three patients, and no two of them may share a set.
+            [
+                (patient, label, 3, None)
+                for label, three in (("a", "123"), ("b", "124"), ("c", "134"), ("d", "234"))
+                for patient in three
+            ],
+            "patient",
+            "keep patients together and have each class in all 3 sets",
+        ),
     ],
 )
 def test_too_little_to_split(
@@ -272,8 +282,8 @@ def test_a_split_of_another_cohort_is_refused(cohort: Cohort, tmp_path: Path) ->
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the real table of patients is not here")
 def test_the_whole_release_has_209_groups_and_splits_evenly() -> None:
-    rows = read_table(SHARED / "patients_full.csv")
-    cohort = cohort_of([(row["patient_id"], row["label"], 1, None) for row in rows])
+    rows = read_table(SHARED / "patients_full.csv").rows(("patient_id", "label"))
+    cohort = cohort_of([(patient, label, 1, None) for patient, label in rows])
     assert (len(cohort), len({case.patient_id for case in cohort.cases}), cohort.n_patients) == (
         3064,
         233,

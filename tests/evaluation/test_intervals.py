@@ -182,6 +182,15 @@ def test_answers_may_be_of_any_type(kind):
     assert paired_difference(before.astype(kind), after.astype(kind), owner) == expected
 
 
+@pytest.mark.parametrize("most", ["gains", "losses", "neither"])
+def test_patients_differ_from_the_largest_group_that_is_alike(most):
+    """Of forty patients 31, then 30 are alike: nine differ, then ten."""
+    for alike, method in ((31, "exact"), (30, "cluster bootstrap")):
+        before, after = np.full(40, most == "gains"), np.full(40, most != "gains")
+        before[:alike], after[:alike] = most == "losses", most == "gains"
+        assert paired_difference(before, after, np.arange(40)).method.startswith(method)
+
+
 def test_bounds_of_a_difference_end_at_one():
     found = paired_difference([False] * 3, [True] * 3, range(3))
     assert (found.difference, found.high) == (1, 1)
@@ -253,6 +262,8 @@ def test_slices_without_patients_are_refused(measure):
         measure([], [])
     with pytest.raises(ResultError, match=r"\(2,\) slices and \(3,\) patients"):
         measure([True, True], ["a", "b", "c"])
+    with pytest.raises(ResultError, match=r"got \(1, 2\) slices"):
+        measure([[True, True]], [["a", "b"]])
 
 
 def test_patient_is_right_where_most_slices_are():

@@ -69,6 +69,7 @@ def test_worst_case_is_per_image_and_below_every_attack(table):
 def test_worst_case_of_one_image_and_of_attacks_alone(table):
     columns = table(1).add("pgd", 0.04, [0]).columns()
     assert worst_case(columns)["eps_image"].tolist() == [0.04]
+    assert summarise(columns)[2].eps_image == 0.04
     without_clean = {name: column[1:] for name, column in columns.items()}
     assert worst_case(without_clean)["fooled"].tolist() == [True]
 
@@ -153,11 +154,17 @@ def test_summary_has_both_units_for_every_setting(table):
 
 @pytest.mark.parametrize("settings", [{}, {"draws": 50, "level": 0.8, "seed": 3}], ids=str)
 def test_summary_has_the_intervals_of_its_slices_and_patients(settings, table):
-    columns = table(60).add("pgd", 0.04, range(0, 60, 3)).columns()
-    correct, patients = columns["prediction"][60:] == columns["label"][60:], columns["group"][60:]
+    fooled = np.flatnonzero(np.random.default_rng(0).random(301) < 0.4).tolist()
+    columns = table(301).add("pgd", 0.04, fooled).columns()
+    correct, patients = (
+        columns["prediction"][301:] == columns["label"][301:],
+        columns["group"][301:],
+    )
     slices, by_patient = summarise(columns, **settings)[2:]
     expected = cluster_bootstrap(correct, patients, **settings)
     assert (slices.ci_low, slices.ci_high, slices.interval) == expected
+    other_seed = {**settings, "seed": 1}
+    assert cluster_bootstrap(correct, patients, **other_seed) != expected
     level = {"level": settings["level"]} if settings else {}
     expected = patient_accuracy(correct, patients, **level).interval
     assert (by_patient.ci_low, by_patient.ci_high, by_patient.interval) == expected

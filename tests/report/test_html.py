@@ -443,6 +443,30 @@ def test_missing_number_is_a_dash_not_a_zero(pair, tmp_path):
     assert "\N{EN DASH}" in page.text
 
 
+def test_without_a_clean_accuracy_the_verdict_says_nothing_of_it(pair, tmp_path):
+    """A file that was written by hand, or by half."""
+    assert "On slices left as they were" in words(Page(read(pair, tmp_path)))
+    assert "What repair brings and costs" in words(Page(read(pair, tmp_path)))
+    for folder in pair:
+        result = load_result(folder)
+        change(folder, results=[number for number in result.results if number.attack != "none"])
+    told = words(Page(read(pair, tmp_path)))
+    assert "On slices left as they were" not in told
+    assert "What repair brings and costs" not in told
+
+
+def test_a_picture_of_an_attack_that_was_not_run_again_stands_alone(pair, tmp_path):
+    examples = load_result(pair[0]).examples
+    both = read(pair, tmp_path)
+    table = pyarrow.parquet.read_table(pair[1] / "outcomes.parquet")
+    shown = {example.attack for example in examples}
+    kept = [name not in shown for name in table.column("attack").to_pylist()]
+    pyarrow.parquet.write_table(table.filter(kept), pair[1] / "outcomes.parquet")
+    alone = read(pair, tmp_path)
+    assert alone.count("<figure") == both.count("<figure") > 0
+    assert len(alone) < len(both)
+
+
 def test_patient_unit_is_shown(pair, tmp_path):
     number = next(
         number
@@ -468,6 +492,7 @@ def test_patient_unit_is_shown(pair, tmp_path):
         ("other set", "different parts of the split"),
         ("other slices", "different slices"),
         ("few examples", "should hold"),
+        ("no clean slices", "no row for the clean slices"),
         ("out is a folder", "is a folder"),
         ("out is a result", "no report of robustmri"),
     ],
@@ -503,6 +528,10 @@ def test_bad_input_is_named_and_leaves_the_old_report(build, pair, tmp_path, fau
         change(after, split=replace(result.split, evaluated_set="validation"))
     elif fault == "other slices":
         folders = [before, build("fewer", repaired=True, patients=20)]
+    elif fault == "no clean slices":
+        table = pyarrow.parquet.read_table(after / "outcomes.parquet")
+        kept = [name != "none" for name in table.column("attack").to_pylist()]
+        pyarrow.parquet.write_table(table.filter(kept), after / "outcomes.parquet")
     elif fault == "few examples":
         examples = load_result(before).examples
         change(before, examples=[*examples, replace(examples[0], position=99)])

@@ -59,24 +59,24 @@ def test_equal_pixels_share_the_step_of_l1():
     [
         (
             "linf",
-            "No pixel changes by more than 0.04: 0.02 of the [0, 1] range, 5.1 of 255 grey levels, "
-            "0.08 after normalisation (std 0.25).",
+            "No pixel changes by more than 0.04: 0.2 of the [0, 1] range, 51.0 of 255 grey levels, "
+            "0.8 after normalisation (std 0.25).",
         ),
         (
             "l2",
-            "The change of all 64 x 64 pixels together has a Euclidean length of at most 0.04: "
-            "0.02 in units of the [0, 1] range, as much as 0.08 of 255 grey levels on every pixel.",
+            "The change of all 8 x 8 pixels together has a Euclidean length of at most 0.04: "
+            "0.2 in units of the [0, 1] range, as much as 6.38 of 255 grey levels on every pixel.",
         ),
         (
             "l1",
-            "The changes of all 64 x 64 pixels together, each without its sign, sum to at most "
-            "0.04: 0.02 in units of the [0, 1] range, as much as 0.02 pixels from black to white.",
+            "The changes of all 8 x 8 pixels together, each without its sign, sum to at most "
+            "0.04: 0.2 in units of the [0, 1] range, as much as 0.2 pixels from black to white.",
         ),
         ("l0", "At most 0.04 pixels change."),
     ],
 )
 def test_a_radius_in_words(name, sentence):
-    assert NORMS[name].explain("0.04", 0.02, 0.25, 64) == sentence
+    assert NORMS[name].explain("0.04", 0.2, 0.25, 8) == sentence
 
 
 @pytest.mark.parametrize(

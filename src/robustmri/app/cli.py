@@ -11,6 +11,8 @@ from msgspec import Struct
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
+from robustmri.app.imports import export, import_, list_models
+from robustmri.app.one_case import case
 from robustmri.app.options import (
     Cohort,
     Devices,
@@ -22,6 +24,7 @@ from robustmri.app.options import (
     Set,
     listed,
 )
+from robustmri.app.serve import serve
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
@@ -33,6 +36,8 @@ from robustmri.training.settings import TrainSettings
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+CHECK_FAILED = 3
+"""Exit status of `evaluate --strict` where a check failed."""
 
 
 def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any:
@@ -70,13 +75,20 @@ def _options(
 def prepare(
     source: Annotated[
         str,
-        typer.Argument(help="figshare release, images with a CSV, class folders, or `phantom`."),
+        typer.Argument(
+            help="DICOM, NIfTI, images with a table, class folders, arrays, the figshare release, "
+            "or `phantom`."
+        ),
     ],
     out: Out,
     size: Annotated[int, option(PrepareSettings, "size")] = 224,
     split: Annotated[str, option(PrepareSettings, "split")] = "patient",
     fold: Annotated[int | None, option(PrepareSettings, "fold")] = None,
     intensity: Annotated[str, option(PrepareSettings, "intensity")] = "minmax",
+    columns: Annotated[str, option(PrepareSettings, "columns")] = "",
+    patient_pattern: Annotated[str, option(PrepareSettings, "patient_pattern")] = "",
+    slices: Annotated[str, option(PrepareSettings, "slices")] = "",
+    window: Annotated[str, option(PrepareSettings, "window")] = "",
     seed: Annotated[int, option(PrepareSettings, "seed")] = 0,
 ) -> None:
     """Read scans into a cohort folder, and split it into train, validation and test."""
@@ -88,6 +100,10 @@ def prepare(
             split=split,
             fold=fold,
             intensity=intensity,
+            columns=columns,
+            patient_pattern=patient_pattern,
+            slices=slices,
+            window=window,
             seed=seed,
             progress=progress,
         )
@@ -195,6 +211,7 @@ def evaluate(
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
     seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
     devices: Devices = None,
@@ -203,6 +220,9 @@ def evaluate(
     set_: Set = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with status 3 where a check failed.")
     ] = False,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""
@@ -216,10 +236,13 @@ def evaluate(
         "norm": norm,
         "target": target,
         "region": region,
+        "classes": classes,
         "limit": limit,
         "seed": seed,
     }
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
+    # As a change: named here, they are meant, whatever the classifier offers.
+    asked: dict[str, Any] = {"attacks": tuple(listed(attacks))} if attacks else {}
     with shown_progress() as progress:
         result = robustmri.evaluate(
             checkpoint,
@@ -230,12 +253,16 @@ def evaluate(
             nodes=nodes or 1,
             trusted=listed(attacks) if trust else (),
             progress=progress,
+            **asked,
         )
     print_table(comparison_table([result]))
-    for check in (*result.split.leakage, *result.checks):
+    checks = [*result.split.leakage, *result.checks]
+    for check in checks:
         if check.status != "pass":
             say(f"{check.status}: {check.name}: {check.detail}")
     say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
+    if strict and any(check.status == "fail" for check in checks):
+        raise typer.Exit(CHECK_FAILED)
 
 
 @app.command()
@@ -353,9 +380,14 @@ def ablate(
     _print_study(table, out, "variants")
 
 
+app.command("import")(import_)
+app.command()(export)
+app.command("models")(list_models)
+app.command()(case)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)
+app.command()(serve)
 
 
 @app.command()
@@ -378,6 +410,14 @@ def list_attacks(
         say(*describe_attack(name).splitlines())
     else:
         print_table(tabulate_attacks(), words=6)
+
+
+@app.command("checks")
+def list_the_checks() -> None:
+    """List the checks that an evaluation runs on itself."""
+    from robustmri.app.check_table import tabulate_checks
+
+    print_table(tabulate_checks(), words=3)
 
 
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:

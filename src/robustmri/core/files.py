@@ -13,10 +13,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError
 from robustmri.core.locks import locked
+
+Kind = TypeVar("Kind")
 
 
 def _discard(path: Path) -> None:
@@ -239,18 +243,54 @@ def write_json(path: Path | str, value: Any) -> None:
         )
 
 
-def read_json(path: Path | str) -> Any:
-    """Read JSON; a missing or damaged file is a `DataError` that names it."""
+def read_json(
+    path: Path | str,
+    kind: type[Kind] | Any = Any,
+    *,
+    error: type[RobustMRIError] = DataError,
+    again: str = "Make it again with the step that wrote it.",
+) -> Any:
+    """Read a JSON file of ours.
+
+    Args:
+        path: the file.
+        kind: what it holds: a struct, a dataclass, or a type such as dict[str, float].
+        error: raised where it does not.
+        again: how it is made anew, for the message.
+
+    Raises:
+        RobustMRIError: of the given kind, names the file: it is missing, damaged, or holds
+            something else.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.") from error
-    except (OSError, MemoryError) as error:
-        raise system_error(error, path) or DataError(f"{path} is no file ({error}).") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(
-            f"{path} is not valid JSON ({error}). Make it again with the step that wrote it."
-        ) from error
+        content = Path(path).read_bytes()
+    except FileNotFoundError as missing:
+        raise error(f"{path} does not exist. {again}") from missing
+    except IsADirectoryError as missing:
+        raise error(f"{path} is a folder. {again}") from missing
+    except (OSError, MemoryError) as fault:
+        raise system_error(fault, path) or error(f"{path} is no file ({fault}).") from fault
+    return decode_json(content, kind, str(path), error=error, again=again)
+
+
+def decode_json(
+    content: bytes,
+    kind: type[Kind] | Any = Any,
+    name: str = "",
+    *,
+    error: type[RobustMRIError] = DataError,
+    again: str = "Make it again with the step that wrote it.",
+) -> Any:
+    """What JSON text of ours holds; see `read_json`."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as wrong:
+        raise error(f"{name} does not hold what it should ({wrong}). {again}") from wrong
+    # Also texts that are no Unicode, numbers of thousands of digits, lists in lists in lists.
+    except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
+        raise error(f"{name} is not valid JSON ({wrong}). {again}") from wrong
+    except MemoryError as fault:
+        raise system_error(fault, name) or fault from fault
 
 
 def sha256_of(path: Path | str) -> str:

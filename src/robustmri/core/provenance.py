@@ -21,6 +21,11 @@ COMMIT_FILE = "COMMIT"
 """In a package that was carried to another machine: the commit that it was made from."""
 
 
+def now() -> str:
+    """The time, in UTC, to the second, as every file says it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
 def commit() -> str | None:
     """Commit of this code: of the checkout it runs from, with `+` where that has uncommitted
     changes, or of the bundle that it came in.
@@ -95,5 +100,5 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
         else os.cpu_count(),
         "command": shlex.join(map(_without_folders, sys.argv)),
         "seed": seed,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": now(),
     }

@@ -9,7 +9,7 @@ import hmac
 from pathlib import Path
 
 from robustmri.core.errors import DataError
-from robustmri.core.files import atomic_file
+from robustmri.core.files import atomic_file, system_error
 
 SEAL = hashlib.sha256().digest_size
 
@@ -26,8 +26,12 @@ def read_sealed(path: Path | str) -> bytes:
 
     Raises:
         DataError: it is not.
+        RobustMRIError: the machine cannot read it.
     """
-    whole = Path(path).read_bytes()
+    try:
+        whole = Path(path).read_bytes()
+    except (OSError, MemoryError) as error:
+        raise system_error(error, path) or error from error
     content = whole[SEAL:]
     if not hmac.compare_digest(whole[:SEAL], hashlib.sha256(content).digest()):
         raise DataError(f"{path} was damaged after it was written (its sha256 differs).")

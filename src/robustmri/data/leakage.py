@@ -4,7 +4,7 @@ through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +48,8 @@ def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
     counted them as two patients.
     """
     split.check(cohort)
+    if split.kind == "none":  # There is one set only.
+        return []
     where = {
         index: name for name in ("train", "validation", "test") for index in getattr(split, name)
     }
@@ -123,14 +125,16 @@ def near_duplicates(
     return pairs
 
 
-def infer_groups(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+def infer_groups(
+    images: npt.NDArray[np.uint16], together: Iterable[tuple[int, int]] = ()
+) -> npt.NDArray[np.int64]:
     """Group number of each slice, from the slices alone: a stand-in for patients where ids are
     missing.
 
     Two slices are linked if they are near-duplicates, or if each is among the other's two most
     similar ones (a slice of a stack has two neighbours) and their correlation is at least 0.9; what
-    is linked is a group. Copies of a slice count once among the most similar ones, or they would
-    hide its neighbours.
+    is linked is a group. So are the pairs `together`, which are known to be of one scan. Copies of
+    a slice count once among the most similar ones, or they would hide its neighbours.
     """
     alike = near_duplicates(images)
     copy_of = _components(near_duplicates(images, COPY), len(images))
@@ -142,7 +146,7 @@ def infer_groups(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
             nearest.append({int(j) for j in columns if correlation[row, j] >= NEIGHBOUR})
     mutual = [(i, j) for i, near in enumerate(nearest) for j in near if i < j and i in nearest[j]]
     alike += [(int(originals[i]), int(originals[j])) for i, j in mutual]
-    return _components(alike, len(images))
+    return _components([*alike, *together], len(images))
 
 
 def _components(pairs: list[tuple[int, int]], count: int) -> npt.NDArray[np.int64]:

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -26,12 +27,13 @@ from robustmri.core.errors import DataError
 from robustmri.core.files import (
     atomic_file,
     atomic_folder,
+    decode_json,
     read_json,
     system_error,
     write_json,
 )
 from robustmri.core.zips import open_zip
-from robustmri.data.cohort import CASES, HEAD, SPLIT, Cohort, fingerprint_of
+from robustmri.data.cohort import CASES, HEAD, SPLIT, Cohort, CohortHead, fingerprint_of
 from robustmri.data.parallel import map_in_order
 from robustmri.data.split import Split
 from robustmri.data.storage import IMAGES, MASKS, npy_header
@@ -75,6 +77,16 @@ class Packed:
             f"Packed at 8 bit {loss}: pixels are off by {self.mean_error:.2f} of 255 grey levels "
             f"on average, at most by {self.grey_error + 0.5:g}."
         )
+
+
+class _Loss(msgspec.Struct, frozen=True):
+    grey_error: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ERROR)]
+
+
+class _PackedHead(CohortHead, frozen=True, kw_only=True):
+    """The cohort's, and what was lost."""
+
+    packed: _Loss
 
 
 def pack_cohort(cohort: Cohort, file: str | Path, *, grey_error: int = 0) -> Packed:
@@ -127,15 +139,16 @@ def unpack_cohort(file: str | Path, out: str | Path) -> Cohort:
     """
     try:
         with open_zip(file, most_bytes=MOST_BYTES) as bag, atomic_folder(out) as folder:
-            head = json.loads(bag.read(HEAD))
-            shape = _refuse_large(file, head["n_cases"], head["size"])
+            facts: _PackedHead = decode_json(bag.read(HEAD), _PackedHead, f"{HEAD} in {file}")
+            head, grey_error = json.loads(bag.read(HEAD)), facts.packed.grey_error
+            shape = _refuse_large(file, facts.n_cases, facts.size)
             for name in (CASES, *([MASKS] if MASKS in head["files"] else [])):
                 (folder / name).write_bytes(bag.read(name))
             write_json(folder / HEAD, head)
             write_json(folder / SPLIT, json.loads(bag.read(SPLIT)))
             with open(folder / IMAGES, "wb") as stream:
                 stream.write(npy_header("<u2", shape))
-                for restored in _restored(bag, shape, head["packed"]["grey_error"]):
+                for restored in _restored(bag, shape, grey_error):
                     stream.write(restored.tobytes())
             Cohort.open(folder).verify()
     except (

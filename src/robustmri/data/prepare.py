@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def write_cohort(
     intensity: str = "minmax",
     split: Callable[[Cohort], Split] | None = None,
     progress: Progress | None = None,
+    notes: Sequence[str] = (),
 ) -> Cohort:
     """Write a cohort folder; it appears under its name only when it is whole.
 
@@ -46,6 +47,7 @@ def write_cohort(
         split: makes the split to store beside the cohort as split.json; where it fails, no cohort
             is left either.
         progress: called with (files done, files in all).
+        notes: sentences to keep with those of the source.
 
     Raises:
         DataError: nothing could be read, there is one class only, or `out` is taken.
@@ -74,7 +76,9 @@ def write_cohort(
         classes = known + [label for label in labels if label not in known]
         cases = [replace(case, class_index=classes.index(case.label)) for case in cases]
         write_cases(folder / CASES, cases)
-        _write_head(folder, source, classes, size, intensity, replace(stored, cases=cases))
+        said = [*getattr(source, "notes", ()), *notes, *stored.notes]
+        stored = replace(stored, cases=cases, notes=said)
+        _write_head(folder, source, classes, size, intensity, stored)
         if split:
             split(Cohort.open(folder)).save(folder / SPLIT)
     return Cohort.open(out)
@@ -90,11 +94,15 @@ def _nothing_readable(source: Source, left_out: list[LeftOut]) -> str:
 
 
 def _infer_patients(folder: Path, cases: list[Case]) -> list[Case]:
-    """Name each component of near-duplicates as if it were a patient."""
-    names = [
-        f"inferred-{group + 1:04d}"
-        for group in infer_groups(np.load(folder / IMAGES, mmap_mode="r"))
-    ]
+    """Name each component of near-duplicates and slices of one file as if it were a patient."""
+    last: dict[str, int] = {}
+    one_file = []
+    for case in cases:
+        if case.source in last:
+            one_file.append((last[case.source], case.index))
+        last[case.source] = case.index
+    groups = infer_groups(np.load(folder / IMAGES, mmap_mode="r"), one_file)
+    names = [f"inferred-{group + 1:04d}" for group in groups]
     return [
         replace(case, patient_id=name, group=name) for case, name in zip(cases, names, strict=True)
     ]

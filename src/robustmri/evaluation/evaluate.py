@@ -57,7 +57,7 @@ class Evaluated:
 
     outcomes: pa.Table
     attacks: list[AttackRun]
-    zero_gradient_share: float
+    zero_gradient_share: float | None
 
 
 def run_attacks(
@@ -131,7 +131,9 @@ def run_attacks(
             tables[place] = _read_shard(path, required=True)
     outcomes = pa.concat_tables([tables[place] for place in range(len(work))])
     clean = outcomes.filter(pc.equal(outcomes["attack"], NOTHING.name))
-    share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
+    share = None
+    if classifier.spec.gradients:
+        share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
     return Evaluated(
         outcomes.drop_columns(["zero_gradient"]), describe_attacks(plan, outcomes), share
     )
@@ -193,11 +195,12 @@ class ShardRunner:
         return self._view("fp32")
 
     def _view(self, precision: Precision | None) -> OptimisedView:
-        size = self.classifier.spec.size
-        example = torch.zeros(2, 1, size, size, device=self.device)
-        return OptimisedView(
-            self.classifier, example, precision=precision, compiled=self.plan.settings.compile
-        )
+        spec = self.classifier.spec
+        example = torch.zeros(2, 1, spec.size, spec.size, device=self.device)
+        if not spec.gradients or spec.ends_in != "logits":
+            precision = "fp32"  # Of 16 bits a probability near 1 has no logarithm left.
+        compiled = self.plan.settings.compile and spec.gradients
+        return OptimisedView(self.classifier, example, precision=precision, compiled=compiled)
 
     def attack(self, trial: Trial, number: int, rows: Sequence[int]) -> pa.Table:
         """Outcomes of one trial on one shard."""
@@ -222,7 +225,8 @@ class ShardRunner:
         cost, members = AttackCost(len(rows), self.plan.settings.limits), [""]
         if trial.attack is None:
             attacked = verify(self.classifier, images, images, labels, threat, clean)
-            zero = zero_gradients(self.classifier, images, labels)
+            if self.classifier.spec.gradients:
+                zero = zero_gradients(self.classifier, images, labels)
         else:
             attack = trial.attack
             members = [*attack.members, ""] if isinstance(attack, Cascade) else members

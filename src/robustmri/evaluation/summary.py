@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustmri.data.cohort import Cohort
-from robustmri.data.leakage import check_leakage
+from robustmri.data.leakage import Finding, check_leakage
 from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
 from robustmri.evaluation.plan import Plan
+from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
@@ -55,17 +56,21 @@ def summarise_evaluation(
     training_attack: str | None,
     examples: list[Example],
     provenance: dict[str, Any],
+    seen: Finding | None = None,
+    probed: Probed | None = None,
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both.
 
-    `training_attack` is the attack that made the training examples, None where there were none.
+    `training_attack` is the attack that made the training examples, None where there were none;
+    `seen` is what is known of test slices among those that were trained on, `probed` what the
+    classifier did when it was asked further.
     """
     settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
         Check(
             name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids)
         )
-        for found in check_leakage(cohort, split)
+        for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
     checks = run_checks(
         outcomes,
@@ -78,7 +83,11 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         iterative={run.attack for run in evaluated.attacks if run.iterative},
+        knowledge={}
+        if classifier.spec.gradients
+        else {run.title: run.knowledge for run in evaluated.attacks},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
+        probed=probed,
     )
     return RobustnessReport(
         title=title,
@@ -151,6 +160,8 @@ def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
     sentences.append(
         "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "
         "evasion)."
+        if classifier.spec.gradients
+        else "Knowledge: black box, the attacker can only ask for answers (NIST AI 100-2: evasion)."
     )
     if any(settings.limits):
         seconds, gradients, forwards = settings.limits

@@ -72,7 +72,7 @@ def write_page(
         )
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
-    _refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
+    refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
     arrays = load_examples(folders[0], results[0]) if images else None
     if not images:
         identifiers = set().union(*(rows.identifiers for rows in outcomes))
@@ -91,7 +91,7 @@ def _is_report(path: Path) -> bool:
         return GENERATOR in stream.read(4096)
 
 
-def _refuse_different_tests(
+def refuse_different_tests(
     results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], folders: Sequence[str]
 ) -> None:
     """Numbers stand side by side only if they were measured on the same slices."""
@@ -148,7 +148,7 @@ def render(page: Page) -> str:
     templates.globals |= {"gallery": page.arrays is not None}
     styles = [
         (TEMPLATES / name).read_text(encoding="utf-8")
-        for name in ("colours.css", "figures.css", "report.css")
+        for name in ("colours.css", "figures.css", "type.css", "report.css")
     ]
     parts = []
     for section in sections.SECTIONS:

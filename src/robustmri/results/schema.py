@@ -4,7 +4,6 @@ report.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +11,10 @@ from typing import Any, Literal
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.files import atomic_file, check_name, sha256_of, system_error
+from robustmri.core.files import atomic_file, check_name, read_json, sha256_of
 
 SCHEMA_VERSION = 2
+AGAIN = "Evaluate again."
 Status = Literal["pass", "warn", "fail"]
 
 
@@ -178,6 +178,10 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
 
 
+class _Version(msgspec.Struct, frozen=True):
+    schema_version: Any = None
+
+
 def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:
     """Members of each suite among the attacks, in their order."""
     return {run.attack: list(run.members) for run in attacks if run.members}
@@ -199,26 +203,17 @@ def load_result(folder: Path | str) -> RobustnessReport:
             beside it that was changed since.
     """
     path = Path(folder) / "robustness.json"
-    try:
-        raw = path.read_bytes()
-    except (OSError, MemoryError) as error:
-        raise system_error(error, path) or ResultError(
-            f"{folder} holds no robustness.json. Make it with: robustmri evaluate."
-        ) from error
-    try:
-        version = msgspec.json.decode(raw).get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ResultError(
-                f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}. "
-                "Evaluate again with it."
-            )
-        result = msgspec.json.decode(raw, type=RobustnessReport)
-    except (msgspec.MsgspecError, AttributeError, RecursionError) as error:
-        raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+    if not path.is_file():
+        raise ResultError(f"{folder} holds no robustness.json. Make it with: robustmri evaluate.")
+    version = read_json(path, _Version, error=ResultError, again=AGAIN).schema_version
+    if version != SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} has schema version {str(version)[:20]}, this release reads {SCHEMA_VERSION}. "
+            "Evaluate again with it."
+        )
+    result: RobustnessReport = read_json(path, RobustnessReport, error=ResultError, again=AGAIN)
     if unknown := {number.norm for number in result.results if number.norm} - set(result.norms):
         raise ResultError(f"{path} does not say what {sorted(unknown)} is. Evaluate again.")
-    if any(math.isnan(number.accuracy) for number in result.results):
-        raise ResultError(f"{path} holds an accuracy that is not a number. Evaluate again.")
     for name, digest in result.files.items():
         beside = path.with_name(check_name(name, "a file beside a result"))
         if beside.is_file() and sha256_of(beside) != digest:

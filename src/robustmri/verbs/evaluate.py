@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
-from robustmri.recipes import change_settings
+from robustmri.recipes import change_settings, list_recipes, load_recipe
+from robustmri.results.outcomes import columns_of
 from robustmri.results.schema import (
     ModelFacts,
     RobustnessReport,
@@ -27,10 +29,12 @@ from robustmri.verbs.claim import claimed_folder, refuse_seen
 
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.models.checkpoint import Checkpoint
+    from robustmri.models.classifier import Classifier
 
 
 def evaluate(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Classifier,
     cohort: str | Path,
     out: str | Path,
     *,
@@ -46,10 +50,12 @@ def evaluate(
     and examples.npz.
 
     Args:
-        checkpoint: checkpoint folder, or the run folder that holds it.
+        checkpoint: checkpoint folder, or the run folder that holds it; or a `Classifier`, such as
+            a `BlackBox`.
         cohort: folder made by `prepare`; the test set is that of its split.json.
         out: result folder; a killed evaluation goes on with the shards that are missing.
-        settings: see `EvaluateSettings`.
+        settings: see `EvaluateSettings`. The attacks of a recipe that were not asked for by name
+            give way to attacks by queries where the classifier offers no gradient.
         title: heading of the result.
         devices: processes or GPUs on each machine that share the work; the outcomes do not depend
             on how many.
@@ -62,10 +68,11 @@ def evaluate(
 
     from robustmri.evaluation.evaluate import clear_shards, run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
-    from robustmri.evaluation.plan import make_plan
+    from robustmri.evaluation.plan import evaluated_slices, make_plan
+    from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
-    from robustmri.models.checkpoint import check_fits, load_checkpoint
+    from robustmri.models.checkpoint import check_fits
     from robustmri.models.optimised import full_float32
     from robustmri.training.launch import join_processes
     from robustmri.training.objectives import OBJECTIVES
@@ -74,16 +81,26 @@ def evaluate(
     scans, folder = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
     split.check(scans)
-    classifier, stored = load_checkpoint(checkpoint)
+    classifier, stored = _open(checkpoint)
+    if not classifier.spec.gradients and "attacks" not in changes:
+        settings = _without_gradients(settings)
+    scans = scans.with_classes(stored.spec.classes, settings.class_names)
     check_fits(stored, scans.classes, scans.size)
-    refuse_seen(stored.provenance, split)
+    seen = refuse_seen(
+        checkpoint if isinstance(checkpoint, (str, Path)) else None,
+        stored,
+        scans,
+        split,
+        evaluated_slices(split, settings),
+    )
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
+    refuse_unanswering(classifier)
     with claimed_folder(
         folder,
         {
             "evaluate": msgspec.to_builtins(settings),
-            "checkpoint": stored.weights_sha256,
+            "checkpoint": stored.identity,
             "cohort": scans.fingerprint,
             "split": split.fingerprint,
         },
@@ -100,7 +117,7 @@ def evaluate(
                 settings,
                 folder,
                 plan=plan,
-                identity=stored.weights_sha256,
+                identity=stored.identity,
                 device=device,
                 progress=progress,
             )
@@ -113,6 +130,14 @@ def evaluate(
             method = OBJECTIVES.get(objective)
             with full_float32():
                 examples = write_examples(classifier, scans, plan, folder)
+                probed = probe_classifier(
+                    classifier,
+                    scans,
+                    plan,
+                    columns_of(evaluated.outcomes),
+                    validation=split.validation,
+                    noted=_noted_accuracy(stored.provenance, split),
+                )
             result = summarise_evaluation(
                 evaluated,
                 classifier,
@@ -129,6 +154,8 @@ def evaluate(
                     training=dict(stored.training),
                 ),
                 training_attack=method.attack if method else None,
+                seen=seen,
+                probed=probed,
                 examples=examples,
                 provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
             )
@@ -139,3 +166,31 @@ def evaluate(
         processes.wait_for_all()  # Until nobody reads shards any more.
         processes.on_one_process(write)
         return load_result(folder)
+
+
+def _open(checkpoint: str | Path | Classifier) -> tuple[Classifier, Checkpoint]:
+    from robustmri.models.checkpoint import describe_classifier, load_checkpoint
+    from robustmri.models.classifier import Classifier
+
+    if not isinstance(checkpoint, Classifier):
+        return load_checkpoint(checkpoint)
+    # The user's own stays as it is, its flags too.
+    return copy.deepcopy(checkpoint).eval(), describe_classifier(checkpoint)
+
+
+def _noted_accuracy(provenance: dict[str, Any], split: Split) -> float | None:
+    """Accuracy on this split's validation slices when the checkpoint was kept, if it says so."""
+    kept = provenance.get("kept_epoch")
+    noted = kept.get("validation_accuracy") if isinstance(kept, dict) else None
+    same = provenance.get("split") == split.fingerprint
+    return float(noted) if same and isinstance(noted, (int, float)) else None
+
+
+def _without_gradients(settings: EvaluateSettings) -> EvaluateSettings:
+    """What a recipe attacks with, where nobody has asked for it by name, by queries instead."""
+    from robustmri.evaluation.plan import with_query_attacks
+    from robustmri.evaluation.settings import EvaluateSettings
+
+    usual = {load_recipe(name).evaluate.attacks for name in list_recipes()}
+    known = settings.attacks in usual | {EvaluateSettings().attacks}
+    return with_query_attacks(settings) if known else settings

@@ -8,9 +8,12 @@ from typing import Any
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
 from robustmri.data.prepare import write_cohort
-from robustmri.data.sources import open_source
+from robustmri.data.sources import find_unread, open_source
 from robustmri.data.split import Split, make_split
 from robustmri.recipes import PrepareSettings, change_settings
+
+READING = ("columns", "patient_pattern", "slices", "window")
+"""Settings that are options of the readers."""
 
 
 def prepare(
@@ -24,9 +27,10 @@ def prepare(
     """Read scans and write a cohort folder with its split.
 
     Args:
-        source: a figshare release, a folder of images with a CSV, class folders, or "phantom".
+        source: scans in any of the forms of docs/data-formats.md, or "phantom".
         out: folder to make.
-        settings: size, intensity rule, split, fold, shares of train, validation and test, and seed.
+        settings: size, intensity rule, what to read, split, fold, shares of train, validation and
+            test, and seed.
         progress: told about the slices read.
         changes: single settings, such as `size=96`.
 
@@ -44,11 +48,13 @@ def prepare(
             fractions=settings.fractions,
         )
 
+    opened = open_source(source, **{name: getattr(settings, name) for name in READING})
     return write_cohort(
-        open_source(source),
+        opened,
         out,
         size=settings.size,
         intensity=settings.intensity,
         split=split,
+        notes=find_unread(source, opened),
         progress=lambda done, total: progress("reading", done, total or 0),
     )

@@ -62,7 +62,7 @@ def unpack(
     with open_zip(folder / SUMMARY, most_bytes=MOST_BYTES) as bag, atomic_folder(out) as partial:
         bag.extractall(partial)
         path = partial / HALVED
-        known = msgspec.convert(read_json(path), dict[str, Halved]) if path.exists() else {}
+        known = read_json(path, dict[str, Halved], error=ResultError) if path.exists() else {}
         for name, halved in known.items():
             for told in (name, *halved.parts):
                 _refuse_path(folder / SUMMARY, partial, told)

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.data.readers.source import LeftOut, RawSlice, read_each
 from robustmri.data.sources import open_source
 
@@ -32,6 +33,33 @@ def test_whatever_a_decoder_raises_only_costs_its_own_file() -> None:
         LeftOut("b.mat", "cannot be read: 'cjdata'"),
         LeftOut("c.mat", "cannot be read: RecursionError"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (MemoryError(), "out of memory"),
+        (OSError("out of memory when reading image file"), "out of memory when reading"),
+        (OSError(errno.EMFILE, "Too many open files"), r"Too many open files.*ulimit -n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links"), "Remove this link"),
+    ],
+)
+def test_what_the_system_raises_costs_the_run(error: Exception, says: str) -> None:
+    def read_one(name: str) -> RawSlice:
+        raise error
+
+    with pytest.raises(RobustMRIError, match=rf"a\.mat could not be read: .*{says}"):
+        list(read_each(["a"], read_one, lambda name: f"{name}.mat"))
+
+
+def test_a_seek_to_nowhere_is_damage() -> None:
+    def read_one(name: str) -> RawSlice:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    (left,) = read_each(["a"], read_one, str)
+    assert isinstance(left, LeftOut)
+    assert "Invalid argument" in left.reason
 
 
 def test_ctrl_c_is_not_a_bad_file() -> None:

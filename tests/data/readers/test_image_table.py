@@ -8,7 +8,7 @@ from PIL import Image
 
 from robustmri.core.errors import DataError
 from robustmri.data.prepare import write_cohort
-from robustmri.data.readers.csv_table import ImagesWithCsv
+from robustmri.data.readers.image_table import ImagesWithTable
 from robustmri.data.readers.source import LeftOut, RawSlice
 from robustmri.data.sources import open_source
 from scans import SHARED, draw, write_csv_layout, write_rows
@@ -17,8 +17,12 @@ from scans import SHARED, draw, write_csv_layout, write_rows
 def test_slices_come_as_the_table_lists_them(tmp_path: Path) -> None:
     write_csv_layout(tmp_path / "scans")
     source = open_source(tmp_path / "scans")
-    assert isinstance(source, ImagesWithCsv)
-    assert (source.name, len(source), source.patient_ids) == ("scans (images with CSV)", 6, True)
+    assert isinstance(source, ImagesWithTable)
+    assert (source.name, len(source), source.patient_ids) == (
+        "scans (images with a table)",
+        6,
+        True,
+    )
     slices = [item for item in source.read() if isinstance(item, RawSlice)]
     assert [item.case_id for item in slices] == ["1", "2", "3", "4", "5", "6"]
     assert slices[2].label == "glioma"
@@ -39,7 +43,7 @@ def test_depth_is_kept(tmp_path: Path, mode: str, dtype: type) -> None:
     deep = draw(0, 0).astype(np.uint16) * 257
     image = Image.fromarray(deep) if mode == "I;16" else Image.fromarray(draw(0, 0)).convert(mode)
     image.save(tmp_path / "images" / "1.tif")
-    (item,) = ImagesWithCsv(tmp_path / "slices.csv").read()
+    (item,) = open_source(tmp_path / "slices.csv").read()
     assert isinstance(item, RawSlice)
     assert item.image.dtype == dtype
     assert item.image.max() == (deep.max() if mode == "I;16" else draw(0, 0).max())
@@ -85,6 +89,21 @@ def test_a_table_without_patients_is_refused_before_anything_is_read(tmp_path: P
         list(open_source(tmp_path).read())
 
 
+def test_a_row_may_have_no_outline_and_a_table_must_be_text(tmp_path: Path) -> None:
+    rows = write_csv_layout(tmp_path, count=2)
+    rows[0]["tumor_border_xy"] = ""
+    write_rows(tmp_path / "slices.csv", rows)
+    without, outlined = open_source(tmp_path).read()
+    assert isinstance(without, RawSlice)
+    assert isinstance(outlined, RawSlice)
+    assert without.mask is None
+    assert outlined.mask is not None
+    table = (tmp_path / "slices.csv").read_bytes()
+    (tmp_path / "slices.csv").write_bytes(table.replace(b"MR000", b"M\xfcller"))
+    with pytest.raises(DataError, match="not a CSV file in UTF-8"):
+        list(open_source(tmp_path).read())
+
+
 def test_other_names_of_the_table(tmp_path: Path) -> None:
     write_csv_layout(tmp_path)
     (tmp_path / "slices.csv").rename(tmp_path / "cases.csv")
@@ -99,7 +118,7 @@ def test_other_names_of_the_table(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SHARED.exists(), reason="the real slices are not here")
 def test_real_slices(tmp_path: Path) -> None:
     source = open_source(SHARED)
-    assert isinstance(source, ImagesWithCsv)
+    assert isinstance(source, ImagesWithTable)
     rows = (SHARED / "slices.csv").read_text().splitlines()
     (tmp_path / "slices.csv").write_text("\n".join([rows[0], *rows[1::100]]) + "\n")
     (tmp_path / "images").symlink_to(SHARED / "images")

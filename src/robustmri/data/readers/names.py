@@ -1,0 +1,84 @@
+"""Names of files in a table: by path, by name, with or without their suffix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from robustmri.core.errors import DataError
+from robustmri.data.readers.decode import IMAGE_SUFFIXES
+from robustmri.data.readers.files import is_hidden, name_below
+
+# What may stand for an image in a table with its suffix or without. A uid has dots and no suffix.
+SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
+
+
+def stem_of(name: str) -> str:
+    """Name without its suffix, both of them where a file is compressed.
+
+    >>> stem_of("sub-01_T1w.nii.gz"), stem_of("a/7.png"), stem_of("1.2.840")
+    ('sub-01_T1w', '7', '1.2.840')
+    """
+    last = PurePosixPath(name.replace("\\", "/")).name
+    ends = [suffix for suffix in SUFFIXES if last.lower().endswith(suffix)]
+    return last[: -max(map(len, ends))] or last if ends else last
+
+
+def outnumber(root: Path, is_wanted: Callable[[Path], bool]) -> bool:
+    """Whether the files of a kind below a folder are at least as many as its images; hidden ones
+    count as none.
+    """
+    wanted = images = 0
+    for folder, inner, files in os.walk(root):
+        inner[:] = [name for name in inner if not is_hidden(name)]
+        for name in files:
+            if is_hidden(name):
+                continue
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                images += 1
+            elif is_wanted(Path(folder, name)):
+                wanted += 1
+    return 0 < wanted >= images
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """Files that a table may name by their path from the root, their name, or their stem."""
+
+    root: Path
+    files: tuple[Path, ...]
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, Path], dict[str, list[Path]]]:
+        paths, names = {}, dict[str, list[Path]]()
+        for file in self.files:
+            path = name_below(self.root, file)
+            paths[path] = file
+            for key in {file.name, stem_of(file.name), path[: -len(file.name)] + stem_of(path)}:
+                names.setdefault(key, []).append(file)
+        return paths, names
+
+    def find(self, cell: str) -> Path | None:
+        """The file that a cell of a table means, or None.
+
+        A path that starts elsewhere (on the machine where the table was made) stands for its last
+        part.
+
+        Raises:
+            DataError: it may mean several files.
+        """
+        paths, names = self._known
+        text = cell.replace("\\", "/").removeprefix("./")
+        if text in paths:
+            return paths[text]
+        for key in (text, text.rpartition("/")[2]):
+            found = names.get(key, [])
+            if len(found) > 1:
+                several = ", ".join(name_below(self.root, file) for file in found[:3])
+                raise DataError(f"{cell!r} means several files: {several}")
+            if found:
+                return found[0]
+        return None
