@@ -26,7 +26,7 @@ from robustmri.models.halves import halve
 from robustmri.recipes import load_recipe
 from robustmri.training.deadline import Fitted, read_fitted, write_fitted
 from robustmri.training.selection import choose, explain_choice, pareto_front, read_epochs
-from robustmri.verbs.claim import claim_folder
+from robustmri.verbs.claim import is_claimed
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import _read as read_planned
 from robustmri.verbs.report import write_report
@@ -81,7 +81,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "cohort/cohort.json": use_cohort,
     "cohort/split.json": use_cohort,
     "cohort/cases.parquet": use_cohort,
-    "run/settings.json": lambda folder: claim_folder(folder / "settings.json", {"train": {}}),
+    "run/settings.json": lambda folder: is_claimed(folder, {"train": {}}),
     "run/time.json": read_fitted,
     "run/epochs.csv": use_epochs,
     "run/checkpoint/classifier.json": load_checkpoint,
