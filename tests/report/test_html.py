@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 
 import msgspec
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from robustmri.core.errors import ResultError
 from robustmri.report import Published, write_page
 from robustmri.report.html import GENERATOR
+from robustmri.report.wording import percent
 from robustmri.results.outcomes import load_outcomes
 from robustmri.results.schema import Check, Result, load_result, save_result
 
@@ -110,8 +113,8 @@ def test_tells_the_story_in_numbers_of_the_result_file(pair, tmp_path):
     assert "99.86 %" in told
     assert "96.14 %" in told
     assert "Published figures: a poster." in told
-    assert "is enough to make the standard classifier wrong on" in told
-    assert "after repair it is wrong on" in told
+    assert "of the standard classifier's right answers wrong, on 408 test slices" in told
+    assert re.search(r"; after repair \d+\.\d %\.", told)
     for sentence in load_result(pair[0]).threat:
         assert sentence in told
 
@@ -257,7 +260,7 @@ def test_everything_is_escaped(build, tmp_path):
 def test_one_folder_speaks_of_one_classifier(build, tmp_path):
     page = Page(read([build("only")], tmp_path))
     told = words(page)
-    assert "is enough to make this classifier wrong on" in told
+    assert "of this classifier's right answers wrong" in told
     assert "Lost to the attack" in told
     for word in ("After", "repair", "Change, points"):
         assert word not in told
@@ -270,11 +273,32 @@ def test_unbroken_classifier_is_not_said_to_be_broken(build, tmp_path):
         for number in load_result(folder).results
     ]
     change(folder, results=firm)
+    path = folder / "outcomes.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("prediction")
+    pq.write_table(table.set_column(place, "prediction", table["label"]), path)
     told = words(Page(read([folder], tmp_path)))
     assert (
-        "grey levels per pixel made this classifier wrong on none of 408 test slices "
-        "of 36 patients." in told
+        "grey levels per pixel turned none of this classifier's right answers wrong, on 408 test "
+        "slices of 36 patients." in told
     )
+
+
+def test_headline_counts_only_what_the_change_did(build, tmp_path):
+    """Two slices of five are wrong whatever is done to them: that is no work of an attacker's."""
+    folder = build("half")
+    path = folder / "outcomes.parquet"
+    rows = pq.read_table(path).to_pylist()
+    cases = {case: n for n, case in enumerate(dict.fromkeys(row["case_id"] for row in rows))}
+    for row in rows:
+        n, other = cases[row["case_id"]], {"glioma": "meningioma"}.get(row["label"], "glioma")
+        fell = row["attack"] != "none" and n % 10 == 2
+        row["prediction"] = other if n % 5 < 2 or fell else row["label"]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    told = words(Page(read([folder], tmp_path)))
+    of = sum(n % 5 >= 2 for n in cases.values())
+    turned = sum(n % 10 == 2 for n in cases.values())
+    assert f"to turn {percent(turned / of)} of this classifier's right answers wrong" in told
 
 
 def test_three_folders_go_by_their_names(build, tmp_path):
@@ -285,7 +309,7 @@ def test_three_folders_go_by_their_names(build, tmp_path):
     ]
     told = words(Page(read(folders, tmp_path)))
     assert "one-step" in told
-    assert "with ten-step it is wrong on" in told
+    assert re.search(r"; with ten-step \d+\.\d %\.", told)
     assert "Before" not in told
 
 
@@ -351,7 +375,7 @@ def test_failed_check_takes_the_headline_away(pair, tmp_path, where):
     told = words(page)
     assert "No headline: a check failed." in told
     assert told.count("41.0 % of the gradients are zero.") == 2
-    assert "is enough to make" not in told
+    assert "is enough to" not in told
     assert page.having("card") == []
     assert page.having("results"), "the measured numbers stay, as evidence"
 
@@ -416,10 +440,10 @@ def test_clean_only_and_targeted_and_without_pictures(build, tmp_path):
         for number in result.results
     ]
     change(target, results=results, confusions=result.confusions[:1])
-    table = pyarrow.parquet.read_table(target / "outcomes.parquet")
+    table = pq.read_table(target / "outcomes.parquet")
     aimed = ["" if attack == "none" else "glioma" for attack in table["attack"].to_pylist()]
     table = table.set_column(table.column_names.index("target"), "target", [aimed])
-    pyarrow.parquet.write_table(table, target / "outcomes.parquet")
+    pq.write_table(table, target / "outcomes.parquet")
     assert "make this classifier answer glioma on" in words(Page(read([target], tmp_path)))
 
 
@@ -458,10 +482,10 @@ def test_without_a_clean_accuracy_the_verdict_says_nothing_of_it(pair, tmp_path)
 def test_a_picture_of_an_attack_that_was_not_run_again_stands_alone(pair, tmp_path):
     examples = load_result(pair[0]).examples
     both = read(pair, tmp_path)
-    table = pyarrow.parquet.read_table(pair[1] / "outcomes.parquet")
+    table = pq.read_table(pair[1] / "outcomes.parquet")
     shown = {example.attack for example in examples}
     kept = [name not in shown for name in table.column("attack").to_pylist()]
-    pyarrow.parquet.write_table(table.filter(kept), pair[1] / "outcomes.parquet")
+    pq.write_table(table.filter(kept), pair[1] / "outcomes.parquet")
     alone = read(pair, tmp_path)
     assert alone.count("<figure") == both.count("<figure") > 0
     assert len(alone) < len(both)
@@ -514,8 +538,8 @@ def test_bad_input_is_named_and_leaves_the_old_report(build, pair, tmp_path, fau
     elif fault == "bad outcomes":
         (after / "outcomes.parquet").write_bytes(b"PAR1 but not really PAR1")
     elif fault == "no column":
-        table = pyarrow.parquet.read_table(after / "outcomes.parquet").drop_columns(["confidence"])
-        pyarrow.parquet.write_table(table, after / "outcomes.parquet")
+        table = pq.read_table(after / "outcomes.parquet").drop_columns(["confidence"])
+        pq.write_table(table, after / "outcomes.parquet")
     elif fault == "bad examples":
         (before / "examples.npz").write_bytes((before / "examples.npz").read_bytes()[:500])
     elif fault == "other cohort":
@@ -529,9 +553,9 @@ def test_bad_input_is_named_and_leaves_the_old_report(build, pair, tmp_path, fau
     elif fault == "other slices":
         folders = [before, build("fewer", repaired=True, patients=20)]
     elif fault == "no clean slices":
-        table = pyarrow.parquet.read_table(after / "outcomes.parquet")
+        table = pq.read_table(after / "outcomes.parquet")
         kept = [name != "none" for name in table.column("attack").to_pylist()]
-        pyarrow.parquet.write_table(table.filter(kept), after / "outcomes.parquet")
+        pq.write_table(table.filter(kept), after / "outcomes.parquet")
     elif fault == "few examples":
         examples = load_result(before).examples
         change(before, examples=[*examples, replace(examples[0], position=99)])

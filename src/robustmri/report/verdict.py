@@ -9,7 +9,7 @@ import msgspec
 from robustmri.report.tables import headline, repairs, stage_names
 from robustmri.report.wording import grey_levels, interval, norms_of, people, percent, points
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
-from robustmri.results.outcomes import Outcomes, confidence_when_fooled
+from robustmri.results.outcomes import Outcomes, confidence_when_fooled, count_turned
 from robustmri.results.schema import Check, Result, RobustnessReport, Status
 
 WITHIN = {
@@ -76,10 +76,13 @@ def failures(rows: Sequence[CheckRow]) -> list[str]:
     ]
 
 
-def write_verdict(results: Sequence[RobustnessReport], at: Budget | None) -> tuple[str, str]:
+def write_verdict(
+    results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], at: Budget | None
+) -> tuple[str, str]:
     """The verdict and the sentence below it, for someone who has never heard of eps.
 
-    The first says what an attacker achieves, the second what is true of untouched slices.
+    The first says what an attacker achieves: of the answers that were right, how many a change
+    turns. The second says what is true of untouched slices.
     """
     first, last = results[0], results[-1]
     clean = [headline(report, None) for report in results]
@@ -104,20 +107,28 @@ def write_verdict(results: Sequence[RobustnessReport], at: Budget | None) -> tup
     )
     if repairs(results):
         subject = "the standard classifier"
-    share = "all" if worst[0].accuracy == 0 else f"{percent(1 - worst[0].accuracy)} of"
-    effect = f"answer {at.target}" if at.target else "wrong"
-    said = f"{shift} is enough to make {subject} {effect} on {share} {slices}"
-    if worst[0].accuracy == 1:
-        said = f"{shift} made {subject} {effect} on none of {slices}"
+    turned = [
+        count_turned(rows.rows(CLEAN, NO_BUDGET), rows.rows(number.attack, at), at.target)
+        for rows, number in zip(outcomes, worst, strict=True)
+        if number is not None
+    ]
+    first_share = turned[0]
+    if not first_share.of:
+        return f"{_capital(subject)} is right on none of {slices}, attacked or not.", below
+    answers = f"answers that were not {at.target}" if at.target else "right answers"
+    into = f"into {at.target}" if at.target else "wrong"
+    share = "all of" if first_share.share == 1 else f"{percent(first_share.share)} of"
+    said = f"{shift} is enough to turn {share} {subject}'s {answers} {into}, on {slices}"
+    if not first_share.turned:
+        said = f"{shift} turned none of {subject}'s {answers} {into}, on {slices}"
     if len(results) > 1 and worst[-1] is not None:
-        does = f"it answers {at.target} on" if at.target else "it is wrong on"
-        after = (
-            f"after repair {does}"
-            if repairs(results)
-            else f"with {_inside(last.model.name)} {does}"
-        )
-        said += f"; {after} {percent(1 - worst[-1].accuracy)}"
+        other = "after repair" if repairs(results) else f"with {_inside(last.model.name)}"
+        said += f"; {other} {percent(turned[-1].share)}"
     return said + ".", below
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _inside(name: str) -> str:

@@ -194,3 +194,28 @@ def confidence_when_fooled(clean: Outcomes, attacked: Outcomes) -> float | None:
         if case in was_right and not right
     ]
     return float(np.median(fell)) if fell else None
+
+
+class Turned(msgspec.Struct, frozen=True):
+    """Answers that a change turned, of those that it could have turned."""
+
+    turned: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """As a fraction; 0 where there was none to turn."""
+        return self.turned / self.of if self.of else 0.0
+
+
+def count_turned(clean: Outcomes, attacked: Outcomes, target: str = "") -> Turned:
+    """Slices that are named rightly untouched, and wrongly under attack; with a target, those that
+    are called so under attack, of those that are not untouched. What was wrong anyway is no work of
+    the attacker's.
+    """
+    said = clean["prediction"]
+    could = said != target if target else clean.right
+    open_to_it = set(clean["case_id"][could])
+    there = np.array([case in open_to_it for case in attacked["case_id"]], dtype=bool)
+    won = attacked["prediction"] == target if target else ~attacked.right
+    return Turned(int((there & won).sum()), int(there.sum()))

@@ -12,7 +12,7 @@ PLACE = 10
 
 def masthead(page: Page) -> dict[str, Any]:
     """What the report says in one sentence, or why it says none."""
-    verdict, below = write_verdict(page.results, page.budget)
+    verdict, below = write_verdict(page.results, page.outcomes, page.budget)
     return {
         "verdict": verdict,
         "below": below,

@@ -43,7 +43,7 @@ def compare(folder: Folder, first: str, second: str, show: str = "saved") -> dic
         raise ResultError(f"{names[0]} and {names[1]} met no attack at the same eps.")
     turns = _turns(tables, [number.attack for number in numbers if number], at)
     table, report = tables[0], reports[0]
-    verdict, below = write_verdict(reports, at)
+    verdict, below = write_verdict(reports, [one.outcomes for one in tables], at)
     chosen = np.flatnonzero(turns == show)
     known = facts(folder, first)
     chosen = chosen[np.lexsort((known.left[chosen], known.smallest[chosen]))]

@@ -39,7 +39,7 @@ def result(folder: Folder, id: str) -> dict[str, Any]:
     """What is true of the whole result."""
     report = folder.result(id)
     table, at = folder.cases(id), main_budget([report])
-    verdict, below = write_verdict([report], at)
+    verdict, below = write_verdict([report], [table.outcomes], at)
     checks = gather_checks([report])
     return {
         "id": id,
