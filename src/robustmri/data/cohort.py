@@ -75,7 +75,9 @@ class Cohort:
         path = self.root / name
         try:
             array = np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, EOFError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # The header is Python: numpy raises what its parser raises.
             raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
         if (array.shape, array.dtype) != (shape, np.dtype(dtype)):
             raise DataError(f"{path} is not an array of {dtype.__name__} of shape {shape}. {AGAIN}")

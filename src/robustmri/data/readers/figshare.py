@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ class FigshareRelease:
     members: tuple[Member, ...]
     folds: Member | None
     passed_over: tuple[LeftOut, ...]
+    other_folds: tuple[Member, ...] = ()
 
     synthetic = False
     patient_ids = True
@@ -137,7 +139,13 @@ class FigshareRelease:
         if is_zip and not folds and (root / FOLDS_FILE).is_file():
             folds = [Member(None, FOLDS_FILE)]
         slices.sort(key=lambda member: (natural_order(member.stem), member.name))
-        source = cls(root, tuple(slices), folds[0] if folds else None, content.passed_over)
+        source = cls(
+            root,
+            tuple(slices),
+            folds[0] if folds else None,
+            content.passed_over,
+            tuple(folds[1:]),
+        )
         if is_zip or source._holds_slices() or not ClassFolders.look(path):
             return source
         return None
@@ -160,11 +168,13 @@ class FigshareRelease:
         return f"{readable_name(self.root.resolve().name)} (figshare release)"
 
     def __len__(self) -> int:
-        return len(self.members) + len(self.passed_over)
+        return len(self.members) + len(self.passed_over) + len(self.other_folds)
 
     def read(self) -> Iterator[RawSlice | LeftOut]:
         """Slices in the order of their numbers."""
         yield from self.passed_over
+        for member in self.other_folds:
+            yield LeftOut(self._describe(member), "the folds are read from another file")
         rivals = find_contested((member, member.stem) for member in self.members)
         for member, others in rivals.items():
             named = ", ".join(map(self._describe, others))
@@ -258,13 +268,13 @@ class _Content:
                 continue
             try:
                 with open_regular(file) as stream, zipfile.ZipFile(stream) as archive:
-                    names = [one.filename for one in archive.infolist() if not one.is_dir()]
+                    names = Counter(one.filename for one in archive.infolist() if not one.is_dir())
             except Exception as error:  # A damaged zip can raise anything.
                 broken.append(leave_out(error, name))
                 continue
-            for inside in names:
+            for inside, times in names.items():
                 member = Member(file, inside)
-                reason = _reason(inside, names)
+                reason = _reason(inside, times)
                 if inside.lower().endswith(".zip"):
                     nested.append(file)
                 if reason:
@@ -274,7 +284,7 @@ class _Content:
         return cls(members, nested, bool(broken), (*broken, *passed_over))
 
 
-def _reason(name: str, names: list[str]) -> str:
+def _reason(name: str, times: int) -> str:
     """Why a member of a zip is not even tried; empty if it is."""
     if any(is_hidden(part) for part in name.replace("\\", "/").split("/")):
         return "hidden, or one of the system's"
@@ -282,7 +292,7 @@ def _reason(name: str, names: list[str]) -> str:
         return "a zip in a zip: unpack the outer one"
     if not name.lower().endswith(".mat"):
         return "not a .mat file"
-    return "the zip has it more than once" if names.count(name) > 1 else ""
+    return "the zip has it more than once" if times > 1 else ""
 
 
 class _OutlineOrder:

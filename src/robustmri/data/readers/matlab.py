@@ -4,10 +4,7 @@ to, and no more memory than a slice needs, whatever a size claims.
 
 from __future__ import annotations
 
-import io
 import math
-import struct
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from robustmri.core.errors import DataError
-from robustmri.data.limits import how_to_raise, max_bytes, max_pixels
+from robustmri.data.limits import max_bytes
+from robustmri.data.readers.matlab5 import MATLAB5, check_size, expand, read_matlab5
 from robustmri.data.readers.source import Array
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # At 0, 512, 1024 or 2048, behind a block of MATLAB's own.
@@ -74,7 +72,7 @@ def read_numbers(content: bytes, preferred: str) -> Array:
         DataError: no variable with numbers, or a size beyond the limits.
     """
     if not is_hdf5(content):
-        return _read_matlab5(content, preferred)
+        return read_matlab5(content, preferred)
     import h5py
 
     with _open(content) as file:
@@ -88,7 +86,7 @@ def read_numbers(content: bytes, preferred: str) -> Array:
 def _open(content: bytes) -> Any:
     import h5py
 
-    if content.startswith(b"MATLAB 5.0 MAT-file"):
+    if content.startswith(MATLAB5):
         raise DataError(
             "it is a MATLAB 5 file: save it again in MATLAB, by save(..., '-v7.3'), to have it read"
         )
@@ -137,7 +135,7 @@ def _read_dataset(group: Any, name: str) -> Field:
         raise DataError(f"{name!r} holds {_in_words(dtype)}, not numbers")
     if "MATLAB_empty" in (attributes := h5py.Dataset(found).attrs):
         return Field(np.zeros((0, 0)), "")  # MATLAB stores an empty array as its shape.
-    _check_size(name, math.prod(found.shape), dtype.itemsize)
+    check_size(name, math.prod(found.shape), dtype.itemsize)
     if how.get_layout() == h5py.h5d.CHUNKED:
         _check_chunks(found, how, name)
     return Field(np.asarray(h5py.Dataset(found)[()]).T, _class_of(attributes))
@@ -149,25 +147,18 @@ def _in_words(dtype: np.dtype[Any]) -> str:
     return "complex numbers" if dtype.kind == "c" or dtype.names else f"values of type {dtype}"
 
 
-def _check_size(name: str, count: int, itemsize: int) -> None:
-    if count > max_pixels() or count * itemsize > max_bytes():
-        raise DataError(
-            f"{name!r} claims {count} values; {how_to_raise(max_pixels(), 'pixels a slice')}"
-        )
-
-
 def _check_chunks(found: Any, how: Any, name: str) -> None:
     """Refuse pieces that would grow beyond all limits when they are expanded."""
-    _check_size(name, math.prod(how.get_chunk()), found.dtype.itemsize)
+    check_size(name, math.prod(how.get_chunk()), found.dtype.itemsize)
     filters = [how.get_filter(number)[0] for number in range(how.get_nfilters())]
     if filters not in _CHAINS:
         raise DataError(f"{name!r} is compressed in a way that MATLAB does not use")
-    if DEFLATE not in filters:
+    if DEFLATE not in filters or found.get_storage_size() * MOST_EXPANSION <= max_bytes():
         return
     for number in range(found.get_num_chunks()):
         piece = found.get_chunk_info(number)
         if piece.size * MOST_EXPANSION > max_bytes():
-            check_expansion(found.read_direct_chunk(piece.chunk_offset)[1], name)
+            expand(found.read_direct_chunk(piece.chunk_offset)[1], name)
 
 
 _CHAINS = [
@@ -178,20 +169,6 @@ _CHAINS = [
 ]
 
 
-def check_expansion(packed: bytes, name: str) -> None:
-    """Refuse a stream of zlib that expands beyond the bytes of a slice, without expanding it
-    further.
-    """
-    try:
-        size = len(zlib.decompressobj().decompress(packed, max_bytes() + 1))
-    except zlib.error as error:
-        raise DataError(f"cannot be read: {name!r} is damaged ({error})") from error
-    if size > max_bytes():
-        raise DataError(
-            f"{name!r} expands to more than the limit: {how_to_raise(max_bytes(), 'bytes')}"
-        )
-
-
 def _class_of(attributes: Any) -> str:
     if "MATLAB_class" not in attributes:
         return ""
@@ -199,26 +176,3 @@ def _class_of(attributes: Any) -> str:
     if attribute.dtype.kind != "S" or attribute.shape != () or attribute.dtype.itemsize > 64:
         return ""
     return bytes(attributes["MATLAB_class"]).decode("ascii", "replace")
-
-
-def _read_matlab5(content: bytes, preferred: str) -> Array:
-    from scipy.io import loadmat, whosmat
-
-    _check_elements(content)
-    numeric = {name: shape for name, shape, kind in whosmat(io.BytesIO(content)) if kind in NUMBERS}
-    if not numeric:
-        raise DataError("it has no numbers in it")
-    name = preferred if preferred in numeric else next(iter(numeric))
-    _check_size(name, math.prod(numeric[name]), 8)
-    return np.asarray(loadmat(io.BytesIO(content), variable_names=[name])[name])
-
-
-def _check_elements(content: bytes) -> None:
-    """The compressed parts of a MATLAB 5 file, one by one."""
-    tag = struct.Struct(">II" if content[126:128] == b"MI" else "<II")
-    start = _HEAD
-    while start + 8 <= len(content):
-        kind, size = tag.unpack_from(content, start)
-        if kind == _COMPRESSED:
-            check_expansion(content[start + 8 : start + 8 + size], "a variable")
-        start += 8 + size
