@@ -16,6 +16,7 @@ help:
 	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
 	@echo "make docs       the site, into build/site; broken links fail"
 	@echo "make dist       the wheel, into dist/; fails unless it holds the package and starts"
+	@echo "make install    .venv alone; with HASHES=1 each file is compared with hashes.txt first"
 	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
 	@echo "make clean      remove .venv and the caches"
 
@@ -25,6 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt peers.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make needs Python 3.11 or later for constraints.txt: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (minutes the first time) ..."
+	@$(if $(HASHES),$(PIP) install --require-hashes --no-deps --requirement hashes.txt)
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@$(PIP) install --no-deps --requirement peers.txt
 	@touch $@

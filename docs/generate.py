@@ -21,7 +21,7 @@ from robustmri.core.settings import bounds_of, choices_of, help_of
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
-from robustmri.evaluation import sanity, study
+from robustmri.evaluation import probed, sanity, study
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.checkpoint import load_checkpoint
 from robustmri.recipes import PrepareSettings
@@ -39,6 +39,7 @@ ROOMS = {
     "evaluation": "E: outcomes, metrics, intervals and checks.",
     "report": "One page for three readers.",
     "results": "What an evaluation writes and a report reads.",
+    "web": "The workbench: a local page on a folder of results.",
     "verbs": "Files in, files out.",
     "recipes": "Complete, named settings.",
     "core": "What every room stands on.",
@@ -204,7 +205,7 @@ def write_checks() -> None:
     with mkdocs_gen_files.open("gallery-of-checks.md", "w") as page:
         print("# Gallery of checks\n\nWhat they mean: [checks](checks.md).\n", file=page)
         print("| check | asks whether |\n|---|---|", file=page)
-        for module in (sanity, study):
+        for module in (sanity, probed, study):
             for name, function in vars(module).items():
                 if name.startswith("check_") and function.__module__ == module.__name__:
                     said = " ".join((function.__doc__ or "").split("\n\n")[0].split())

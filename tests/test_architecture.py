@@ -42,6 +42,7 @@ LIGHT = (
     "core.download",
     "results.schema",
     "report.html",
+    "web.server",
     "data.sources",
     "data.cohort",
     "data.split",
@@ -85,9 +86,19 @@ def test_contracts_name_real_folders():
     assert {contract["id"] for contract in options.contracts_options} == {
         "ranks",
         "attacks",
+        "web",
         "report",
     }
-    for folder in ("data", "models", "threat", "attacks", "training", "evaluation", "report"):
+    for folder in (
+        "web",
+        "data",
+        "models",
+        "threat",
+        "attacks",
+        "training",
+        "evaluation",
+        "report",
+    ):
         assert (PACKAGE / folder / "__init__.py").is_file()
 
 

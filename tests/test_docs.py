@@ -313,14 +313,19 @@ def test_every_row_of_a_check_is_one():
     )
     calls = [
         node
-        for path in ("evaluation/sanity.py", "evaluation/study.py", "report/page.py")
+        for path in (
+            "evaluation/sanity.py",
+            "evaluation/probed.py",
+            "evaluation/study.py",
+            "report/page.py",
+        )
         for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]
     names = {
         word.value.value
         for node in calls
-        if node.func.id in ("Check", "_compare")
+        if node.func.id in ("Check", "_compare", "_judge")
         for word in node.keywords
         if word.arg == "name" and isinstance(word.value, ast.Constant)
     }

@@ -39,10 +39,13 @@ VALUES = [
     (difference_of_logits_ratio, [4.0, 1.0, 2.0], 0, -2 / 3),
     (difference_of_logits_ratio, [4.0, 1.0, 2.0], 1, 1.0),
     (difference_of_logits_ratio, [4.0, 1.0, 2.0, 3.0], 0, -1 / 2),
+    (difference_of_logits_ratio, [0.04, 0.01, 0.02], 0, -2 / 3),
     (difference_of_logits_ratio, [1.0, 1.0, 1.0], 0, 0.0),
     (targeted_ratio, [4.0, 1.0, 2.0, 3.0, -9.0], 1, 3 / 2.5),
     (targeted_ratio, [4.0, 1.0, 2.0], 1, 3 / 2.5),
     (targeted_ratio, [4.0, 1.0, 2.0], 0, -2 / 2.5),
+    (targeted_ratio, [0.04, 0.01, 0.02], 1, 3 / 2.5),
+    (targeted_ratio, [1.0, 1.0, 1.0], 0, 0.0),
 ]
 PER_LABEL = [
     boosted_cross_entropy,

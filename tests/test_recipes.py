@@ -173,7 +173,7 @@ def test_settings_change_as_strictly_as_a_recipe():
     assert (changed.eps, changed.limit, changed.attacks) == (("0.1",), 3, settings.attacks)
     assert change_settings(settings, {}) == settings
     for wrong, message in (
-        ({"eps": "0.1"}, "Expected `array`, got `str`"),
+        ({"eps": None}, "Expected `array`, got `null`"),
         ({"limits": 3}, "Did you mean 'limit'"),
         ({"limit": "3"}, "Expected `int`"),
         ({"precision": "fp8"}, "EvaluateSettings: precision cannot be 'fp8'"),

@@ -57,7 +57,7 @@ def write_scans(
     return folder
 
 
-def tiny_network(name: str, classes: int, size: int) -> nn.Sequential:
+def tiny_network(name: str, classes: int, size: int, **shape: object) -> nn.Sequential:
     """In place of `robustmri.models.backbones.build_network`: learns the task above in a few
     epochs, in a second.
     """

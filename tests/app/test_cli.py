@@ -21,6 +21,7 @@ from PIL import Image
 
 import robustmri as robustmri_package
 from robustmri.app import cli
+from robustmri.app.check_table import list_checks
 from robustmri.attacks import ATTACKS
 from robustmri.models.checkpoint import read_checkpoint
 from robustmri.results.schema import Check
@@ -304,6 +305,35 @@ def test_attacks_are_listed_from_their_facts(robustmri):
     status, _, err = robustmri("attacks", "bam")
     assert status == 2
     assert "Did you mean 'bim'?" in err
+
+
+def test_checks_are_listed_from_their_functions(robustmri):
+    status, out, _ = robustmri("checks")
+    assert status == 0
+    listed = [" ".join(check.name.split()) for check in list_checks()]
+    assert len(listed) == len(set(listed)) > 24
+    assert all(check.asks and check.asks.endswith(".") for check in list_checks())
+    said = " ".join(out.split())
+    assert all(name.split()[0] in said for name in listed)
+    assert "status 3" in said
+
+
+def test_strict_ends_with_a_status_of_its_own(robustmri, tiny_run, tiny_cohort, tmp_path):
+    """A hardened network that is tested by its training attack alone; and a sound evaluation."""
+    quick = ["--attacks", "pgd", "--set", "evaluate.options.pgd.steps=2", "--limit", 9]
+    head = json.loads((tiny_run / "checkpoint" / "classifier.json").read_text())
+    head["training"]["objective"] = "adversarial"
+    shutil.copytree(tiny_run / "checkpoint", tmp_path / "hardened")
+    (tmp_path / "hardened" / "classifier.json").write_text(json.dumps(head))
+    for checkpoint, strict, status in (
+        (tmp_path / "hardened", ["--strict"], 3),
+        (tmp_path / "hardened", [], 0),
+        (tiny_run, ["--strict"], 0),
+    ):
+        out = tmp_path / f"{checkpoint.name}{len(strict)}"
+        words = ["evaluate", checkpoint, tiny_cohort, "--out", out, *quick, *strict]
+        assert robustmri(*words)[0] == status
+        assert (out / "robustness.json").is_file()
 
 
 def test_version_and_recipes(robustmri):

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from robustmri.app import cli
 from robustmri.core.errors import ResultError, SettingsError
 from robustmri.recipes import load_recipe
 from robustmri.verbs.pool import pool
 
 FAST = ("--set", "train.epochs=1", "--set", "train.batch_size=16", "--set", "train.precision=fp32")
 pytestmark = pytest.mark.usefixtures("tiny_networks")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Words of a command to its exit status and what it printed as errors."""
-
-    def run(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["robustmri", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0), capsys.readouterr().err
-        return 0, capsys.readouterr().err
-
-    return run
 
 
 def planted(folder: Path) -> tuple[Path, Path]:

@@ -254,3 +254,19 @@ def test_suites_that_make_no_sense_are_refused():
     ):
         with pytest.raises(ThreatModelError):
             build()
+
+
+def test_probes_stop_where_nobody_is_left(trained, blobs):
+    """All images are wrong before the first probe: the others are not tried."""
+    images, labels = blobs[0][:6], (trained(blobs[0][:6]).argmax(1) + 1) % 3
+    attack = APGD(steps=3, loss="dlr", targets=1, probe=2, stop_when_fooled=True)
+    asked = []
+
+    def watched(points):
+        asked.append(len(points))
+        return trained(points)
+
+    found = attack(watched, images, labels, ThreatModel(eps=0.01), generator=seeded())
+    # The ranking of the classes, and the first look of the first probe.
+    assert asked == [6, 6]
+    assert (trained(found).argmax(1) != labels).all()

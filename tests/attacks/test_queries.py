@@ -9,6 +9,7 @@ import torch
 
 from robustmri.attacks import SPSA, HopSkipJump, Square, cw
 from robustmri.attacks.engine import random_points
+from robustmri.attacks.hop_skip_jump import _away
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel
 
@@ -214,3 +215,20 @@ def test_settings_that_make_no_attack_are_refused():
     ):
         with pytest.raises(ThreatModelError):
             build()
+
+
+def test_nobody_is_fooled_however_short_the_step():
+    """After fifteen halvings the points stay where they were."""
+    asked = []
+
+    def never(images):
+        asked.append(len(images))
+        return torch.stack([torch.ones(len(images)), torch.zeros(len(images))], 1)
+
+    points, labels = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.long)
+    found, fooled = _away(
+        never, points, points, torch.ones_like(points), torch.ones(2), labels, ThreatModel()
+    )
+    assert torch.equal(found, points)
+    assert not fooled.any()
+    assert asked == [2] * 15

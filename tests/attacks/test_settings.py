@@ -5,11 +5,12 @@ what they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from robustmri.attacks import ATTACKS, Facts, KnownAttack, make_attack
+import robustmri.attacks
+from robustmri.attacks import ATTACKS, Facts, KnownAttack, fgsm, make_attack
 from robustmri.core.errors import SettingsError
 
 
@@ -62,3 +63,31 @@ def test_a_function_has_its_own_settings_only(monkeypatch):
     assert make_attack("more", more=1) == Spoilt(kind="b")
     with pytest.raises(SettingsError, match=r"no setting 'steps'\. Choices: kind, more"):
         make_attack("more", steps=1)
+
+
+class Odd:
+    """A type that no recipe can name."""
+
+
+@dataclass(frozen=True)
+class OddlySet:
+    odd: Odd | int | Any = None
+    other: Odd | None = None
+
+
+def test_a_setting_of_a_type_that_recipes_do_not_know_is_the_attack_s_to_check(monkeypatch):
+    monkeypatch.setitem(ATTACKS, "odd", KnownAttack(Facts("odd", "Odd", ""), OddlySet))
+    made = make_attack("odd", odd=3)
+    assert made == OddlySet(odd=3)
+
+
+def test_two_attacks_of_one_name_are_refused(monkeypatch):
+    @dataclass(frozen=True)
+    class Again:
+        facts = Facts("fgsm", "Again", "")
+
+    monkeypatch.setattr("robustmri.attacks.noise.Again", Again, raising=False)
+    with pytest.raises(SettingsError, match="Two attacks are named 'fgsm'"):
+        robustmri.attacks._read_folder()
+    monkeypatch.undo()
+    assert robustmri.attacks._read_folder()["fgsm"].make is fgsm

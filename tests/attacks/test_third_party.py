@@ -212,6 +212,23 @@ def test_a_wrong_name_is_told_at_once(name, settings, message):
     assert message in str(caught.value)
 
 
+@with_peers
+def test_a_mistake_within_a_library_is_quoted(trained, blobs, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("a mistake of its own")
+
+    attack = make_attack("foolbox:LinfPGD", steps=1)
+    monkeypatch.setattr(attack._kind, "__call__", broken)
+    with pytest.raises(ThreatModelError, match="LinfPGD failed: ValueError: a mistake of its own"):
+        attack(
+            trained,
+            blobs[0][:2],
+            blobs[1][:2],
+            ThreatModel(eps=0.1),
+            generator=torch.Generator().manual_seed(0),
+        )
+
+
 def test_a_library_that_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchattacks", None)
     with pytest.raises(SettingsError, match="pip install torchattacks"):

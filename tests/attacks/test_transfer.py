@@ -137,3 +137,23 @@ def test_settings_that_make_no_attack_are_refused():
             Transfer(**settings)
     with pytest.raises(ThreatModelError):
         RandomStep(share=1.0)
+
+
+def test_neighbours_are_left_out_once_queries_are_spent(make_network, make_images):
+    class Metered:
+        asked = 0
+
+        def __call__(self, images):
+            self.asked += 1
+            return network(images)
+
+        @property
+        def exhausted(self):
+            return self.asked >= 2
+
+    network, images = make_network("tanh").eval(), make_images(2)
+    labels, metered = network(images).argmax(1), Metered()
+    vmi_fgsm(steps=5, neighbours=9)(
+        metered, images, labels, ThreatModel(eps=0.1), generator=seeded()
+    )
+    assert metered.asked == 3  # The start, one neighbour, and where the search then is.

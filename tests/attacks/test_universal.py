@@ -94,3 +94,11 @@ def test_settings_that_make_no_attack_are_refused():
     for settings in ({"epochs": 0}, {"batch_size": 0}, {"step_size": 0.0}):
         with pytest.raises(ThreatModelError):
             Universal(**settings)
+
+
+def test_from_no_images_nothing_is_learnt(trained, blobs):
+    change = learn_universal(
+        trained, blobs[0][:0], blobs[1][:0], ThreatModel(eps=0.1), generator=seeded()
+    )
+    assert change.shape == (1, *blobs[0].shape[1:])
+    assert not change.any()

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from robustmri.core import processes
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.models.checkpoint import read_checkpoint
 from robustmri.training.launch import _started, launch
-from robustmri.training.state import STATE
+from robustmri.training.state import STATE, read_state
 from robustmri.verbs.evaluate import evaluate
 from two_processes import ATTACKS, TRAININGS, fresh, train
 
@@ -72,9 +72,7 @@ def weights(path):
 @pytest.mark.parametrize("name", [name for name in TRAININGS if name != "batch-norm"])
 def test_two_processes_give_the_weights_of_one(together, tmp_path, name):
     train(name, tmp_path)
-    alone, shared = (
-        weights(folder / name / STATE)["classifier"] for folder in (tmp_path, together)
-    )
+    alone, shared = (read_state(folder / name)["classifier"] for folder in (tmp_path, together))
     before = fresh(name).state_dict()
     # Sums in another order. Where attacks step by the sign of a gradient, that flips it here and
     # there; other images or other random starts give 0.3.
@@ -233,3 +231,37 @@ def test_devices_on_the_command_line_and_one_that_is_killed(tiny_cohort, tmp_pat
     ]
     assert len((tmp_path / "run" / "epochs.csv").read_text().splitlines()) == 3
     assert read_checkpoint(tmp_path / "run").training["devices"] == 2
+
+
+class Met:
+    """Two processes that have met; the second of them is gone."""
+
+    def __init__(self, said="Connection closed by peer"):
+        self.said = said
+
+    def get_rank(self):
+        return 1
+
+    def get_world_size(self):
+        return 2
+
+    def barrier(self):
+        raise RuntimeError(self.said)
+
+
+@pytest.mark.parametrize("said", ["[Gloo] timed out", "NCCL error", "Connection closed by peer"])
+def test_a_lost_process_is_said_in_a_sentence(monkeypatch, said):
+    monkeypatch.setattr(processes, "_group", lambda: Met(said))
+    assert processes.process_name() == "1"
+    assert not processes.is_main_process()
+    with pytest.raises(RobustMRIError, match="process 1 of 2 has lost another one"):
+        processes.wait_for_all()
+
+
+def test_other_failures_are_not_blamed_on_it(monkeypatch):
+    monkeypatch.setattr(processes, "_group", lambda: Met("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        processes.on_one_process(lambda: None)
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="gloo"), processes.explain_lost_process():
+        raise RuntimeError("gloo, in a process that is alone")

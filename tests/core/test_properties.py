@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustmri.core.errors import RobustMRIError, SettingsError
-from robustmri.core.settings import choices_of, help_of
+from robustmri.core.settings import check_bounds, choices_of, help_of
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings, change_settings, load_recipe
 from robustmri.training.settings import TrainSettings
@@ -96,3 +96,15 @@ def test_a_text_from_the_command_line_is_as_good_as_the_number(drawn):
     assert bool(refusal(by_text)) == bool(refusal(by_number))
     if not refusal(by_text):
         assert by_text() == by_number()
+
+
+class Plain(msgspec.Struct):
+    """A setting of which nothing is said."""
+
+    number: float = 1.0
+
+
+def test_a_number_without_bounds_is_at_least_finite():
+    check_bounds(Plain(-1e9))
+    with pytest.raises(SettingsError, match="number must be a finite number, got nan"):
+        check_bounds(Plain(math.nan))

@@ -3,9 +3,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
+from robustmri.core import provenance
 from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.core.files import (
     atomic_file,
@@ -15,7 +20,7 @@ from robustmri.core.files import (
     sha256_of,
     write_json,
 )
-from robustmri.core.provenance import describe_run
+from robustmri.core.provenance import commit, describe_run
 
 
 def names(folder):
@@ -29,7 +34,7 @@ def write_half(path, stop):
 
 
 def replace_half(folder):
-    with atomic_folder(folder, replace=True) as partial:
+    with atomic_folder(folder, replaces="mark") as partial:
         (partial / "new").write_text("1")
         raise KeyboardInterrupt
 
@@ -55,6 +60,13 @@ def test_a_full_disk_is_said_and_nothing_is_left(tmp_path):
     with pytest.raises(RobustMRIError, match="full") as caught:
         write_half(tmp_path / "a.txt", OSError(errno.ENOSPC, "No space left on device"))
     assert str(tmp_path / "a.txt") in str(caught.value)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, number):
+    with pytest.raises(RobustMRIError, match=r"a\.txt cannot be written .*Choose another place"):
+        write_half(tmp_path / "a.txt", OSError(number, "no"))
     assert names(tmp_path) == []
 
 
@@ -89,11 +101,11 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 def test_a_folder_is_replaced_only_at_the_end(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "old").write_text("1")
+    (tmp_path / "run" / "mark").write_text("1")
     with pytest.raises(KeyboardInterrupt):
         replace_half(tmp_path / "run")
-    assert names(tmp_path / "run") == ["old"]
-    with atomic_folder(tmp_path / "run", replace=True) as partial:
+    assert names(tmp_path / "run") == ["mark"]
+    with atomic_folder(tmp_path / "run", replaces="mark") as partial:
         (partial / "new").write_text("1")
     assert names(tmp_path / "run") == ["new"]
     assert names(tmp_path) == ["run"]
@@ -141,3 +153,60 @@ def test_a_run_is_described(monkeypatch):
     assert facts["packages"]["torch"][0].isdigit()
     assert facts["created"].endswith("+00:00")
     json.dumps(facts)
+
+
+def test_a_package_that_is_missing_is_said(monkeypatch):
+    def version(name):
+        if name == "kornia":
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(metadata, "version", version)
+    packages = describe_run()["packages"]
+    assert (packages["kornia"], packages["monai"]) == ("not installed", "1.0")
+
+
+def test_a_machine_that_hides_its_processor_is_still_described(monkeypatch):
+    def hidden(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "abacus")
+    assert provenance._processor() == "abacus"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Where the package would lie, in a checkout of its own."""
+    package = tmp_path / "src" / "robustmri"
+    (package / "core").mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(package / "core" / "provenance.py"))
+    return package
+
+
+def test_no_commit_outside_a_checkout_and_that_of_its_bundle_in_one(package):
+    assert commit() is None
+    (package / "COMMIT").write_text("abc123+\n")
+    assert commit() == "abc123+"
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_a_checkout_has_its_commit_and_a_plus_where_it_was_changed(package, monkeypatch):
+    top = package.parents[1]
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *words], cwd=top, check=True, capture_output=True)
+
+    git("init")
+    assert commit() is None  # Nothing was committed.
+    (package / "a.py").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "One")
+    clean = commit()
+    assert len(clean) == 12
+    (package / "a.py").write_text("2")
+    assert commit() == clean + "+"

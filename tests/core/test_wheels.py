@@ -72,3 +72,23 @@ def test_no_index_is_one_sentence(tmp_path, monkeypatch):
         fetch_wheels(["monai==1.6.1"], tmp_path, ["3.12"])
     with pytest.raises(SettingsError, match="platform must be one of"):
         fetch_wheels(["monai==1.6.1"], tmp_path, ["3.12"], "windows")
+
+
+def test_no_package_asks_no_index(tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", None)
+    fetch_wheels([], tmp_path, ["3.12"])
+    with pytest.raises(SettingsError, match="platform must be one of"):
+        fetch_wheels([], tmp_path, ["3.12"], platform="abacus")
+
+
+def test_each_python_gets_wheels_of_its_own(tmp_path, monkeypatch):
+    asked = []
+
+    def run(command, **_):
+        asked.append(command[command.index("--python-version") + 1])
+        assert command[-3:] == ["--dest", str(tmp_path), "einops==0.8.0"]
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    fetch_wheels(["einops==0.8.0"], tmp_path, ["3.11", "3.12"])
+    assert asked == ["3.11", "3.12"]

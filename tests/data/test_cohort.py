@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError
-from robustmri.data.cases import group_of
+from robustmri.data.cases import group_of, read_cases
 from robustmri.data.cohort import Cohort
 from robustmri.data.intensity import resize, scale
 from robustmri.data.prepare import write_cohort
@@ -81,6 +82,15 @@ def test_masks_of_any_width(tmp_path: Path, size: int) -> None:
     np.testing.assert_array_equal(masks[0], mask)
     assert not masks[1].any()
     assert cohort.cases[1].lesion_box is None
+
+
+def test_an_outline_between_the_pixels_has_no_box(tmp_path: Path) -> None:
+    """A lesion of one pixel in sixteen is gone from a cohort of a quarter of the size."""
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[0, 0] = True
+    items = [one(case_id="a", mask=mask), one(case_id="b", label="glioma")]
+    cohort = write_cohort(SliceList(items), tmp_path / "cohort", size=16)
+    assert cohort.cases[0].lesion_box is None
 
 
 def test_without_lesions_there_is_no_mask_array(tmp_path: Path) -> None:
@@ -288,3 +298,12 @@ def test_a_damaged_table_of_cases_is_named(cohort: Cohort) -> None:
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(DataError, match=r"cases\.parquet is damaged"):
         Cohort.open(cohort.root)
+
+
+def test_a_table_of_something_else_is_named(cohort: Cohort) -> None:
+    path = cohort.root / "cases.parquet"
+    table = pq.read_table(path)
+    for other in (table.drop_columns(["lesion_box"]), table.drop_columns(["label"])):
+        pq.write_table(other, path)
+        with pytest.raises(DataError, match=r"cases\.parquet is not a table of cases"):
+            read_cases(path)

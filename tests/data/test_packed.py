@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,10 @@ import pytest
 from robustmri.core.errors import DataError
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort, unpack_cohort
-from robustmri.data.split import Split
+from robustmri.data.prepare import write_cohort
+from robustmri.data.split import Split, make_split
 from robustmri.verbs.prepare import prepare
+from scans import SliceList, slices_of
 
 
 @pytest.mark.parametrize("grey_error", [0, 1, 3])
@@ -30,6 +32,15 @@ def test_what_comes_out_is_what_was_promised(grey_error, tiny_cohort, tmp_path):
     split, before = Split.load(there.root), Split.load(tiny_cohort)
     split.check(there)
     assert (split.train, split.test) == (before.train, before.test)
+
+
+def test_a_cohort_without_outlines_travels_without_them(tmp_path):
+    items = [replace(item, mask=None) for item in slices_of(9)]
+    cohort = write_cohort(SliceList(items), tmp_path / "cohort", size=16, split=make_split)
+    pack_cohort(cohort, tmp_path / "cohort.zip")
+    there = unpack_cohort(tmp_path / "cohort.zip", tmp_path / "there")
+    assert there.masks([0]) is None
+    assert len(there) == len(items)
 
 
 def test_the_same_cohort_gives_the_same_file(tiny_cohort, tmp_path):
@@ -62,7 +73,7 @@ def test_a_damaged_file_is_refused(tiny_cohort, tmp_path):
         unpack_cohort(path, tmp_path / "there")
     assert not (tmp_path / "there").exists()
     path.write_bytes(b"no zip")
-    with pytest.raises(DataError, match="not a packed cohort"):
+    with pytest.raises(DataError, match="is not a zip"):
         unpack_cohort(path, tmp_path / "there")
 
 

@@ -4,6 +4,8 @@ other.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from robustmri.data.phantom import PhantomSource
 from robustmri.data.phantom.brain import brain_surface, skull_cavity
 from robustmri.data.phantom.canvas import Blob, Canvas, Tube
 from robustmri.data.phantom.head import Head, mirrored
-from robustmri.data.phantom.lesions import draw_lesion
+from robustmri.data.phantom.lesions import draw_adenoma, draw_lesion
 from robustmri.data.phantom.shapes import Waves, ellipsoid, merge, push_along, tube
 from robustmri.data.phantom.signal import TISSUES, Scanner, Tissue, spin_echo
 from robustmri.data.phantom.source import CLASSES, PLANES
@@ -254,3 +256,13 @@ def test_painting_near_a_part_is_painting_it_everywhere(part: Blob | Tube) -> No
     assert near.signal.max() == pytest.approx(0.63)
     # Beyond the box only an ellipsoid's first-order distance can claim a trace of coverage.
     np.testing.assert_allclose(near.signal, everywhere.signal, atol=0.02)
+
+
+def test_an_adenoma_below_the_chiasm_lifts_nothing() -> None:
+    adenoma = draw_adenoma(np.random.default_rng(0))
+    points = np.random.default_rng(1).uniform(-60, 60, (3, 50)).astype(np.float32)
+    height = adenoma.top[2] + adenoma.top_axes[2] + 27
+    low = replace(adenoma, top=adenoma.top - np.float32([0, 0, height]))
+    np.testing.assert_array_equal(low.displace(points), points)
+    high = replace(adenoma, top=low.top + np.float32([0, 0, 5]))
+    assert not np.array_equal(high.displace(points), points)

@@ -212,6 +212,16 @@ def test_few_patients_are_enough_if_each_set_gets_one() -> None:
             "slice",
             "'a' has 2 slices, fewer than the 3 sets",
         ),
+        (
+            # Each class has three patients, and no two of them may share a set.
+            [
+                (patient, label, 3, None)
+                for label, three in (("a", "123"), ("b", "124"), ("c", "134"), ("d", "234"))
+                for patient in three
+            ],
+            "patient",
+            "keep patients together and have each class in all 3 sets",
+        ),
     ],
 )
 def test_too_little_to_split(

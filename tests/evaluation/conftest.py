@@ -11,6 +11,7 @@ import pytest
 
 from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.models.classifier import ClassifierSpec
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 SLICES_PER_PATIENT = 2
@@ -95,9 +96,10 @@ def planned() -> Callable[..., Plan]:
         labels = ("glioma", "meningioma") * 6
         cases = [SimpleNamespace(label=one, case_id=one, lesion_box=(0, 0, 1, 1)) for one in labels]
         split = SimpleNamespace(test=tuple(range(12)), validation=(0, 1))
-        classifier = SimpleNamespace(
-            classes=("glioma", "meningioma"), spec=SimpleNamespace(std=settings.pop("std", 0.25))
-        )
+        classes, facts = ("glioma", "meningioma"), {"std": settings.pop("std", 0.25)}
+        facts["gradients"] = settings.pop("gradients", True)
+        spec = ClassifierSpec(backbone="theirs", classes=classes, size=8, **facts)
+        classifier = SimpleNamespace(classes=classes, spec=spec)
         cohort: Any = SimpleNamespace(cases=cases)
         return make_plan(
             EvaluateSettings(**settings), cast(Any, classifier), cohort, cast(Any, split)

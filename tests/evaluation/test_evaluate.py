@@ -22,8 +22,9 @@ from robustmri.evaluation.evaluate import members_of, run_attacks
 from robustmri.evaluation.plan import evaluated_slices
 from robustmri.evaluation.sanity import check_finite
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.evaluation.summary import columns_of, with_worst_case
+from robustmri.evaluation.summary import with_worst_case
 from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.results.outcomes import columns_of
 from robustmri.results.schema import load_result
 from robustmri.verbs.evaluate import evaluate
 from tiny import PLACES, column, read_outcomes, rows_of, tiny_network

@@ -4,12 +4,15 @@ bounds.
 
 from __future__ import annotations
 
+import inspect
+import itertools
+
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from robustmri.core.errors import ResultError
 from robustmri.evaluation.intervals import (
-    FEW,
     cluster_bootstrap,
     paired_difference,
     patient_accuracy,
@@ -106,19 +109,151 @@ def test_one_event_is_not_more_certain_than_none():
     assert cluster_bootstrap(one, owner).low > 0
 
 
-def test_bootstrap_takes_over_where_enough_patients_differ():
+@pytest.mark.parametrize("flip", [False, True])
+def test_bootstrap_takes_over_where_ten_patients_differ(flip):
     owner = np.repeat(np.arange(40), 2)
     wrong = np.zeros(80, dtype=bool)
-    wrong[: 2 * (FEW - 1)] = True
-    assert cluster_bootstrap(~wrong, owner).method.startswith("exact")
-    wrong[2 * FEW - 1] = True
-    assert cluster_bootstrap(~wrong, owner).method.startswith("cluster bootstrap")
+    wrong[:18] = True
+    few = cluster_bootstrap(wrong == flip, owner)
+    assert few.method == "exact binomial in 40 patients, slices of a patient taken as one"
+    wrong[19] = True
+    many = cluster_bootstrap(wrong == flip, owner)
+    assert many.method == "cluster bootstrap over 40 patients, 2000 draws"
+    # Those before and after a change too.
+    nothing = np.zeros(80, dtype=bool)
+    changed = (nothing, wrong) if flip else (wrong, nothing)
+    assert paired_difference(*changed, owner).method == many.method
+    wrong[19] = False
+    assert paired_difference(*changed, owner).method == (
+        "exact binomial gains and losses in 40 patients (MOVER)"
+    )
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+@pytest.mark.parametrize("events", [0, 1, 5, 25, 30])
+def test_few_events_have_the_bounds_of_clopper_and_pearson(events, level):
+    right = np.arange(30) < events
+    expected = binomtest(events, 30).proportion_ci(level, method="exact")
+    assert cluster_bootstrap(right, np.arange(30), level=level)[:2] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+@pytest.mark.parametrize("events", [0, 1, 13, 30])
+def test_patients_have_the_bounds_of_wilson(events, level):
+    found = patient_accuracy(np.arange(30) < events, np.arange(30), level=level)
+    expected = binomtest(events, 30).proportion_ci(level, method="wilson")
+    assert found.accuracy == events / 30
+    assert found.interval[:2] == pytest.approx(expected, abs=1e-12)
+    assert found.interval.method == "Wilson over 30 patients"
+
+
+@pytest.mark.parametrize("level", [0.95, 0.8])
+@pytest.mark.parametrize(("gains", "losses"), [(4, 2), (2, 4), (0, 3), (9, 0)])
+def test_few_changes_have_the_bounds_of_newcombe(gains, losses, level):
+    """MOVER: each side joins how far that bound of the gains and the other one of the losses lie
+    away, as squares.
+    """
+    number = np.arange(40)
+    before, after = number >= 40 - losses, number < gains
+    found = paired_difference(before, after, number, level=level)
+    (g_low, g_high), (l_low, l_high) = (
+        binomtest(events, 40).proportion_ci(level, method="exact") for events in (gains, losses)
+    )
+    g, lost = gains / 40, losses / 40
+    assert (found.difference, found.n_patients) == (pytest.approx(g - lost), 40)
+    assert found.low == pytest.approx(g - lost - np.hypot(g - g_low, l_high - lost))
+    assert found.high == pytest.approx(g - lost + np.hypot(g_high - g, lost - l_low))
+
+
+def test_a_gain_and_a_loss_are_not_no_change():
+    """Each of forty patients has one of both: none of them is unchanged."""
+    before, owner = np.arange(80) % 2 == 0, np.arange(80) // 2
+    found = paired_difference(before, ~before, owner)
+    assert (found.difference, found.low, found.high) == (0, 0, 0)
+    assert found.method == "cluster bootstrap over 40 patients, 2000 draws"
+
+
+@pytest.mark.parametrize("kind", [float, object])
+def test_answers_may_be_of_any_type(kind):
+    """Tables read from files hold objects."""
+    before, after = np.arange(40) % 4 == 0, np.arange(40) % 3 == 0
+    owner = np.arange(40) // 2
+    expected = paired_difference(before, after, owner)
+    assert paired_difference(before.astype(kind), after.astype(kind), owner) == expected
+
+
+@pytest.mark.parametrize("most", ["gains", "losses", "neither"])
+def test_patients_differ_from_the_largest_group_that_is_alike(most):
+    """Of forty patients 31, then 30 are alike: nine differ, then ten."""
+    for alike, method in ((31, "exact"), (30, "cluster bootstrap")):
+        before, after = np.full(40, most == "gains"), np.full(40, most != "gains")
+        before[:alike], after[:alike] = most == "losses", most == "gains"
+        assert paired_difference(before, after, np.arange(40)).method.startswith(method)
+
+
+def test_bounds_of_a_difference_end_at_one():
+    found = paired_difference([False] * 3, [True] * 3, range(3))
+    assert (found.difference, found.high) == (1, 1)
+    back = paired_difference([True] * 3, [False] * 3, range(3))
+    assert (back.difference, back.low, back.high) == (-1, -1, -found.low)
+
+
+def test_p_value_is_that_of_all_swaps_of_patients():
+    """Eight patients have 256 swaps, which can be counted; slices of a patient swap at once."""
+    gains, losses = np.array([3, 2, 1, 0, 2, 0, 1, 1]), np.array([0, 0, 1, 1, 0, 0, 2, 0])
+    owner = np.repeat(np.arange(8), 4)
+    place = np.tile(np.arange(4), 8)
+    after, before = place < np.repeat(gains, 4), place >= 4 - np.repeat(losses, 4)
+    signs = np.array(list(itertools.product([-1, 1], repeat=8)))
+    net = gains - losses
+    expected = np.mean(np.abs(signs @ net) >= abs(net.sum()))
+    found = paired_difference(before, after, owner, draws=20000)
+    # Five standard errors of 20000 draws.
+    assert found.p_value == pytest.approx(expected, abs=0.018)
+    assert found.p_value != paired_difference(before, after, owner, draws=20000, seed=1).p_value
+    assert found == paired_difference(before, after, owner, draws=20000)
+
+
+@pytest.mark.parametrize("measure", [cluster_bootstrap, paired_difference])
+def test_a_bootstrap_has_the_quantiles_of_its_level(measure):
+    """One slice a patient: the share of right ones is binomial, the quantiles are known."""
+    right, owner = np.arange(400) % 4 == 0, np.arange(400)
+    shares = [right] if measure is cluster_bootstrap else [np.zeros(400, dtype=bool), right]
+    found = {level: measure(*shares, owner, level=level, draws=4000) for level in (0.5, 0.95)}
+    for level, quantile in ((0.5, 0.6745), (0.95, 1.96)):
+        half = quantile * np.sqrt(0.25 * 0.75 / 400)
+        # A slice is 0.0025, and 4000 draws know a bound to about a tenth of a standard error.
+        assert found[level].low == pytest.approx(0.25 - half, abs=0.005)
+        assert found[level].high == pytest.approx(0.25 + half, abs=0.005)
+        assert found[level].method == "cluster bootstrap over 400 patients, 4000 draws"
+
+
+def test_a_bootstrap_weighs_patients_by_their_slices():
+    """Half of the patients have one slice, which is right; half have three, which are wrong."""
+    owner = np.concatenate([np.arange(200), np.repeat(np.arange(200, 400), 3)])
+    right = np.arange(800) < 200
+    low, high, _ = cluster_bootstrap(right, owner, draws=4000)
+    # The ratio's standard error by the delta method: right minus share times slices is 0.75 for one
+    # half of the patients and -0.75 for the other; they have two slices on average.
+    error = np.sqrt(0.75**2 / 400) / 2
+    assert (low, high) == pytest.approx((0.25 - 1.96 * error, 0.25 + 1.96 * error), abs=0.005)
+
+
+def test_defaults_are_those_that_reports_name():
+    for measure in (cluster_bootstrap, paired_difference, patient_accuracy):
+        settings = {
+            name: setting.default
+            for name, setting in inspect.signature(measure).parameters.items()
+            if setting.default is not setting.empty
+        }
+        expected = {"draws": 2000, "level": 0.95, "seed": 0}
+        assert settings == {name: expected[name] for name in settings}
 
 
 def test_one_patient_says_nothing_about_patients():
     assert cluster_bootstrap([True, False], ["a", "a"]) == (0.0, 1.0, "one patient: no interval")
     found = paired_difference([True, False], [True, True], ["a", "a"])
-    assert (found.low, found.high, found.p_value) == (-1.0, 1.0, 1.0)
+    assert found == (0.5, -1.0, 1.0, 1.0, 1, "one patient: no interval")
 
 
 @pytest.mark.parametrize("measure", [cluster_bootstrap, patient_accuracy])
@@ -127,6 +262,8 @@ def test_slices_without_patients_are_refused(measure):
         measure([], [])
     with pytest.raises(ResultError, match=r"\(2,\) slices and \(3,\) patients"):
         measure([True, True], ["a", "b", "c"])
+    with pytest.raises(ResultError, match=r"got \(1, 2\) slices"):
+        measure([[True, True]], [["a", "b"]])
 
 
 def test_patient_is_right_where_most_slices_are():

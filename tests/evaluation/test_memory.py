@@ -65,3 +65,12 @@ def test_the_allocators_are_understood():
         torch.empty(10**15)
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory."))
+
+
+def test_an_accelerator_gives_back_what_the_failed_try_held(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    work, generator, _ = too_large(3)
+    in_halves(work, range(10), generator)
+    assert len(emptied) == 2  # After 10 and after 5.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from robustmri.core.errors import ResultError
+from robustmri.evaluation.intervals import cluster_bootstrap, patient_accuracy
 from robustmri.evaluation.metrics import (
     Setting,
     accuracy,
@@ -58,7 +59,19 @@ def test_worst_case_is_per_image_and_below_every_attack(table):
     assert set(worst["attack"]) == {"worst"}
     assert worst["fooled"].tolist() == [True] * 4 + [False] * 4
     assert worst["gradients"].tolist() == [20] * 8
+    assert worst["forwards"].tolist() == [22] * 8
     assert set(worst) == set(columns)
+    assert {name: c.dtype for name, c in worst.items()} == {
+        name: c.dtype for name, c in columns.items()
+    }
+
+
+def test_worst_case_of_one_image_and_of_attacks_alone(table):
+    columns = table(1).add("pgd", 0.04, [0]).columns()
+    assert worst_case(columns)["eps_image"].tolist() == [0.04]
+    assert summarise(columns)[2].eps_image == 0.04
+    without_clean = {name: column[1:] for name, column in columns.items()}
+    assert worst_case(without_clean)["fooled"].tolist() == [True]
 
 
 def test_worst_case_counts_images_that_were_wrong_before(table):
@@ -139,6 +152,24 @@ def test_summary_has_both_units_for_every_setting(table):
     assert pgd.median_distance is None
 
 
+@pytest.mark.parametrize("settings", [{}, {"draws": 50, "level": 0.8, "seed": 3}], ids=str)
+def test_summary_has_the_intervals_of_its_slices_and_patients(settings, table):
+    fooled = np.flatnonzero(np.random.default_rng(0).random(301) < 0.4).tolist()
+    columns = table(301).add("pgd", 0.04, fooled).columns()
+    correct, patients = (
+        columns["prediction"][301:] == columns["label"][301:],
+        columns["group"][301:],
+    )
+    slices, by_patient = summarise(columns, **settings)[2:]
+    expected = cluster_bootstrap(correct, patients, **settings)
+    assert (slices.ci_low, slices.ci_high, slices.interval) == expected
+    other_seed = {**settings, "seed": 1}
+    assert cluster_bootstrap(correct, patients, **other_seed) != expected
+    level = {"level": settings["level"]} if settings else {}
+    expected = patient_accuracy(correct, patients, **level).interval
+    assert (by_patient.ci_low, by_patient.ci_high, by_patient.interval) == expected
+
+
 def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
     far = {0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
     columns = (
@@ -156,6 +187,8 @@ def test_minimal_norm_attack_is_summed_up_by_its_distance(table):
     assert summarise(l0.columns(), draws=50)[2].median_distance == 6.0
     none = summarise(table(5).add("cw-l2", np.inf, [0], norm="l2").columns(), draws=50)[2]
     assert none.median_distance is None
+    never_right = table(2, clean_wrong=[0, 1]).add("cw-l2", np.inf, [0, 1], norm="l2")
+    assert summarise(never_right.columns(), draws=50)[2].median_distance is None
 
 
 def test_images_that_only_one_attack_broke(table):
@@ -166,6 +199,7 @@ def test_images_that_only_one_attack_broke(table):
         .add("bim", 0.04, [1])
     )
     made.add("pgd", 0.02, [5]).add("cw-l2", np.inf, range(8), norm="l2")
+    made.add("fmn", np.inf, [1], norm="l2")  # Another minimal attack: no budget in common.
     columns = made.columns()
     worst = worst_case(columns)
     columns = {name: np.concatenate([columns[name], worst[name]]) for name in columns}
@@ -177,7 +211,9 @@ def test_images_that_only_one_attack_broke(table):
     told = {(r.attack, r.eps, r.unit): r.only for r in summarise(columns, draws=20)}
     assert told["pgd", 0.04, "slice"] == 2
     assert {
-        told[key] for key in told if key[2] == "patient" or key[0] in ("none", "worst", "cw-l2")
+        told[key]
+        for key in told
+        if key[2] == "patient" or key[0] in ("none", "worst", "cw-l2", "fmn")
     } == {None}
     assert told["pgd", 0.02, "slice"] is None
 
@@ -216,8 +252,10 @@ def test_the_target_decides_whether_an_image_was_broken(table):
 
 def test_confusion_rows_are_true_classes(table):
     made = table(6).add("pgd", 0.04, [0, 3, 1]).add("pgd", 0.04, [1], target="pituitary")
-    clean, pgd = count_confusions(made.columns(), CLASSES)
+    made.add("cw-l2", np.inf, [0], norm="l2")
+    clean, pgd, minimal = count_confusions(made.columns(), CLASSES)
     assert clean.counts == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
+    assert (clean.eps, minimal.eps) == (None, None)
     assert (pgd.attack, pgd.eps) == ("pgd", 0.04)
     assert pgd.counts == [[0, 2, 0], [0, 1, 1], [0, 0, 2]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError, ThreatModelError
-from robustmri.evaluation.plan import resolve_attacks
+from robustmri.evaluation.plan import QUERY_ATTACKS, resolve_attacks, with_query_attacks
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.threat.eps import Eps
 
@@ -71,6 +71,25 @@ def test_code_of_others_runs_only_where_it_is_trusted(tmp_path, monkeypatch):
     made = resolve_attacks(EvaluateSettings(attacks=("theirs:Mine",)), trusted=("theirs:Mine",))
     assert made["theirs:Mine"][1].steps == 20
     assert (tmp_path / "ran").exists()
+
+
+def test_a_classifier_without_gradients_meets_queries_alone(planned):
+    for settings in (
+        {"attacks": ("square", "pgd", "standard")},
+        {"attacks": ("square",), "curve": ("0.1",), "curve_attack": "pgd"},
+    ):
+        planned(**settings)
+        with pytest.raises(SettingsError, match=r"theirs only answers, .*pgd.* asks for gradients"):
+            planned(gradients=False, **settings)
+    assert len(planned(gradients=False, attacks=QUERY_ATTACKS).trials) == 4
+    settings = EvaluateSettings(
+        attacks=("pgd",), curve=("0.1",), options={"pgd": {"steps": 2}, "square": {"queries": 5}}
+    )
+    asking = with_query_attacks(settings)
+    assert (asking.attacks, asking.curve_attack) == (QUERY_ATTACKS, "square")
+    assert asking.options == {"square": {"queries": 5}}
+    made = resolve_attacks(asking)
+    assert {facts.knowledge for facts, _ in made.values()} <= {"scores", "decisions"}
 
 
 @pytest.mark.parametrize(

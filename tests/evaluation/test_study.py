@@ -40,3 +40,10 @@ def test_what_was_chosen_on_validation_is_not_reported_by_it():
     assert check.status == "fail"
     assert "report the test set" in check.detail
     assert study.check_selection("", "validation").status == "warn"
+
+
+def test_queries_alone_are_a_warning_that_names_them():
+    check = study.check_knowledge({"Square": "scores", "Noise": "nothing"})
+    assert check.status == "warn"
+    assert "Square (scores)" in check.detail
+    assert "Noise" not in check.detail

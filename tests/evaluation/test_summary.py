@@ -4,8 +4,9 @@ import pyarrow as pa
 import pytest
 
 from robustmri.data.regions import REGIONS
-from robustmri.evaluation.summary import columns_of, describe_threat, with_worst_case
+from robustmri.evaluation.summary import describe_threat, with_worst_case
 from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.results.outcomes import columns_of
 
 CLASSIFIER = Classifier(
     None, ClassifierSpec(backbone="custom", classes=("ill", "well"), size=100, std=0.2)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -169,3 +170,32 @@ def test_weights_that_are_not_finite_are_not_kept(number, tmp_path):
     with pytest.raises(CheckpointError, match="smaller learning rate"):
         save_checkpoint(classifier, tmp_path / "run")
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+
+
+def test_what_older_releases_would_misread_they_refuse(tmp_path):
+    """A network that is as it always was keeps the old number, so that they read it."""
+    spec = small().spec
+    for changes, version in (
+        ({}, 1),
+        ({"guessed": ("something",)}, 1),
+        ({"ends_in": "softmax"}, 2),
+        ({"channels": 3}, 2),
+        ({"order": (1, 0)}, 2),
+        ({"mean": (0.1, 0.2, 0.3)}, 2),
+    ):
+        classifier = Classifier(small().network, msgspec.structs.replace(spec, **changes))
+        made = save_checkpoint(classifier, tmp_path / "own")
+        assert made.format_version == version, changes
+        assert read_checkpoint(tmp_path / "own") == made
+
+
+def test_a_head_of_an_older_release_is_read(saved):
+    head = json.loads((saved / "classifier.json").read_text())
+    spec = {name: head["spec"][name] for name in ("backbone", "classes", "size", "weights")}
+    old = {"spec": spec} | {
+        name: head[name] for name in ("weights_sha256", "training", "provenance", "format_version")
+    }
+    (saved / "classifier.json").write_text(json.dumps(old))
+    classifier, checkpoint = load_checkpoint(saved)
+    assert (classifier.spec.mean, classifier.spec.format) == (0.449, "backbone")
+    assert checkpoint.identity == head["weights_sha256"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -74,6 +75,27 @@ def test_a_softmax_at_the_end_comes_off(network, graph):
     images = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(GraphNetwork(bare, tensors_of(network))(images), network[:6](images))
     assert graph.without_last("Relu") is None
+    assert msgspec.structs.replace(graph, output="x").without_last("Softmax") is None
+
+
+def test_an_input_that_is_left_out_and_what_is_read_twice(network):
+    """`c` is needed after its first reader; of what `Split` makes, one part is."""
+    nodes = [
+        node("Clip", "x,,high", "c"),
+        node("Split", "c", "low", axis=1),
+        node("Sub", "c,low", "y"),
+    ]
+    made = GraphNetwork(
+        Graph(input="x", output="y", nodes=nodes, opset=17), {"high": torch.tensor(0.5)}
+    )
+    x = torch.tensor([[0.2, 0.9], [-3.0, 0.4]])
+    torch.testing.assert_close(made(x), torch.tensor([[0.0, 0.3], [0.0, 3.4]]))
+
+
+def test_what_is_made_early_may_be_the_output():
+    nodes = [node("Relu", "x", "y"), node("Neg", "y", "z")]
+    made = GraphNetwork(Graph(input="x", output="y", nodes=nodes, opset=17), {})
+    assert made(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
 
 
 def test_what_is_not_known_is_refused(network, graph):
@@ -93,3 +115,55 @@ def test_what_is_not_known_is_refused(network, graph):
 
 def test_no_operator_touches_files():
     assert not {"Loop", "If", "Scan", "SequenceAt", "StringConcat"} & set(OPERATORS)
+
+
+def test_a_view_of_lower_precision_runs_through_casts(network, graph):
+    cast = node("Cast", "x", "x32", to=1)
+    mask = [node("Greater", "x32,low", "bool"), node("Cast", "bool", "mask", to=1)]
+    first = msgspec.structs.replace(graph.nodes[0], inputs=["masked", *graph.nodes[0].inputs[1:]])
+    nodes = [cast, *mask, node("Mul", "mask,x32", "masked"), first, *graph.nodes[1:]]
+    made = GraphNetwork(msgspec.structs.replace(graph, nodes=nodes), tensors_of(network)).eval()
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(made(images), network(images))
+    low = made.to(torch.bfloat16)(images.to(torch.bfloat16))
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), network(images), rtol=0.1, atol=0.05)
+
+
+def test_shapes_that_are_read_from_the_images(network, graph):
+    """As exporters write `x.reshape(x.shape[0], -1)`."""
+    nodes = [
+        *graph.nodes[:4],
+        node("Shape", "d", "sizes"),
+        node("Gather", "sizes,first", "count", axis=0),
+        node("Unsqueeze", "count,axes", "count1"),
+        node("Concat", "count1,rest", "flat", axis=0),
+        node("Reshape", "d,flat", "e"),
+        *graph.nodes[5:],
+    ]
+    numbers = {"first": torch.tensor(0), "axes": torch.tensor([0]), "rest": torch.tensor([-1])}
+    made = GraphNetwork(msgspec.structs.replace(graph, nodes=nodes), tensors_of(network) | numbers)
+    images = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(made(images), network(images))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+def test_what_takes_so_many_images_at_a_time_is_given_so_many(network, graph, batch):
+    fixed = msgspec.structs.replace(graph, batch=batch)
+    fixed.nodes[4] = node("Reshape", "d,flat", "e")
+    made = GraphNetwork(fixed, tensors_of(network) | {"flat": torch.tensor([batch, -1])})
+    images = torch.rand(5, 1, 8, 8)
+    torch.testing.assert_close(made(images), network(images))
+
+
+def test_constants_that_are_infinite_are_not_learnt(network, graph):
+    """As masks of attention are."""
+    mask = torch.tensor([[0.0, -torch.inf, 0.0]])
+    last = graph.nodes[-1]
+    nodes = [*graph.nodes[:-1], node("Add", "f,mask", "g"), node("Softmax", "g", "y", axis=-1)]
+    assert last.operator == "Softmax"
+    made = GraphNetwork(
+        msgspec.structs.replace(graph, nodes=nodes), tensors_of(network) | {"mask": mask}
+    )
+    assert len(list(made.parameters())) == 6
+    assert not made(torch.rand(2, 1, 8, 8))[:, 1].any()

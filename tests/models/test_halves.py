@@ -7,6 +7,8 @@ import torch
 from robustmri.core.errors import CheckpointError
 from robustmri.models.backbones import build_classifier
 from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
+from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.models.graph import Graph, GraphNetwork, Node
 from robustmri.models.halves import Halved, count_parts, halve, join
 
 
@@ -51,3 +53,12 @@ def test_a_missing_or_damaged_part_is_named(run, tmp_path):
     (tmp_path / halved.parts[1]).write_bytes(content[:-1] + b"x")
     with pytest.raises(CheckpointError, match="damaged"):
         join(halved, tmp_path, tmp_path / "again")
+
+
+def test_an_import_that_is_no_backbone_is_refused(tmp_path):
+    flat = Node(operator="Flatten", inputs=["x"], outputs=["y"])
+    graph = Graph(input="x", output="y", nodes=[flat], opset=17)
+    spec = ClassifierSpec(backbone="theirs.onnx", classes=("a", "b"), size=2, format="graph")
+    save_checkpoint(Classifier(GraphNetwork(graph, {}), spec), tmp_path / "checkpoint")
+    with pytest.raises(CheckpointError, match="kept as a graph"):
+        halve(tmp_path, tmp_path, "w")

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.backbones import build_classifier
 from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
-from robustmri.models.hub import is_hub
+from robustmri.models.hub import is_hub, pretrained_state
 from robustmri.models.stem import ThreePlanes
 
 NAMES = {"timm": "timm:resnet10t", "torchvision": "torchvision:mobilenet_v3_small"}
@@ -82,3 +86,29 @@ def test_a_hugging_face_network_is_built_from_a_local_folder(tmp_path):
     classifier = build_classifier(f"hf:{tmp_path}", ("a", "b", "c"), 64, weights="pretrained")
     assert classifier(torch.rand(2, 1, 64, 64)).shape == (2, 3)
     assert "last layer drawn anew" in classifier.spec.weights
+
+
+class Code:
+    """What a pickle may hold in place of tensors."""
+
+    def __init__(self, place):
+        self.place = str(place)
+
+    def __reduce__(self):
+        return os.mkdir, (self.place,)
+
+
+def test_a_library_that_would_run_the_code_of_a_file_does_not(tmp_path, monkeypatch):
+    """torchvision asks torch to load its files with all that is in them."""
+    torch.save({"weight": Code(tmp_path / "ran")}, tmp_path / "file.pth")
+
+    def get_model(name, weights):
+        return torch.load(tmp_path / "file.pth", weights_only=False)
+
+    library = SimpleNamespace(models=SimpleNamespace(get_model=get_model))
+    monkeypatch.setitem(sys.modules, "torchvision", library)
+    before = dict(os.environ)
+    with pytest.raises(CheckpointError, match="hold more than tensors"):
+        pretrained_state("torchvision:resnet18", 32)
+    assert not (tmp_path / "ran").exists()
+    assert dict(os.environ) == before

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from robustmri.core.errors import CheckpointError
+from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.importers.onnx_file import declared_input, load_model, read_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -75,3 +76,103 @@ def test_weights_that_lie_elsewhere_are_not_read(place, tmp_path, weight):
     (tmp_path.parent / "secret").write_bytes(weight.tobytes())
     with pytest.raises(CheckpointError, match="same folder"):
         read_onnx(path)
+
+
+def one_node(operator: str, *, opset: int = 17, inputs: tuple = ("x",), **attributes):
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x"], ["y"], **attributes)],
+        "one",
+        [helper.make_tensor_value_info(name, float32, ["n", 4]) for name in inputs],
+        [helper.make_tensor_value_info("y", float32, None)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"opset": 6}, "operator set 6, expected 7 or newer"),
+        ({"inputs": ("x", "again")}, r"one input, .* the file has \['x', 'again'\]"),
+        ({"inputs": ()}, "the file has none"),
+        ({"body": onnx.GraphProto()}, "holds a graph of its own"),
+    ],
+)
+def test_what_a_network_of_images_does_not_have_is_refused(settings, said, tmp_path):
+    onnx.save(one_node("Relu", **settings), str(tmp_path / "net.onnx"))
+    with pytest.raises(CheckpointError, match=said):
+        read_onnx(tmp_path / "net.onnx")
+
+
+def test_constants_and_attributes_of_every_kind_arrive(tmp_path):
+    """Constants as tensors, numbers and lists; attributes as text, lists, and a tensor."""
+    helper, array = onnx.helper, onnx.numpy_helper.from_array
+    make, int64 = helper.make_node, onnx.TensorProto.INT64
+    nodes = [
+        make("Constant", [], ["two"], value=array(np.array([2.0], dtype=np.float32))),
+        make("Constant", [], ["sizes"], value_ints=[2, 3]),
+        make("Constant", [], ["half"], value_float=0.5),
+        make(
+            "ConstantOfShape", ["sizes"], ["five"], value=helper.make_tensor("v", int64, [1], [5])
+        ),
+        make("Cast", ["five"], ["fives"], to=onnx.TensorProto.FLOAT),
+        make("Transpose", ["fives"], ["turned"], perm=[1, 0]),
+        make("Einsum", ["x", "turned"], ["sums"], equation="nk,kc->nc"),
+        make("Mul", ["sums", "two"], ["more"]),
+        make("Mul", ["more", "half"], ["y"]),
+    ]
+    float32 = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "many",
+        [helper.make_tensor_value_info("x", float32, ["n", 3])],
+        [helper.make_tensor_value_info("y", float32, ["n", 2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    x = torch.rand(4, 3)
+    expected = 5 * x.sum(1, keepdim=True).expand(4, 2)
+    torch.testing.assert_close(read_onnx(tmp_path / "net.onnx")(x), expected)
+
+
+def in_two_files(folder: Path, weight: np.ndarray) -> Path:
+    """The same network, its weights in a file beside it."""
+    model = onnx.load(str(write(folder / "net.onnx", linear(), weight)))
+    onnx.save(
+        model,
+        str(folder / "net.onnx"),
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    return folder / "net.onnx"
+
+
+def test_weights_beside_the_file_are_read(tmp_path, weight, monkeypatch):
+    path = in_two_files(tmp_path, weight)
+    images = torch.rand(2, 1, 4, 4)
+    expected = images.flatten(1) @ torch.tensor(weight).T
+    torch.testing.assert_close(read_onnx(path)(images), expected)
+    room = path.stat().st_size + 1
+    monkeypatch.setattr("robustmri.models.importers.onnx_file.LARGEST_BYTES", room)
+    with pytest.raises(CheckpointError, match="more than allowed"):
+        read_onnx(path)
+    monkeypatch.undo()
+    (tmp_path / "weights.bin").write_bytes(b"too short")
+    with pytest.raises(CheckpointError, match="weights cannot be read"):
+        read_onnx(path)
+
+
+def test_a_weight_is_no_input(weight, tmp_path):
+    """Old files name their weights among the inputs."""
+    model = onnx.load(str(write(tmp_path / "net.onnx", linear(), weight)))
+    shape = onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [3, 16])
+    model.graph.input.insert(0, shape)
+    assert declared_input(model) == (None, 1, 4, 4)
+    assert declared_input(one_node("Relu", inputs=())) == ()
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(SettingsError, match=r"pip install 'robustmri\[import\]'"):
+        read_onnx(tmp_path / "net.onnx")

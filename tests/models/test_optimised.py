@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import builtins
 import copy
+import io
 import warnings
 
 import pytest
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from robustmri.attacks import bim
 from robustmri.core.errors import ThreatModelError
 from robustmri.models.classifier import Classifier, ClassifierSpec
-from robustmri.models.optimised import OptimisedView, simplified
+from robustmri.models.optimised import OptimisedView, fast_precision, simplified
 from robustmri.threat.threat_model import ThreatModel
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -338,3 +340,31 @@ def test_a_really_compiled_network_is_the_same(classifier, images):
         torch.testing.assert_close(
             found, expected, rtol=0, atol=1e-4 * max(1, expected.abs().max().item())
         )
+
+
+@pytest.mark.parametrize(("generation", "expected"), [(7, "fp32"), (8, "bf16"), (9, "bf16")])
+def test_recent_cards_multiply_in_16_bit(monkeypatch, generation, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
+    assert fast_precision(torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "device", "expected"),
+    [
+        ("avx2 avx512_bf16", "cpu", "bf16"),
+        ("amx_bf16 amx_tile", "cpu", "bf16"),
+        ("avx2 avx512f", "cpu", "fp32"),
+        ("avx2 avx512_bf16", "mps", "fp32"),
+        (None, "cpu", "fp32"),
+    ],
+)
+def test_processors_multiply_in_16_bit_where_they_say_so(monkeypatch, flags, device, expected):
+    def said(path):
+        if flags is None:
+            raise FileNotFoundError(path)
+        return io.StringIO(f"flags: fpu {flags}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", said)
+        found = fast_precision(torch.device(device))
+    assert found == expected

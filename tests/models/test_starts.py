@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import re
 import threading
 import time
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch
 from published import as_radimagenet, as_robustness, fill, torchvision_resnet, value_of
 from robustmri.core.errors import CheckpointError, DownloadError, SettingsError
 from robustmri.models.backbones import BACKBONES, build_classifier
-from robustmri.models.starts import STARTS, fetch_start, find_start
+from robustmri.models.starts import STARTS, fetch_address, fetch_start, find_start
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,8 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_start_is_complete_and_listed(start):
     assert start.backbone in BACKBONES
     assert start.url.startswith("https://")
-    assert len(start.sha256) == 64 or f"-{start.sha256}.pth" in start.file
-    assert int(start.sha256, 16) > 0
+    assert re.fullmatch("[0-9a-f]{64}", start.sha256)
+    if start.name == "imagenet":  # What the publisher says of it.
+        assert f"-{start.sha256[:8]}.pth" in start.file
     row = (
         f"| `{start.name}` | {start.backbone} | `{start.file}` | {start.megabytes:g} | "
         f"{start.licence} |"
@@ -83,7 +85,7 @@ def site(tmp_path, monkeypatch):
 
         def do_GET(self):
             state.asked.append((self.path, self.headers.get("Range")))
-            body = state.files.get(self.path.lstrip("/"))
+            body = state.files.get(self.path.lstrip("/").partition("?")[0])
             if body is None:
                 self.send_error(404)
                 return
@@ -92,6 +94,8 @@ def site(tmp_path, monkeypatch):
             )
             state.gate.wait(10)
             self.send_response(206 if begin else 200)
+            if begin:
+                self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
             self.send_header("Content-Length", str(len(body) - begin))
             self.end_headers()
             self.wfile.write(body[begin : begin + state.cut.pop() if state.cut else None])
@@ -112,10 +116,10 @@ def saved(content, folder):
     return (folder / "made").read_bytes()
 
 
-def offer(site, monkeypatch, name, backbone, content, digits=64):
+def offer(site, monkeypatch, name, backbone, content):
     """Put the content on the mirror as that start, whose hash becomes the content's."""
     start = STARTS[name, backbone]
-    sha256 = hashlib.sha256(content).hexdigest()[:digits]
+    sha256 = hashlib.sha256(content).hexdigest()
     monkeypatch.setitem(STARTS, (name, backbone), replace(start, sha256=sha256))
     monkeypatch.setenv("ROBUSTMRI_WEIGHTS_URL", f"{site.url}/")
     site.files[start.file] = content
@@ -134,7 +138,7 @@ def test_a_start_is_fetched_once_from_the_mirror(
     site, tmp_path, monkeypatch, name, backbone, publish, mean
 ):
     content = saved(publish(fill(torchvision_resnet(backbone))), tmp_path)
-    file = offer(site, monkeypatch, name, backbone, content, digits=8 if name == "imagenet" else 64)
+    file = offer(site, monkeypatch, name, backbone, content)
     seen = []
     for _ in range(2):
         classifier = build_classifier(
@@ -230,6 +234,58 @@ def test_an_address_without_its_hash_is_not_fetched(site, end):
     ):
         build_classifier("resnet18", ("a", "b"), 32, weights=f"{site.url}/own.ckpt{end}")
     assert not site.asked
+
+
+@pytest.mark.parametrize("scheme", ["http", "file", "ftp"])
+def test_an_address_is_fetched_by_https_alone(site, scheme):
+    weights = f"{scheme}://example.org/own.ckpt#sha256={'0' * 64}"
+    with pytest.raises(SettingsError, match=r"--weights .* must begin with https://"):
+        build_classifier("resnet18", ("a", "b"), 32, weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "says"),
+    [
+        ("mirror.example.org/weights", "must begin with https://"),
+        ("http://mirror.example.org", "must begin with https://"),
+        ("file:///mnt/weights", "must begin with https://"),
+        ("https://b\u00fccher.example", "character"),
+    ],
+)
+def test_an_odd_mirror_is_one_sentence(site, monkeypatch, mirror, says):
+    monkeypatch.setenv("ROBUSTMRI_WEIGHTS_URL", mirror)
+    with pytest.raises(SettingsError, match=rf"\$ROBUSTMRI_WEIGHTS_URL .*{says}"):
+        build_classifier("resnet18", ("a", "b"), 32, weights="imagenet")
+
+
+def test_a_mirror_that_knows_the_first_eight_digits_is_refused(site, tmp_path, monkeypatch):
+    """One can make a file whose sha256 begins as one likes."""
+    file = offer(site, monkeypatch, "imagenet", "resnet18", b"what was meant")
+    start = STARTS["imagenet", "resnet18"]
+    forged = hashlib.sha256(b"what came").hexdigest()[:8] + start.sha256[8:]
+    monkeypatch.setitem(STARTS, ("imagenet", "resnet18"), replace(start, sha256=forged))
+    site.files[file] = b"what came"
+    with pytest.raises(DownloadError, match="sha256"):
+        build_classifier("resnet18", ("a", "b"), 32, weights="imagenet")
+
+
+def test_a_mirror_cannot_fill_the_disk(site, tmp_path, monkeypatch):
+    file = offer(site, monkeypatch, "imagenet", "resnet18", b"what was meant")
+    start = STARTS["imagenet", "resnet18"]
+    monkeypatch.setitem(STARTS, ("imagenet", "resnet18"), replace(start, megabytes=0.001))
+    site.files[file] = b"?" * 2000
+    with pytest.raises(DownloadError, match="announces 2000 bytes, expected at most 1153"):
+        build_classifier("resnet18", ("a", "b"), 32, weights="imagenet")
+
+
+def test_an_address_becomes_a_name_that_every_disk_takes(site, tmp_path):
+    odd = "a%2f..%2f:b" * 30
+    site.files[f"x/{odd}"] = b"content"
+    digits = hashlib.sha256(b"content").hexdigest()
+    path = fetch_address(f"{site.url}/x/{odd}?v=1#sha256={digits}")
+    assert path.parent == tmp_path / "cache" / "weights"
+    assert len(path.name) <= 120
+    assert re.fullmatch(r"[\w.-]+", path.name)
 
 
 def test_a_start_of_another_network_does_not_fit(site, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from torch import nn
 from published import fill, torchvision_densenet, torchvision_resnet, value_of
 from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.backbones import build_classifier, build_network
-from robustmri.models.weights import load_weights
+from robustmri.models.weights import POSITIONS, _resample_positions, load_weights
 
 
 def torchvision_vit(classes=1000, size=224, linear=("linear_1", "linear_2")):
@@ -242,6 +242,36 @@ def test_a_file_without_tensors_is_refused(tmp_path):
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="no named tensors"):
         load_weights(nn.Linear(1, 1), "resnet18", str(tmp_path / "w.pth"))
+
+
+def test_a_file_of_tensors_without_names_is_refused(tmp_path):
+    torch.save([torch.zeros(2)], tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="no named tensors"):
+        load_weights(nn.Linear(1, 1), "resnet18", str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "class_token", "expected"),
+    [
+        (16, 16, False, 16),  # As many: they stay.
+        (17, 16, True, 16),  # The class token's moves into the token.
+        (17, 16, False, 17),  # Without a class token there is none to move.
+        (15, 16, False, 15),  # No square: not a grid.
+        (16, 4, False, 4),
+    ],
+)
+def test_position_embeddings_of_another_number_of_patches(before, after, class_token, expected):
+    positions = torch.rand(1, before, 3)
+    state = {POSITIONS: positions}
+    if class_token:
+        state["vit.cls_token"] = torch.ones(1, 1, 3)
+    found = _resample_positions(state, after)
+    assert found[POSITIONS].shape == (1, expected, 3)
+    if expected == before:
+        assert torch.equal(found[POSITIONS], positions)
+    if class_token:
+        torch.testing.assert_close(found["vit.cls_token"], 1 + positions[:, :1])
+        assert torch.equal(found[POSITIONS], positions[:, 1:])
 
 
 def test_missing_file_and_unknown_words():

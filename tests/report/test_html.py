@@ -9,7 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from robustmri.core.errors import ResultError
-from robustmri.report import Published, write_report
+from robustmri.report import Published, write_page
+from robustmri.report.html import GENERATOR
 from robustmri.results.outcomes import load_outcomes
 from robustmri.results.schema import Check, Result, load_result, save_result
 
@@ -58,7 +59,7 @@ class Page(HTMLParser):
 
 
 def read(folders, tmp_path, **settings):
-    return write_report(folders, tmp_path / "report.html", **settings).read_text(encoding="utf-8")
+    return write_page(folders, tmp_path / "report.html", **settings).read_text(encoding="utf-8")
 
 
 def change(folder, **fields):
@@ -132,9 +133,9 @@ def test_shows_the_poster_picture_for_each_class(pair, tmp_path):
 
 
 def test_same_results_give_the_same_bytes(pair, tmp_path, monkeypatch):
-    first = write_report(pair, tmp_path / "a.html", published=POSTER).read_bytes()
+    first = write_page(pair, tmp_path / "a.html", published=POSTER).read_bytes()
     monkeypatch.chdir(tmp_path)
-    second = write_report(
+    second = write_page(
         [folder.name for folder in pair], "elsewhere/b.html", published=POSTER
     ).read_bytes()
     assert first == second
@@ -166,8 +167,46 @@ def test_without_images_nothing_leads_to_a_patient(pair, tmp_path):
         assert name not in closed_copy, name
     told = words(Page(closed_copy))
     assert "no scan, no patient id and no case id" in told
-    assert "robustmri evaluate standard cohort --out x" in told
+    assert "--out" not in told, "a command holds whatever a person typed"
     assert "[withheld]" in told
+
+
+def test_without_images_only_the_title_of_today_is_kept(pair, tmp_path):
+    assert "Brain tumour type" not in read(pair, tmp_path, images=False)
+    assert "For the board" in read(pair, tmp_path, images=False, title="For the board")
+
+
+def test_nothing_unique_to_a_patient_is_in_any_byte(pair, tmp_path):
+    """Marks are planted wherever a person's words can stand; the page holds none of them."""
+    marks = [f"Mueller{k:03d}" for k in range(12)]
+    for folder in pair:
+        one = load_result(folder)
+        change(
+            folder,
+            title=marks[0],
+            cohort=msgspec.structs.replace(one.cohort, name=f"ward 3/{marks[1]}"),
+            model=msgspec.structs.replace(
+                one.model,
+                weights=f"{marks[2]}.pth (sha256 0123456789abcdef)",
+                training={"weights": f"/home/{marks[3]}/w.pth", "logger": f"csv:{marks[4]}"},
+            ),
+            settings={
+                "evaluate": {
+                    "examples": [marks[5]],
+                    "options": {"pgd": {"note": f"of {marks[6]}"}},
+                }
+            },
+            provenance={
+                "command": f"evaluate --set evaluate.examples={marks[7]} --out=/{marks[8]}/x",
+                "host": marks[9],
+                "checkpoint": {"command": marks[10], "parent": marks[11]},
+            },
+        )
+    page = tmp_path / "report.html"
+    read(pair, tmp_path, images=False)
+    for mark in marks:
+        assert mark.encode() not in page.read_bytes(), mark
+    assert b"0123456789abcdef" in page.read_bytes(), "which weights they were can still be told"
 
 
 def test_no_images_keeps_every_number(pair, tmp_path):
@@ -404,6 +443,30 @@ def test_missing_number_is_a_dash_not_a_zero(pair, tmp_path):
     assert "\N{EN DASH}" in page.text
 
 
+def test_without_a_clean_accuracy_the_verdict_says_nothing_of_it(pair, tmp_path):
+    """A file that was written by hand, or by half."""
+    assert "On slices left as they were" in words(Page(read(pair, tmp_path)))
+    assert "What repair brings and costs" in words(Page(read(pair, tmp_path)))
+    for folder in pair:
+        result = load_result(folder)
+        change(folder, results=[number for number in result.results if number.attack != "none"])
+    told = words(Page(read(pair, tmp_path)))
+    assert "On slices left as they were" not in told
+    assert "What repair brings and costs" not in told
+
+
+def test_a_picture_of_an_attack_that_was_not_run_again_stands_alone(pair, tmp_path):
+    examples = load_result(pair[0]).examples
+    both = read(pair, tmp_path)
+    table = pyarrow.parquet.read_table(pair[1] / "outcomes.parquet")
+    shown = {example.attack for example in examples}
+    kept = [name not in shown for name in table.column("attack").to_pylist()]
+    pyarrow.parquet.write_table(table.filter(kept), pair[1] / "outcomes.parquet")
+    alone = read(pair, tmp_path)
+    assert alone.count("<figure") == both.count("<figure") > 0
+    assert len(alone) < len(both)
+
+
 def test_patient_unit_is_shown(pair, tmp_path):
     number = next(
         number
@@ -429,13 +492,16 @@ def test_patient_unit_is_shown(pair, tmp_path):
         ("other set", "different parts of the split"),
         ("other slices", "different slices"),
         ("few examples", "should hold"),
+        ("no clean slices", "no row for the clean slices"),
         ("out is a folder", "is a folder"),
+        ("out is a result", "no report of robustmri"),
     ],
 )
 def test_bad_input_is_named_and_leaves_the_old_report(build, pair, tmp_path, fault, message):
     before, after = pair
     out = tmp_path / "report.html"
-    out.write_text("the old one")
+    old = f"{GENERATOR.decode()} the old one"
+    out.write_text(old)
     folders = [before, after]
     result = load_result(after)
     replace = msgspec.structs.replace
@@ -462,22 +528,28 @@ def test_bad_input_is_named_and_leaves_the_old_report(build, pair, tmp_path, fau
         change(after, split=replace(result.split, evaluated_set="validation"))
     elif fault == "other slices":
         folders = [before, build("fewer", repaired=True, patients=20)]
+    elif fault == "no clean slices":
+        table = pyarrow.parquet.read_table(after / "outcomes.parquet")
+        kept = [name != "none" for name in table.column("attack").to_pylist()]
+        pyarrow.parquet.write_table(table.filter(kept), after / "outcomes.parquet")
     elif fault == "few examples":
         examples = load_result(before).examples
         change(before, examples=[*examples, replace(examples[0], position=99)])
+    elif fault == "out is a result":
+        out, old = after / "robustness.json", (after / "robustness.json").read_text()
     else:
         out = tmp_path
     with pytest.raises(ResultError, match=message):
-        write_report(folders, out)
-    assert (tmp_path / "report.html").read_text() == "the old one"
+        write_page(folders, out)
+    assert (tmp_path / "report.html" if out.is_dir() else out).read_text() == old
     assert not list(tmp_path.glob(".*partial"))
 
 
 def test_whole_report_without_torch(pair, tmp_path):
     code = f"""
 import sys
-from robustmri.report import write_report
-write_report({[str(folder) for folder in pair]!r}, {str(tmp_path / "report.html")!r})
+from robustmri.report import write_page
+write_page({[str(folder) for folder in pair]!r}, {str(tmp_path / "report.html")!r})
 heavy = {{"torch", "monai", "lightning", "lightning_fabric", "kornia", "sklearn", "scipy"}}
 heavy |= {{"matplotlib"}}
 print(sorted(heavy & set(sys.modules)))

@@ -69,3 +69,13 @@ def test_rows_of_another_budget_stay_out():
     )
     assert rows.rows("pgd", AT)["case_id"].tolist() == ["0"]
     assert rows.rows("pgd", Budget("linf", 0.04, "image", 0.04, "b"))["case_id"].tolist() == ["3"]
+
+
+def test_a_class_without_a_slice_is_left_out():
+    rows = table(label=["a", "b"] * 2, attack=["none", "none", "pgd", "pgd"])
+    counts = count_classes(rows, ["b", "c", "a"], "pgd", AT)
+    assert [(count.label, count.n, count.clean, count.attacked) for count in counts] == [
+        ("b", 1, 0, 0),
+        ("a", 1, 1, 1),
+    ]
+    assert len(rows) == len(list(rows)) == 11

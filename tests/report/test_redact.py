@@ -3,8 +3,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from robustmri.report.redact import redact
+from robustmri.report.redact import WITHHELD, redact
 from robustmri.results.schema import Check, load_result
+
+IDS = ["MR040240B", "MR040240", "100360", "17", "18", "O'Neil (J.)+1", "Zo\u00eb"]
 
 
 @pytest.fixture
@@ -30,26 +32,44 @@ def say(build):
         ("O'Neil (J.)+1 was left out", "[withheld] was left out"),
         ("read /home/smith/scans/one.mat", "read one.mat"),
         ("read ../scans/one.mat and 8/255", "read one.mat and 8/255"),
+        ("mr040240b, Mr040240", "[withheld], [withheld]"),
+        ("by Zoe\u0308 and ZO\u00cb", "by [withheld] and [withheld]"),
+        ("cases 3, 17 and 18 fell", "cases 3, [withheld] and [withheld] fell"),
+        ("patients 17-18 of 396 cases", "patients [withheld]-[withheld] of 396 cases"),
+        ("17 of 18 slices 2.5 mm thick", "17 of 18 slices 2.5 mm thick"),
     ],
 )
 def test_text(say, text, expected):
-    assert say(text, ["MR040240B", "MR040240", "100360", "17", "O'Neil (J.)+1"]) == expected
+    assert say(text, IDS) == expected
 
 
-def test_settings_that_list_cases_are_withheld(build):
-    result = msgspec.structs.replace(
-        load_result(build("one")), settings={"examples": ["17", "P1"], "limit": 17}
-    )
-    assert redact(result, ["17", "P1"]).settings == {
-        "examples": ["[withheld]", "[withheld]"],
+def test_settings_keep_the_tools_own_words_only(build):
+    settings = {
+        "attacks": ["pgd", "torchattacks:APGDT"],
+        "eps": ["0.04", "8/255", "0.04@normalised"],
+        "examples": ["17", "P1"],
         "limit": 17,
+        "logger": "a person",
+        "options": {"pgd": {"steps": 20, "of": "P1", "file": "smith.npz", "note": "for a person"}},
+        "weights": "/home/smith/w.pth",
+    }
+    result = msgspec.structs.replace(load_result(build("one")), settings=settings)
+    assert redact(result, ["17", "P1"]).settings == {
+        "attacks": ["pgd", "torchattacks:APGDT"],
+        "eps": ["0.04", "8/255", "0.04@normalised"],
+        "limit": 17,
+        "options": {
+            "pgd": {"steps": 20, "of": WITHHELD, "file": WITHHELD, "note": WITHHELD},
+        },
+        "weights": WITHHELD,
     }
 
 
 def test_result_keeps_numbers_classes_and_fingerprint(build):
     result = load_result(build("one"))
     redacted = redact(result, ["glioma", result.cohort.fingerprint, "P100"])
-    assert redacted.cohort == result.cohort
+    unnamed = msgspec.structs.replace(result.cohort, name="cohort 01234567")
+    assert redacted.cohort == unnamed
     assert redacted.results == result.results
     assert redacted.confusions == result.confusions
     assert redacted.examples == []

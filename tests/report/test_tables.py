@@ -74,6 +74,22 @@ def test_missing_number_is_a_dash(results):
     assert [row[3] for row in table.rows if row[0] == "BIM"] == ["-"]
 
 
+def test_an_attack_that_was_counted_in_another_unit_has_no_row(results):
+    fewer = [
+        msgspec.structs.replace(
+            report,
+            results=[
+                number
+                for number in report.results
+                if (number.attack, number.unit) != ("bim", "slice")
+            ],
+        )
+        for report in results
+    ]
+    assert "BIM" not in [row[0] for row in comparison_table(fewer).rows]
+    assert "BIM" in [row[0] for row in comparison_table(fewer, unit="patient").rows]
+
+
 def test_failed_check_forbids_to_quote(results):
     assert "Do not quote" not in " ".join(comparison_table(results).notes)
     failed = Check(name="no patient in two sets", status="fail", detail="Three are.")

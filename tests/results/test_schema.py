@@ -150,8 +150,19 @@ def test_a_damaged_file_is_named(tmp_path, content):
 
 def test_an_accuracy_that_is_not_a_number_is_refused(result, tmp_path):
     broken = msgspec.structs.replace(result.results[0], accuracy=float("nan"))
-    save_result(msgspec.structs.replace(result, results=[broken]), tmp_path)
-    with pytest.raises(ResultError):
+    path = save_result(msgspec.structs.replace(result, results=[broken]), tmp_path)
+    text = path.read_text()
+    assert '"accuracy": null' in text
+    for said in ("null", "NaN", "nan"):
+        path.write_text(text.replace('"accuracy": null', f'"accuracy": {said}'))
+        with pytest.raises(ResultError, match=r"robustness\.json is damaged"):
+            load_result(tmp_path)
+
+
+def test_a_norm_that_the_file_does_not_explain_is_refused(result, tmp_path):
+    foreign = msgspec.structs.replace(result.results[0], norm="l7")
+    save_result(msgspec.structs.replace(result, results=[foreign]), tmp_path)
+    with pytest.raises(ResultError, match=r"does not say what \['l7'\] is"):
         load_result(tmp_path)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from robustmri.core.errors import ThreatModelError
@@ -30,6 +32,12 @@ def test_refuses(text):
         parse_eps(text)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e999"])
+def test_says_which_numbers_are_radii(text):
+    with pytest.raises(ThreatModelError, match="must be a finite number of at least 0"):
+        parse_eps(text)
+
+
 def test_a_radius_is_a_value():
     """It sorts, and is a key of a table."""
     assert sorted({Eps(0.2), Eps(0.1), Eps(0.1)}) == [Eps(0.1), Eps(0.2)]
@@ -38,3 +46,8 @@ def test_a_radius_is_a_value():
 def test_units():
     assert Eps(0.04).in_image_units(std=0.226) == 0.04
     assert Eps(0.04, "normalised").in_image_units(std=0.226) == pytest.approx(0.00904)
+
+
+def test_a_radius_stays_what_it_is():
+    with pytest.raises(FrozenInstanceError):
+        Eps(0.1).value = 0.2

@@ -11,7 +11,7 @@ from robustmri.core.errors import CheckpointError, RobustMRIError
 from robustmri.training.loop import _optimiser
 from robustmri.training.schedule import learning_rate
 from robustmri.training.settings import TrainSettings
-from robustmri.training.state import STATE
+from robustmri.training.state import STATE, read_state
 from robustmri.training.validation import Measured
 from tiny import same_weights
 
@@ -184,7 +184,7 @@ def test_progress_counts_to_the_end(train_for, tmp_path):
 @pytest.mark.parametrize("average", [{"ema_decay": 0.9}, {"average": "swa"}], ids=["ema", "swa"])
 def test_the_average_is_what_is_kept(train_for, tmp_path, average):
     kept, _ = train_for(tmp_path, epochs=1, **average)
-    state = torch.load(tmp_path / STATE, weights_only=True)
+    state = read_state(tmp_path)
     weight = kept.state_dict()["network.0.weight"]
     assert torch.equal(weight, state["average"]["module.network.0.weight"])
     # The equal average of one epoch is that epoch; its batch-norm is re-estimated.
@@ -197,7 +197,7 @@ def test_the_average_is_what_is_kept(train_for, tmp_path, average):
 
 def test_no_average_takes_no_room(train_for, tmp_path):
     train_for(tmp_path, epochs=1)
-    assert "average" not in torch.load(tmp_path / STATE, weights_only=True)
+    assert "average" not in read_state(tmp_path)
 
 
 def test_norms_and_biases_do_not_decay(fresh):
@@ -228,7 +228,7 @@ def test_a_step_in_parts_is_the_step_of_the_whole(train_for, tmp_path, fresh, se
         train_for(
             run, start=start, accumulate=parts, precision="fp32", learning_rate=0.02, **settings
         )
-        states.append(torch.load(run / STATE, weights_only=True)["classifier"])
+        states.append(read_state(run)["classifier"])
     before = fresh(batch_norm=False).state_dict()
     for name, value in states[0].items():
         # The order of sums differs, and momentum carries that through nine steps.
@@ -253,7 +253,7 @@ def test_free_passes_once_for_each_of_its_replays(train_for, tmp_path):
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx(
         [0.05 / 11, 0.05 * 0.5 * (1 + math.cos(0.4 * math.pi))]
     )
-    state = torch.load(tmp_path / STATE, weights_only=True)["classifier"]
+    state = read_state(tmp_path)["classifier"]
     assert state["network.1.num_batches_tracked"] == 2 * 3 * 3
 
 
@@ -286,7 +286,7 @@ def test_after_a_collapse_it_goes_on_from_the_best_epoch(train_for, tmp_path, sc
     notes = []
     with pytest.raises(Killed):
         train_for(tmp_path / "4", **ONE_STEP, progress=stop_at(10))
-    state = torch.load(tmp_path / "4" / STATE, weights_only=True)
+    state = read_state(tmp_path / "4")
     assert state["optimiser"]["state"] == {}
     assert all(
         torch.equal(value, state["kept"][2][name]) for name, value in state["classifier"].items()

@@ -185,6 +185,7 @@ COLLAPSE = [
     ("rows", "kind", "back_to"),
     [
         (COLLAPSE, "collapse", 2),
+        ([*run((80, 50)), *run((88, 6), start=2, fgsm=0.21)], "collapse", 1),
         ([*run((80, 50), (84, 55)), row(3, 0.88, 0.06, 0.04, loss=0.4)], "collapse", 2),
         ([*run((80, 50), (84, 55)), row(3, 0.7, 0.06, 0.04, loss=0.4)], "collapse", 2),
         ([*run((80, 2)), row(2, 0.85, 0.01, 0.04, fgsm=0.7)], "collapse", 1),
@@ -198,6 +199,7 @@ COLLAPSE = [
     ],
     ids=[
         "several steps fail, one does not",
+        "several steps fail, one does less so",
         "no single step measured",
         "and clean falls, but so does the loss",
         "never robust",

@@ -17,7 +17,8 @@ from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort
 from robustmri.results.schema import load_result
 from robustmri.verbs import bundle as module
-from robustmri.verbs.bundle import bundle
+from robustmri.verbs.bundle import _add_scripts, _versions, bundle
+from robustmri.verbs.carried import install
 
 HAVE = ("torch", "torchvision", "timm", "scipy", "pyarrow", "pytest", "requests", "tqdm")
 BESIDE = ("pluggy", "iniconfig", "pytest-timeout", "certifi", "idna", "urllib3", "setuptools")
@@ -151,3 +152,63 @@ def test_the_rehearsal(tmp_path):
     machine = (tmp_path / "home" / "machine.json").read_text()
     assert str(tmp_path) not in machine
     assert python.is_file()
+
+
+def test_a_package_that_is_not_here_has_no_version_to_ask_for():
+    assert _versions(["torch"])["torch"]
+    with pytest.raises(SettingsError, match="no-such-thing is not installed here"):
+        _versions(["torch", "no-such-thing"])
+
+
+def test_stages_of_ones_own_and_a_package_without_its_checkout(tmp_path, monkeypatch):
+    stages = tmp_path / "mine.toml"
+    stages.write_text("stages = []")
+    monkeypatch.setattr("robustmri.__file__", str(tmp_path / "site" / "robustmri" / "__init__.py"))
+    (tmp_path / "bundle").mkdir()
+    _add_scripts(tmp_path / "bundle", "poster-offline", stages)
+    assert (tmp_path / "bundle" / "stages.toml").read_text() == "stages = []"
+    assert (tmp_path / "bundle" / "run.sh").is_file()
+    assert not (tmp_path / "bundle" / "checks").exists()
+
+
+@pytest.fixture
+def on_the_other_machine(tmp_path, monkeypatch):
+    """`install` as it lies in a bundle that says so of itself; pip ends as it is told."""
+
+    def run(pip=0, **about):
+        stated = {"packed": ["robustmri", "einops"], "have": ["torch"], "imports": [], **about}
+        (tmp_path / "bundle.json").write_text(json.dumps({"python": ["3.12"], **stated}))
+        asked = []
+
+        def answer(command, **_):
+            asked.append(command)
+            return subprocess.CompletedProcess(command, pip, "", "no matching wheel")
+
+        monkeypatch.setattr(install, "__file__", str(tmp_path / "install.py"))
+        monkeypatch.setattr(install.subprocess, "run", answer)
+        monkeypatch.setattr(install.sys, "path", list(install.sys.path))
+        install.main()
+        return asked[0]
+
+    return run
+
+
+def test_only_what_is_lacking_is_installed(on_the_other_machine, capsys, tmp_path):
+    """The package itself always is: that of the bundle is meant."""
+    command = on_the_other_machine(
+        packed=["robustmri", "einops", "no-such-thing"], have=["torch", "gone"], imports=["json"]
+    )
+    assert command[-2:] == ["robustmri", "no-such-thing"]
+    assert command[command.index("--target") + 1] == str(tmp_path / "site")
+    said = capsys.readouterr().out
+    assert "From the bundle: robustmri, no-such-thing." in said
+    assert "Said to be here, and is not: gone." in said
+    assert "einops" in said.splitlines()[0]
+    assert "robustmri" not in said.splitlines()[0]
+
+
+def test_what_does_not_fit_the_machine_ends_in_a_sentence(on_the_other_machine):
+    with pytest.raises(SystemExit, match=r"no matching wheel\n.*made for 3\.12"):
+        on_the_other_machine(pip=1)
+    with pytest.raises(SystemExit, match=r"no_such_module cannot be imported"):
+        on_the_other_machine(imports=["no_such_module"])

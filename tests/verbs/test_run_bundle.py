@@ -6,16 +6,21 @@ import json
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from robustmri.core.errors import CheckpointError, ResultError, SettingsError
+from robustmri.core.errors import CheckpointError, DataError, ResultError, SettingsError
 from robustmri.core.files import write_json
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort
 from robustmri.models.checkpoint import load_checkpoint
-from robustmri.verbs.run_bundle import Limits, run_bundle
-from robustmri.verbs.unpack import unpack, unpack_travelled
+from robustmri.verbs import run_bundle as module
+from robustmri.verbs.run_bundle import Limits, _Home, describe_device, read_stages, run_bundle
+from robustmri.verbs.unpack import _recorded, unpack, unpack_travelled
 
 HELLO = "import pathlib, sys; pathlib.Path('a.txt').write_text(sys.argv[1]); print('said')"
 
@@ -120,7 +125,7 @@ def test_other_folders_are_refused(tmp_path):
         unpack(tmp_path, tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "summary.zip", "w") as bag:
         bag.writestr("../evil.txt", "x")
-    with pytest.raises(ResultError, match="leads out"):
+    with pytest.raises(DataError, match="leads out"):
         unpack(tmp_path, tmp_path / "out")
     assert not (tmp_path.parent / "evil.txt").exists()
     checkpoint = {"spec": {"backbone": "vit", "classes": ["a"], "size": 32}, "weights_sha256": ""}
@@ -142,3 +147,116 @@ def test_every_packaged_stage_can_be_read():
     assert [one.name for one in stages if not one.extra] == ["check", "speed", "poster"]
     assert sum(one.minutes for one in stages if not one.extra) <= 9
     assert sys.executable
+
+
+@pytest.mark.parametrize("text", ["title = 1", "stages = 1", '[[stages]]\nname = "one"'])
+def test_a_file_that_lists_no_stages_is_named(tmp_path, text):
+    (tmp_path / "stages.toml").write_text(text)
+    with pytest.raises(SettingsError, match="does not list stages as it should"):
+        read_stages(tmp_path)
+
+
+def test_a_bundle_may_be_run_again_where_its_cohort_lies(bundled, tmp_path):
+    folder = bundled(stage("one", "print('said')"))
+    run_bundle(folder, tmp_path / "results")
+    (folder / "cohort.zip").unlink()
+    (again,) = run_bundle(folder, tmp_path / "results")
+    assert again.status == "done"
+
+
+def test_a_card_is_described(monkeypatch):
+    assert describe_device()["card"] is None
+    card = SimpleNamespace(name="abacus", total_memory=3 << 29, multi_processor_count=7)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda place: card)
+    said = describe_device()
+    assert (said["card"], said["gib"], said["multiprocessors"]) == ("abacus", 1.5, 7)
+
+
+@pytest.fixture
+def home(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "work").mkdir()
+    stages = [
+        module.Stage(name=name, about="", command=[], minutes=1, weights=[name])
+        for name in ("first", "second")
+    ]
+    return _Home(stages, tmp_path / "work", tmp_path / "out", Limits(max_files=2))
+
+
+def finish(home, name):
+    (home.work / name / "checkpoint").mkdir(parents=True)
+    (home.work / name / "checkpoint" / "weights.safetensors").write_bytes(bytes(100))
+
+
+class Parts(msgspec.Struct):
+    parts: tuple[str, ...]
+
+
+def test_weights_that_are_wanted_more_take_the_place_of_others(home, monkeypatch):
+    def halve(run, out, name, *, part_mib):
+        (out / f"{name}.part").write_text(name)
+        return Parts((f"{name}.part",))
+
+    monkeypatch.setattr(module, "halve", halve)
+    monkeypatch.setattr(module, "count_parts", lambda run, part_mib: 1)
+    finish(home, "second")
+    home.bring()
+    assert {"second.part"} <= {path.name for path in home.out.iterdir()}
+    finish(home, "first")
+    home.bring()
+    assert {path.name for path in home.out.iterdir()} == {"first.part", "summary.zip"}
+
+
+def test_what_cannot_be_brought_yet_is_said_and_brought_later(home, monkeypatch, capsys):
+    (home.work / "a.json").write_text("{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(module.zipfile, "ZipFile", broken)
+        home.bring()
+    assert "not brought home yet: no room" in capsys.readouterr().err
+    assert not list(home.out.iterdir())
+    home.bring()
+    before = (home.out / "summary.zip").stat().st_mtime_ns
+    home.bring()  # Nothing is new.
+    assert (home.out / "summary.zip").stat().st_mtime_ns == before
+
+
+def broken(*_):
+    raise OSError("no room")
+
+
+def test_a_process_that_is_gone_needs_no_stop(monkeypatch):
+    asked = []
+
+    class Ended:
+        pid = 1
+
+        def wait(self, timeout):
+            raise module.subprocess.TimeoutExpired("it", timeout)
+
+    def kill(group, kind):
+        asked.append(kind)
+        if len(asked) == 2:
+            raise ProcessLookupError
+
+    monkeypatch.setattr(module.os, "killpg", kill)
+    module._stop(Ended())
+    assert asked == [module.signal.SIGINT, module.signal.SIGKILL]
+    asked.clear()
+    monkeypatch.setattr(module.os, "killpg", lambda group, kind: asked.append(kind))
+    module._stop(Ended())  # It cannot be stopped: not for ever.
+    assert asked == [module.signal.SIGINT, module.signal.SIGKILL]
+
+
+def test_what_was_said_of_untouched_slices_there_is_compared(tmp_path):
+    rows = {
+        "case_id": ["1", "2", "1"],
+        "attack": ["none", "none", "pgd"],
+        "clean_prediction": ["a", "b", "a"],
+    }
+    assert _recorded(tmp_path / "hardened") == {}
+    (tmp_path / "after").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "after" / "outcomes.parquet")
+    assert _recorded(tmp_path / "hardened") == {"1": "a", "2": "b"}
+    with pytest.raises(DataError, match="is no bundle"):
+        unpack_travelled(tmp_path, tmp_path / "cohort")

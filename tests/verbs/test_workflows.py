@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from robustmri.core.errors import CheckpointError, DataError, RobustMRIError, SettingsError
+from robustmri.core.files import write_json
 from robustmri.data.split import Split
 from robustmri.models.checkpoint import load_checkpoint, read_checkpoint
 from robustmri.recipes import load_recipe
 from robustmri.training.selection import choose, explain_choice, read_epochs
+from robustmri.verbs.claim import claim_folder
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.prepare import prepare
+from robustmri.verbs.report import report
 from robustmri.verbs.train import harden, train
 from tiny import CLASSES, same_weights, write_scans
 
@@ -166,6 +170,28 @@ def test_a_run_may_go_on_without_its_logger(tiny_cohort, tmp_path):
     assert len(read_epochs(tmp_path / "run")) == 2
     with pytest.raises(SettingsError, match=r"differ in train\.seed\)"):
         train(tiny_cohort, tmp_path / "run", **FAST, seed=3)
+
+
+def test_a_process_beside_this_one_may_claim_the_folder_first(tmp_path, monkeypatch):
+    """And leave more there, between two looks."""
+    path, glob = tmp_path / "settings.json", Path.glob
+
+    def meanwhile(folder, pattern):
+        write_json(path, {"train": {"seed": 0}})
+        (tmp_path / "epochs.csv").write_text("")
+        return glob(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", meanwhile)
+    claim_folder(path, {"train": {"seed": 0}})
+    path.unlink()
+    with pytest.raises(SettingsError, match=r"differ in train\.seed"):
+        claim_folder(path, {"train": {"seed": 1}})
+
+
+def test_a_report_is_written_by_its_verb(tmp_path):
+    with pytest.raises(RobustMRIError, match=r"no robustness\.json"):
+        report([tmp_path], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_killed_while_the_folder_was_claimed(tiny_cohort, tmp_path):

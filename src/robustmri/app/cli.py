@@ -11,6 +11,8 @@ from msgspec import Struct
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
+from robustmri.app.imports import export, import_, list_models
+from robustmri.app.one_case import case
 from robustmri.app.options import (
     Cohort,
     Devices,
@@ -22,6 +24,8 @@ from robustmri.app.options import (
     Set,
     listed,
 )
+from robustmri.app.serve import serve
+from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
@@ -32,6 +36,8 @@ from robustmri.training.settings import TrainSettings
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+CHECK_FAILED = 3
+"""Exit status of `evaluate --strict` where a check failed."""
 
 
 def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any:
@@ -61,7 +67,7 @@ def _options(
     ] = False,
 ) -> None:
     if version:
-        print(f"robustmri {robustmri.__version__}")
+        say(f"robustmri {robustmri.__version__}")
         raise typer.Exit
 
 
@@ -104,21 +110,21 @@ def prepare(
     from robustmri.data.split import Split
 
     people = "patients" if cohort.groups == "patient" else "inferred groups"
-    print(
+    say(
         f"{out}: {len(cohort)} slices of {cohort.n_patients} {people}; classes "
         f"{', '.join(cohort.classes)}"
     )
     made = Split.load(out)
-    print(
+    say(
         f"train {len(made.train)}, validation {len(made.validation)}, test {len(made.test)} "
         f"slices. {made.note}"
     )
     for note in cohort.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for left in cohort.left_out[:10]:
-        print(f"left out: {left.source}: {left.reason}")
+        say(f"left out: {left.source}: {left.reason}")
     if len(cohort.left_out) > 10:
-        print(f"left out: {len(cohort.left_out) - 10} more, listed in {out / 'cohort.json'}")
+        say(f"left out: {len(cohort.left_out) - 10} more, listed in {out / 'cohort.json'}")
 
 
 @app.command()
@@ -205,6 +211,7 @@ def evaluate(
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
     seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
     devices: Devices = None,
@@ -213,6 +220,9 @@ def evaluate(
     set_: Set = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with status 3 where a check failed.")
     ] = False,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""
@@ -226,10 +236,13 @@ def evaluate(
         "norm": norm,
         "target": target,
         "region": region,
+        "classes": classes,
         "limit": limit,
         "seed": seed,
     }
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
+    # As a change: named here, they are meant, whatever the classifier offers.
+    asked: dict[str, Any] = {"attacks": tuple(listed(attacks))} if attacks else {}
     with shown_progress() as progress:
         result = robustmri.evaluate(
             checkpoint,
@@ -240,12 +253,16 @@ def evaluate(
             nodes=nodes or 1,
             trusted=listed(attacks) if trust else (),
             progress=progress,
+            **asked,
         )
     print_table(comparison_table([result]))
-    for check in (*result.split.leakage, *result.checks):
+    checks = [*result.split.leakage, *result.checks]
+    for check in checks:
         if check.status != "pass":
-            print(f"{check.status}: {check.name}: {check.detail}")
-    print(f"wrote {out}; see it with: robustmri report {out} --out report.html")
+            say(f"{check.status}: {check.name}: {check.detail}")
+    say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
+    if strict and any(check.status == "fail" for check in checks):
+        raise typer.Exit(CHECK_FAILED)
 
 
 @app.command()
@@ -259,9 +276,9 @@ def report(
     title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
 ) -> None:
     """Write one self-contained HTML page about one or several results."""
-    from robustmri.report import write_report
+    from robustmri.verbs.report import write_report
 
-    print(f"wrote {write_report(folders, out, images=images, title=title)}")
+    say(f"wrote {write_report(folders, out, images=images, title=title)}")
 
 
 @app.command()
@@ -271,7 +288,7 @@ def download(out: Out) -> None:
 
     with shown_progress() as progress:
         folder = fetch_release(out, progress=progress)
-    print(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
+    say(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
 
 
 @app.command()
@@ -280,7 +297,7 @@ def demo(out: Out, set_: Set = None) -> None:
     with shown_progress() as progress:
         table = robustmri.demo(out, overrides=set_ or [], progress=progress)
     print_table(table)
-    print(f"wrote {out / 'report.html'}")
+    say(f"wrote {out / 'report.html'}")
 
 
 @app.command()
@@ -316,7 +333,7 @@ def reproduce(
             progress=progress,
         )
     print_table(table)
-    print(f"wrote {out / 'report.html'} and {out / 'table.md'}")
+    say(f"wrote {out / 'report.html'} and {out / 'table.md'}")
 
 
 @app.command("cross-validate")
@@ -363,9 +380,14 @@ def ablate(
     _print_study(table, out, "variants")
 
 
+app.command("import")(import_)
+app.command()(export)
+app.command("models")(list_models)
+app.command()(case)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)
+app.command()(serve)
 
 
 @app.command()
@@ -374,7 +396,7 @@ def recipes() -> None:
     from robustmri.recipes import list_recipes, load_recipe
 
     for name in list_recipes():
-        print(f"{name:12} {load_recipe(name).about}")
+        say(f"{name:12} {load_recipe(name).about}")
 
 
 @app.command("attacks")
@@ -385,17 +407,25 @@ def list_attacks(
     from robustmri.app.attack_table import describe_attack, tabulate_attacks
 
     if name:
-        print(describe_attack(name))
+        say(*describe_attack(name).splitlines())
     else:
         print_table(tabulate_attacks(), words=6)
 
 
+@app.command("checks")
+def list_the_checks() -> None:
+    """List the checks that an evaluation runs on itself."""
+    from robustmri.app.check_table import tabulate_checks
+
+    print_table(tabulate_checks(), words=3)
+
+
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:
     if table is None:
-        print(f"{out}: done so far; the table comes with the last of the {parts}.")
+        say(f"{out}: done so far; the table comes with the last of the {parts}.")
         return
     print_table(table)
-    print(f"wrote {out / 'table.md'} {also}".rstrip())
+    say(f"wrote {out / 'table.md'} {also}".rstrip())
 
 
 def _overrides(stage: str, given: dict[str, Any]) -> list[str]:
@@ -410,18 +440,18 @@ def _print_run(run: Path) -> None:
     made = read_checkpoint(run).provenance
     kept = made["kept_epoch"]
     robust = kept["validation_robust_accuracy"]
-    print(
+    say(
         f"{run}: kept epoch {kept['epoch']}, validation accuracy {kept['validation_accuracy']:.1%}"
         + ("" if robust is None else f", robust {robust:.1%}")
     )
     if robust is None:
         return
-    print(f"{made['kept_because']} Epochs that none beats in both:\n  epoch   clean  robust")
+    say(f"{made['kept_because']} Epochs that none beats in both:", "  epoch   clean  robust")
     for row in pareto_front(read_epochs(run)):
         mark = "  kept" if row.epoch == kept["epoch"] else ""
-        print(f"{row.epoch:>7} {row.validation_accuracy:>7.1%} {row.robust_accuracy:>7.1%}{mark}")
+        say(f"{row.epoch:>7} {row.validation_accuracy:>7.1%} {row.robust_accuracy:>7.1%}{mark}")
     for sentence in made["alarms"]:
-        print(f"warn: {sentence}")
+        say(f"warn: {sentence}")
 
 
 def main() -> None:
@@ -431,17 +461,21 @@ def main() -> None:
         if processes.is_main_process()
         else f"robustmri (process {processes.process_name()})"
     )
-    try:
-        with main_process_output():
-            app()
-    except (RobustMRIError, OSError) as error:
-        # What a library said, in a cause that is quoted, may be many lines.
-        print(f"{here}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
-    except SystemExit as end:
-        if end.code == INTERRUPTED and processes.is_main_process():
-            print("robustmri: stopped. The same command goes on where it was.", file=sys.stderr)
-        raise
+    with steady_output(), interrupted_by_sigterm() as signals:
+        try:
+            with main_process_output():
+                app()
+        except (RobustMRIError, OSError, MemoryError) as error:
+            words = str(error) or "there is not enough memory."
+            # What a library said, in a cause that is quoted, may be many lines.
+            say(f"{here}: {' '.join(words.split())}", error=True)
+            sys.exit(2 if isinstance(error, SettingsError) else 1)
+        except SystemExit as end:
+            if end.code != INTERRUPTED:
+                raise
+            if processes.is_main_process():
+                say("robustmri: stopped. The same command goes on where it was.", error=True)
+            sys.exit(TERMINATED if signals else INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from robustmri.app.terminal import printable, say
 from robustmri.core import processes
 from robustmri.core.progress import silent
 
@@ -23,16 +24,21 @@ def print_table(table: Table, *, words: int = 2) -> None:
     """
     from rich.console import Console
     from rich.table import Table as Drawing
+    from rich.text import Text
+
+    def plain(words: str) -> Text:
+        """Without rich's markup: a class may be called "[red]"."""
+        return Text(printable(words))
 
     drawing = Drawing(box=None, header_style="bold", pad_edge=False)
     for place, header in enumerate(table.headers):
-        drawing.add_column(header, justify="left" if place < words else "right")
+        drawing.add_column(plain(header), justify="left" if place < words else "right")
     for row in table.rows:
-        drawing.add_row(*row)
+        drawing.add_row(*map(plain, row))
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(drawing)
     for note in table.notes:
-        console.print(note, style="dim", markup=False)
+        console.print(plain(note), style="dim")
 
 
 @contextmanager
@@ -57,18 +63,19 @@ def shown_progress() -> Iterator[Progress]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
         def draw(task: str, done: int, total: int, note: str = "") -> None:
+            task, note = printable(task), printable(note)
             if task not in tasks:
                 tasks[task] = bars.add_task(task, total=total or None, note=note)
             bars.update(tasks[task], completed=done, total=total or None, note=note)
@@ -78,10 +85,10 @@ def shown_progress() -> Iterator[Progress]:
 
 class _Lines:
     """Progress for log files: a line at the first and last part of a task, and every half minute
-    between.
+    between; the workbench, which shows it, asks for one every second.
     """
 
-    EVERY_SECONDS = 30.0
+    EVERY_SECONDS = 1.0 if "ROBUSTMRI_WORKBENCH" in os.environ else 30.0
 
     def __init__(self) -> None:
         self.started: dict[str, tuple[float, int]] = {}
@@ -96,11 +103,8 @@ class _Lines:
         self.said = now
         left = (now - started) / (done - before) * (total - done) if done > before else None
         eta = "" if left is None or done == total else f", about {left / 60:.0f} min left"
-        print(
-            f"{task}: {done}/{total}{eta}{' - ' + note if note else ''}",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{task}: {done}/{total}{eta}{' - ' + note if note else ''}", error=True)
+        sys.stderr.flush()
 
 
 @contextmanager

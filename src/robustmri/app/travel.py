@@ -10,6 +10,7 @@ import typer
 import robustmri
 from robustmri.app.console import shown_progress
 from robustmri.app.options import Cohort, Out, RecipeName, Set, listed
+from robustmri.app.terminal import say
 
 
 def bundle(
@@ -55,8 +56,8 @@ def bundle(
             progress=progress,
         )
     sizes = ", ".join(f"{name} {size:.1f}" for name, size in made.mib.items() if name != "all")
-    print(f"{out}: {made.mib['all']:.1f} MiB ({sizes}). {made.loss}")
-    print("Copy it there, and run: sh run.sh RESULTS")
+    say(f"{out}: {made.mib['all']:.1f} MiB ({sizes}). {made.loss}")
+    say("Copy it there, and run: sh run.sh RESULTS")
 
 
 def run_bundle(
@@ -90,7 +91,7 @@ def run_bundle(
             progress=progress,
         )
     for one in outcomes:
-        print(f"{one.name:14} {one.status:9} {one.seconds:7.1f} s  {one.detail}")
+        say(f"{one.name:14} {one.status:9} {one.seconds:7.1f} s  {one.detail}")
     if all(one.status in ("failed", "stopped") for one in outcomes):
         raise typer.Exit(1)
 
@@ -107,7 +108,7 @@ def unpack(
     """Put together what came home from a run without network; or the cohort that travelled."""
     if (folder / "bundle.json").is_file() or folder.is_file():
         made = robustmri.unpack_travelled(folder, out)
-        print(f"{out}: {len(made)} slices of {made.size} px, fingerprint {made.fingerprint}")
+        say(f"{out}: {len(made)} slices of {made.size} px, fingerprint {made.fingerprint}")
         return
     for one in robustmri.unpack(folder, out, cohort=cohort):
         tested = "not tested; give --cohort"
@@ -115,4 +116,4 @@ def unpack(
             tested = f"clean accuracy {one.accuracy:.2%} in 16 bit"
             if one.changed is not None:
                 tested += f", {one.changed} of {one.slices} slices named differently than there"
-        print(f"{one.run}: rounded by at most {one.largest_change:.1e}; {tested}")
+        say(f"{one.run}: rounded by at most {one.largest_change:.1e}; {tested}")

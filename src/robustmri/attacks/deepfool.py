@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks.bisection import check_halvings, shorten
-from robustmri.attacks.engine import Found, checked, exhausted, frozen
+from robustmri.attacks.engine import Found, checked, exhausted, frozen, gradient_of
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.rules import feasible
 from robustmri.core.arrays import Images, Labels
@@ -132,8 +132,7 @@ def _nearest(points: Images, leads: list[Tensor], threat: ThreatModel, *, cut: b
     shortest = torch.full_like(leads[0].detach(), torch.inf)
     way = torch.zeros_like(points)
     for lead in leads:
-        (gradient,) = torch.autograd.grad(lead, points, torch.ones_like(lead), retain_graph=True)
-        gradient = threat.allow(torch.nan_to_num(gradient))
+        gradient = threat.allow(torch.nan_to_num(gradient_of(lead.sum(), points, again=True)))
         if not cut:
             gradient = feasible(gradient, points.detach(), threat)
         distance = NUDGE + lead.detach().abs() / find_norm(threat.measure.dual).size(gradient)

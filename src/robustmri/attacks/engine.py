@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from robustmri.attacks.protocol import Predictor
+from robustmri.attacks.protocol import Predictor, logits_in
 from robustmri.attacks.rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
@@ -87,7 +87,7 @@ def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predi
     highest = max(int(labels.max()) if len(labels) else 0, threat.target or 0)
 
     def predict(points: Images) -> Logits:
-        logits = classifier(points)
+        logits = logits_in(classifier(points), len(points))
         if logits.dim() != 2 or len(logits) != len(points) or logits.shape[1] <= highest:
             raise ThreatModelError(
                 f"expected logits ({len(points)}, classes) with more than {highest} classes, since "
@@ -301,8 +301,18 @@ def by_backpropagation(
         logits = classifier(points)
         values = objective(points, logits, rows)
         # The sum, not the mean: an image's gradient must not depend on the batch size.
-        (gradient,) = torch.autograd.grad(values.sum(), points)
+        gradient = gradient_of(values.sum(), points)
     return values.detach(), logits.detach(), torch.nan_to_num(gradient)
+
+
+def gradient_of(value: Tensor, points: Images, *, again: bool = False) -> Images:
+    """Gradient of a sum over images; 0 where nothing leads back to the points, as in a network that
+    detaches them. With `again` more may be asked for afterwards.
+    """
+    if not value.requires_grad:
+        return torch.zeros_like(points)
+    (gradient,) = torch.autograd.grad(value, points, retain_graph=again, allow_unused=True)
+    return torch.zeros_like(points) if gradient is None else gradient
 
 
 def keep_worse(found: Found, rows: Tensor, again: Found) -> None:

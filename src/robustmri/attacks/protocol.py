@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 import torch
 
 from robustmri.core.arrays import Images, Labels, Logits
-from robustmri.threat.norms import GRADIENT_NORMS
+from robustmri.core.errors import ThreatModelError
+from robustmri.threat.eps import Eps
+from robustmri.threat.norms import GRADIENT_NORMS, Radius
 from robustmri.threat.threat_model import ThreatModel
 
 Predictor = Callable[[Images], Logits]
@@ -85,16 +87,67 @@ class CheckedAttack:
         classifier: Predictor,
         images: Images,
         labels: Labels,
-        threat: ThreatModel,
+        threat: ThreatModel | None = None,
         *,
-        generator: torch.Generator,
+        eps: Radius | str | Eps | None = None,
+        generator: torch.Generator | None = None,
     ) -> Images:
-        """See `Attack`."""
+        """See `Attack`; on its own, an attack needs no more than a radius.
+
+        Args:
+            classifier: as there; outputs with `logits`, as Hugging Face's, are understood.
+            images: as there.
+            labels: as there, of any integer type.
+            threat: as there; None: l-infinity, or the first norm that the attack knows, and `eps`.
+            eps: radius, 8/255 if not given; only where there is no `threat`.
+            generator: as there; None: one from seed 0, so that the same call gives the same images.
+
+        >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+        >>> images, labels = torch.rand(2, 1, 8, 8), torch.tensor([0, 2])
+        >>> from robustmri import PGD
+        >>> attacked = PGD(steps=20)(network, images, labels, eps=8 / 255)
+        >>> bool((attacked - images).abs().max() <= 8 / 255 + 1e-6)
+        True
+        """
+        threat = self._threat(threat, eps)
         threat = self.check(images, labels, threat)
-        images = images.detach()
-        if not len(images):
-            return images.clone()
-        return self.search(classifier, images, labels, threat, generator=generator)
+        if generator is not None and (
+            not isinstance(generator, torch.Generator) or generator.device.type != "cpu"
+        ):
+            raise ThreatModelError(
+                "the generator must be a torch.Generator on the CPU: "
+                "torch.Generator().manual_seed(0)."
+            )
+        # Gradients are wanted, also where whoever calls wants none.
+        with torch.inference_mode(False):
+            if images.is_inference():
+                images = images.clone()
+            images, labels = images.detach(), labels.to(images.device, torch.long, copy=True)
+            if not len(images):
+                return images.clone()
+            generator = generator or torch.Generator().manual_seed(0)
+            return self.search(classifier, images, labels, threat, generator=generator)
+
+    def _threat(self, threat: ThreatModel | None, eps: Radius | str | Eps | None) -> ThreatModel:
+        if threat is not None:
+            if not isinstance(threat, ThreatModel):
+                raise ThreatModelError(
+                    f"expected a ThreatModel, got {type(threat).__name__}. To give a radius alone, "
+                    "name it: eps=8 / 255."
+                )
+            if eps is not None:
+                raise ThreatModelError("give eps in the ThreatModel, or alone, not both.")
+            return threat
+        norm = "linf" if "linf" in self.facts.norms else self.facts.norms[0]
+        if self.facts.minimal:
+            if eps is not None:
+                raise ThreatModelError(
+                    f"{self.facts.name} has no eps: it looks for the nearest image that fools."
+                )
+            return ThreatModel(norm, torch.inf)
+        if eps is None and norm != "linf":
+            raise ThreatModelError(f"{self.facts.name} measures in {norm}: give it an eps.")
+        return ThreatModel(norm, 8 / 255 if eps is None else eps)  # type: ignore[arg-type]
 
     def check(self, images: Images, labels: Labels, threat: ThreatModel) -> ThreatModel:
         """The threat as the search gets it: a minimal attack has no radius, and its own norm where
@@ -123,6 +176,35 @@ class CheckedAttack:
         generator: torch.Generator,
     ) -> Images:
         """As `Attack`, for at least one image, without a graph, that fits the threat."""
+
+
+def logits_in(answer: Any, n: int) -> Logits:
+    """The logits of a classifier's answer about `n` images: the tensor itself, or what an output of
+    Hugging Face holds as `logits`.
+
+    Raises:
+        ThreatModelError: neither, or no logit for each of two classes or more.
+    """
+    logits = answer if isinstance(answer, torch.Tensor) else getattr(answer, "logits", None)
+    if logits is None and isinstance(answer, dict):
+        logits = answer.get("logits")
+    if not isinstance(logits, torch.Tensor):
+        raise ThreatModelError(
+            f"expected the classifier to return logits as a tensor, got {type(answer).__name__}. "
+            "Give a function that returns them alone, such as lambda images: model(images)[0]."
+        )
+    if not logits.is_floating_point():
+        raise ThreatModelError(
+            f"expected logits as floating-point numbers, got {logits.dtype}. A classifier that "
+            "returns classes alone cannot be attacked so."
+        )
+    if logits.dim() == 2 and logits.shape[1] == 1:
+        raise ThreatModelError(
+            f"expected logits ({n}, classes) with a column for each class, got one column. If it "
+            "is the logit of class 1, give lambda images: torch.cat([0 * model(images), "
+            "model(images)], 1)."
+        )
+    return logits
 
 
 Maker = TypeVar("Maker", bound=Callable[..., Any])

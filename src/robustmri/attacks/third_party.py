@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.attacks.engine import draw_seeds, exhausted, frozen
-from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, logits_in
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import SettingsError, ThreatModelError, did_you_mean
 from robustmri.threat.norms import per_image
@@ -36,6 +36,13 @@ KNOWN_FAILURES = (
     TypeError,
     ValueError,
 )
+
+
+LEAST_CLASSES = {
+    "torchattacks:APGDT": (4, "apgd-t"),
+    "torchattacks:AutoAttack": (4, "standard"),
+}
+"""Attacks whose loss compares so many logits, and the one of ours that does with two."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,22 @@ class ThirdParty(CheckedAttack):
             return ("linf", "l2", "l1")
         return NORMS if self.minimal else ("l2",) if self.name.endswith("L2") else ("linf",)
 
+    def refuse_classes(self, classes: int, *, targeted: bool = False) -> None:
+        """Refuse a classifier with fewer classes than the attack compares.
+
+        Raises:
+            SettingsError: names the attack of ours that does with two.
+        """
+        least, ours = LEAST_CLASSES.get(self.title, (2, ""))
+        if self.name in ("APGD", "UPGD") and str(self.settings.get("loss")).lower() == "dlr":
+            least, ours = 3, "apgd"
+        if self.title == "torchattacks:JSMA" and not targeted:
+            least, ours = 10, "a target or our pgd-l0"
+        if classes < least:
+            raise SettingsError(
+                f"{self.title} needs at least {least} classes, and there are {classes}. Use {ours}."
+            )
+
     @property
     def _kind(self) -> Any:
         return _find_class(self.library, self.name)
@@ -131,6 +154,10 @@ class ThirdParty(CheckedAttack):
             ThreatModelError: a mask, or a radius for each image, which libraries cannot keep to; or
                 the attack failed.
         """
+        if self.title in LEAST_CLASSES or self.name == "JSMA" or "loss" in self.settings:
+            with frozen(classifier), torch.no_grad():
+                classes = logits_in(classifier(images[:1]), 1).shape[-1]
+            self.refuse_classes(classes, targeted=threat.target is not None)
         seeds = draw_seeds(generator, len(images), each=1)
         run = self._run_foolbox if self.library == "foolbox" else self._run_torchattacks
         aims = labels if threat.target is None else torch.full_like(labels, threat.target)
@@ -155,7 +182,7 @@ class ThirdParty(CheckedAttack):
         if not self.minimal:
             return points
         with frozen(classifier), torch.no_grad():
-            fooled = threat.fooled(classifier(points), labels)
+            fooled = threat.fooled(logits_in(classifier(points), len(points)), labels)
         return torch.where(per_image(fooled, images), points, images)
 
     def check(self, images: Images, labels: Labels, threat: ThreatModel) -> ThreatModel:
@@ -246,7 +273,7 @@ class Opaque(nn.Module):
         (predictor,) = self._predictor
         if exhausted(predictor):
             raise SpentError
-        return predictor(images)
+        return logits_in(predictor(images), len(images))
 
 
 def find_own(module: str, name: str) -> Any:

@@ -7,14 +7,20 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError
+from robustmri.core.locks import locked
+
+Kind = TypeVar("Kind")
 
 
 def _discard(path: Path) -> None:
@@ -43,37 +49,99 @@ def check_name(name: str, what: str) -> str:
 
 
 def discard_unfinished(folder: Path | str, name: str | None = None) -> None:
-    """Remove what a process left in `folder` that was killed while it wrote `name`, or anything."""
-    for path in Path(folder).glob(f".{'*' if name is None else glob.escape(name)}.*.partial"):
-        _discard(path)
+    """Remove what a process left in `folder` that was killed while it wrote `name`, or anything.
+
+    Only for whoever holds the lock on what is written: it cannot be told from what still grows.
+    """
+    whose = r".+" if name is None else re.escape(name)
+    for path in Path(folder).glob(".*.partial"):
+        if re.fullmatch(rf"\.{whose}\.[0-9a-f]{{8}}\.partial", path.name):
+            _discard(path)
+
+
+MACHINE_FAULTS = {
+    errno.ENOMEM: "Free some memory",
+    errno.EMFILE: "Allow more open files (ulimit -n)",
+    errno.ENFILE: "Close other programs: the system has no room for another open file",
+    errno.EIO: "Look after the disk",
+    errno.ESTALE: "Mount the network disk again",
+    errno.ETIMEDOUT: "Look after the network disk",
+    errno.EACCES: "Change its permissions",
+    errno.EPERM: "Change its permissions",
+}
+
+
+def system_error(error: BaseException, path: Path | str) -> RobustMRIError | None:
+    """What to raise in place of "damaged" where the machine failed and not the file.
+
+    Args:
+        error: that reading has raised.
+        path: what was read.
+
+    Returns:
+        None if the file itself may be at fault.
+
+    >>> system_error(MemoryError(), "split.json")
+    RobustMRIError('split.json cannot be read (Cannot allocate memory). Free some memory, ...')
+    >>> system_error(ValueError("no such column"), "cases.parquet")
+    """
+    number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    if number not in MACHINE_FAULTS:
+        return None
+    return RobustMRIError(
+        f"{path} cannot be read ({os.strerror(number)}). {MACHINE_FAULTS[number]}, and run it "
+        "again; the file itself may be whole."
+    )
 
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn "no space left" and "no permission" into an error that names the place and the
-    remedy.
+    """Turn "no space left" and "no permission" into an error that names the place and the remedy;
+    the place is `path`, unless the error names a file that has nothing to do with it.
     """
     try:
         yield
     except OSError as error:
+        other = error.filename if _is_elsewhere(error.filename, path) else None
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RobustMRIError(
-                f"The disk that holds {path} is full; nothing was changed there. Free some space "
-                "and run it again."
+                f"The disk that holds {other or path} is full; nothing was changed there. Free "
+                "some space and run it again."
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise RobustMRIError(
-                f"{path} cannot be written ({error.strerror}). Choose another place."
+                f"{other} cannot be read ({error.strerror}). Change its permissions."
+                if other
+                else f"{path} cannot be written ({error.strerror}). Choose another place."
             ) from error
         raise
+
+
+def _is_elsewhere(name: Any, path: Path) -> bool:
+    """Whether a file that an error names is neither `path`, nor in it, nor above it, nor what is
+    written for it.
+    """
+    if not isinstance(name, (str, bytes)):
+        return False
+    named, target = Path.cwd() / os.fsdecode(name), Path.cwd() / path
+    within = (named, *named.parents)
+    beside = rf"\.?{re.escape(target.name)}(\.[0-9a-f]{{8}})?\.(partial|old|part|lock)"
+    written = any(
+        part.parent == target.parent and re.fullmatch(beside, part.name) for part in within
+    )
+    return target not in within and named not in target.parents and not written
 
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the name only when the block ends without an
     error.
+
+    Raises:
+        DataError: `path` is a folder, a link or a device, or no name at all.
     """
     path = Path(path)
+    refuse_odd_file(path)
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -86,35 +154,85 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
             _discard(partial)
 
 
+def refuse_odd_file(path: Path) -> None:
+    """Make sure that a file may be written under the name: there is none, or a plain one.
+
+    Raises:
+        DataError: it is a folder, a link or a device, or no name at all.
+    """
+    if path.is_symlink():
+        raise DataError(f"{path} is a link. Name the file that it points to, or another one.")
+    if path.name in ("", "..") or path.is_dir():
+        raise DataError(f"{path} is a folder. Name the file to write.")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a plain file. Name another one to write.")
+
+
 @contextmanager
-def atomic_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path | str, *, replaces: str = "") -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes the name only when the block ends without an
     error.
 
+    Args:
+        path: folder to make; it must not exist yet, or be empty.
+        replaces: a folder that holds a file of this name is replaced.
+
     Raises:
-        DataError: `path` holds something already and `replace` is False.
+        DataError: `path` holds something already, or is a link.
+        RobustMRIError: another process is writing it.
     """
     path = Path(path)
-    if path.exists() and not replace and (not path.is_dir() or any(path.iterdir())):
+    _refuse_taken(path, replaces)
+    with explain_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f".{path.name}.lock"), path) as alone:
+            _refuse_taken(path, replaces)  # Another process may have come first.
+            if alone:
+                _restore(path)
+                discard_unfinished(path.parent, path.name)
+            partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+            partial.mkdir()
+            try:
+                yield partial
+                _take_name(partial, path, replaces)
+            finally:
+                _discard(partial)
+
+
+def _take_name(partial: Path, path: Path, replaces: str) -> None:
+    if replaces and path.is_dir() and any(path.iterdir()):
+        # Move the old folder aside before the new one takes its name: a kill in between leaves both
+        # on the disk.
+        old = partial.with_suffix(".old")
+        os.replace(path, old)
+        os.replace(partial, path)
+        _discard(old)
+        return
+    with suppress(OSError):  # Not empty: it is somebody's, where disks cannot lock.
+        path.rmdir()
+    _refuse_taken(path, replaces)
+    os.replace(partial, path)
+
+
+def _restore(path: Path) -> None:
+    """Give a folder its name back that a process had moved aside when it was killed."""
+    for old in sorted(path.parent.glob(f".{glob.escape(path.name)}.????????.old")):
+        if path.exists():
+            _discard(old)
+        else:
+            os.replace(old, path)
+
+
+def _refuse_taken(path: Path, replaces: str) -> None:
+    if path.is_symlink():
+        raise DataError(f"{path} is a link. Name the folder that it points to, or another one.")
+    taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if taken and not (replaces and (path / replaces).is_file()):
         raise DataError(
             f"{path} exists already and is not empty. Choose another --out, or remove it first."
         )
-    with explain_full_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        discard_unfinished(path.parent, path.name)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-        partial.mkdir()
-        try:
-            yield partial
-            # Move the old folder aside before the new one takes its name: a kill in between leaves
-            # both on the disk.
-            old = partial.with_suffix(".old")
-            if path.exists():
-                os.replace(path, old)
-            os.replace(partial, path)
-            _discard(old)
-        finally:
-            _discard(partial)
+    if path.name in ("", ".."):
+        raise DataError(f"{path} has no name of its own. Name the folder to make.")
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -125,16 +243,54 @@ def write_json(path: Path | str, value: Any) -> None:
         )
 
 
-def read_json(path: Path | str) -> Any:
-    """Read JSON; a missing or damaged file is a `DataError` that names it."""
+def read_json(
+    path: Path | str,
+    kind: type[Kind] | Any = Any,
+    *,
+    error: type[RobustMRIError] = DataError,
+    again: str = "Make it again with the step that wrote it.",
+) -> Any:
+    """Read a JSON file of ours.
+
+    Args:
+        path: the file.
+        kind: what it holds: a struct, a dataclass, or a type such as dict[str, float].
+        error: raised where it does not.
+        again: how it is made anew, for the message.
+
+    Raises:
+        RobustMRIError: of the given kind, names the file: it is missing, damaged, or holds
+            something else.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"{path} is not valid JSON ({error}). Make it again with the step that wrote it."
-        ) from error
+        content = Path(path).read_bytes()
+    except FileNotFoundError as missing:
+        raise error(f"{path} does not exist. {again}") from missing
+    except IsADirectoryError as missing:
+        raise error(f"{path} is a folder. {again}") from missing
+    except (OSError, MemoryError) as fault:
+        raise system_error(fault, path) or error(f"{path} is no file ({fault}).") from fault
+    return decode_json(content, kind, str(path), error=error, again=again)
+
+
+def decode_json(
+    content: bytes,
+    kind: type[Kind] | Any = Any,
+    name: str = "",
+    *,
+    error: type[RobustMRIError] = DataError,
+    again: str = "Make it again with the step that wrote it.",
+) -> Any:
+    """What JSON text of ours holds; see `read_json`."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as wrong:
+        raise error(f"{name} does not hold what it should ({wrong}). {again}") from wrong
+    # Also texts that are no Unicode, numbers of thousands of digits, lists in lists in lists.
+    except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
+        raise error(f"{name} is not valid JSON ({wrong}). {again}") from wrong
+    except MemoryError as fault:
+        raise system_error(fault, name) or fault from fault
 
 
 def sha256_of(path: Path | str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from robustmri import __version__
@@ -18,6 +19,11 @@ PACKAGES = ("torch", "monai", "lightning-fabric", "kornia", "numpy")
 
 COMMIT_FILE = "COMMIT"
 """In a package that was carried to another machine: the commit that it was made from."""
+
+
+def now() -> str:
+    """The time, in UTC, to the second, as every file says it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def commit() -> str | None:
@@ -59,6 +65,20 @@ def _accelerator() -> str | None:
     return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
 
 
+def _without_folders(word: str) -> str:
+    """Results travel; the folders of the machine that they were made on do not.
+
+    >>> [_without_folders(word) for word in ("--out=/ward 3/run", "~/scans", "runs/a", "eps=8/255")]
+    ['--out=run', 'scans', 'runs/a', 'eps=8/255']
+    """
+    option, equals, value = word.rpartition("=")
+    elsewhere = value.startswith("~") or any(
+        kind(value).is_absolute() for kind in (PurePosixPath, PureWindowsPath)
+    )
+    name = PureWindowsPath(value).name if "\\" in value else PurePosixPath(value).name
+    return f"{option}{equals}{name if elsewhere else value}"
+
+
 def describe_run(seed: int | None = None) -> dict[str, Any]:
     """What someone needs to repeat a run: code, packages, machine, command, seed and time (UTC)."""
     versions = {}
@@ -78,10 +98,7 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        # Results travel; the folders of the machine that they were made on do not.
-        "command": " ".join(
-            Path(part).name if Path(part).is_absolute() else part for part in sys.argv
-        ),
+        "command": shlex.join(map(_without_folders, sys.argv)),
         "seed": seed,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": now(),
     }

@@ -12,16 +12,22 @@ import msgspec
 
 from robustmri.core.errors import SettingsError, did_you_mean
 
+SEEDS = 2**63 - 1
+"""The largest seed that every generator takes."""
+MANY = 10**6
+"""More epochs, steps or images of a step than anybody has."""
+
 
 def about(
     help: str,
     *,
     at_least: float | None = None,
+    at_most: float | None = None,
     above: float | None = None,
     below: float | None = None,
 ) -> msgspec.Meta:
     """What stands in `Annotated` at a field: its help, with the unit, and its bounds."""
-    bounds = {"at_least": at_least, "above": above, "below": below}
+    bounds = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
     return msgspec.Meta(description=help, extra=bounds)
 
 
@@ -50,9 +56,11 @@ def choices_of(kind: type[msgspec.Struct], name: str) -> tuple[str, ...]:
 
 def bounds_of(kind: type[msgspec.Struct], name: str) -> str:
     """The bounds of a setting in words; empty where it has none."""
-    words = {"at_least": "at least", "above": "above", "below": "below"}
+    words = {"at_least": "at least", "at_most": "at most", "above": "above", "below": "below"}
     bounds = (_meta(kind, name).extra or {}).items()
-    return " and ".join(f"{words[key]} {limit:g}" for key, limit in bounds if limit is not None)
+    return " and ".join(
+        f"{words[key]} {_written(limit)}" for key, limit in bounds if limit is not None
+    )
 
 
 def check_bounds(settings: msgspec.Struct) -> None:
@@ -71,16 +79,30 @@ def check_bounds(settings: msgspec.Struct) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         bounds = _meta(kind, name).extra or {}
-        least, above, below = (bounds.get(key) for key in ("at_least", "above", "below"))
+        least, most, above, below = map(bounds.get, ("at_least", "at_most", "above", "below"))
         wrong = (
-            not math.isfinite(value)
+            not -math.inf < value < math.inf  # Of whole numbers too, however many digits they have.
             or (least is not None and value < least)
+            or (most is not None and value > most)
             or (above is not None and value <= above)
             or (below is not None and value >= below)
         )
         if wrong:
             what = bounds_of(kind, name) or "a finite number"
-            raise SettingsError(f"{name} must be {what}, got {value}.")
+            raise SettingsError(f"{name} must be {what}, got {_written(value)}.")
+
+
+def _written(number: Any) -> str:
+    """A number as a message can hold it.
+
+    >>> _written(0.5), _written(1000000), _written(10**5000)
+    ('0.5', '1000000', 'a number of 5001 digits')
+    """
+    if isinstance(number, float):
+        return f"{number:g}"
+    if abs(number) < 10**24:
+        return str(number)
+    return f"a number of {int(number.bit_length() * math.log10(2)) + 1} digits"
 
 
 def _meta(kind: type[msgspec.Struct], name: str) -> Any:

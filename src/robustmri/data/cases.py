@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from robustmri.core.errors import DataError
+from robustmri.core.files import system_error
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,11 @@ def read_cases(path: Path) -> tuple[Case, ...]:
 
     try:
         rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno:
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        fault = system_error(error, path)
+        if not fault and isinstance(error, OSError) and error.errno:
             raise
-        raise DataError(
+        raise fault or DataError(
             f"{path} is damaged ({' '.join(str(error).split())}). Make the cohort again."
         ) from error
     try:

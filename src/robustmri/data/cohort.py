@@ -4,17 +4,18 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.core.errors import DataError
-from robustmri.core.files import fingerprint, read_json, sha256_of
+from robustmri.core.errors import CheckpointError, DataError
+from robustmri.core.files import check_name, fingerprint, read_json, sha256_of
 from robustmri.data.cases import Case, read_cases
 from robustmri.data.readers.source import LeftOut
 from robustmri.data.storage import IMAGES, MASKS
@@ -24,7 +25,35 @@ HEAD, CASES, SPLIT = "cohort.json", "cases.parquet", "split.json"
 AGAIN = "Make the cohort again with robustmri prepare."
 
 
-@dataclass(frozen=True)
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Size and hash of a file of a cohort."""
+
+    bytes: int
+    sha256: str
+
+
+class CohortHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What cohort.json must hold; there may be more."""
+
+    schema_version: int
+    name: str
+    classes: tuple[str, ...]
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    intensity: str
+    groups: Literal["patient", "inferred"]
+    synthetic: bool
+    files: dict[str, StoredFile]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    n_cases: Annotated[int, msgspec.Meta(ge=0)]
+    fingerprint: str
+
+
+class _Version(msgspec.Struct, frozen=True):
+    schema_version: Any = None
+
+
+@dataclass(frozen=True, repr=False)
 class Cohort:
     """Slices of one size with their patients and labels; made by `write_cohort`, opened by
     `Cohort.open`.
@@ -55,6 +84,13 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.cases)
 
+    def __repr__(self) -> str:
+        return (
+            f"Cohort {self.name!r}: {len(self)} slices of {self.n_patients} "
+            f"{'patients' if self.groups == 'patient' else 'inferred groups'}, {self.size} px, "
+            f"classes {', '.join(self.classes)}, in {self.root}"
+        )
+
     @property
     def n_patients(self) -> int:
         """Number of groups: patients, ids that differ only by a trailing letter counted once."""
@@ -62,25 +98,34 @@ class Cohort:
 
     @cached_property
     def images(self) -> npt.NDArray[np.uint16]:
-        """All slices, shape (n, size, size), memory-mapped; 0 to 65535 stands for [0, 1]."""
-        return self._map(IMAGES, (len(self), self.size, self.size), np.uint16)
+        """All slices, shape (n, size, size), memory-mapped; 0 to 65535 stands for [0, 1].
+
+        Raises:
+            DataError: they are not those that were written; the file is hashed when it is first
+                asked for.
+        """
+        return self._map(IMAGES, "<u2", (len(self), self.size, self.size))
 
     @cached_property
     def _packed_masks(self) -> npt.NDArray[np.uint8] | None:
-        if not (self.root / MASKS).is_file():
+        if not (self.root / MASKS).exists():
             return None
-        return self._map(MASKS, (len(self), self.size, (self.size + 7) // 8), np.uint8)
+        return self._map(MASKS, "|u1", (len(self), self.size, (self.size + 7) // 8))
 
-    def _map(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         path = self.root / name
+        self._verify(name)
         try:
-            array = np.lib.format.open_memmap(path, mode="r")
+            array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
         except OSError:
             raise
         except Exception as error:  # The header is Python: numpy raises what its parser raises.
             raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
-        if (array.shape, array.dtype) != (shape, np.dtype(dtype)):
-            raise DataError(f"{path} is not an array of {dtype.__name__} of shape {shape}. {AGAIN}")
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
+            raise DataError(
+                f"{path} holds {array.dtype} of shape {array.shape}, expected {np.dtype(dtype)} of "
+                f"shape {shape}. {AGAIN}"
+            )
         return array
 
     def masks(self, indexes: Iterable[int]) -> npt.NDArray[np.bool_] | None:
@@ -92,9 +137,43 @@ class Cohort:
         packed = self._packed_masks[np.fromiter(indexes, dtype=np.int64)]
         return np.unpackbits(packed, axis=2, count=self.size).astype(bool)
 
+    def with_classes(self, classes: Sequence[str], names: Mapping[str, str]) -> Cohort:
+        """The same slices with the classes of a classifier, in its order.
+
+        Args:
+            classes: what the classifier tells apart.
+            names: class of this cohort to class of the classifier, where they differ; several may
+                be merged into one.
+
+        Raises:
+            CheckpointError: a class of the cohort is none of the classifier's.
+            DataError: `names` speaks of a class that the cohort has not.
+        """
+        unknown = sorted({*names} - {*self.classes})
+        if unknown:
+            raise DataError(
+                f"--classes names {unknown[0]!r}, which is no class of the cohort. It has "
+                f"{', '.join(self.classes)}."
+            )
+        named = {label: names.get(label, label) for label in self.classes}
+        strange = [label for label in self.classes if named[label] not in classes]
+        if strange:
+            raise CheckpointError(
+                f"The classifier tells apart {', '.join(classes)}; the cohort has "
+                f"{', '.join(self.classes)}. Say which is which: --classes "
+                f"'{','.join(f'{label}=...' for label in strange)}'."
+            )
+        place = {label: number for number, label in enumerate(classes)}
+        cases = (
+            replace(case, label=named[case.label], class_index=place[named[case.label]])
+            for case in self.cases
+        )
+        return replace(self, classes=tuple(classes), cases=tuple(cases))
+
     @classmethod
     def open(cls, root: str | Path) -> Cohort:
-        """Open a cohort folder; sizes and the table of cases are checked now, pixels by `verify`.
+        """Open a cohort folder; sizes and the table of cases are checked now, pixels when they are
+        first asked for.
 
         Raises:
             DataError: not a cohort, or files that are missing, truncated or changed.
@@ -105,33 +184,24 @@ class Cohort:
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"
             )
-        try:
-            return cls._from_head(root, read_json(root / HEAD))
-        except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-            raise DataError(
-                f"{root / HEAD} is damaged ({type(error).__name__}: {error}). {AGAIN}"
-            ) from error
-
-    @classmethod
-    def _from_head(cls, root: Path, head: dict[str, Any]) -> Cohort:
-        if head.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(
-                f"{root} is a cohort of schema version {head.get('schema_version')}, expected "
-                f"{SCHEMA_VERSION}. {AGAIN}"
-            )
-        for name in sorted({IMAGES, CASES, *head["files"]}):
-            facts, path = head["files"][name], root / name
+        head = read_head(root)
+        for name, facts in sorted(head.files.items()):
+            path = root / check_name(name, "a file of a cohort")
             if not path.is_file():
                 raise DataError(f"{root} is incomplete: {name} is missing. {AGAIN}")
-            if path.stat().st_size != facts["bytes"]:
+            if path.stat().st_size != facts.bytes:
                 raise DataError(
-                    f"{path} has {path.stat().st_size} bytes, expected {facts['bytes']}. {AGAIN}"
+                    f"{path} has {path.stat().st_size} bytes, expected {facts.bytes}. {AGAIN}"
                 )
         cases = read_cases(root / CASES)
-        classes = tuple(head["classes"])
-        if fingerprint_of(head, cases) != head["fingerprint"] or any(
-            case.class_index < 0 or (case.index, case.label) != (row, classes[case.class_index])
-            for row, case in enumerate(cases)
+        if (
+            fingerprint_of(msgspec.to_builtins(head), cases) != head.fingerprint
+            or not {IMAGES, CASES} <= head.files.keys()
+            or any(
+                not 0 <= case.class_index < len(head.classes)
+                or (case.index, case.label) != (row, head.classes[case.class_index])
+                for row, case in enumerate(cases)
+            )
         ):
             raise DataError(
                 f"{root} was changed after it was written: {CASES} and {HEAD} no longer agree. "
@@ -139,16 +209,16 @@ class Cohort:
             )
         return cls(
             root=root,
-            name=str(head["name"]),
-            classes=classes,
-            size=int(head["size"]),
-            intensity=head["intensity"],
-            groups=head["groups"],
-            synthetic=head["synthetic"],
+            name=head.name,
+            classes=head.classes,
+            size=head.size,
+            intensity=head.intensity,
+            groups=head.groups,
+            synthetic=head.synthetic,
             cases=cases,
-            left_out=tuple(LeftOut(**left) for left in head["left_out"]),
-            fingerprint=head["fingerprint"],
-            notes=tuple(head.get("notes", ())),
+            left_out=head.left_out,
+            fingerprint=head.fingerprint,
+            notes=head.notes,
         )
 
     def verify(self) -> None:
@@ -157,11 +227,33 @@ class Cohort:
         Raises:
             DataError: a file is not the one that was written.
         """
-        for name, facts in read_json(self.root / HEAD)["files"].items():
-            if sha256_of(self.root / name) != facts["sha256"]:
-                raise DataError(
-                    f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
-                )
+        for name in read_head(self.root).files:
+            self._verify(name)
+
+    def _verify(self, name: str) -> None:
+        facts = read_head(self.root).files.get(name)
+        if facts is None:
+            raise DataError(f"{self.root / name} does not belong to the cohort. {AGAIN}")
+        if sha256_of(self.root / name) != facts.sha256:
+            raise DataError(
+                f"{self.root / name} was changed after it was written (sha256 differs). {AGAIN}"
+            )
+
+
+def read_head(root: Path) -> CohortHead:
+    """What cohort.json says.
+
+    Raises:
+        DataError: it is damaged, or of another release.
+    """
+    version = read_json(root / HEAD, _Version, again=AGAIN).schema_version
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{root} is a cohort of schema version {str(version)[:20]}, expected {SCHEMA_VERSION}. "
+            f"{AGAIN}"
+        )
+    head: CohortHead = read_json(root / HEAD, CohortHead, again=AGAIN)
+    return head
 
 
 def is_cohort(path: str | Path) -> bool:

@@ -6,16 +6,16 @@ Source: J. Cheng, "brain tumor dataset", figshare 1512427, CC BY 4.0; Cheng et a
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 from robustmri.core.download import fetch
+from robustmri.core.errors import DataError
+from robustmri.core.files import explain_full_disk
+from robustmri.core.locks import locked
 
-ARTICLE = "https://api.figshare.com/v2/articles/1512427"
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -25,16 +25,17 @@ class ReleaseFile:
 
     name: str
     url: str
-    size: int | None
-    md5: str | None
+    size: int
+    md5: str
 
 
 def _known(name: str, number: int, size: int, md5: str) -> ReleaseFile:
     return ReleaseFile(name, f"https://ndownloader.figshare.com/files/{number}", size, md5)
 
 
-# Version 8 of the article; used where its API does not answer (it refuses some networks that may
-# download).
+# Version 8 of the article, as its publisher describes it; md5 is the only hash that it gives, and
+# nobody knows how to make another file of a given one. Its API is not asked: an answer of today
+# must not replace what was written down.
 KNOWN_FILES = (
     _known(
         "brainTumorDataPublic_1-766.zip", 3381290, 214401279, "74b949ad33f042e6e103523091cd1428"
@@ -52,30 +53,9 @@ KNOWN_FILES = (
 )
 
 
-def list_release(article: str = ARTICLE, *, timeout: float = 30.0) -> tuple[ReleaseFile, ...]:
-    """Data files of the article with sizes and md5 sums, or an empty tuple where the API gives no
-    usable answer.
-    """
-    try:
-        request = urllib.request.Request(article, headers={"User-Agent": "robustmri"})
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            files = json.load(answer)["files"]
-        listed = (
-            ReleaseFile(
-                Path(file["name"]).name, file["download_url"], file["size"], file["computed_md5"]
-            )
-            for file in files
-        )
-        return tuple(file for file in listed if file.name.lower().endswith((".zip", ".mat")))
-    # OSError: no connection, or an error status.
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
-        return ()
-
-
 def download_release(
     out: str | Path,
     *,
-    article: str = ARTICLE,
     known: Sequence[ReleaseFile] = KNOWN_FILES,
     progress: Progress | None = None,
 ) -> Path:
@@ -83,8 +63,7 @@ def download_release(
 
     Args:
         out: folder; a file that lies there already and fits its checksum is kept.
-        article: address of the article in the figshare API.
-        known: files to ask for where the API does not answer.
+        known: the files.
         progress: called with (file name, bytes so far, bytes in all if known).
 
     Returns:
@@ -92,13 +71,21 @@ def download_release(
 
     Raises:
         DownloadError: offline, broken off, or a checksum that does not fit.
+        DataError: `out` is no folder.
+        RobustMRIError: another process is at it.
     """
     out = Path(out)
-    for file in list_release(article) or known:
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is no folder. Choose another --out.")
+    with ExitStack() as held:
+        with explain_full_disk(out):
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(out / ".lock", out))
+        for file in known:
 
-        def report(done: int, total: int | None, name: str = file.name) -> None:
-            if progress:
-                progress(name, done, total)
+            def report(done: int, total: int | None, name: str = file.name) -> None:
+                if progress:
+                    progress(name, done, total)
 
-        fetch(file.url, out / file.name, md5=file.md5, size=file.size, progress=report)
+            fetch(file.url, out / file.name, md5=file.md5, size=file.size, progress=report)
     return out

@@ -48,6 +48,8 @@ def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
     counted them as two patients.
     """
     split.check(cohort)
+    if split.kind == "none":  # There is one set only.
+        return []
     where = {
         index: name for name in ("train", "validation", "test") for index in getattr(split, name)
     }

@@ -12,18 +12,28 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import DataError
-from robustmri.core.files import atomic_file, atomic_folder, read_json, write_json
-from robustmri.data.cohort import CASES, HEAD, SPLIT, Cohort, fingerprint_of
+from robustmri.core.files import (
+    atomic_file,
+    atomic_folder,
+    decode_json,
+    read_json,
+    system_error,
+    write_json,
+)
+from robustmri.core.zips import open_zip
+from robustmri.data.cohort import CASES, HEAD, SPLIT, Cohort, CohortHead, fingerprint_of
 from robustmri.data.parallel import map_in_order
 from robustmri.data.split import Split
 from robustmri.data.storage import IMAGES, MASKS, npy_header
@@ -31,6 +41,8 @@ from robustmri.data.storage import IMAGES, MASKS, npy_header
 FINEST = 255
 LARGEST_ERROR = 8
 """Grey levels of 255; beyond it slices look like posters."""
+MOST_BYTES = 64 << 30
+"""Of a cohort once it is unpacked: 690 000 slices of 224 px."""
 _SAME_TIME = (1980, 1, 1, 0, 0, 0)  # So that the same cohort gives the same file.
 
 
@@ -65,6 +77,16 @@ class Packed:
             f"Packed at 8 bit {loss}: pixels are off by {self.mean_error:.2f} of 255 grey levels "
             f"on average, at most by {self.grey_error + 0.5:g}."
         )
+
+
+class _Loss(msgspec.Struct, frozen=True):
+    grey_error: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ERROR)]
+
+
+class _PackedHead(CohortHead, frozen=True, kw_only=True):
+    """The cohort's, and what was lost."""
+
+    packed: _Loss
 
 
 def pack_cohort(cohort: Cohort, file: str | Path, *, grey_error: int = 0) -> Packed:
@@ -116,19 +138,29 @@ def unpack_cohort(file: str | Path, out: str | Path) -> Cohort:
         DataError: not such a file, or a damaged one, or `out` is taken.
     """
     try:
-        with zipfile.ZipFile(file) as bag, atomic_folder(out) as folder:
-            head = json.loads(bag.read(HEAD))
+        with open_zip(file, most_bytes=MOST_BYTES) as bag, atomic_folder(out) as folder:
+            facts: _PackedHead = decode_json(bag.read(HEAD), _PackedHead, f"{HEAD} in {file}")
+            head, grey_error = json.loads(bag.read(HEAD)), facts.packed.grey_error
+            shape = _refuse_large(file, facts.n_cases, facts.size)
             for name in (CASES, *([MASKS] if MASKS in head["files"] else [])):
                 (folder / name).write_bytes(bag.read(name))
             write_json(folder / HEAD, head)
             write_json(folder / SPLIT, json.loads(bag.read(SPLIT)))
             with open(folder / IMAGES, "wb") as stream:
-                stream.write(npy_header("<u2", (head["n_cases"], head["size"], head["size"])))
-                for restored in _restored(bag, head["n_cases"], head["packed"]["grey_error"]):
+                stream.write(npy_header("<u2", shape))
+                for restored in _restored(bag, shape, grey_error):
                     stream.write(restored.tobytes())
             Cohort.open(folder).verify()
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise DataError(
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        zlib.error,
+        OSError,
+        MemoryError,
+    ) as error:
+        raise system_error(error, file) or DataError(
             f"{file} is not a packed cohort, or is damaged ({error}). Pack it again: robustmri "
             "bundle."
         ) from error
@@ -149,14 +181,34 @@ def _reduce(
     return content.getvalue(), restored, float(np.abs(restored / 257 - image / 257).mean())
 
 
-def _restored(bag: zipfile.ZipFile, n: int, grey_error: int) -> Iterator[npt.NDArray[np.uint16]]:
+def _refuse_large(file: str | Path, n: object, size: object) -> tuple[int, int, int]:
+    """Shape of the images that the head claims."""
+    if type(n) is not int or type(size) is not int or n < 0 or size < 1:
+        raise ValueError(f"{n} slices of {size} px")
+    if 2 * n * size**2 > MOST_BYTES:
+        raise DataError(
+            f"{file} would take {2 * n * size**2} bytes once it is unpacked, expected at most "
+            f"{MOST_BYTES}."
+        )
+    return n, size, size
+
+
+def _restored(
+    bag: zipfile.ZipFile, shape: tuple[int, int, int], grey_error: int
+) -> Iterator[npt.NDArray[np.uint16]]:
     from PIL import Image
 
     def one(row: int) -> npt.NDArray[np.uint16]:
-        with Image.open(io.BytesIO(bag.read(_member(row)))) as image:
+        try:
+            opened = Image.open(io.BytesIO(bag.read(_member(row))), formats=["PNG"])
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"slice {row}: {error}") from error
+        with opened as image:
+            if image.size != shape[1:] or image.mode != "L":
+                raise ValueError(f"slice {row} is {image.mode} of {image.size}")
             return _restore(np.asarray(image), grey_error)
 
-    return map_in_order(one, range(n))
+    return map_in_order(one, range(shape[0]))
 
 
 def _restore(levels: npt.NDArray[np.uint8], grey_error: int) -> npt.NDArray[np.uint16]:

@@ -70,9 +70,7 @@ def find_head(image: npt.NDArray[Any]) -> Masks:
     bright = np.pad(image > find_threshold(image), reach := max(1, len(image) // 48))
     # A scalp that is dark in places would leave the inside open to the background.
     closed = ndimage.binary_closing(bright, iterations=reach)[reach:-reach, reach:-reach]
-    parts, count = ndimage.label(closed)
-    if not count:
-        return np.ones(image.shape, dtype=bool)
+    parts, _ = ndimage.label(closed)
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
     return np.asarray(ndimage.binary_fill_holes(largest), dtype=bool)
 

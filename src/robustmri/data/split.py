@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -17,21 +18,25 @@ if TYPE_CHECKING:
     from robustmri.data.cases import Case
     from robustmri.data.cohort import Cohort
 
-Kind = Literal["patient", "slice", "folds"]
-KINDS = ("patient", "slice", "folds")
+Kind = Literal["patient", "slice", "folds", "none"]
+KINDS = ("patient", "slice", "folds", "none")
 SETS = ("train", "validation", "test")
 FOLDS = 5
 TRIALS = 200  # Random assignments among which the best balanced is kept.
 DEALT = 200_000  # Units in all trials together, so that thousands of them take seconds.
 
 
-@dataclass(frozen=True)
+class _Sealed(msgspec.Struct, frozen=True):
+    fingerprint: str
+
+
+@dataclass(frozen=True, repr=False)
 class Split:
     """Three disjoint sets of case indexes.
 
     Attributes:
-        kind: "patient" (no patient in two sets), "slice" (the poster's) or "folds" (patient-wise,
-            five test sets).
+        kind: "patient" (no patient in two sets), "slice" (the poster's), "folds" (patient-wise,
+            five test sets) or "none" (every slice is tested: external validation).
         fold: test fold 1 to 5, for "folds".
         cohort_fingerprint: cohort that the indexes belong to.
         note: one sentence on what this split does to the numbers.
@@ -48,6 +53,11 @@ class Split:
     note: str
     folds_source: str = ""
 
+    def __repr__(self) -> str:
+        sets = ", ".join(f"{name} {len(getattr(self, name))}" for name in SETS)
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        return f"Split by {self.kind}{fold}, seed {self.seed}: {sets} slices"
+
     @property
     def fingerprint(self) -> str:
         """Of the sets and the cohort; 16 hexadecimal digits."""
@@ -62,6 +72,13 @@ class Split:
                 "together."
             )
 
+        rows = (*self.train, *self.validation, *self.test)
+        if len(set(rows)) < len(rows) or not all(0 <= row < len(cohort) for row in rows):
+            raise DataError(
+                f"This split names slices twice, or slices that {cohort.root} does not have. Make "
+                "it again with robustmri prepare."
+            )
+
     def save(self, path: str | Path) -> None:
         """Write the split as JSON, atomically."""
         write_json(path, asdict(self) | {"fingerprint": self.fingerprint})
@@ -71,15 +88,9 @@ class Split:
         """Read a split file, or the split.json of a cohort folder."""
         path = Path(path)
         path = path / "split.json" if path.is_dir() else path
-        stored = read_json(path)
-        try:
-            values = {field.name: stored[field.name] for field in fields(cls)}
-            split = cls(**(values | {name: tuple(map(int, values[name])) for name in SETS}))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path} is not a split file ({error!r}). Make it again with robustmri prepare."
-            ) from error
-        if split.fingerprint != stored.get("fingerprint"):
+        again = "Make it again with robustmri prepare."
+        split: Split = read_json(path, Split, again=again)
+        if split.fingerprint != read_json(path, _Sealed, again=again).fingerprint:
             raise DataError(
                 f"{path} was changed after it was written. Make it again with robustmri prepare."
             )
@@ -100,7 +111,8 @@ def make_split(
         cohort: what to divide.
         kind: "patient" keeps every patient in one set, "slice" ignores patients, "folds" tests on
             one of five folds (the authors' where every case has one, else robustmri's own) and
-            takes validation patients from the rest.
+            takes validation patients from the rest; "none" tests on everything, for a classifier
+            that was trained elsewhere.
         seed: the same seed gives the same split.
         fold: test fold 1 to 5 (1 if not given); for "folds" only.
         fractions: shares of train, validation and test; for "folds" the first two divide the rest.
@@ -110,12 +122,16 @@ def make_split(
     """
     if kind not in KINDS:
         raise SettingsError(f"split {kind!r} is not known. {did_you_mean(kind, KINDS)}")
-    if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+    if min(fractions) <= 0 or not abs(sum(fractions) - 1) <= 1e-6:
         raise SettingsError(f"fractions must be three positive shares with sum 1, got {fractions}.")
     if fold is not None and (kind != "folds" or not 1 <= fold <= FOLDS):
         raise SettingsError(
             f"fold must be 1 to {FOLDS} and goes with split 'folds', got fold {fold} and {kind!r}."
         )
+    if kind == "none":
+        everything = tuple(range(len(cohort)))
+        note = _note(cohort, kind, ((), (), everything), fold, "")
+        return Split(kind, seed, fold, (), (), everything, cohort.fingerprint, note)
     if len({case.label for case in cohort.cases}) < 2:
         raise DataError(f"{cohort.root} has one class only; a split needs two or more.")
     folds_source = ""
@@ -219,6 +235,11 @@ def _note(
             f"Slice-wise: {len(seen & tested)} of the {len(tested)} {unit} in the test set also "
             "have slices in the training set, so the accuracy is inflated and says nothing about "
             "new patients."
+        )
+    if kind == "none":
+        return (
+            "External validation: every slice is tested, and none was set aside for training, so "
+            "the accuracy is one for this source of scans."
         )
     start = (
         "Patient-wise"

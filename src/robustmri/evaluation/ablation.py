@@ -19,9 +19,8 @@ from robustmri.evaluation.intervals import (
     paired_difference,
 )
 from robustmri.evaluation.metrics import find_right, find_settings
-from robustmri.evaluation.summary import columns_of
 from robustmri.results.budget import CLEAN, WORST
-from robustmri.results.outcomes import Column
+from robustmri.results.outcomes import Column, columns_of, read_table
 from robustmri.threat.eps import Eps
 
 
@@ -110,9 +109,8 @@ def compare(
 
 def _read(folder: str | Path) -> _Right:
     """The slices of one evaluation in the cohort's order."""
-    import pyarrow.parquet as pq
 
-    columns = columns_of(pq.read_table(Path(folder) / "outcomes.parquet"))
+    columns = columns_of(read_table(folder))
     right, kept, groups = find_right(columns), {}, None
     for (attack, budget), rows in find_settings(columns).items():
         if attack in (CLEAN, WORST):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks import Attack, Cascade
-from robustmri.attacks.engine import SeededGenerator, loss_against
+from robustmri.attacks.engine import SeededGenerator, gradient_of, loss_against
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
@@ -134,7 +134,7 @@ def within(eps: float, attacked: Attacked, untouched: Attacked, norm: str) -> At
 
 
 def verify(
-    classifier: Classifier,
+    classifier: Predictor,
     points: Images,
     images: Images,
     labels: Labels,
@@ -170,14 +170,17 @@ def verify(
 
 
 def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:
-    """Which images have a loss gradient, of the loss that attacks climb, that is exactly zero:
-    gradient masking.
+    """Which images have no gradient of the loss that attacks climb: gradient masking.
+
+    One that is missing, or holds a number that is not finite, which the search takes for zero,
+    counts as none.
     """
-    return (loss_gradient(classifier, images, labels, ThreatModel()) == 0).flatten(1).all(1)
+    gradient = loss_gradient(classifier, images, labels, ThreatModel()).flatten(1)
+    return (gradient == 0).all(1) | ~torch.isfinite(gradient).all(1)
 
 
 def loss_gradient(
-    classifier: Classifier, images: Images, labels: Labels, threat: ThreatModel
+    classifier: Predictor, images: Images, labels: Labels, threat: ThreatModel
 ) -> Images:
     """Gradient at the images themselves of the loss that attacks climb: away from the label or
     towards the target.
@@ -186,5 +189,4 @@ def loss_gradient(
     rows = torch.arange(len(images), device=images.device)
     with torch.enable_grad():
         loss = loss_against("cross_entropy", labels, threat)(points, classifier(points), rows).sum()
-    (gradient,) = torch.autograd.grad(loss, points)
-    return gradient
+    return gradient_of(loss, points)

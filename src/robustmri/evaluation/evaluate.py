@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
@@ -18,8 +19,10 @@ from robustmri.attacks.cascade import knows_norm
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.core import processes
 from robustmri.core.arrays import Logits
-from robustmri.core.files import atomic_file, fingerprint
+from robustmri.core.errors import DataError
+from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
+from robustmri.core.sealed import read_sealed, write_sealed
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels, load_region
 from robustmri.data.split import Split
@@ -54,7 +57,7 @@ class Evaluated:
 
     outcomes: pa.Table
     attacks: list[AttackRun]
-    zero_gradient_share: float
+    zero_gradient_share: float | None
 
 
 def run_attacks(
@@ -89,7 +92,6 @@ def run_attacks(
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     classifier = classifier.to(device).eval().requires_grad_(False)
     shards = (
@@ -109,10 +111,11 @@ def run_attacks(
     own, tables = range(len(work))[processes.rank() :: processes.size()], {}
     for done, place in enumerate(own):
         (trial, number, rows), path = work[place], paths[place]
-        if not path.exists():
-            with atomic_file(path) as partial:
-                pq.write_table(runner.attack(trial, number, rows), partial)
-        table = tables[place] = pq.read_table(path)
+        table = _read_shard(path)
+        if table is None:
+            table = runner.attack(trial, number, rows)
+            _write_shard(path, table)
+        tables[place] = table
         seen, broken, gradients = so_far[trial.name]
         fooled = table.filter(table["fooled"])["index"]
         seen, broken = seen + len(rows), broken + len(pc.unique(fooled))
@@ -123,17 +126,38 @@ def run_attacks(
         )
         progress("evaluation", done + 1, len(own), told)
     processes.wait_for_all()
-    outcomes = pa.concat_tables(
-        [
-            tables[place] if place in tables else pq.read_table(path)
-            for place, path in enumerate(paths)
-        ]
-    )
+    for place, path in enumerate(paths):
+        if place not in tables:  # Another process made it.
+            tables[place] = _read_shard(path, required=True)
+    outcomes = pa.concat_tables([tables[place] for place in range(len(work))])
     clean = outcomes.filter(pc.equal(outcomes["attack"], NOTHING.name))
-    share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
+    share = None
+    if classifier.spec.gradients:
+        share = float(pc.mean(pc.cast(clean["zero_gradient"], pa.float64())).as_py())
     return Evaluated(
         outcomes.drop_columns(["zero_gradient"]), describe_attacks(plan, outcomes), share
     )
+
+
+def _write_shard(path: Path, table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    write_sealed(path, content.getbuffer())
+
+
+def _read_shard(path: Path, *, required: bool = False) -> pa.Table | None:
+    """A finished shard; None where there is none, or a damaged one, which is then done again."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(pa.BufferReader(read_sealed(path)))
+    except (FileNotFoundError, DataError):
+        if required:
+            raise
+        return None
 
 
 def clear_shards(folder: Path) -> None:
@@ -171,11 +195,12 @@ class ShardRunner:
         return self._view("fp32")
 
     def _view(self, precision: Precision | None) -> OptimisedView:
-        size = self.classifier.spec.size
-        example = torch.zeros(2, 1, size, size, device=self.device)
-        return OptimisedView(
-            self.classifier, example, precision=precision, compiled=self.plan.settings.compile
-        )
+        spec = self.classifier.spec
+        example = torch.zeros(2, 1, spec.size, spec.size, device=self.device)
+        if not spec.gradients or spec.ends_in != "logits":
+            precision = "fp32"  # Of 16 bits a probability near 1 has no logarithm left.
+        compiled = self.plan.settings.compile and spec.gradients
+        return OptimisedView(self.classifier, example, precision=precision, compiled=compiled)
 
     def attack(self, trial: Trial, number: int, rows: Sequence[int]) -> pa.Table:
         """Outcomes of one trial on one shard."""
@@ -200,7 +225,8 @@ class ShardRunner:
         cost, members = AttackCost(len(rows), self.plan.settings.limits), [""]
         if trial.attack is None:
             attacked = verify(self.classifier, images, images, labels, threat, clean)
-            zero = zero_gradients(self.classifier, images, labels)
+            if self.classifier.spec.gradients:
+                zero = zero_gradients(self.classifier, images, labels)
         else:
             attack = trial.attack
             members = [*attack.members, ""] if isinstance(attack, Cascade) else members

@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Logits
 from robustmri.models.classifier import Classifier
 
@@ -14,7 +15,7 @@ Mark = tuple[int, int]
 _WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def logits_of(classifier: Classifier, images: Images) -> Logits:
+def logits_of(classifier: Predictor, images: Images) -> Logits:
     """Logits of the original classifier in float32."""
     with torch.no_grad():
         logits: Logits = classifier(images)

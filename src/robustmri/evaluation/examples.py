@@ -39,7 +39,7 @@ def write_examples(
     if trial.eps is None or trial.attack is None or not settings.examples_per_class:
         return []
     rows = named_slices(cohort, settings) or _candidates(cohort, trial.rows, settings)
-    device = next(classifier.parameters()).device
+    device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
     region = load_region(cohort, rows, settings.region)
     threat = replace(trial.threat, mask=None if region is None else region.to(device))
@@ -66,7 +66,9 @@ def write_examples(
     masks = load_masks(cohort, rows)
     picked = torch.tensor(chosen, dtype=torch.long)
     # Of the gradient itself: of the change it would be zero wherever the bounds stop a pixel.
-    signs = threat.allow(loss_gradient(classifier, images, labels, threat)).sign().to(torch.int8)
+    signs = torch.zeros_like(images, dtype=torch.int8)
+    if classifier.spec.gradients:
+        signs = threat.allow(loss_gradient(classifier, images, labels, threat)).sign().to(signs)
     with atomic_file(folder / "examples.npz") as partial, open(partial, "wb") as stream:
         np.savez_compressed(
             stream,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 import torch
 
@@ -17,10 +18,12 @@ from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CLEAN, TITLES
-from robustmri.threat.eps import Eps, parse_eps
+from robustmri.threat.eps import Eps, check_eps, parse_eps
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
+QUERY_ATTACKS = ("square", "spsa", "hop-skip-jump")
+"""What is asked of a classifier that offers no gradient, unless other attacks are named."""
 NOTHING = Facts(CLEAN, TITLES[CLEAN], "", knowledge="nothing")
 
 
@@ -146,11 +149,17 @@ def make_plan(
 
     Raises:
         DataError: there is no slice to attack, or one without the region.
-        SettingsError: see `resolve_attacks`; or a target that is no class.
+        SettingsError: see `resolve_attacks`; a target that is no class; or an attack that asks for
+            gradients, of a classifier that offers none.
     """
     made = resolve_attacks(settings, trusted=trusted)
+    if not classifier.spec.gradients:
+        _refuse_gradients(settings, {name: facts for name, (facts, _) in made.items()}, classifier)
+    for _, attack in made.values():
+        if isinstance(attack, ThirdParty):
+            attack.refuse_classes(len(classifier.classes), targeted=bool(settings.target))
     target = _target_of(settings, classifier)
-    std = classifier.spec.std
+    std = classifier.spec.grey_std
     everyone = evaluated_slices(split, settings)
     # A slice that is of the target class already cannot be made so.
     attacked = [row for row in everyone if cohort.cases[row].label != settings.target]
@@ -162,6 +171,9 @@ def make_plan(
             rows = spread_evenly(attacked, settings.minimal_limit)
             threat = ThreatModel(norm, torch.inf, target=target)
             return Trial(facts, attack, None, (), threat, tuple(rows))
+        for one in curve or (eps,):
+            if one is not None:
+                check_eps(one, settings.norm, std=std, pixels=classifier.spec.size**2)
         largest = max(one.in_image_units(std) for one in (curve or (eps,)) if one is not None)
         threat = ThreatModel(settings.norm, largest, target=target)
         return Trial(facts, attack, eps, curve, threat, tuple(attacked))
@@ -189,6 +201,27 @@ def make_plan(
                 "--limit."
             )
     return plan
+
+
+def with_query_attacks(settings: EvaluateSettings) -> EvaluateSettings:
+    """The settings with `QUERY_ATTACKS`, the curve with the first of them."""
+    options = {name: given for name, given in settings.options.items() if name in QUERY_ATTACKS}
+    return msgspec.structs.replace(
+        settings, attacks=QUERY_ATTACKS, curve_attack=QUERY_ATTACKS[0], options=options
+    )
+
+
+def _refuse_gradients(
+    settings: EvaluateSettings, facts: dict[str, Facts], classifier: Classifier
+) -> None:
+    named = [*settings.attacks, *([settings.curve_attack] if settings.curve else [])]
+    climbing = [name for name in named if facts[name].knowledge == "gradients"]
+    if climbing:
+        raise SettingsError(
+            f"{classifier.spec.backbone} only answers, it offers no gradient, and "
+            f"{', '.join(dict.fromkeys(climbing))} asks for gradients. Name attacks that ask for "
+            f"answers alone: {', '.join(QUERY_ATTACKS)}."
+        )
 
 
 def evaluated_slices(split: Split, settings: EvaluateSettings) -> list[int]:

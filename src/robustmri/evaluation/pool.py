@@ -15,8 +15,9 @@ from robustmri.core.errors import ResultError
 from robustmri.core.files import fingerprint
 from robustmri.core.provenance import describe_run
 from robustmri.evaluation.metrics import count_confusions, summarise
-from robustmri.evaluation.summary import columns_of, suites_of
-from robustmri.results.schema import AttackRun, Check, RobustnessReport, load_result
+from robustmri.evaluation.recount import refuse_contradictions
+from robustmri.results.outcomes import columns_of, read_table
+from robustmri.results.schema import AttackRun, Check, RobustnessReport, load_result, suites_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,14 +41,15 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
             twice.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if not folders:
         raise ResultError(
             "Pooling needs at least one result folder. Make one with: robustmri evaluate."
         )
+    for folder in folders:
+        refuse_contradictions(folder)
     parts = [load_result(folder) for folder in folders]
-    tables = [pq.read_table(Path(folder) / "outcomes.parquet") for folder in folders]
+    tables = [read_table(folder) for folder in folders]
     _refuse_unlike(parts, tables, folders)
     outcomes, first = pa.concat_tables(tables), parts[0]
     columns, attacks = columns_of(outcomes), _merge_attacks(parts)

@@ -8,18 +8,27 @@ al. 2018, "Obfuscated Gradients".
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import msgspec
 import numpy as np
 
 from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings, worst_case
-from robustmri.evaluation.study import check_selection, check_split, check_training_attack
+from robustmri.evaluation.probed import Probed, check_probes
+from robustmri.evaluation.study import (
+    check_knowledge,
+    check_patients,
+    check_selection,
+    check_split,
+    check_training_attack,
+)
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check
 
 SINGLE_STEP = ("fgsm",)
+NOISE = "noise"
+FEWEST_OTHERS = 5  # Slices of other classes, all of which one answer got wrong.
 # A point of accuracy: what chance alone may do to orders that hold on average, not for each image.
 SLACK = 0.01
 LARGE_EPS = 0.5  # Any image can be made one flat grey: nothing of the scan is left.
@@ -41,12 +50,14 @@ def run_checks(
     limited: bool = False,
     iterative: Collection[str] = (),
     per_pixel: Collection[str] = (),
+    knowledge: Mapping[str, str] | None = None,
+    probed: Probed | None = None,
 ) -> list[Check]:
     """Every check whose question arises.
 
     Args:
         outcomes: table with the rows of "worst" in it.
-        split_kind: "patient", "slice" or "folds".
+        split_kind: "patient", "slice", "folds" or "none".
         groups: "patient", or "inferred" where the source has no patient ids.
         training_attack: attack that made the training examples; None for standard training.
         selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.
@@ -57,6 +68,9 @@ def run_checks(
         limited: whether attacks had a budget of time, gradients or forwards.
         iterative: names of the attacks that should be at least as strong as a single step.
         per_pixel: names of the norms in which a large eps alone makes any image one flat grey.
+        knowledge: of a classifier that offers no gradient, title of each attack to what it asks
+            for; else nothing.
+        probed: what the classifier did when it was asked further; None if it was not.
     """
     checks = [
         check_verified(outcomes),
@@ -64,13 +78,18 @@ def run_checks(
         check_distances(outcomes),
         check_same_images(outcomes),
         check_headline(outcomes),
+        check_one_answer(outcomes),
+        check_noise(outcomes, iterative),
         check_iterative(outcomes, iterative),
         check_eps_order(outcomes),
         check_zero_eps(outcomes),
         check_large_eps(outcomes, iterative, per_pixel) if region == "image" else None,
         None if zero_gradient_share is None else check_gradients(zero_gradient_share),
         check_budget(outcomes) if limited else None,
+        check_knowledge(knowledge) if knowledge else None,
+        *(check_probes(probed) if probed else ()),
         check_split(split_kind, groups),
+        check_patients(outcomes),
         check_training_attack(outcomes, training_attack),
         check_selection(selected_on, evaluated_set),
     ]
@@ -186,6 +205,46 @@ def check_headline(outcomes: Outcomes) -> Check | None:
             if wrong
             else f"{len(expected)} budgets agree."
         ),
+    )
+
+
+def check_one_answer(outcomes: Outcomes) -> Check | None:
+    """The classifier tells classes apart; one that answers one class to all is robust and
+    useless.
+    """
+    rows = np.flatnonzero(outcomes["attack"] == CLEAN)
+    labels, answers = (outcomes[name][rows].astype(str) for name in ("label", "prediction"))
+    given = np.unique(answers)
+    others = int(np.sum(labels != answers))
+    if len(np.unique(labels)) < 2 or (len(given) == 1 and others < FEWEST_OTHERS):
+        return None
+    return Check(
+        name="more than one answer",
+        status="fail" if len(given) == 1 else "pass",
+        detail=(
+            f"All {len(rows)} untouched slices are answered {str(given[0])!r}, though {others} are "
+            "another class: it is one answer, which no attack need change."
+            if len(given) == 1
+            else f"{len(given)} classes are answered to {len(rows)} untouched slices."
+        ),
+    )
+
+
+def check_noise(outcomes: Outcomes, iterative: Collection[str]) -> Check | None:
+    """Attacks that climb do at least as much as random noise of the same size."""
+    settings = find_settings(outcomes)
+    pairs = [
+        (f"{many} {_radius(budget)}", rows, settings[Setting(many, budget)])
+        for (single, budget), rows in settings.items()
+        if single == NOISE
+        for many in dict.fromkeys(attack for attack, _ in settings)
+        if many in iterative and (many, budget) in settings
+    ]
+    return _compare(
+        outcomes,
+        pairs,
+        name="iterative attacks at least as strong as random noise",
+        claim="{now:.1%} right under {what}, {before:.1%} under noise",
     )
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 from robustmri.core.errors import SettingsError
-from robustmri.core.settings import about, check_bounds
+from robustmri.core.settings import MANY, SEEDS, about, check_bounds
 from robustmri.data.regions import Region
-from robustmri.threat.eps import parse_eps
+from robustmri.threat.eps import check_eps, parse_eps, radii_text
 
 
 class Limits(NamedTuple):
@@ -78,6 +78,13 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             '"test", or "validation" to compare settings without a look at the test patients',
         ),
     ] = "test"
+    classes: Annotated[
+        tuple[str, ...],
+        about(
+            "THEIRS=OURS: a class of the cohort, and the classifier's name for it, where they "
+            "differ; classes may be merged"
+        ),
+    ] = ()
     limit: Annotated[int, about("slices of that set, evenly spaced; 0: all", at_least=0)] = 0
     minimal_limit: Annotated[
         int,
@@ -88,7 +95,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0
     examples_per_class: Annotated[
-        int, about("pictures of each class in the report", at_least=0)
+        int, about("pictures of each class in the report", at_least=0, at_most=MANY)
     ] = 2
     examples: Annotated[
         tuple[str, ...], about("case ids of the pictures; empty: chosen by a stated rule")
@@ -99,6 +106,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "time that an attack may take for an image, on average over its batch; 0: any. It "
             "then ends with what it has, and the result depends on the machine",
             at_least=0,
+            at_most=MANY**2,
         ),
     ] = 0.0
     max_gradients: Annotated[
@@ -117,6 +125,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "slices attacked together; they are also the unit that a rerun after a kill does "
             "not repeat",
             at_least=1,
+            at_most=MANY,
         ),
     ] = 64
     precision: Annotated[
@@ -130,14 +139,29 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "on a GPU",
         ),
     ] = False
-    seed: Annotated[int, about("of the attacks and of the bootstrap")] = 0
+    seed: Annotated[
+        int, about("of the attacks and of the bootstrap", at_least=0, at_most=SEEDS)
+    ] = 0
 
     def __post_init__(self) -> None:
+        for name in ("eps", "curve"):
+            msgspec.structs.force_setattr(self, name, radii_text(getattr(self, name)))
         if not self.attacks or not self.eps:
             raise SettingsError("an evaluation needs at least one attack and one eps.")
         check_bounds(self)
         for text in (*self.eps, *self.curve):
-            parse_eps(text)
+            check_eps(parse_eps(text), self.norm)
+        if len(self.class_names) < len(self.classes):
+            raise SettingsError(
+                "classes must be pairs THEIRS=OURS, each class once, got "
+                f"{', '.join(self.classes)}."
+            )
+
+    @property
+    def class_names(self) -> dict[str, str]:
+        """Class of the cohort to class of the classifier, where they differ."""
+        pairs = (text.partition("=")[::2] for text in self.classes)
+        return {theirs.strip(): ours.strip() for theirs, ours in pairs if theirs and ours}
 
     @property
     def limits(self) -> Limits:

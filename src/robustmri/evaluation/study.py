@@ -4,11 +4,17 @@ seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from robustmri.results.budget import CLEAN, WORST
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check, Status
+
+CONFIDENCE = 0.975  # Each side of a two-sided interval of 95 %.
+FEWEST_PATIENTS = 5
+FEWEST_OF_A_CLASS = 2
 
 
 def check_split(split_kind: str, groups: str) -> Check:
@@ -19,6 +25,11 @@ def check_split(split_kind: str, groups: str) -> Check:
             "Slices were split one by one: slices of one patient lie in training and test, so the "
             "accuracy is that for known patients and is too high for new ones. Use prepare "
             "--split patient."
+        )
+    elif split_kind == "none":
+        status, detail = (
+            "pass",
+            "External validation: no slice of this cohort was set aside for training.",
         )
     elif groups == "inferred":
         status = "warn"
@@ -32,6 +43,48 @@ def check_split(split_kind: str, groups: str) -> Check:
             "Each patient's slices lie in one set only: the accuracy is that for new patients.",
         )
     return Check(name="split by patient", status=status, detail=detail)
+
+
+def check_knowledge(knowledge: Mapping[str, str]) -> Check:
+    """A classifier that offers no gradient was only asked: weaker attacks than one would make who
+    has its weights.
+    """
+    asked = [f"{title} ({what})" for title, what in knowledge.items() if what != "nothing"]
+    return Check(
+        name="attacks had the gradient",
+        status="warn",
+        detail=(
+            f"The classifier offers no gradient, so that only attacks by queries were run: "
+            f"{', '.join(asked)}. They are weaker than those that climb the gradient: its robust "
+            "accuracy may be overstated."
+        ),
+    )
+
+
+def check_patients(outcomes: Outcomes) -> Check:
+    """Enough patients were tested for their number to bound what was not seen."""
+    clean = outcomes["attack"] == CLEAN
+    groups, labels = (outcomes[name][clean].astype(str) for name in ("group", "label"))
+    patients = len(np.unique(groups))
+    each = {label: len(np.unique(groups[labels == label])) for label in np.unique(labels)}
+    # Two-sided 95 % bound of a share of which nothing was seen in n patients.
+    unseen = 1 - (1 - CONFIDENCE) ** (1 / patients) if patients else 1.0
+    few = patients < FEWEST_PATIENTS or min(each.values(), default=0) < FEWEST_OF_A_CLASS
+    named = ", ".join(f"{count} with {label}" for label, count in each.items())
+    return Check(
+        name="enough patients for the claim",
+        status="warn" if few else "pass",
+        detail=(
+            f"{patients} patients were tested ({named}). What happened to none of {patients} may "
+            f"still happen to {unseen:.0%} of all."
+        )
+        + (
+            f" Fewer than {FEWEST_PATIENTS}, or than {FEWEST_OF_A_CLASS} of a class, is a warning: "
+            "the figures are those of these patients."
+            if few
+            else ""
+        ),
+    )
 
 
 def check_training_attack(outcomes: Outcomes, training_attack: str | None) -> Check | None:

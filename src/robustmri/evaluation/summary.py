@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robustmri.data.cohort import Cohort
-from robustmri.data.leakage import check_leakage
+from robustmri.data.leakage import Finding, check_leakage
 from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
 from robustmri.evaluation.plan import Plan
+from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import columns_of
 from robustmri.results.schema import (
-    AttackRun,
     Check,
     CohortFacts,
     Example,
@@ -27,16 +26,12 @@ from robustmri.results.schema import (
     NormFacts,
     RobustnessReport,
     SplitFacts,
+    suites_of,
 )
 from robustmri.threat.norms import NORMS, find_norm
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def columns_of(table: pa.Table) -> Outcomes:
-    """Columns as numpy arrays; strings as objects."""
-    return Outcomes({name: table[name].to_numpy() for name in table.column_names})
 
 
 def with_worst_case(outcomes: pa.Table) -> pa.Table:
@@ -61,17 +56,21 @@ def summarise_evaluation(
     training_attack: str | None,
     examples: list[Example],
     provenance: dict[str, Any],
+    seen: Finding | None = None,
+    probed: Probed | None = None,
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both.
 
-    `training_attack` is the attack that made the training examples, None where there were none.
+    `training_attack` is the attack that made the training examples, None where there were none;
+    `seen` is what is known of test slices among those that were trained on, `probed` what the
+    classifier did when it was asked further.
     """
     settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
         Check(
             name=found.name, status=found.status, detail=found.detail, case_ids=list(found.case_ids)
         )
-        for found in check_leakage(cohort, split)
+        for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
     checks = run_checks(
         outcomes,
@@ -84,7 +83,11 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         iterative={run.attack for run in evaluated.attacks if run.iterative},
+        knowledge={}
+        if classifier.spec.gradients
+        else {run.title: run.knowledge for run in evaluated.attacks},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
+        probed=probed,
     )
     return RobustnessReport(
         title=title,
@@ -124,11 +127,6 @@ def summarise_evaluation(
     )
 
 
-def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:
-    """Members of each suite among the attacks, in their order."""
-    return {run.attack: list(run.members) for run in attacks if run.members}
-
-
 def describe_norms(plan: Plan) -> dict[str, NormFacts]:
     """What the report must know of each norm in which something was tried."""
     used = {trial.threat.norm for trial in plan.trials}
@@ -162,6 +160,8 @@ def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
     sentences.append(
         "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "
         "evasion)."
+        if classifier.spec.gradients
+        else "Knowledge: black box, the attacker can only ask for answers (NIST AI 100-2: evasion)."
     )
     if any(settings.limits):
         seconds, gradients, forwards = settings.limits

@@ -20,7 +20,9 @@ SMALLEST_SIZE = 32  # Five halvings leave one pixel.
 PATCH_SIZE = 16
 
 
-def build_network(name: str, classes: int, size: int) -> nn.Module:
+def build_network(
+    name: str, classes: int, size: int, *, channels: int = 1, one_logit: bool = False
+) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
@@ -29,9 +31,11 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
         classes: number of logits.
         size: height and width of the images in pixels; the networks take any size from 32, "vit"
             multiples of 16.
+        channels: planes of the images, of `BACKBONES` only.
+        one_logit: one output for two classes, as some networks of other authors have it.
 
     Returns:
-        Maps normalised images of shape (n, 1, size, size) to logits of shape (n, classes).
+        Maps normalised images of shape (n, channels, size, size) to logits of shape (n, classes).
 
     Raises:
         SettingsError: unknown name, or a size that the network cannot take.
@@ -48,16 +52,19 @@ def build_network(name: str, classes: int, size: int) -> nn.Module:
             f"{name} needs images of at least {SMALLEST_SIZE} px, got {size}. Prepare the cohort "
             "with a larger --size."
         )
+    outputs = 1 if one_logit else classes
     if is_hub(name):
-        return build_hub_network(name, classes=classes, size=size)
+        return build_hub_network(name, classes=outputs, size=size)
     if name == "vit":
-        return VisionTransformer(classes, size)
+        return VisionTransformer(outputs, size, channels)
     if name == "densenet121":
         from monai.networks.nets.densenet import DenseNet121
 
-        densenet: nn.Module = DenseNet121(spatial_dims=2, in_channels=1, out_channels=classes)
+        densenet: nn.Module = DenseNet121(
+            spatial_dims=2, in_channels=channels, out_channels=outputs
+        )
         return densenet
-    return _build_resnet(name, classes)
+    return _build_resnet(name, outputs, channels)
 
 
 def build_classifier(
@@ -108,9 +115,10 @@ class VisionTransformer(nn.Module):
     Args:
         classes: number of logits.
         size: height and width of the images in pixels, a multiple of 16.
+        channels: planes of the images.
     """
 
-    def __init__(self, classes: int, size: int) -> None:
+    def __init__(self, classes: int, size: int, channels: int = 1) -> None:
         super().__init__()
         from monai.networks.nets.vit import ViT
 
@@ -121,7 +129,7 @@ class VisionTransformer(nn.Module):
                 f"the cohort with --size {near}, or take another network."
             )
         self.vit = ViT(
-            in_channels=1,
+            in_channels=channels,
             img_size=size,
             patch_size=PATCH_SIZE,
             num_classes=classes,
@@ -153,7 +161,7 @@ def _trim(block: Any) -> None:
     block.norm_cross_attn = block.cross_attn = nn.Identity()
 
 
-def _build_resnet(name: str, classes: int) -> nn.Module:
+def _build_resnet(name: str, classes: int, channels: int) -> nn.Module:
     """ResNet with torchvision's stem (7 x 7, stride 2), shortcuts and parameter names.
 
     "resnet18-half" has half the channels of ResNet-18 in every layer: a quarter of the work, for
@@ -170,7 +178,7 @@ def _build_resnet(name: str, classes: int) -> nn.Module:
         layers=layers,
         block_inplanes=[64, 128, 256, 512],
         spatial_dims=2,
-        n_input_channels=1,
+        n_input_channels=channels,
         conv1_t_size=7,
         conv1_t_stride=2,
         shortcut_type="B",

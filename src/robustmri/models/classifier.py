@@ -1,40 +1,97 @@
-"""f_theta: images in [0, 1] to logits. The only place that knows a mean and a standard
-deviation.
+"""f_theta: images in [0, 1] to logits. The only place that knows a mean and a standard deviation,
+and what a network ends in.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from robustmri.core.arrays import Images, Logits
 
+Format = Literal["backbone", "graph", "black-box"]
+EndsIn = Literal["logits", "softmax", "sigmoid"]
+Constant = float | tuple[float, float, float]
+SMALLEST_PROBABILITY = 1e-30
+"""Below it a probability has no logarithm that float32 would tell from its neighbours'."""
+NEAREST_TO_CERTAIN = 1e-7
+
 
 class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything needed to build the network again, apart from its weights."""
+    """Everything needed to build the network again, apart from its weights.
+
+    Attributes:
+        backbone: name of the network; of an import that no library builds by name, the kind of its
+            file.
+        classes: names of the classes, in the order of the logits.
+        size: height and width of the images in pixels.
+        mean: what is subtracted from the images, in units of the [0, 1] range: a number, or one for
+            each of three planes. ImageNet's, averaged, since the slices are grey; some weights ask
+            for others.
+        std: what they are then divided by, likewise.
+        weights: what it started from, in words.
+        format: how the network is kept: built by its name, as a graph of known operators, or as a
+            file that only answers.
+        channels: planes that the network takes; to three the grey slice is repeated.
+        ends_in: what comes out of the network. Probabilities are turned into logits.
+        one_logit: whether it has one output for two classes, the second class's.
+        order: which output is which class's; empty where they are in the order of `classes`.
+        gradients: whether attacks can climb it; else they can only ask.
+        guessed: what its file did not say and was assumed at its import, in sentences.
+    """
 
     backbone: str
     classes: tuple[str, ...]
     size: int
-    # ImageNet's channel means and standard deviations, averaged: the slices are grey. Some weights
-    # ask for others.
-    mean: float = 0.449
-    std: float = 0.226
+    mean: Constant = 0.449
+    std: Constant = 0.226
     weights: str = "none"
+    format: Format = "backbone"
+    channels: Literal[1, 3] = 1
+    ends_in: EndsIn = "logits"
+    one_logit: bool = False
+    order: tuple[int, ...] = ()
+    gradients: bool = True
+    guessed: tuple[str, ...] = ()
+
+    @property
+    def grey_std(self) -> float:
+        """The standard deviation as one number: of three planes the average.
+
+        >>> ClassifierSpec(backbone="a", classes=("b",), size=8, std=(0.1, 0.2, 0.3)).grey_std
+        0.2
+        """
+        if isinstance(self.std, tuple):
+            return round(sum(self.std) / len(self.std), 6)
+        return self.std
 
 
 class Classifier(nn.Module):
     """A network with its normalisation inside, so that eps keeps its meaning in image units.
 
     Args:
-        network: maps normalised images of shape (n, 1, size, size) to logits of shape (n, classes).
+        network: maps normalised images of shape (n, channels, size, size) to logits of shape
+            (n, classes), or to what `spec.ends_in` names.
         spec: class names, image size, mean and standard deviation (in units of the [0, 1] range).
     """
+
+    _mean: float | Tensor
+    _std: float | Tensor
 
     def __init__(self, network: nn.Module, spec: ClassifierSpec) -> None:
         super().__init__()
         self.network = network
         self.spec = spec
+        for name, value in (("_mean", spec.mean), ("_std", spec.std)):
+            if isinstance(value, tuple):
+                # The spec keeps them; they are no weights.
+                planes = torch.tensor(value).view(1, 3, 1, 1)
+                self.register_buffer(name, planes, persistent=False)
+            else:
+                setattr(self, name, value)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -42,6 +99,27 @@ class Classifier(nn.Module):
         return self.spec.classes
 
     def forward(self, images: Images) -> Logits:
-        """Logits of images in [0, 1]."""
-        logits: Logits = self.network((images - self.spec.mean) / self.spec.std)
-        return logits
+        """Logits of images in [0, 1] with one plane."""
+        if self.spec.channels == 3:
+            images = images.expand(-1, 3, -1, -1)
+        return as_logits(self.network((images - self._mean) / self._std), self.spec)
+
+
+def as_logits(outputs: Tensor, spec: ClassifierSpec) -> Logits:
+    """Logits, a column for each class, of whatever a network gives.
+
+    >>> spec = ClassifierSpec(
+    ...     backbone="a", classes=("ill", "well"), size=8, ends_in="sigmoid", one_logit=True
+    ... )
+    >>> as_logits(torch.tensor([[0.5]]), spec)
+    tensor([[0., 0.]])
+    """
+    if outputs.dim() != 2:
+        outputs = outputs.reshape(len(outputs), -1)
+    if spec.ends_in == "softmax":
+        outputs = outputs.clamp_min(SMALLEST_PROBABILITY).log()
+    elif spec.ends_in == "sigmoid":
+        outputs = outputs.logit(eps=NEAREST_TO_CERTAIN)
+    if spec.one_logit:
+        outputs = torch.cat([torch.zeros_like(outputs), outputs], dim=1)
+    return outputs[:, list(spec.order)] if spec.order else outputs

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import torch
 from torch import Tensor, nn
 
 from robustmri.core.arrays import Images, Logits
 from robustmri.core.errors import CheckpointError, did_you_mean
 from robustmri.models.graph_operators import OPERATORS
 
-Attribute = int | float | str | list[int] | list[float] | list[str]
+Attribute = int | float | str | list[int | float | str]
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,12 +38,14 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         output: name of what comes out.
         nodes: the operators, with the names and the meaning of ONNX.
         opset: version of ONNX's operator set that the nodes follow.
+        batch: images that it takes at a time, no more and no fewer; 0: any number.
     """
 
     input: str
     output: str
     nodes: list[Node]
     opset: int
+    batch: int = 0
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
         """Refuse operators that are not known, and names that nothing gives a value.
@@ -75,9 +78,23 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 return msgspec.structs.replace(self, output=node.inputs[0], nodes=rest)
         return None
 
+    def with_planes_first(self) -> Graph:
+        """The same for images of shape (n, channels, height, width), of a graph that takes their
+        planes last.
+        """
+        name = f"{self.input}, planes first"
+        turn = Node(
+            operator="Transpose",
+            inputs=[name],
+            outputs=[self.input],
+            attributes={"perm": [0, 2, 3, 1]},
+        )
+        return msgspec.structs.replace(self, input=name, nodes=[turn, *self.nodes])
+
 
 class GraphNetwork(nn.Module):
-    """Runs a `Graph` with torch; its floating-point tensors with two axes or more are parameters.
+    """Runs a `Graph` with torch; its floating-point tensors of several numbers are parameters, but
+    for the statistics of batch-norms, and for masks, which hold infinite numbers.
 
     Args:
         graph: operators; checked against `tensors`.
@@ -98,8 +115,8 @@ class GraphNetwork(nn.Module):
             for name in node.inputs[3:5]
         }
         for name, value in tensors.items():
-            learnt = value.is_floating_point() and value.numel() > 1 and name not in measured
-            if learnt:
+            several = value.is_floating_point() and value.numel() > 1 and name not in measured
+            if several and bool(value.isfinite().all()):
                 self.register_parameter(self._places[name], nn.Parameter(value.clone()))
             else:
                 self.register_buffer(self._places[name], value.clone())
@@ -117,6 +134,14 @@ class GraphNetwork(nn.Module):
 
     def forward(self, images: Images) -> Logits:
         """What the graph makes of `images`, shape (n, channels, height, width)."""
+        batch = self.graph.batch
+        if not batch:
+            return self._run(images)
+        room = -len(images) % batch
+        full = torch.cat([images, images[-1:].expand(room, *images.shape[1:])])
+        return torch.cat([self._run(part) for part in full.split(batch)])[: len(images)]
+
+    def _run(self, images: Images) -> Logits:
         values: dict[str, Any] = {self.graph.input: images}
 
         def value_of(name: str) -> Any:

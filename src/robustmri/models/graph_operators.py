@@ -104,7 +104,7 @@ def _conv(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     x, weight = inputs[:2]
     bias = inputs[2] if len(inputs) > 2 else None
     axes = weight.dim() - 2
-    x, padding = _padded(x, attributes, weight.shape[2:])
+    x, padding = _padded(_like(x, weight), attributes, weight.shape[2:])
     run: Any = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
     made: Tensor = run(
         x,
@@ -119,7 +119,7 @@ def _conv(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
 
 
 def _batch_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, scale, bias, mean, variance = inputs
+    x, scale, bias, mean, variance = (_like(one, inputs[1]) for one in inputs)
     epsilon = float(attributes.get("epsilon", 1e-5))
     return F.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
 
@@ -158,7 +158,7 @@ def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
 
 
 def _gemm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    a, b = inputs[:2]
+    a, b = _like(inputs[0], inputs[1]), inputs[1]
     a = a.transpose(0, 1) if attributes.get("transA", 0) else a
     b = b.transpose(0, 1) if attributes.get("transB", 0) else b
     alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
@@ -206,7 +206,7 @@ def _resize(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
 
 
 def _layer_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, scale = inputs[:2]
+    x, scale = _like(inputs[0], inputs[1]), inputs[1]
     bias = inputs[2] if len(inputs) > 2 else None
     axis = int(attributes.get("axis", -1)) % x.dim()
     return F.layer_norm(
@@ -215,12 +215,12 @@ def _layer_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
 
 
 def _instance_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, scale, bias = inputs
+    x, scale, bias = (_like(one, inputs[1]) for one in inputs)
     return F.instance_norm(x, weight=scale, bias=bias, eps=float(attributes.get("epsilon", 1e-5)))
 
 
 def _group_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x, scale, bias = inputs
+    x, scale, bias = (_like(one, inputs[1]) for one in inputs)
     groups = int(attributes["num_groups"])
     if len(scale) == groups != x.shape[1]:  # One number a group, before operator set 21.
         scale, bias = (one.repeat_interleave(x.shape[1] // groups) for one in (scale, bias))

@@ -123,7 +123,7 @@ def gather(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     axis = int(attributes.get("axis", 0)) % x.dim()
     index = torch.where(index < 0, index + x.shape[axis], index).to(torch.int64)
     picked = x.index_select(axis, index.reshape(-1))
-    made: Tensor = picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    made: Tensor = picked.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
     return made
 
 
@@ -168,7 +168,9 @@ def cast(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     kind = TYPES.get(int(attributes["to"]))
     if kind is None:
         raise CheckpointError(f"Cast to ONNX type {attributes['to']} is not known.")
-    made: Tensor = inputs[0].to(kind)
+    # A view of lower precision stays in it, where the author meant "any float".
+    stays = inputs[0].dtype == torch.bfloat16 and kind == torch.float32
+    made: Tensor = inputs[0] if stays else inputs[0].to(kind)
     return made
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -35,7 +35,7 @@ class Halved(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     checkpoint: Checkpoint
-    parts: tuple[str, ...]
+    parts: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     sha256: str
     largest_change: float
 
@@ -55,12 +55,21 @@ def halve(run: Path, folder: Path, name: str, *, part_mib: float = 15.0) -> Halv
         folder: for the parts.
         name: what they are called.
         part_mib: size of a part at most.
+
+    Raises:
+        CheckpointError: its network is not built by a name.
     """
     from safetensors.torch import load_file, save
 
     from robustmri.models.checkpoint import read_checkpoint
 
     place = find_checkpoint(run)
+    made = read_checkpoint(place)
+    if made.spec.format != "backbone":
+        raise CheckpointError(
+            f"{place} is an import kept as a {made.spec.format}; only the weights of a network "
+            "that is built by its name travel in parts. Copy the folder."
+        )
     state = load_file(place / WEIGHTS_FILE)
     rounded = {key: _round(value) for key, value in state.items()}
     content, step = save(rounded), int(part_mib * MIB)
@@ -70,7 +79,7 @@ def halve(run: Path, folder: Path, name: str, *, part_mib: float = 15.0) -> Halv
         with atomic_file(folder / part) as partial:
             partial.write_bytes(piece)
     return Halved(
-        checkpoint=read_checkpoint(place),
+        checkpoint=made,
         parts=names,
         sha256=sha256(content).hexdigest(),
         largest_change=_largest_change(state, rounded),

@@ -5,6 +5,10 @@ here is required).
 from __future__ import annotations
 
 import importlib
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -54,21 +58,28 @@ def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
 
 
 def pretrained_state(backbone: str, size: int) -> dict[str, Tensor]:
-    """Weights that the library itself publishes under the name; its own cache holds the file.
+    """Weights that the library itself publishes under the name; its own cache holds the file, and
+    its own rules say whether it is the right one (torchvision: by eight digits of its sha256).
 
     timm fits position embeddings to `size`; the others are as published.
 
     Raises:
-        CheckpointError: the library has none, or they could not be fetched.
+        CheckpointError: the library has none, they could not be fetched, or they hold code.
     """
     hub, name = _open(backbone)
     try:
-        if backbone.startswith("timm:"):
-            model = hub.create_model(name, pretrained=True, **_timm_size(hub, name, size))
-        elif backbone.startswith("torchvision:"):
-            model = hub.models.get_model(name, weights="DEFAULT")
-        else:
-            model = hub.AutoModelForImageClassification.from_pretrained(name)
+        with _tensors_only():
+            if backbone.startswith("timm:"):
+                model = hub.create_model(name, pretrained=True, **_timm_size(hub, name, size))
+            elif backbone.startswith("torchvision:"):
+                model = hub.models.get_model(name, weights="DEFAULT")
+            else:
+                model = hub.AutoModelForImageClassification.from_pretrained(name)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"The pretrained weights of {backbone!r} hold more than tensors, so they were not "
+            "opened. Give a local file of tensors instead, or start from --weights none."
+        ) from error
     except (ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(
             f"The pretrained weights of {backbone!r} cannot be fetched ({_first_line(error)}). Is "
@@ -76,6 +87,21 @@ def pretrained_state(backbone: str, size: int) -> dict[str, Tensor]:
         ) from error
     state: dict[str, Tensor] = model.state_dict()
     return state
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """No code of a file is run by torch.load, whatever a library asks for."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _open(backbone: str) -> tuple[Any, str]:

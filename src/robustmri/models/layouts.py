@@ -16,9 +16,11 @@ from torch import Tensor
 from robustmri.core.errors import CheckpointError
 from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD
 
-NESTS = ("state_dict", "model_state_dict", "model", "network")
-# Of DataParallel, torch.compile, Classifier, Lightning.
-PREFIXES = ("module.", "_orig_mod.", "network.", "model.")
+NESTS = ("state_dict", "model_state_dict", "model", "network", "net")
+# Of DataParallel and AveragedModel, torch.compile, Classifier, Lightning, feature extractors.
+PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "net.", "backbone.", "encoder.")
+# Stands beside a network's tensors and is not of it: a loss, metrics, AveragedModel's count.
+BESIDE = re.compile(r"n_averaged$|(\w+_)?(criterion|loss|loss_fn|metrics?|acc|accuracy|auroc|f1)\.")
 # Followed by mean or std: of the robustness library's AttackerModel.
 NORMALISER = "normalizer.new_"
 # Its authors' PyTorch code maps [0, 1] to [-1, 1].
@@ -51,9 +53,13 @@ class Published:
     layout: str = ""
 
 
-def read_published(path: Path) -> Published:
+def read_published(path: Path, *, trust: bool = False) -> Published:
     """Read a .pth, .pt, .ckpt or .safetensors file out of any nesting, without prefixes that all
     names share.
+
+    Args:
+        path: the file.
+        trust: whether Python objects besides tensors may be made of it, which can run code.
 
     Raises:
         CheckpointError: it is missing, damaged, holds code, or no named tensors.
@@ -65,7 +71,7 @@ def read_published(path: Path) -> Published:
 
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=not trust)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was not opened: it is damaged, or holds Python objects besides tensors, which "
@@ -78,6 +84,8 @@ def read_published(path: Path) -> Published:
             f"{path} cannot be read as weights ({type(error).__name__}): it is damaged or not such "
             "a file."
         ) from error
+    if isinstance(content, torch.nn.Module):
+        content = content.state_dict()
     while isinstance(content, Mapping):
         inner = next(
             (content[nest] for nest in NESTS if isinstance(content.get(nest), Mapping)), None
@@ -91,10 +99,24 @@ def read_published(path: Path) -> Published:
         raise CheckpointError(
             f"{path} holds no named tensors. Save a network's state_dict() there."
         )
+    odd = {str(value.dtype) for value in state.values() if _is_quantised(value)}
+    if odd:
+        raise CheckpointError(
+            f"{path} holds weights in {', '.join(sorted(odd))}, without their scales. Save the "
+            "network before it was quantised."
+        )
     return _robustness(state) or _radimagenet(state) or Published(_without_prefixes(state, path))
 
 
+def _is_quantised(value: Tensor) -> bool:
+    """Whether it is a kernel or a matrix of whole numbers."""
+    return value.dim() >= 2 and not value.is_floating_point() and not value.is_complex()
+
+
 def _without_prefixes(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    own = {name: value for name, value in state.items() if not BESIDE.match(name)}
+    if any(name.startswith(PREFIXES) for name in own):
+        state = own
     while shared := next(
         (prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in state)), None
     ):

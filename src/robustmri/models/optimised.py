@@ -89,7 +89,9 @@ def simplified(
         for convolution, batch_norm in (
             _neighbours(plain, example, _CONVOLUTIONS, BATCH_NORMS) if fold else ()
         )
+        # One that stays in training mode, whatever it is told, has no statistics of its own.
         if plain.get_submodule(batch_norm).track_running_stats
+        and not plain.get_submodule(batch_norm).training
     ]
     swaps = _neighbours(plain, example, (nn.ReLU,), _MAX_POOLS) if swap else []
     images = torch.cat(

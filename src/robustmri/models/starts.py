@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmri.core.download import Progress, fetch
+from robustmri.core.download import Progress, check_address, fetch
 from robustmri.core.errors import SettingsError, did_you_mean
 
 TORCHVISION = "https://download.pytorch.org/models"
@@ -21,6 +21,9 @@ SALMAN = (
     "https://huggingface.co/madrylab/robust-imagenet-models/resolve/"
     "3f04ac96136001cfe402022100728124cbe3fac5"
 )
+MIRROR = "ROBUSTMRI_WEIGHTS_URL"
+ROOM = 1.1 * 2**20
+"""Bytes that may come for each megabyte of a start; publishers count them in two ways."""
 # The norm and the radius that a repair is most often asked for.
 DEFAULT_VARIANTS = {"robust-imagenet": "linf-4"}
 
@@ -34,7 +37,7 @@ class Start:
         backbone: the network that it fits.
         file: its name in the cache and on a mirror.
         url: where its publisher has it, at a fixed revision where there are revisions.
-        sha256: all its digits, or as many as the publisher gives.
+        sha256: all its 64 digits.
         megabytes: its size.
         licence: as its publisher states it.
     """
@@ -49,19 +52,37 @@ class Start:
 
 
 def _imagenet() -> Iterable[Start]:
-    """torchvision's, trained on ImageNet-1k; the digits in a file's name are the first of its
-    sha256.
+    """torchvision's, trained on ImageNet-1k. Its file names carry the first eight digits of the
+    sha256; where all of them are from says docs/repair.md.
     """
-    for backbone, file, megabytes in (
-        ("resnet18", "resnet18-f37072fd.pth", 44.7),
-        ("resnet50", "resnet50-11ad3fa6.pth", 97.8),
-        ("densenet121", "densenet121-a639ec97.pth", 30.8),
-        ("vit", "vit_b_16-c867db91.pth", 330.3),
+    for backbone, file, sha256, megabytes in (
+        (
+            "resnet18",
+            "resnet18-f37072fd.pth",
+            "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+            44.7,
+        ),
+        (
+            "resnet50",
+            "resnet50-11ad3fa6.pth",
+            "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
+            97.8,
+        ),
+        (
+            "densenet121",
+            "densenet121-a639ec97.pth",
+            "a639ec97d7c33b07ae66f0b5fb7d0192f95a3b11b7576c66c0126c2a727c4395",
+            30.8,
+        ),
+        (
+            "vit",
+            "vit_b_16-c867db91.pth",
+            "c867db91d3e12c6cbadabb610d73c24a546bf82d8c03a9fea34f43a712ddb0e9",
+            330.3,
+        ),
     ):
-        digits = file.rpartition("-")[2].removesuffix(".pth")
-        yield Start(
-            "imagenet", backbone, file, f"{TORCHVISION}/{file}", digits, megabytes, "BSD-3-Clause"
-        )
+        url = f"{TORCHVISION}/{file}"
+        yield Start("imagenet", backbone, file, url, sha256, megabytes, "BSD-3-Clause")
 
 
 def _radimagenet() -> Iterable[Start]:
@@ -211,38 +232,49 @@ def fetch_start(start: Start, progress: Progress | None = None) -> Path:
 
     Raises:
         DownloadError: it could not be fetched, or is another file.
+        SettingsError: the mirror has no address that may be fetched from.
     """
-    mirror = os.environ.get("ROBUSTMRI_WEIGHTS_URL", "").rstrip("/")
+    mirror = os.environ.get(MIRROR, "").rstrip("/")
+    if mirror:
+        check_address(mirror, f"${MIRROR}")
     url = f"{mirror}/{start.file}" if mirror else start.url
-    return fetch(url, _cache() / start.file, sha256=start.sha256, progress=progress)
+    return fetch(
+        url,
+        _cache() / start.file,
+        sha256=start.sha256,
+        largest=int(start.megabytes * ROOM),
+        progress=progress,
+    )
 
 
 def fetch_address(weights: str, progress: Progress | None = None) -> Path:
     """Bring a file from anywhere: `https://HOST/FILE#sha256=DIGITS`, all 64 of them.
 
     Raises:
-        SettingsError: the digits are missing; what comes from anywhere is only opened if it is what
-            was meant.
+        SettingsError: the digits are missing, and what comes from anywhere is only opened if it is
+            what was meant; or it is not https.
         DownloadError: it could not be fetched, or is another file.
     """
     url, _, digits = weights.partition("#sha256=")
+    check_address(url, "--weights")
     if not re.fullmatch("[0-9a-fA-F]{64}", digits):
         raise SettingsError(
             f"{url.partition('#')[0]} is only fetched if its sha256 is known: write "
             "URL#sha256=DIGITS with all 64 digits, as its publisher states them, or fetch it "
             "yourself and give its path."
         )
-    name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
+    # A name that every disk takes, whatever the address holds.
+    name = re.sub(r"[^\w.-]", "_", url.partition("?")[0].rstrip("/").rpartition("/")[2])[-100:]
     return fetch(url, _cache() / f"{digits[:8].lower()}-{name}", sha256=digits, progress=progress)
 
 
 def is_address(weights: str) -> bool:
-    """Whether the text is a web address.
+    """Whether the text is a web address, whether or not it may be fetched from.
 
     >>> is_address("https://example.org/w.pth"), is_address("w.pth")
     (True, False)
     """
-    return weights.startswith(("https://", "http://"))
+    return "://" in weights
 
 
 def _cache() -> Path:

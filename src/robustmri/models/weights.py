@@ -117,7 +117,7 @@ def load_weights(
             )
         state = Published(pretrained_state(backbone, size))
         return Loaded(
-            "; ".join([f"pretrained ({backbone})", *_fit(network, backbone, state, backbone)])
+            "; ".join([f"pretrained ({backbone})", *fit_state(network, backbone, state, backbone)])
         )
     if is_start(weights):
         start = find_start(weights, backbone)
@@ -137,20 +137,24 @@ def load_weights(
                 "Or the path of a .pth, .pt, .ckpt or .safetensors file."
             )
     state = read_published(path)
-    notes = _fit(network, backbone, state, path.name)
+    notes = fit_state(network, backbone, state, path.name)
     mean, std = (GREY_MEAN, GREY_STD) if is_hub(backbone) else grey_constants(state.mean, state.std)
     return Loaded(
         "; ".join([f"{source}{path.name} (sha256 {sha256_of(path)[:16]})", *notes]), mean, std
     )
 
 
-def _fit(network: nn.Module, backbone: str, published: Published, file: str) -> list[str]:
+def fit_state(network: nn.Module, backbone: str, published: Published, file: str) -> list[str]:
     """Load the tensors, translated, and say what had to be changed."""
     own = network.state_dict()
     notes = [f"laid out and normalised as {published.layout}'s"] if published.layout else []
-    state = _translate(backbone, published, own)
+    state = translate(backbone, published, own)
     stem, absorber = STEMS.get(backbone, ("", ""))
-    if stem in state and absorber in state and state[stem].dim() == 4 and state[stem].shape[1] == 3:
+    planes = (
+        state[stem].shape[1] if stem in state and state[stem].dim() == 4 else 0,
+        own[stem].shape[1] if stem in own else 0,
+    )
+    if absorber in state and planes == (3, 1):
         state[stem], constant = fold_planes(state[stem], published.mean, published.std)
         sign = -1 if absorber.endswith("running_mean") else 1  # A batch norm subtracts its mean.
         state[absorber] = state[absorber] + sign * constant
@@ -162,7 +166,7 @@ def _fit(network: nn.Module, backbone: str, published: Published, file: str) -> 
         )
         if before not in (own[POSITIONS].shape[1], own[POSITIONS].shape[1] + 1):
             notes.append("position embeddings interpolated")
-    head = _head(network)
+    head = head_of(network)
     if any(name not in state or state[name].shape != own[name].shape for name in head):
         state.update({name: own[name] for name in head})
         notes.append("last layer drawn anew")
@@ -191,7 +195,8 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
-def _translate(backbone: str, published: Published, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def translate(backbone: str, published: Published, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the names of the network whose state is `own`."""
     if is_hub(backbone):
         planes = {name: own[name] for name in ("scale", "shift")}
         if published.layout:
@@ -236,7 +241,7 @@ def _resample_positions(state: dict[str, Tensor], patches: int) -> dict[str, Ten
     return state | {POSITIONS: positions}
 
 
-def _head(network: nn.Module) -> list[str]:
+def head_of(network: nn.Module) -> list[str]:
     """Names of the last linear layer's parameters."""
     linear = [
         (name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)

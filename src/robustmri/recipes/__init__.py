@@ -12,8 +12,9 @@ import msgspec
 
 from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.core.files import check_name
-from robustmri.core.settings import about, check_bounds, choices_of
+from robustmri.core.settings import SEEDS, about, check_bounds, choices_of
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.threat.eps import Eps, eps_text, radii_text, split_radii
 from robustmri.training.settings import TrainSettings
 
 if sys.version_info >= (3, 11):
@@ -22,13 +23,17 @@ else:
     import tomli as tomllib
 
 FOLDER = Path(__file__).parent
+RADII = ("eps", "curve")
+"""Settings that may be written as numbers."""
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a source becomes a cohort; see `robustmri.verbs.prepare.prepare`."""
 
-    size: Annotated[int, about("height and width of the stored slices in pixels", at_least=8)] = 224
+    size: Annotated[
+        int, about("height and width of the stored slices in pixels", at_least=8, at_most=4096)
+    ] = 224
     intensity: Annotated[
         Literal["minmax", "percentile"], about("rule that maps grey values to [0, 1]")
     ] = "minmax"
@@ -56,16 +61,19 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
         str, about("`file`: grey values of DICOM are clipped to the window that each file carries")
     ] = ""
     split: Annotated[
-        Literal["patient", "slice", "folds"],
+        Literal["patient", "slice", "folds", "none"],
         about(
-            "whose slices stay together: of a patient, of nobody (as the poster's), or of a fold"
+            "whose slices stay together: of a patient, of nobody (slice, as the poster's), or of a "
+            "fold; none: all are tested, by a classifier from elsewhere"
         ),
     ] = "patient"
-    fold: Annotated[int | None, about("test fold, 1 to 5, with split folds", at_least=1)] = None
+    fold: Annotated[
+        int | None, about("test fold, 1 to 5, with split folds", at_least=1, at_most=5)
+    ] = None
     fractions: Annotated[
         tuple[float, float, float], about("shares of train, validation and test")
     ] = (0.7, 0.15, 0.15)
-    seed: Annotated[int, about("of the split", at_least=0)] = 0
+    seed: Annotated[int, about("of the split", at_least=0, at_most=SEEDS)] = 0
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -107,6 +115,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         for name in self.variants:
             check_name(name, "a variant")
+        if not self.seeds or not all(0 <= seed <= SEEDS for seed in self.seeds):
+            raise SettingsError(f"seeds must be whole numbers of 0 to {SEEDS}, at least one.")
 
 
 def list_recipes() -> list[str]:
@@ -148,7 +158,7 @@ def load_toml(name: str) -> dict[str, Any]:
     path = find_recipe(name)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from error
 
 
@@ -168,10 +178,34 @@ def _convert(
     settings: dict[str, Any], kind: type[Settings], where: str, *, strict: bool
 ) -> Settings:
     _refuse_unknown(settings, kind, where)
+    settings = _with_radii_as_text(settings, kind)
     try:
         return msgspec.convert(settings, kind, strict=strict)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{where}: {_explain(error, kind)}") from error
+
+
+def _with_radii_as_text(settings: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """The settings with every eps as text, whether it came as a number, as an `Eps`, alone or in a
+    list.
+    """
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    changed = dict(settings)
+    for name, value in settings.items():
+        part = fields[name]
+        if isinstance(part, type) and issubclass(part, msgspec.Struct) and isinstance(value, dict):
+            changed[name] = _with_radii_as_text(value, part)
+        elif name in RADII and kind is TrainSettings and isinstance(value, (float, int, Eps)):
+            changed[name] = eps_text(value)
+        elif name in RADII and kind is EvaluateSettings and _are_radii(value):
+            changed[name] = radii_text(value)
+    return changed
+
+
+def _are_radii(value: Any) -> bool:
+    """Whether it may be one eps or several; what is not is left to be refused by its kind."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(part, (str, float, int, Eps)) for part in parts)
 
 
 def _explain(error: msgspec.ValidationError, kind: Any) -> str:
@@ -212,7 +246,9 @@ def _override(settings: dict[str, Any], text: str) -> None:
             raise SettingsError(f"{text!r}: {name!r} has no settings of its own.")
     if "options" in names[:-1]:
         place[names[-1]] = _literal(value.strip())
-    elif names[0] == "evaluate" and names[-1] in ("attacks", "eps", "curve", "examples"):
+    elif names[0] == "evaluate" and names[-1] in RADII:
+        place[names[-1]] = split_radii(value)
+    elif names[0] == "evaluate" and names[-1] in ("attacks", "examples"):
         place[names[-1]] = [part.strip() for part in value.split(",") if part.strip()]
     else:
         place[names[-1]] = value.strip()

@@ -110,8 +110,7 @@ def _spread(wanted: Sequence[float], gap: float, high: float) -> list[float]:
     placed = [min(height, high) for height in wanted]
     for above, here in pairwise(order):
         placed[here] = max(placed[here], placed[above] + gap)
-    if order:
-        placed[order[-1]] = min(placed[order[-1]], high)
+    placed[order[-1]] = min(placed[order[-1]], high)
     for below, here in pairwise(reversed(order)):
         placed[here] = min(placed[here], placed[below] - gap)
     return placed

@@ -31,8 +31,11 @@ from robustmri.results.budget import CLEAN, NO_BUDGET
 from robustmri.results.outcomes import Outcomes, load_outcomes
 from robustmri.results.schema import RobustnessReport, load_result
 
+GENERATOR = b'<meta name="generator" content="robustmri">'
+"""By which a page is known to be ours."""
 
-def write_report(
+
+def write_page(
     folders: Sequence[Path | str],
     out: Path | str,
     *,
@@ -51,7 +54,8 @@ def write_report(
         published: figures from the literature to stand beside the measured ones.
 
     Raises:
-        ResultError: a folder is missing or damaged, or the results are not of the same test slices.
+        ResultError: a folder is missing or damaged, the results are not of the same test slices, or
+            `out` is something else than a report.
     """
     out = Path(out)
     if not folders:
@@ -62,22 +66,32 @@ def write_report(
         raise ResultError(
             f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
         )
+    if out.is_file() and out.stat().st_size and not _is_report(out):
+        raise ResultError(
+            f"{out} is there, and no report of robustmri. Choose another --out, or remove it first."
+        )
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
-    _refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
+    refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
     arrays = load_examples(folders[0], results[0]) if images else None
-    if title is not None:
-        results[0] = msgspec.structs.replace(results[0], title=title)
     if not images:
         identifiers = set().union(*(rows.identifiers for rows in outcomes))
         results = [redact(report, identifiers) for report in results]
+    if title is not None:
+        results[0] = msgspec.structs.replace(results[0], title=title)
     text = render(Page(results, outcomes, images, arrays, published))
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))
     return out
 
 
-def _refuse_different_tests(
+def _is_report(path: Path) -> bool:
+    """Whether the file is a page that was written here."""
+    with open(path, "rb") as stream:
+        return GENERATOR in stream.read(4096)
+
+
+def refuse_different_tests(
     results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], folders: Sequence[str]
 ) -> None:
     """Numbers stand side by side only if they were measured on the same slices."""
@@ -134,7 +148,7 @@ def render(page: Page) -> str:
     templates.globals |= {"gallery": page.arrays is not None}
     styles = [
         (TEMPLATES / name).read_text(encoding="utf-8")
-        for name in ("colours.css", "figures.css", "report.css")
+        for name in ("colours.css", "figures.css", "type.css", "report.css")
     ]
     parts = []
     for section in sections.SECTIONS:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from robustmri.core.errors import ResultError
+from robustmri.core.errors import DataError, ResultError
+from robustmri.core.files import system_error
+from robustmri.core.zips import open_zip
 from robustmri.report.figures import drawing, element
 from robustmri.report.wording import percent
 from robustmri.results.schema import Example, RobustnessReport
 
+MOST_BYTES = 1 << 30
 ARRAYS = ("clean", "attacked", "sign", "mask")
 Plane = npt.NDArray[Any]
 
@@ -35,11 +38,18 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
     path = Path(folder) / "examples.npz"
     if not report.examples or not path.is_file():
         return None
+    size = report.cohort.size
+    # Eight bytes a pixel in all four arrays, and their heads.
+    most = min(8 * len(report.examples) * size**2 + 4096, MOST_BYTES)
     try:
+        with open_zip(path, most_bytes=most):
+            pass
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+    except (DataError, OSError, MemoryError, ValueError, KeyError, EOFError, zlib.error) as error:
+        raise system_error(error, path) or ResultError(
+            f"{path} is damaged or incomplete ({error}). Evaluate again."
+        ) from error
     needed = 1 + max(example.position for example in report.examples)
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) > 1 or len(arrays["clean"]) < needed or arrays["clean"].ndim != 3:

@@ -197,7 +197,7 @@ def comparison_table(
         f"Accuracy over {split.n_slices} {split.evaluated_set} slices of {split.n_patients} "
         f"{people(results[0].cohort)}; brackets: 95 % interval."
     ]
-    if split.kind == "slice":
+    if split.kind in ("slice", "none"):
         notes.append(split.note)
     if results[0].cohort.synthetic:
         notes.append("Synthetic phantom, not patients.")

@@ -7,14 +7,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
+from robustmri.core.files import system_error
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 COLUMNS = (
     "case_id",
@@ -81,11 +85,16 @@ class Outcomes(Mapping[str, Column]):
         return np.asarray(self["prediction"] == self["label"], dtype=bool)
 
 
-def load_outcomes(folder: Path | str) -> Outcomes:
-    """Read `folder/outcomes.parquet`.
+def columns_of(table: pa.Table) -> Outcomes:
+    """Columns as numpy arrays; strings as objects."""
+    return Outcomes({name: table[name].to_numpy() for name in table.column_names})
+
+
+def read_table(folder: Path | str, *, every_column: bool = True) -> pa.Table:
+    """Read `folder/outcomes.parquet`, all of it or the columns of `COLUMNS`.
 
     Raises:
-        ResultError: no such file, damaged, or without a column that the report needs.
+        ResultError: no such file, damaged, or without a column of `COLUMNS`.
     """
     import pyarrow
     import pyarrow.parquet
@@ -98,14 +107,22 @@ def load_outcomes(folder: Path | str) -> Outcomes:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
-            table = None if missing else file.read(columns=list(COLUMNS))
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise ResultError(f"{path} is damaged or incomplete ({reason}). Evaluate again.") from error
-    if table is None:
+            table = file.read(columns=None if every_column or missing else list(COLUMNS))
+    except (pyarrow.ArrowException, OSError, MemoryError) as error:
+        reason = str(error).partition("\n")[0][:160]
+        raise system_error(error, path) or ResultError(
+            f"{path} is damaged or incomplete ({reason}). Evaluate again."
+        ) from error
+    if missing:
         raise ResultError(
             f"{path} lacks the columns {', '.join(missing)}. Evaluate again with this release."
         )
+    return table
+
+
+def load_outcomes(folder: Path | str) -> Outcomes:
+    """The columns that a report needs; errors as `read_table`'s."""
+    table = read_table(folder, every_column=False)
     return Outcomes(
         {name: np.asarray(table.column(name).to_pylist(), dtype=object) for name in COLUMNS}
     )

@@ -4,16 +4,17 @@ report.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.files import atomic_file
+from robustmri.core.files import atomic_file, check_name, read_json, sha256_of
 
 SCHEMA_VERSION = 2
+AGAIN = "Evaluate again."
 Status = Literal["pass", "warn", "fail"]
 
 
@@ -155,7 +156,10 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything an evaluation found out."""
+    """Everything an evaluation found out.
+
+    `files` holds the sha256 of each file that was written beside it, by name.
+    """
 
     title: str
     model: ModelFacts
@@ -170,7 +174,17 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     examples: list[Example]
     settings: dict[str, Any]
     provenance: dict[str, Any]
+    files: dict[str, str] = {}
     schema_version: int = SCHEMA_VERSION
+
+
+class _Version(msgspec.Struct, frozen=True):
+    schema_version: Any = None
+
+
+def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:
+    """Members of each suite among the attacks, in their order."""
+    return {run.attack: list(run.members) for run in attacks if run.members}
 
 
 def save_result(result: RobustnessReport, folder: Path | str) -> Path:
@@ -185,27 +199,32 @@ def load_result(folder: Path | str) -> RobustnessReport:
     """Read `folder/robustness.json`.
 
     Raises:
-        ResultError: no such file, another schema version, or fields that do not fit.
+        ResultError: no such file, another schema version, fields that do not fit, or a file
+            beside it that was changed since.
     """
     path = Path(folder) / "robustness.json"
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
+    if not path.is_file():
+        raise ResultError(f"{folder} holds no robustness.json. Make it with: robustmri evaluate.")
+    version = read_json(path, _Version, error=ResultError, again=AGAIN).schema_version
+    if version != SCHEMA_VERSION:
         raise ResultError(
-            f"{folder} holds no robustness.json. Make it with: robustmri evaluate."
-        ) from error
-    try:
-        version = msgspec.json.decode(raw).get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ResultError(
-                f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}. "
-                "Evaluate again with it."
-            )
-        result = msgspec.json.decode(raw, type=RobustnessReport)
-    except (msgspec.MsgspecError, AttributeError) as error:
-        raise ResultError(f"{path} is damaged or incomplete ({error}). Evaluate again.") from error
+            f"{path} has schema version {str(version)[:20]}, this release reads {SCHEMA_VERSION}. "
+            "Evaluate again with it."
+        )
+    result: RobustnessReport = read_json(path, RobustnessReport, error=ResultError, again=AGAIN)
     if unknown := {number.norm for number in result.results if number.norm} - set(result.norms):
         raise ResultError(f"{path} does not say what {sorted(unknown)} is. Evaluate again.")
-    if any(math.isnan(number.accuracy) for number in result.results):
-        raise ResultError(f"{path} holds an accuracy that is not a number. Evaluate again.")
+    for name, digest in result.files.items():
+        beside = path.with_name(check_name(name, "a file beside a result"))
+        if beside.is_file() and sha256_of(beside) != digest:
+            raise ResultError(
+                f"{beside} was changed after {path.name} was written (its sha256 differs). "
+                "Evaluate again."
+            )
     return result
+
+
+def hash_files(folder: Path | str, names: Sequence[str]) -> dict[str, str]:
+    """For `RobustnessReport.files`: those of the names that are there."""
+    paths = [Path(folder) / name for name in names]
+    return {path.name: sha256_of(path) for path in paths if path.is_file()}

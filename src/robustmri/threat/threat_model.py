@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor
 
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import ThreatModelError
+from robustmri.threat.eps import Eps, check_eps, parse_eps
 from robustmri.threat.norms import Norm, Radius, find_norm
+
+HALVES = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -19,8 +23,9 @@ class ThreatModel:
 
     Args:
         norm: "linf", "l2", "l1", or "l0" for attacks made for it.
-        eps: radius in image units (a fraction of the [0, 1] range), or one radius per image, shape
-            (n,); infinite for attacks that look for the nearest fooling image.
+        eps: radius in image units (a fraction of the [0, 1] range), a number or a text such as
+            "8/255", or one radius per image, shape (n,); infinite for attacks that look for the
+            nearest fooling image.
         bounds: grey values that an image may have.
         target: class that the attacker wants to see; None: any wrong class will do.
         mask: where pixels may change, True or 1; broadcasts to the images. None: everywhere.
@@ -34,10 +39,32 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         find_norm(self.norm)
-        if not isinstance(self.eps, Tensor) and not self.eps >= 0:
-            raise ThreatModelError(f"eps must be a number of at least 0, got {self.eps}.")
-        if self.target is not None and self.target < 0:
+        if len(self.bounds) != 2 or not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
+            raise ThreatModelError(
+                f"bounds must be the lowest and the highest grey value, got {self.bounds}."
+            )
+        if not isinstance(self.eps, Tensor) and self.eps != math.inf:
+            object.__setattr__(self, "eps", self._radius(self.eps))
+        if self.target is not None and (type(self.target) is not int or self.target < 0):
             raise ThreatModelError(f"the target must be the index of a class, got {self.target}.")
+
+    def _radius(self, said: float | str | Eps) -> float:
+        """The radius as a number in image units.
+
+        Raises:
+            ThreatModelError: it is none, or in normalised units, or more than the grey values span.
+        """
+        eps = parse_eps(said)
+        if eps.units == "normalised":
+            raise ThreatModelError(
+                f"eps {eps} needs the standard deviation that the classifier divides by: give "
+                "Eps.in_image_units(std)."
+            )
+        if self.bounds == (0.0, 1.0):
+            check_eps(eps, self.norm)
+        elif self.measure.per_pixel and eps.value > self.bounds[1] - self.bounds[0]:
+            raise ThreatModelError(f"eps {eps} is more than the bounds {self.bounds} span.")
+        return eps.value
 
     @property
     def measure(self) -> Norm:
@@ -51,6 +78,12 @@ class ThreatModel:
             ThreatModelError: shapes or types that do not belong together, values that are not
                 finite or lie outside the bounds.
         """
+        for what, given in (("images", images), ("labels", labels)):
+            if not isinstance(given, Tensor):
+                raise ThreatModelError(
+                    f"expected {what} as a torch.Tensor, got {type(given).__name__}. Use "
+                    "torch.as_tensor(images, dtype=torch.float32) and torch.as_tensor(labels)."
+                )
         if images.dim() < 3 or labels.shape != images.shape[:1]:
             raise ThreatModelError(
                 "expected images (n, channels, ...) and labels (n,), got "
@@ -142,8 +175,12 @@ class ThreatModel:
         order.
 
         The last clip keeps the ball: it moves every pixel towards the original, which lies within
-        the bounds.
+        the bounds. In half precision the nearest number may lie outside the ball: the points are
+        found in float32, and rounded towards the image.
         """
+        if points.dtype in HALVES:
+            inside = self.project(points.float(), images.float())
+            return round_towards(inside, images)
         low, high = self.bounds
         delta = self.measure.project(
             self.allow(points - images), self.eps, (low - images, high - images)
@@ -175,3 +212,20 @@ class ThreatModel:
         eps = self.eps[rows] if isinstance(self.eps, Tensor) and self.eps.dim() else self.eps
         mask = self.mask[rows] if self.mask is not None and self._mask_per_image() else self.mask
         return replace(self, eps=eps, mask=mask)
+
+
+def round_towards(points: Tensor, images: Images) -> Images:
+    """`points` in the half precision of `images`, no pixel further from its image than it was.
+
+    >>> image, point = torch.zeros(1, dtype=torch.bfloat16), torch.tensor([8 / 255])
+    >>> float(point.bfloat16() - image) > 8 / 255, float(round_towards(point, image)) <= 8 / 255
+    (True, True)
+    """
+    rounded, originals = points.to(images.dtype), images.float()
+    away = (rounded.float() - originals).abs() > (points - originals).abs()
+    # As integers, the halves of one sign stand in the order of their size.
+    bits = rounded.view(torch.int16)
+    grows = (rounded < images) == (rounded >= 0)
+    step = torch.where(grows, 1, -1).to(torch.int16)
+    nearer = torch.where(rounded == 0, images, (bits + step).view(images.dtype))
+    return torch.where(away, nearer, rounded)

@@ -4,6 +4,7 @@ the work.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,8 @@ import torch
 
 from robustmri.attacks.engine import SeededGenerator
 from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import SettingsError
+from robustmri.models.classifier import Classifier
 from robustmri.training.augment import augmentation
 from robustmri.training.minimax import Batch
 from robustmri.training.settings import TrainSettings
@@ -114,6 +117,43 @@ def shares(n: int, accumulate: int, rank: int = 0, ranks: int = 1) -> list[tuple
     count = min(accumulate, n if all_take_all else n // ranks)
     parts = [own[len(own) * k // count : len(own) * (k + 1) // count] for k in range(count)]
     return [(slice(part.start, part.stop, part.step), len(part) / total) for part in parts]
+
+
+def smallest_part(n: int, settings: TrainSettings) -> int:
+    """Images of the smallest part that any process takes in a pass over `n` images.
+
+    >>> [smallest_part(33, TrainSettings(batch_size=16, accumulate=k)) for k in (1, 4, 16)]
+    [16, 4, 1]
+    """
+    steps, ranks = steps_of(n, settings), settings.devices * settings.nodes
+    last = n - (steps - 1) * settings.batch_size
+    return min(
+        len(range(length)[places])
+        for length in {last, settings.batch_size if steps > 1 else last}
+        for rank in {0, ranks - 1}
+        for places, _ in shares(length, settings.accumulate, rank, ranks)
+    )
+
+
+def check_parts(classifier: Classifier, n: int, settings: TrainSettings) -> None:
+    """Refuse parts of one image where batch-norm cannot learn from one.
+
+    Raises:
+        SettingsError: it has one value of each channel there, and no variance.
+    """
+    if smallest_part(n, settings) > 1:
+        return
+    network, size = copy.deepcopy(classifier).train(), classifier.spec.size
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 1, size, size))
+    except ValueError as error:
+        raise SettingsError(
+            f"batch-norm of {classifier.spec.backbone} cannot learn from one slice of {size} px at "
+            f"a time: raise batch_size (now {settings.batch_size}), lower accumulate (now "
+            f"{settings.accumulate}) or devices (now {settings.devices}), or prepare the cohort "
+            f"with --size {2 * size}. The training set has {n} slices."
+        ) from error
 
 
 def seed_of(*parts: int) -> int:

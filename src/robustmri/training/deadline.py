@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -32,7 +33,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float
     seconds: float
     seconds_per_epoch: float | None
-    epochs: int
+    epochs: Annotated[int, msgspec.Meta(ge=1)]
 
 
 def fitting_epochs(seconds: float, seconds_per_epoch: float, most: int) -> int:
@@ -75,7 +76,10 @@ def write_fitted(run: Path, fitted: Fitted) -> None:
 def read_fitted(run: Path) -> Fitted | None:
     """What a run was fitted to; None where its epochs are those of its settings."""
     path = run / FILE
-    return msgspec.convert(read_json(path), Fitted) if path.exists() else None
+    if not path.exists():
+        return None
+    fitted: Fitted = read_json(path, Fitted, again="Start the run again, in another --out.")
+    return fitted
 
 
 def fitted_settings(run: Path, settings: TrainSettings) -> TrainSettings:

@@ -18,6 +18,8 @@ from robustmri.core.errors import SettingsError
 
 PATIENCE = timedelta(days=1)
 """How long processes wait for a slower one; one that has ended is noticed at once."""
+FEW = 8
+"""So many processes may share a CPU of fewer cores, to try things out."""
 
 
 def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None) -> Any:
@@ -50,6 +52,11 @@ def launch(devices: int = 1, nodes: int = 1, *, precision: Any = None) -> Any:
     }
     if processes.size() > 1 or devices * nodes == 1:
         devices, nodes = _started()
+    elif not torch.cuda.is_available() and devices > max(os.cpu_count() or 1, FEW):
+        raise SettingsError(
+            f"{devices} devices on each node cannot be had: this machine has no GPU and "
+            f"{os.cpu_count()} CPU cores."
+        )
     try:
         fabric = Fabric(
             accelerator="auto" if torch.cuda.is_available() else "cpu",

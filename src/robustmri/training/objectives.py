@@ -24,7 +24,7 @@ from robustmri.losses import boosted_cross_entropy, kl_divergence
 from robustmri.models.classifier import Classifier
 from robustmri.models.dual_norm import using
 from robustmri.models.optimised import Precision
-from robustmri.threat.eps import parse_eps
+from robustmri.threat.eps import check_eps, parse_eps
 from robustmri.threat.threat_model import ThreatModel
 from robustmri.training.minimax import Batch as Batch
 from robustmri.training.minimax import Objective as Objective
@@ -222,10 +222,14 @@ def with_logit_pairing(objective: Objective, weight: float) -> Objective:
 
 
 def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
-    """The threat model that the settings train against."""
-    return ThreatModel(
-        norm=settings.norm, eps=parse_eps(settings.eps).in_image_units(classifier.spec.std)
-    )
+    """The threat model that the settings train against.
+
+    Raises:
+        ThreatModelError: an eps that is more than the whole range of grey values.
+    """
+    eps, spec = parse_eps(settings.eps), classifier.spec
+    check_eps(eps, settings.norm, std=spec.grey_std, pixels=spec.size**2)
+    return ThreatModel(norm=settings.norm, eps=eps.in_image_units(spec.grey_std))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from robustmri.core.errors import DataError
+
 Failure = Literal["divergence", "collapse", "gradient masking", "robust overfitting"]
 
 COLLAPSE_SHARE = 0.5
@@ -86,12 +88,28 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_epochs(run: str | Path) -> list[Epoch]:
-    """The rows of a run folder's epochs.csv."""
-    with open(Path(run) / "epochs.csv", newline="", encoding="utf-8") as stream:
-        rows = [
-            {name: value or None for name, value in row.items()} for row in csv.DictReader(stream)
-        ]
-    return msgspec.convert(rows, list[Epoch], strict=False)
+    """The rows of a run folder's epochs.csv.
+
+    Raises:
+        DataError: it is missing, empty or damaged.
+    """
+    path = Path(run) / "epochs.csv"
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = [
+                {str(name): value or None for name, value in row.items()}
+                for row in csv.DictReader(stream)
+            ]
+        epochs = msgspec.convert(rows, list[Epoch], strict=False)
+    # Of whole numbers with thousands of digits there are two kinds of errors more.
+    except (OSError, csv.Error, ValueError, TypeError, OverflowError) as error:
+        raise DataError(
+            f"{path} is missing or damaged ({error}). It is the record of a training; train again "
+            "in another --out."
+        ) from error
+    if not epochs:
+        raise DataError(f"{path} has no epoch. Train again in another --out.")
+    return epochs
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):

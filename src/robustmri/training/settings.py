@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from robustmri.core.errors import SettingsError
-from robustmri.core.settings import about, check_bounds
-from robustmri.threat.eps import parse_eps
+from robustmri.core.settings import MANY, SEEDS, about, check_bounds
+from robustmri.threat.eps import check_eps, eps_text, parse_eps
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,21 +30,28 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             ".safetensors file"
         ),
     ] = "none"
-    epochs: Annotated[int, about("passes over the training set", at_least=1)] = 30
-    batch_size: Annotated[int, about("images of a step, over all devices", at_least=1)] = 64
+    epochs: Annotated[int, about("passes over the training set", at_least=1, at_most=MANY)] = 30
+    batch_size: Annotated[
+        int, about("images of a step, over all devices", at_least=1, at_most=MANY)
+    ] = 64
     accumulate: Annotated[
         int,
         about(
             "parts that each device takes its share of a step in, one after another: less "
             "memory, the same gradient, but batch-norm sees a part at a time",
             at_least=1,
+            at_most=MANY,
         ),
     ] = 1
     learning_rate: Annotated[
         float,
-        about("peak of the schedule: linear warm-up, then half a cosine down to zero", above=0),
+        about(
+            "peak of the schedule: linear warm-up, then half a cosine down to zero",
+            above=0,
+            at_most=1000,
+        ),
     ] = 0.05
-    warmup_epochs: Annotated[float, about("length of the warm-up", at_least=0)] = 2.0
+    warmup_epochs: Annotated[float, about("length of the warm-up", at_least=0, at_most=MANY)] = 2.0
     momentum: Annotated[
         float,
         about(
@@ -58,6 +65,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         about(
             "on all weights with two axes or more; biases and batch-norms are left alone",
             at_least=0,
+            at_most=1000,
         ),
     ] = 5e-4
     label_smoothing: Annotated[
@@ -89,6 +97,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         about(
             'epochs before the first that enters "swa"',
             at_least=0,
+            at_most=MANY,
         ),
     ] = 0
     augment: Annotated[
@@ -110,16 +119,19 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             '"linf" or "l2"',
         ),
     ] = "linf"
-    attack_steps: Annotated[int, about("steps of the training attack", at_least=1)] = 7
-    attack_step_size: Annotated[float, about("length of a step, as a fraction of eps", above=0)] = (
-        0.25
-    )
+    attack_steps: Annotated[
+        int, about("steps of the training attack", at_least=1, at_most=MANY)
+    ] = 7
+    attack_step_size: Annotated[
+        float, about("length of a step, as a fraction of eps", above=0, at_most=1000)
+    ] = 0.25
     eps_ramp_epochs: Annotated[
         float,
         about(
             "eps grows linearly from zero over so many epochs, and over all but the last of a "
             "shorter run",
             at_least=0,
+            at_most=MANY,
         ),
     ] = 0.0
     beta: Annotated[
@@ -127,6 +139,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         about(
             'weight of the divergence in "trades" (6 in its paper) and "mart" (5)',
             at_least=0,
+            at_most=MANY,
         ),
     ] = 6.0
     replays: Annotated[
@@ -134,6 +147,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         about(
             'of "free": optimiser steps on each batch; the epochs are divided by it',
             at_least=1,
+            at_most=MANY,
         ),
     ] = 4
     clean_share: Annotated[
@@ -150,6 +164,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             "weight of the distance between clean and attacked logits, on top of any attacked "
             "objective",
             at_least=0,
+            at_most=MANY,
         ),
     ] = 0.0
     weight_perturbation: Annotated[
@@ -165,6 +180,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             'how far: for "awp" a share of each weight\'s norm (0.005 in its paper), for '
             '"sam" a length over all weights (0.05)',
             above=0,
+            at_most=1000,
         ),
     ] = 0.005
     dual_batch_norm: Annotated[
@@ -174,7 +190,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             "is kept",
         ),
     ] = False
-    guard_steps: Annotated[int, about("PGD steps of the robust validation", at_least=1)] = 10
+    guard_steps: Annotated[
+        int, about("PGD steps of the robust validation", at_least=1, at_most=MANY)
+    ] = 10
     guard_slices: Annotated[int, about("validation slices it looks at; 0: all", at_least=0)] = 128
     clean_cost: Annotated[
         float | None,
@@ -183,6 +201,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             "points of clean accuracy; None: the one with the best mean of clean and robust "
             "accuracy",
             at_least=0,
+            at_most=100,
         ),
     ] = None
     precision: Annotated[
@@ -191,7 +210,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             '"auto", "fp32" or "bf16"',
         ),
     ] = "auto"
-    seed: Annotated[int, about("of weights, order, augmentation and random starts")] = 0
+    seed: Annotated[
+        int, about("of weights, order, augmentation and random starts", at_least=0, at_most=SEEDS)
+    ] = 0
     logger: Annotated[
         Literal["none", "tensorboard", "mlflow"],
         about(
@@ -199,14 +220,15 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             '"none": nowhere',
         ),
     ] = "none"
-    devices: Annotated[int, about("processes or GPUs on each node", at_least=1)] = 1
-    nodes: Annotated[int, about("machines", at_least=1)] = 1
+    devices: Annotated[int, about("processes or GPUs on each node", at_least=1, at_most=1024)] = 1
+    nodes: Annotated[int, about("machines", at_least=1, at_most=10000)] = 1
     minutes: Annotated[
         float,
         about(
             "time for the run: of its `epochs` so many are made as fit on the machine at hand, and "
             "warm-up, ramp of eps and averages shrink with them; 0: as long as it takes",
             at_least=0,
+            at_most=MANY,
         ),
     ] = 0.0
 
@@ -223,8 +245,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.eps_ramp_epochs, self.epochs - 1)
 
     def __post_init__(self) -> None:
-        parse_eps(self.eps)
+        msgspec.structs.force_setattr(self, "eps", eps_text(self.eps))
         check_bounds(self)
+        check_eps(parse_eps(self.eps), self.norm)
         self._check_together()
 
     def _check_together(self) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from robustmri.core.errors import CheckpointError
 from robustmri.core.files import atomic_file
+from robustmri.core.sealed import read_sealed, write_sealed
 from robustmri.training.history import TrainingHistory
 from robustmri.training.selection import Epoch
 
@@ -68,11 +69,21 @@ def save(run: Path, parts: Mapping[str, Stateful], history: TrainingHistory) -> 
     state |= {"history": [msgspec.to_builtins(row) for row in history.epochs], "kept": history.kept}
     # Not to be measured again: which weights were let go was decided by this very number.
     state["reference"] = history.reference
-    # Bytes first: on a full disk torch's own writer raises an error that does not say so.
     content = io.BytesIO()
     torch.save(state, content)
-    with atomic_file(run / STATE) as partial:
-        partial.write_bytes(content.getbuffer())
+    write_sealed(run / STATE, content.getbuffer())
+
+
+def read_state(run: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `save` wrote; nothing is unpickled but tensors and plain values.
+
+    Raises:
+        DataError: the file was damaged since.
+    """
+    state: dict[str, Any] = torch.load(
+        io.BytesIO(read_sealed(run / STATE)), map_location=device, weights_only=True
+    )
+    return state
 
 
 def write_epochs(run: Path, history: TrainingHistory) -> None:
@@ -105,7 +116,7 @@ def resume(
     if not path.exists():
         return TrainingHistory(clean_cost, reference)
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = read_state(run, device)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         history = msgspec.convert(state["history"], list[Epoch])

@@ -14,6 +14,7 @@ from robustmri.core.progress import Progress, part_of, silent
 from robustmri.data.split import FOLDS
 from robustmri.recipes import Recipe
 from robustmri.verbs.pool import pool
+from robustmri.verbs.report import write_report
 from robustmri.verbs.reproduce import check_recipe, protocol
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def cross_validate(
     Returns:
         The pooled table of before and after at all radii; None while folds are missing.
     """
-    from robustmri.report import as_markdown, comparison_table, write_report
+    from robustmri.report import as_markdown, comparison_table
 
     check_recipe(recipe)
     every = range(1, FOLDS + 1)

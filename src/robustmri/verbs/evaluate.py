@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +16,25 @@ from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
-from robustmri.recipes import change_settings
-from robustmri.results.schema import ModelFacts, RobustnessReport, load_result, save_result
-from robustmri.verbs.claim import claim_folder, refuse_seen
+from robustmri.recipes import change_settings, list_recipes, load_recipe
+from robustmri.results.outcomes import columns_of
+from robustmri.results.schema import (
+    ModelFacts,
+    RobustnessReport,
+    hash_files,
+    load_result,
+    save_result,
+)
+from robustmri.verbs.claim import claimed_folder, refuse_seen
 
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.models.checkpoint import Checkpoint
+    from robustmri.models.classifier import Classifier
 
 
 def evaluate(
-    checkpoint: str | Path,
+    checkpoint: str | Path | Classifier,
     cohort: str | Path,
     out: str | Path,
     *,
@@ -40,10 +50,12 @@ def evaluate(
     and examples.npz.
 
     Args:
-        checkpoint: checkpoint folder, or the run folder that holds it.
+        checkpoint: checkpoint folder, or the run folder that holds it; or a `Classifier`, such as
+            a `BlackBox`.
         cohort: folder made by `prepare`; the test set is that of its split.json.
         out: result folder; a killed evaluation goes on with the shards that are missing.
-        settings: see `EvaluateSettings`.
+        settings: see `EvaluateSettings`. The attacks of a recipe that were not asked for by name
+            give way to attacks by queries where the classifier offers no gradient.
         title: heading of the result.
         devices: processes or GPUs on each machine that share the work; the outcomes do not depend
             on how many.
@@ -56,10 +68,11 @@ def evaluate(
 
     from robustmri.evaluation.evaluate import clear_shards, run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
-    from robustmri.evaluation.plan import make_plan
+    from robustmri.evaluation.plan import evaluated_slices, make_plan
+    from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
-    from robustmri.models.checkpoint import check_fits, load_checkpoint
+    from robustmri.models.checkpoint import check_fits
     from robustmri.models.optimised import full_float32
     from robustmri.training.launch import join_processes
     from robustmri.training.objectives import OBJECTIVES
@@ -68,66 +81,116 @@ def evaluate(
     scans, folder = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
     split.check(scans)
-    classifier, stored = load_checkpoint(checkpoint)
+    classifier, stored = _open(checkpoint)
+    if not classifier.spec.gradients and "attacks" not in changes:
+        settings = _without_gradients(settings)
+    scans = scans.with_classes(stored.spec.classes, settings.class_names)
     check_fits(stored, scans.classes, scans.size)
-    refuse_seen(stored.provenance, split)
+    seen = refuse_seen(
+        checkpoint if isinstance(checkpoint, (str, Path)) else None,
+        stored,
+        scans,
+        split,
+        evaluated_slices(split, settings),
+    )
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
-    claim_folder(
-        folder / "settings.json",
+    refuse_unanswering(classifier)
+    with claimed_folder(
+        folder,
         {
             "evaluate": msgspec.to_builtins(settings),
-            "checkpoint": stored.weights_sha256,
+            "checkpoint": stored.identity,
             "cohort": scans.fingerprint,
             "split": split.fingerprint,
         },
-    )
-    if (folder / "robustness.json").exists():
-        return load_result(folder)
-    device = join_processes(devices, nodes)
-    with full_float32():
-        evaluated = run_attacks(
-            classifier,
-            scans,
-            split,
-            settings,
-            folder,
-            plan=plan,
-            identity=stored.weights_sha256,
-            device=device,
-            progress=progress,
-        )
-    evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
-
-    def write() -> None:
-        with atomic_file(folder / "outcomes.parquet") as partial:
-            pq.write_table(evaluated.outcomes, partial)
-        objective = str(stored.training.get("objective", "unknown"))
-        method = OBJECTIVES.get(objective)
+        done="robustness.json",
+    ):
+        if (folder / "robustness.json").exists():
+            return load_result(folder)
+        device = join_processes(devices, nodes)
         with full_float32():
-            examples = write_examples(classifier, scans, plan, folder)
-        result = summarise_evaluation(
-            evaluated,
-            classifier,
-            scans,
-            split,
-            plan,
-            title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
-            model=ModelFacts(
-                name=method.title if method else "Given checkpoint",
-                backbone=stored.spec.backbone,
-                objective=objective,
-                weights=stored.spec.weights,
-                checkpoint_sha256=stored.weights_sha256,
-                training=dict(stored.training),
-            ),
-            training_attack=method.attack if method else None,
-            examples=examples,
-            provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
-        )
-        save_result(result, folder)
-        clear_shards(folder)
+            evaluated = run_attacks(
+                classifier,
+                scans,
+                split,
+                settings,
+                folder,
+                plan=plan,
+                identity=stored.identity,
+                device=device,
+                progress=progress,
+            )
+        evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
 
-    processes.wait_for_all()  # Until nobody reads shards any more.
-    processes.on_one_process(write)
-    return load_result(folder)
+        def write() -> None:
+            with atomic_file(folder / "outcomes.parquet") as partial:
+                pq.write_table(evaluated.outcomes, partial)
+            objective = str(stored.training.get("objective", "unknown"))
+            method = OBJECTIVES.get(objective)
+            with full_float32():
+                examples = write_examples(classifier, scans, plan, folder)
+                probed = probe_classifier(
+                    classifier,
+                    scans,
+                    plan,
+                    columns_of(evaluated.outcomes),
+                    validation=split.validation,
+                    noted=_noted_accuracy(stored.provenance, split),
+                )
+            result = summarise_evaluation(
+                evaluated,
+                classifier,
+                scans,
+                split,
+                plan,
+                title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
+                model=ModelFacts(
+                    name=method.title if method else "Given checkpoint",
+                    backbone=stored.spec.backbone,
+                    objective=objective,
+                    weights=stored.spec.weights,
+                    checkpoint_sha256=stored.weights_sha256,
+                    training=dict(stored.training),
+                ),
+                training_attack=method.attack if method else None,
+                seen=seen,
+                probed=probed,
+                examples=examples,
+                provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
+            )
+            written = hash_files(folder, ("outcomes.parquet", "examples.npz"))
+            save_result(msgspec.structs.replace(result, files=written), folder)
+            clear_shards(folder)
+
+        processes.wait_for_all()  # Until nobody reads shards any more.
+        processes.on_one_process(write)
+        return load_result(folder)
+
+
+def _open(checkpoint: str | Path | Classifier) -> tuple[Classifier, Checkpoint]:
+    from robustmri.models.checkpoint import describe_classifier, load_checkpoint
+    from robustmri.models.classifier import Classifier
+
+    if not isinstance(checkpoint, Classifier):
+        return load_checkpoint(checkpoint)
+    # The user's own stays as it is, its flags too.
+    return copy.deepcopy(checkpoint).eval(), describe_classifier(checkpoint)
+
+
+def _noted_accuracy(provenance: dict[str, Any], split: Split) -> float | None:
+    """Accuracy on this split's validation slices when the checkpoint was kept, if it says so."""
+    kept = provenance.get("kept_epoch")
+    noted = kept.get("validation_accuracy") if isinstance(kept, dict) else None
+    same = provenance.get("split") == split.fingerprint
+    return float(noted) if same and isinstance(noted, (int, float)) else None
+
+
+def _without_gradients(settings: EvaluateSettings) -> EvaluateSettings:
+    """What a recipe attacks with, where nobody has asked for it by name, by queries instead."""
+    from robustmri.evaluation.plan import with_query_attacks
+    from robustmri.evaluation.settings import EvaluateSettings
+
+    usual = {load_recipe(name).evaluate.attacks for name in list_recipes()}
+    known = settings.attacks in usual | {EvaluateSettings().attacks}
+    return with_query_attacks(settings) if known else settings

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -27,6 +27,19 @@ TRAIN = 0.3
 """Share of what is left for training; the rest is for hardening."""
 LAST = 0.04
 """Share kept for the report and for whatever was not foreseen."""
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """How the time is shared, as it is kept; minutes of a training that is not planned yet are
+    None.
+    """
+
+    limit: Annotated[int, msgspec.Meta(ge=0)]
+    of_slices: int
+    max_seconds: Annotated[float, msgspec.Meta(ge=0)]
+    evaluation_minutes: Annotated[float, msgspec.Meta(ge=0)]
+    train: float | None = None
+    harden: float | None = None
 
 
 class Stopwatch:
@@ -97,11 +110,13 @@ def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, 
 def _read(root: Path) -> dict[str, Any]:
     processes.wait_for_all()
     path = root / FILE
-    plan: dict[str, Any] = read_json(path) if path.exists() else {}
-    return plan
+    if not path.exists():
+        return {}
+    plan: Planned = read_json(path, Planned, again="Start again in another --out.")
+    return {name: value for name, value in msgspec.to_builtins(plan).items() if value is not None}
 
 
 def _write(root: Path, plan: dict[str, Any]) -> None:
     """One process's measurements hold for all."""
     processes.on_one_process(lambda: write_json(root / FILE, plan))
-    plan |= read_json(root / FILE)
+    plan |= _read(root)

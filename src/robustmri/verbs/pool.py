@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from robustmri.core.files import atomic_file
-from robustmri.results.schema import RobustnessReport, save_result
+from robustmri.results.schema import RobustnessReport, hash_files, save_result
 
 
 def pool(folders: Sequence[str | Path], out: str | Path, *, title: str) -> RobustnessReport:
@@ -25,5 +27,6 @@ def pool(folders: Sequence[str | Path], out: str | Path, *, title: str) -> Robus
     result, outcomes = pool_results(folders, title=title)
     with atomic_file(Path(out) / "outcomes.parquet") as partial:
         pq.write_table(outcomes, partial)
+    result = msgspec.structs.replace(result, files=hash_files(out, ["outcomes.parquet"]))
     save_result(result, out)
     return result

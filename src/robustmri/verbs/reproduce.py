@@ -19,6 +19,7 @@ from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import Stopwatch, fit_evaluation, fit_training
 from robustmri.verbs.prepare import prepare
+from robustmri.verbs.report import write_report
 from robustmri.verbs.train import harden, train
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def protocol(
     Returns:
         The table of before and after.
     """
-    from robustmri.report import as_markdown, comparison_table, write_report
+    from robustmri.report import as_markdown, comparison_table
 
     def stage(name: str) -> Progress:
         return lambda task, done, total, note="": progress(name, done, total, note)

@@ -12,7 +12,7 @@ import time
 import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -60,6 +60,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     needs: str = ""
     keep: list[str] = []
     weights: list[str] = []
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run asks of bundle.json."""
+
+    minutes: Annotated[float, msgspec.Meta(gt=0)]
+    overrides: list[str]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,8 +123,10 @@ def run_bundle(
     began = time.monotonic()
     folder, out = Path(folder).resolve(), Path(out).resolve()
     work = Path(work).resolve() if work else folder / "work"
-    made = read_json(folder / HEAD)
-    minutes = minutes or made["minutes"]
+    again = "Pack it again: robustmri bundle."
+    made = read_json(folder / HEAD, dict[str, Any], again=again)
+    told: _Told = read_json(folder / HEAD, _Told, again=again)
+    minutes = minutes or told.minutes
     stages = read_stages(folder, only)
     out.mkdir(parents=True, exist_ok=True)
     (work / "logs").mkdir(parents=True, exist_ok=True)
@@ -143,7 +152,7 @@ def run_bundle(
             )
         else:
             given = left if stage.extra else max(given, share * stage.minutes / 3)
-            outcomes.append(_run(stage, given, grace, folder, work, made["overrides"], home))
+            outcomes.append(_run(stage, given, grace, folder, work, told.overrides, home))
         write_json(work / STAGES, msgspec.to_builtins(outcomes))
         home.bring()
     progress("stages", len(stages), len(stages))

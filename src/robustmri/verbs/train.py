@@ -4,19 +4,20 @@ objectives.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from robustmri.core import processes
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings, load_recipe
-from robustmri.verbs.claim import claim_folder, refuse_seen
+from robustmri.verbs.claim import claimed_folder, join_seen, refuse_seen
 
 if TYPE_CHECKING:
     from robustmri.training.settings import TrainSettings
@@ -95,11 +96,11 @@ def _fit(
     from robustmri.data.loaders import load_images, load_labels
     from robustmri.models.backbones import build_classifier
     from robustmri.models.checkpoint import check_fits, load_checkpoint, save_checkpoint
-    from robustmri.training.batches import Examples
+    from robustmri.training.batches import Examples, check_parts
     from robustmri.training.deadline import fitted_settings
     from robustmri.training.loggers import check_installed
     from robustmri.training.loop import fit
-    from robustmri.training.objectives import check_objective
+    from robustmri.training.objectives import check_objective, threat_of
     from robustmri.training.state import STATE
 
     check_objective(settings)
@@ -107,15 +108,27 @@ def _fit(
     scans, run = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
     split.check(scans)
-    origin = SCRATCH
+    if not split.train:
+        raise DataError(
+            f"{scans.root} was prepared with --split none: all its slices are for tests. Prepare "
+            "it with another split to train on it."
+        )
+    origin, before = SCRATCH, dict[str, Any]()
     if start is not None:
         classifier, checkpoint = load_checkpoint(start)
         check_fits(checkpoint, scans.classes, scans.size)
-        refuse_seen(checkpoint.provenance, split)
+        refuse_seen(start, checkpoint, scans, split, split.test)
+        before = checkpoint.provenance
+        if not classifier.spec.gradients:
+            raise SettingsError(
+                f"{checkpoint.spec.backbone} only answers, it offers no gradient: it can be "
+                "evaluated, not trained. Import its weights with --arch NAME, or an ONNX file of "
+                "known operators."
+            )
         settings = msgspec.structs.replace(
             settings, backbone=checkpoint.spec.backbone, weights="none"
         )
-        origin = checkpoint.weights_sha256
+        origin = checkpoint.identity
     elif not (run / "checkpoint").is_dir():
         # Before the folder is claimed: a name that does not exist must leave nothing behind.
         classifier = build_classifier(
@@ -126,46 +139,51 @@ def _fit(
             seed=settings.seed,
             progress=lambda done, total: progress("fetching the weights", done, total or 0),
         )
-    claim_folder(
-        run / "settings.json",
+    if not (run / "checkpoint").is_dir():
+        check_parts(classifier, len(split.train), settings)
+        if settings.attacked:
+            threat_of(settings, classifier)
+    with claimed_folder(
+        run,
         {
             "train": msgspec.to_builtins(settings),
             "start": origin,
             "cohort": scans.fingerprint,
             "split": split.fingerprint,
         },
-    )
-    if (run / "checkpoint").is_dir():
-        (run / STATE).unlink(missing_ok=True)
-        return run
-    learn, choose = (
-        Examples(load_images(scans, rows), load_labels(scans, rows))
-        for rows in (split.train, split.validation)
-    )
-    classifier, choice = fit(
-        classifier, learn, choose, settings, run, repair=start is not None, progress=progress
-    )
-    classifier, choice = fit(
-        classifier, learn, choose, settings, run, repair=start is not None, progress=progress
-    )
-    settings = fitted_settings(run, settings)
-    provenance = describe_run(settings.seed) | {
-        "cohort": scans.fingerprint,
-        "split": split.fingerprint,
-        "start": origin,
-        "kept_epoch": msgspec.to_builtins(choice.row),
-        "kept_because": choice.reason,
-        "alarms": [alarm.sentence for alarm in choice.alarms],
-    }
-
-    def finish() -> None:
-        save_checkpoint(
-            classifier,
-            run / "checkpoint",
-            training=msgspec.to_builtins(settings),
-            provenance=provenance,
+        done="checkpoint",
+    ):
+        if (run / "checkpoint").is_dir():
+            (run / STATE).unlink(missing_ok=True)
+            return run
+        learn, choose = (
+            Examples(load_images(scans, rows), load_labels(scans, rows))
+            for rows in (split.train, split.validation)
         )
-        (run / STATE).unlink(missing_ok=True)
+        classifier, choice = fit(
+            classifier, learn, choose, settings, run, repair=start is not None, progress=progress
+        )
+        settings = fitted_settings(run, settings)
+        seen = join_seen(start, before, scans, (*split.train, *split.validation))
+        provenance = describe_run(settings.seed) | {
+            "cohort": scans.fingerprint,
+            "split": split.fingerprint,
+            "start": origin,
+            "seen_sha256": sha256(seen).hexdigest(),
+            "kept_epoch": msgspec.to_builtins(choice.row),
+            "kept_because": choice.reason,
+            "alarms": [alarm.sentence for alarm in choice.alarms],
+        }
 
-    processes.on_one_process(finish)
-    return run
+        def finish() -> None:
+            save_checkpoint(
+                classifier,
+                run / "checkpoint",
+                training=msgspec.to_builtins(settings),
+                provenance=provenance,
+                seen=seen,
+            )
+            (run / STATE).unlink(missing_ok=True)
+
+        processes.on_one_process(finish)
+        return run

@@ -9,11 +9,15 @@ import msgspec
 
 from robustmri.core.errors import DataError, ResultError
 from robustmri.core.files import atomic_folder, read_json
+from robustmri.core.zips import open_zip
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import unpack_cohort
 from robustmri.models.halves import Halved, join
 from robustmri.verbs.bundle import COHORT_FILE
 from robustmri.verbs.run_bundle import HALVED, SUMMARY
+
+MOST_BYTES = 4 << 30
+"""Of results without their weights."""
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,12 +59,10 @@ def unpack(
         raise ResultError(
             f"{folder} holds no {SUMMARY}. Expected the folder that run.sh was given."
         )
-    with zipfile.ZipFile(folder / SUMMARY) as bag, atomic_folder(out) as partial:
-        for member in bag.namelist():
-            _refuse_path(folder / SUMMARY, partial, member)
+    with open_zip(folder / SUMMARY, most_bytes=MOST_BYTES) as bag, atomic_folder(out) as partial:
         bag.extractall(partial)
         path = partial / HALVED
-        known = msgspec.convert(read_json(path), dict[str, Halved]) if path.exists() else {}
+        known = read_json(path, dict[str, Halved], error=ResultError) if path.exists() else {}
         for name, halved in known.items():
             for told in (name, *halved.parts):
                 _refuse_path(folder / SUMMARY, partial, told)

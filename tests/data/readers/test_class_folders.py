@@ -50,6 +50,12 @@ def test_both_parts_are_read_and_named(folders: Path) -> None:
     assert "no class folder" in left["loose.jpg"]
 
 
+def test_a_file_is_no_folder_of_classes(tmp_path: Path) -> None:
+    (tmp_path / "scans.txt").write_text("not scans")
+    assert ClassFolders.look(tmp_path / "scans.txt") is None
+    assert ClassFolders.look(tmp_path) is None
+
+
 def test_groups_are_inferred_and_called_inferred(folders: Path, tmp_path: Path) -> None:
     cohort = write_cohort(open_source(folders), tmp_path / "cohort", size=32)
     assert cohort.groups == "inferred"

@@ -119,10 +119,13 @@ def test_a_missing_mask_is_drawn_in_the_order_that_fits_the_others(
         write_mat(
             tmp_path / f"{number}.mat", grey, OUTLINE, mask=number != 1, rows_first=rows_first
         )
-    without, reference, _ = open_source(tmp_path).read()
+    write_mat(tmp_path / "4.mat", grey, OUTLINE, mask=False, rows_first=rows_first)
+    without, reference, _, again = open_source(tmp_path).read()
     assert isinstance(without, RawSlice)
     assert isinstance(reference, RawSlice)
+    assert isinstance(again, RawSlice)
     np.testing.assert_array_equal(without.mask, reference.mask)
+    np.testing.assert_array_equal(again.mask, reference.mask)
 
 
 def test_without_any_mask_rows_come_first_as_the_release_says(tmp_path: Path) -> None:
@@ -158,6 +161,16 @@ def test_the_authors_folds(tmp_path: Path, version: str, zipped: bool) -> None:
     assert [item.fold for item in source.read() if isinstance(item, RawSlice)] == [3, 1, 5]
 
 
+def test_a_file_of_folds_without_folds_is_left_out(tmp_path: Path) -> None:
+    write_mat(tmp_path / "1.mat", draw(1, 0), OUTLINE)
+    scipy.io.savemat(tmp_path / "cvind.mat", {})
+    items = list(open_source(tmp_path).read())
+    (left,) = (item for item in items if isinstance(item, LeftOut))
+    assert (left.source, "is empty" in left.reason) == ("cvind.mat", True)
+    (item,) = (item for item in items if isinstance(item, RawSlice))
+    assert item.fold is None
+
+
 def test_one_zip_finds_the_folds_beside_it(tmp_path: Path) -> None:
     release = tmp_path / "release"
     release.mkdir()
@@ -183,12 +196,19 @@ def test_bad_files_are_left_out_by_name_and_the_rest_goes_on(tmp_path: Path) -> 
     write_mat(tmp_path / "8.mat", grey, OUTLINE, leave=("PID",))
     with h5py.File(tmp_path / "9.mat", "w") as file:
         file["other"] = 1
+    write_mat(tmp_path / "10.mat", grey, OUTLINE[:2], mask=False)
+    write_mat(tmp_path / "11.mat", grey, OUTLINE)
+    with h5py.File(tmp_path / "11.mat", "r+") as file:
+        del file["cjdata/label"]
+        file["cjdata/label"] = np.ones((2, 2))
     (tmp_path / "cvind.mat").write_bytes(b"MATLAB 5.0")
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and then nothing")
     items = list(open_source(tmp_path).read())
     assert [item.case_id for item in items if isinstance(item, RawSlice)] == ["1"]
     left = {item.source: item.reason for item in items if isinstance(item, LeftOut)}
-    assert len(left) == len(items) - 1 == 13
+    assert len(left) == len(items) - 1 == 15
+    assert "not an outline of three or more points" in left["10.mat"]
+    assert "label is an array of shape (2, 2), expected one number" in left["11.mat"]
     assert "not a zip" in left["broken.zip"]
     assert "folds are unknown" in left["cvind.mat"]
     assert "label is 4, expected 1, 2 or 3" in left["4.mat"]

@@ -141,10 +141,10 @@ def test_the_systems_trouble_ends_the_run(
     source = open_source(make(tmp_path / "scans"))
     opened = os.open
 
-    def fail(path: str | Path, flags: int) -> int:
+    def fail(path: str | Path, flags: int, *mode: int) -> int:
         if Path(path).name == Path(name).name:
             raise OSError(number, os.strerror(number))
-        return opened(path, flags)
+        return opened(path, flags, *mode)
 
     monkeypatch.setattr(files.os, "open", fail)
     with pytest.raises(RobustMRIError, match=rf"{name}.* could not be read: {says}") as caught:

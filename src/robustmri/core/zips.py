@@ -1,0 +1,50 @@
+"""Zip files from elsewhere: what they claim to hold is looked at before any of it is unpacked."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from robustmri.core.errors import DataError
+
+
+@contextmanager
+def open_zip(path: Path | str, *, most_bytes: int) -> Iterator[zipfile.ZipFile]:
+    """Open a zip for reading. What its members claim is also the most that reading them gives.
+
+    Args:
+        path: the file.
+        most_bytes: that all members together may have once they are unpacked.
+
+    Raises:
+        DataError: not a zip, damaged, larger than that, or with a name that leads out of a folder.
+    """
+    try:
+        with zipfile.ZipFile(path) as bag:
+            _refuse_large(bag, path, most_bytes)
+            _refuse_names(bag, path)
+            yield bag
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise DataError(f"{path} is not a zip, or is damaged ({error}).") from error
+
+
+def _refuse_large(bag: zipfile.ZipFile, path: Path | str, most_bytes: int) -> None:
+    claimed = sum(member.file_size for member in bag.infolist())
+    if claimed > most_bytes:
+        raise DataError(
+            f"{path} would take {claimed} bytes once it is unpacked, expected at most {most_bytes}."
+        )
+
+
+def _refuse_names(bag: zipfile.ZipFile, path: Path | str) -> None:
+    names = bag.namelist()
+    for name in names:
+        parts = name.replace("\\", "/").split("/")
+        if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
+            raise DataError(
+                f"{path} holds {name!r}, which leads out of the folder. Do not trust this file."
+            )
+    if len(set(names)) < len(names):
+        raise DataError(f"{path} holds two files of one name. Do not trust this file.")

@@ -1,0 +1,146 @@
+"""Other ways back through a classifier than its own: what rounds or detaches is taken for the
+identity, answers that are drawn are averaged.
+
+Reference: Athalye et al. 2018, Sec. 4.1 (BPDA) and 4.2 (EOT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from robustmri.attacks.protocol import Predictor
+from robustmri.core.arrays import Images, Logits
+
+_CUTS = ("round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "detach")
+"""Functions whose gradient is zero almost everywhere, and which stay near what goes in."""
+CUTS = {
+    function: name
+    for name in _CUTS
+    for place in (torch, Tensor)
+    if (function := getattr(place, name, None)) is not None
+}
+TINIEST = 1e-30
+"""A probability that float32 can still take the logarithm of."""
+
+
+class StraightThrough:
+    """The classifier, its answers unchanged, its way back without what cuts the gradient.
+
+    Taken for the identity are the functions of `CUTS`, `torch.no_grad`, and modules without weights
+    that are not torch's own and return an image of the same shape: rounding, smoothing, JPEG.
+
+    Args:
+        classifier: in evaluation mode; left as it is.
+
+    Attributes:
+        replaced: names of what was taken for the identity in the last forward.
+    """
+
+    def __init__(self, classifier: nn.Module) -> None:
+        self.classifier = classifier
+        self.replaced: list[str] = []
+
+    def __call__(self, images: Images) -> Logits:
+        """Logits of `images`."""
+        self.replaced = []
+        with _identity_modules(self.classifier, self.replaced), _Mode(self.replaced):
+            logits: Logits = self.classifier(images)
+        self.replaced = list(dict.fromkeys(self.replaced))
+        return logits
+
+
+class Expected:
+    """The answer that a classifier gives on average, as logarithms of probabilities.
+
+    Args:
+        predictor: answers otherwise each time.
+        draws: answers that are averaged.
+    """
+
+    def __init__(self, predictor: Predictor, draws: int) -> None:
+        self.predictor, self.draws = predictor, draws
+
+    def __call__(self, images: Images) -> Logits:
+        """Logits of `images`."""
+        answers = [self.predictor(images).float().softmax(1) for _ in range(self.draws)]
+        return torch.stack(answers).mean(0).clamp_min(TINIEST).log()
+
+
+class _Mode(TorchFunctionMode):
+    """Inside, functions that cut the gradient of a tensor hand it on."""
+
+    def __init__(self, replaced: list[str]) -> None:
+        super().__init__()
+        self.replaced = replaced
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is torch._C._set_grad_enabled and not args[0]:
+            return None
+        first = args[0] if args and isinstance(args[0], Tensor) else None
+        if first is None or not first.requires_grad:
+            return func(*args, **(kwargs or {}))
+        if func in (Tensor.numpy, Tensor.__array__):
+            first = first.detach()
+            return func(first, *args[1:], **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        name = CUTS.get(func)
+        if name is None or not isinstance(out, Tensor) or out.shape != first.shape:
+            return out
+        self.replaced.append(name)
+        return _hand_on(first, out)
+
+
+@contextmanager
+def _identity_modules(network: nn.Module, replaced: list[str]) -> Iterator[None]:
+    def hand_on(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        first = inputs[0] if inputs else None
+        if not (isinstance(first, Tensor) and isinstance(output, Tensor)):
+            return output
+        if first.shape != output.shape or not first.requires_grad:
+            return output
+        replaced.append(type(module).__name__)
+        return _hand_on(first, output)
+
+    hooks = [module.register_forward_hook(hand_on) for module in network.modules() if _own(module)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _own(module: nn.Module) -> bool:
+    return not type(module).__module__.startswith("torch.") and not any(
+        True for _ in module.parameters()
+    )
+
+
+class _HandOn(torch.autograd.Function):
+    """The value of what comes after, the gradient of what came before."""
+
+    @staticmethod
+    def forward(ctx: Any, before: Tensor, after: Tensor) -> Tensor:
+        """What came `after`."""
+        return after.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """To what was `before`."""
+        return gradients[0], None
+
+
+def _hand_on(before: Tensor, after: Tensor) -> Tensor:
+    handed: Tensor = _HandOn.apply(before, after)  # type: ignore[no-untyped-call]
+    return handed

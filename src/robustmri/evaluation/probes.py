@@ -1,0 +1,371 @@
+"""Active questions to a classifier on a few slices, once an evaluation is done: whether its figures
+can be believed. What they find is read by the checks in `probed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
+
+import msgspec
+import numpy as np
+import torch
+
+from robustmri.attacks import PGD, Attack, Noise, Square
+from robustmri.attacks.engine import loss_against
+from robustmri.attacks.protocol import Predictor
+from robustmri.core.arrays import Images, Labels, Logits
+from robustmri.core.errors import CheckpointError
+from robustmri.data.cohort import Cohort
+from robustmri.data.loaders import load_images, load_labels, load_region
+from robustmri.evaluation.attacked import Attacked, loss_gradient, quick, verify
+from robustmri.evaluation.backward import Expected, StraightThrough
+from robustmri.evaluation.exact import logits_of
+from robustmri.evaluation.metrics import find_right
+from robustmri.evaluation.plan import Plan, Trial, spread_evenly
+from robustmri.evaluation.planted import Planted
+from robustmri.evaluation.probed import (
+    ALIKE,
+    FEWEST,
+    SAME,
+    STEEPEST,
+    Outputs,
+    Probed,
+    Tried,
+)
+from robustmri.models.classifier import Classifier
+from robustmri.results.budget import CLEAN, WORST
+from robustmri.results.outcomes import Outcomes
+from robustmri.threat.eps import parse_eps
+from robustmri.threat.norms import GRADIENT_NORMS
+from robustmri.threat.threat_model import ThreatModel
+
+SLICES = 16
+"""Asked about."""
+STANDING = 12
+"""Of those that were left standing, attacked further."""
+FEW = 8
+"""Enough where each one is either right or wrong by construction."""
+QUERIES, MANY_QUERIES = 100, 400
+"""For each image; more of them where something else is doubtful already."""
+DRAWS = 8
+"""Answers averaged for each step against a classifier that draws them."""
+MANY_DRAWS = 32
+"""Answers averaged to say what it answers in expectation."""
+LENGTHS = (1e-3, 4e-3, 1.6e-2)
+"""Steps along the gradient, in image units, over which the slope is measured: a network is smooth
+at one of them."""
+PLENTY = PGD(steps=100, step_size=0.025, restarts=2, loss="margin", stop_when_fooled=True)
+USUAL = PGD(loss="margin", stop_when_fooled=True)
+GREY = 0.5
+AT_ONCE = 64
+
+
+def refuse_unanswering(classifier: Classifier) -> None:
+    """Refuse a classifier that cannot say something of one image, or of two.
+
+    Raises:
+        CheckpointError: it raises an error, or its answer is of another shape.
+    """
+    size, classes = classifier.spec.size, len(classifier.classes)
+    for n in (1, 2):
+        device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
+        images = torch.rand(n, 1, size, size, generator=torch.Generator().manual_seed(n)).to(device)
+        try:
+            shape = tuple(logits_of(classifier, images).shape)
+        except Exception as error:  # Whatever the code of a network raises.
+            raise CheckpointError(
+                f"the classifier cannot answer a batch of {n} ({type(error).__name__}: {error}). "
+                "An attack asks about any number of images; see whether a batch-norm is left in "
+                "training mode."
+            ) from error
+        if shape != (n, classes):
+            raise CheckpointError(
+                f"the classifier answers {n} images with a tensor of shape {shape}; expected "
+                f"({n}, {classes}), a logit for each class."
+            )
+
+
+def probe_classifier(
+    classifier: Classifier,
+    cohort: Cohort,
+    plan: Plan,
+    outcomes: Outcomes,
+    *,
+    validation: Sequence[int] = (),
+    noted: float | None = None,
+) -> Probed:
+    """Ask and attack the classifier on a few slices; seconds.
+
+    Args:
+        classifier: that was evaluated.
+        cohort: where the slices are.
+        plan: of the evaluation.
+        outcomes: of it, with the rows of "worst".
+        validation: slices on which its training measured its accuracy.
+        noted: what it measured; None if that is not known.
+    """
+    probes = Probes(classifier.eval().requires_grad_(False), cohort, plan, outcomes)
+    found = probes.ask()
+    if noted is not None and len(validation):
+        record = (len(validation), probes.accuracy(validation), noted)
+        found = msgspec.structs.replace(found, validation=record)
+    return probes.attack_further(found)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """The slices, and what is asked about them."""
+
+    classifier: Classifier
+    cohort: Cohort
+    plan: Plan
+    outcomes: Outcomes
+
+    @cached_property
+    def few(self) -> list[int]:
+        """Slices of the evaluation, evenly spaced."""
+        return spread_evenly(self.plan.trials[0].rows, SLICES)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the classifier is."""
+        return next((one.device for one in self.classifier.parameters()), torch.device("cpu"))
+
+    def load(self, rows: Sequence[int]) -> tuple[Images, Labels]:
+        """Images and labels of slices."""
+        images, labels = load_images(self.cohort, rows), load_labels(self.cohort, rows)
+        return images.to(self.device), labels.to(self.device)
+
+    def accuracy(self, rows: Sequence[int]) -> float:
+        """Share of untouched slices that are right."""
+        right = 0
+        for start in range(0, len(rows), AT_ONCE):
+            images, labels = self.load(rows[start : start + AT_ONCE])
+            right += int((logits_of(self.classifier, images).argmax(1) == labels).sum())
+        return right / len(rows)
+
+    def ask(self) -> Probed:
+        """The same question again, in other company; what answers look like; the slope."""
+        images, labels = self.load(self.few)
+        first = logits_of(self.classifier, images)
+        repeat = max(_unlike(first, logits_of(self.classifier, images)) for _ in range(3))
+        backwards = logits_of(self.classifier, images.flip(0)).flip(0)
+        alone = torch.cat([logits_of(self.classifier, one) for one in images[:FEW].split(1)])
+        other = max(_unlike(first, backwards), _unlike(first[:FEW], alone))
+        if other <= ALIKE:
+            repeat = max(repeat, self._since_the_evaluation(first))
+        slope = [] if repeat > SAME else measure_slope(self.classifier, images[:FEW], labels[:FEW])
+        return Probed(
+            slices=len(self.few),
+            repeat=repeat,
+            alone=other,
+            outputs=outputs_of(self.classifier, images),
+            slope=slope,
+        )
+
+    def _since_the_evaluation(self, now: Logits) -> float:
+        """How far the confidences are from those that the evaluation began with."""
+        clean = np.flatnonzero(self.outcomes["attack"] == CLEAN)
+        place = {int(self.outcomes["index"][row]): row for row in clean}
+        then = torch.tensor(
+            [float(self.outcomes["clean_confidence"][place[row]]) for row in self.few]
+        )
+        shift = (now.softmax(1).amax(1).cpu() - then).abs().nan_to_num()
+        return float(shift.max()) if bool((shift > ALIKE).any()) else 0.0
+
+    @cached_property
+    def trial(self) -> Trial | None:
+        """The first attack at the headline's radius, for its threat."""
+        headline = parse_eps(self.plan.settings.eps[0])
+        alike = [trial for trial in self.plan.attacks if trial.eps == headline]
+        return alike[0] if alike else None
+
+    def _headline(self, trial: Trial) -> tuple[float, list[int], list[int]]:
+        """Worst-case accuracy at that radius; slices that stood, and those that fell."""
+        eps = trial.eps
+        rows = np.flatnonzero(
+            (self.outcomes["attack"] == WORST)
+            & np.isclose(self.outcomes["eps"].astype(float), eps.value if eps else 0.0)
+            & (self.outcomes["eps_units"] == (eps.units if eps else "image"))
+        )
+        right, index = find_right(self.outcomes)[rows], self.outcomes["index"][rows]
+        truly = (self.outcomes["clean_prediction"] == self.outcomes["label"])[rows]
+        stood, fell = sorted(index[right].tolist()), sorted(index[~right & truly].tolist())
+        return float(np.mean(right)) if len(rows) else 0.0, stood, fell
+
+    def attack_further(self, found: Probed) -> Probed:
+        """What falls of what was left standing, and what else an attack must be able to do."""
+        trial = self.trial
+        if trial is None or not trial.threat.eps:
+            return found
+        robust, stood, fell = self._headline(trial)
+        rows = spread_evenly(stood, STANDING)
+        found = msgspec.structs.replace(found, robust=robust, standing=self._ids(rows))
+        climbs = any(one.facts.knowledge == "gradients" for one in self.plan.attacks)
+        if not climbs or trial.threat.norm not in GRADIENT_NORMS:
+            return found
+        if not found.repeat <= SAME:
+            return self._in_expectation(found)
+        found = self._what_must_work(found, trial, fell)
+        return self._on_what_stands(found, trial, rows) if rows else found
+
+    def _in_expectation(self, found: Probed) -> Probed:
+        """Attack the average of many answers, and judge by it."""
+        rows = spread_evenly(cast(Trial, self.trial).rows, SLICES)
+        search = Expected(StraightThrough(self.classifier), DRAWS)
+        judge = Expected(self.classifier, MANY_DRAWS)
+        images, labels = self.load(rows)
+        clean = ~cast(Trial, self.trial).threat.fooled(logits_of(judge, images), labels)
+        stood = ~self._run(quick(PGD()), rows, search, judge).fooled & clean
+        expected = (len(rows), int(clean.sum()), int(stood.sum()))
+        return msgspec.structs.replace(found, expected=expected)
+
+    def _on_what_stands(self, found: Probed, trial: Trial, rows: Sequence[int]) -> Probed:
+        """More steps, queries, another backward pass."""
+        through, backward = StraightThrough(self.classifier), []
+        images, labels = self.load(rows[:FEW])
+        # Also says what was replaced.
+        gradient = loss_gradient(through, images, labels, ThreatModel())
+        if replaced := through.replaced:
+            title = f"PGD with {', '.join(replaced)} as the identity on the way back (BPDA)"
+            backward.append(self._try(title, USUAL, rows, through))
+        off = sum(not 1 / STEEPEST <= one <= STEEPEST for one in found.slope)
+        doubtful = 2 * off >= max(len(found.slope), 1) or bool(replaced)
+        doubtful |= len(found.slope) < min(FEW, len(self.few))
+        doubtful |= not bool(torch.isfinite(gradient).all())
+        queries = [self._try("Random noise, 5 draws", Noise(draws=5), rows)]
+        if trial.threat.norm in Square.facts.norms:
+            many = MANY_QUERIES if doubtful else QUERIES
+            queries.append(self._try(f"Square, {many} queries", Square(queries=many), rows))
+        return msgspec.structs.replace(
+            found,
+            longer=self._longer(trial, rows),
+            queries=queries,
+            backward=backward,
+            replaced=replaced,
+        )
+
+    def _what_must_work(self, found: Probed, trial: Trial, fell: Sequence[int]) -> Probed:
+        """Where an attack has to succeed: a planted weakness, flat grey, 8 bits."""
+        threat, grey, stored = trial.threat, None, None
+        rows = spread_evenly(trial.rows, FEW)
+        images, labels = self.load(rows)
+        planted = Planted(self.classifier, images, labels, self._threat(rows, threat))
+        weak = self._run(USUAL, rows, planted, planted)
+        if threat.measure.per_pixel and self._anywhere and threat.target is None:
+            right = ~self._run(USUAL, self.few, threat=replace(threat, eps=GREY)).fooled
+            chance = int(torch.bincount(self.load(self.few)[1]).max())
+            grey = (len(self.few), int(right.sum()), chance)
+        if rows := spread_evenly(fell, SLICES):
+            labels = self.load(rows)[1]
+            attacked = self._run(quick(PGD()), rows)
+            bits = logits_of(self.classifier, (attacked.images * 255).round() / 255)
+            fooled = int(attacked.fooled.sum())
+            kept = int((threat.fooled(bits, labels) & attacked.fooled).sum())
+            stored = (fooled, kept) if fooled else None
+        return msgspec.structs.replace(
+            found, planted=(len(weak.fooled), int(weak.fooled.sum())), grey=grey, stored=stored
+        )
+
+    @property
+    def _anywhere(self) -> bool:
+        return self.plan.settings.region == "image"
+
+    def _longer(self, trial: Trial, rows: Sequence[int]) -> Tried:
+        """The evaluation's PGD of the most steps, with twice as many."""
+        made = [one.attack for one in self.plan.attacks if one.eps == trial.eps]
+        climbing = [one for one in made if isinstance(one, PGD) and one.steps > 1]
+        most = max(climbing, key=lambda one: one.steps, default=PGD())
+        steps = 2 * most.steps
+        size = max(most.step_size / 2, 2.5 / steps)
+        attack = replace(most, steps=steps, step_size=size, restarts=1, random_start=True)
+        return self._try(f"PGD of {steps} steps", quick(replace(attack, keep="best")), rows)
+
+    def _try(
+        self,
+        title: str,
+        attack: Attack,
+        rows: Sequence[int],
+        search: Predictor | None = None,
+        judge: Predictor | None = None,
+    ) -> Tried:
+        fooled = self._run(attack, rows, search, judge).fooled.tolist()
+        broken = [row for row, done in zip(rows, fooled, strict=True) if done]
+        climbed = 0
+        if len(broken) >= FEWEST and judge is None:
+            climbed = int(self._run(PLENTY, broken).fooled.sum())
+        return Tried(title=title, broken=self._ids(broken), climbed=climbed)
+
+    def _run(
+        self,
+        attack: Attack,
+        rows: Sequence[int],
+        search: Predictor | None = None,
+        judge: Predictor | None = None,
+        threat: ThreatModel | None = None,
+    ) -> Attacked:
+        """An attack on slices, its successes confirmed by `judge`."""
+        images, labels = self.load(rows)
+        here = self._threat(rows, threat or cast(Trial, self.trial).threat)
+        generator = torch.Generator().manual_seed(self.plan.settings.seed)
+        points = attack(search or self.classifier, images, labels, here, generator=generator)
+        return verify(judge or self.classifier, points, images, labels, here)
+
+    def _threat(self, rows: Sequence[int], threat: ThreatModel) -> ThreatModel:
+        region = load_region(self.cohort, rows, self.plan.settings.region)
+        return replace(threat, mask=None if region is None else region.to(self.device))
+
+    def _ids(self, rows: Sequence[int]) -> list[str]:
+        return [self.cohort.cases[row].case_id for row in rows]
+
+
+def outputs_of(classifier: Predictor, images: Images) -> Outputs:
+    """What answers look like: rows that sum to one, or whatever a sigmoid has just given."""
+    with torch.enable_grad():
+        outputs = classifier(images.detach().requires_grad_(True))
+    if not bool(((outputs >= 0) & (outputs <= 1)).all()):
+        return "logits"
+    if bool(((outputs.sum(1) - 1).abs() < 1e-3).all()):
+        return "softmax"
+    made_by = outputs.grad_fn.name() if outputs.grad_fn else ""
+    return "sigmoid" if made_by.startswith("Sigmoid") else "logits"
+
+
+def measure_slope(classifier: Predictor, images: Images, labels: Labels) -> list[float]:
+    """The rise of the loss that is measured along its gradient, over the one that the gradient
+    says.
+
+    Of several lengths the one at which they agree best. Images without a gradient are left out.
+    """
+    gradient = loss_gradient(classifier, images, labels, ThreatModel())
+    has = torch.isfinite(gradient).flatten(1).all(1) & (gradient != 0).flatten(1).any(1)
+    rows = torch.nonzero(has)[:, 0]
+    if not len(rows):
+        return []
+    images, labels, gradient = images[rows], labels[rows], gradient[rows]
+    loss, places = loss_against("cross_entropy", labels, ThreatModel()), torch.arange(len(rows))
+    ratios = []
+    for length in LENGTHS:
+        ends = [(images + side * length * gradient.sign()).clamp(0, 1) for side in (1, -1)]
+        above, below = (
+            loss(end, logits_of(classifier, end), places.to(end.device)).double() for end in ends
+        )
+        said = (gradient.double() * (ends[0] - ends[1]).double()).flatten(1).sum(1)
+        ratios.append(((above - below) / said).nan_to_num(0.0, 1e30, -1e30))
+    off = [float(((one < 1 / STEEPEST) | (one > STEEPEST)).float().mean()) for one in ratios]
+    best: list[float] = ratios[off.index(min(off))].tolist()
+    return best
+
+
+def _unlike(one: Logits, other: Logits) -> float:
+    """Largest difference, as a share of the largest logit; NaN is like NaN."""
+    same = (one == other) | (one.isnan() & other.isnan())
+    if bool(same.all()):
+        return 0.0
+    finite = one[torch.isfinite(one)]
+    scale = float(finite.abs().max()) if len(finite) else 1.0
+    difference = (one - other).abs().where(~same, 0.0).nan_to_num(torch.inf)
+    return min(float(difference.max()) / max(scale, 1e-30), 1e6)

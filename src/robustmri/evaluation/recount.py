@@ -1,0 +1,73 @@
+"""A result's numbers, counted again from the outcomes beside it: what is shown must follow from
+what happened to each slice.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from robustmri.core.errors import ResultError
+from robustmri.evaluation.metrics import count_confusions, summarise
+from robustmri.results.outcomes import columns_of, read_table
+from robustmri.results.schema import Result, load_result, suites_of
+
+COUNTED = ("n", "accuracy", "ci_low", "ci_high", "median_distance", "only", "broken_by")
+
+
+def refuse_contradictions(folder: Path | str) -> None:
+    """Count robustness.json again from outcomes.parquet.
+
+    Raises:
+        ResultError: a number differs, or one of the files is missing or damaged.
+    """
+    result = load_result(folder)
+    outcomes = columns_of(read_table(folder))
+    seed = result.settings.get("evaluate", {}).get("seed", 0)
+    counted = summarise(
+        outcomes, suites=suites_of(result.attacks), seed=seed if isinstance(seed, int) else 0
+    )
+    said, found = _named(result.results), _named(counted)
+    if unlike := sorted(said.keys() ^ found.keys()):
+        _refuse(folder, f"{unlike[0]} is in one of them only")
+    for name, one in said.items():
+        for field in COUNTED:
+            told, true = getattr(one, field), getattr(found[name], field)
+            # Another way to draw intervals is another release's, not a contradiction.
+            if field.startswith("ci_") and one.interval != found[name].interval:
+                continue
+            if not _same(told, true):
+                _refuse(folder, f"{name}: {field} is {told}, counted {true}")
+    if result.confusions != count_confusions(outcomes, result.cohort.classes):
+        _refuse(folder, "the confusions differ")
+
+
+def _named(results: list[Result]) -> dict[str, Result]:
+    return {
+        " ".join(
+            filter(
+                None,
+                (
+                    one.attack,
+                    one.norm,
+                    f"eps {one.eps} ({one.eps_units})" if one.eps is not None else "",
+                    one.target and f"to {one.target}",
+                    f"by {one.unit}",
+                ),
+            )
+        ): one
+        for one in results
+    }
+
+
+def _same(told: object, true: object) -> bool:
+    if isinstance(told, float) and isinstance(true, float):
+        return math.isclose(told, true, rel_tol=1e-9, abs_tol=1e-9)
+    return told == true
+
+
+def _refuse(folder: Path | str, difference: str) -> None:
+    raise ResultError(
+        f"{folder}: robustness.json contradicts outcomes.parquet ({difference}). One of them was "
+        "changed after it was written. Evaluate again."
+    )

@@ -1,0 +1,137 @@
+"""The table of outcomes from the side of the slices: what happened to each one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.core.errors import ResultError
+from robustmri.results.budget import CLEAN, WORST, Budget
+from robustmri.results.outcomes import Outcomes, columns_of, read_table
+
+NEEDED = ("index", "eps_image", "label_confidence", "fooled")
+Fate = Literal["holds", "falls", "wrong"]
+FATES: dict[Fate, str] = {
+    "holds": "Right, and stays right",
+    "falls": "Right, until it is attacked",
+    "wrong": "Wrong untouched",
+}
+"""What can become of a slice, and how a reader is told."""
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """Outcomes, and which of their rows belong to which case.
+
+    Cases are numbered 0 to n - 1 in the order of the table.
+
+    Attributes:
+        outcomes: every column of the table.
+        case_of: number of the case of each row.
+    """
+
+    outcomes: Outcomes
+    case_of: npt.NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    @cached_property
+    def clean(self) -> npt.NDArray[np.intp]:
+        """The row of each case without an attack."""
+        rows = np.flatnonzero(self.outcomes["attack"] == CLEAN)
+        return rows[np.argsort(self.case_of[rows], kind="stable")]
+
+    @cached_property
+    def _grouped(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        order = np.argsort(self.case_of, kind="stable")
+        starts = np.searchsorted(self.case_of[order], np.arange(len(self) + 1))
+        return order, starts
+
+    @cached_property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Whether each case is named rightly when nobody attacks it."""
+        return self.outcomes.right[self.clean]
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """What does not depend on the attack, once for each case: label, patient_id, index ..."""
+        return self.outcomes[name][self.clean]
+
+    def rows(self, case: int) -> npt.NDArray[np.intp]:
+        """Rows of one case."""
+        order, starts = self._grouped
+        return order[starts[case] : starts[case + 1]]
+
+    def right_under(self, attack: str, at: Budget) -> npt.NDArray[np.int8]:
+        """Of each case 1 if its answer is right under that attack, 0 if not, -1 if it did not meet
+        it.
+        """
+        found = np.full(len(self), -1, dtype=np.int8)
+        rows = self.rows_of(attack, at)
+        found[self.case_of[rows]] = self.outcomes.right[rows]
+        return found
+
+    def fates(self, attack: str, at: Budget) -> npt.NDArray[np.str_]:
+        """A key of `FATES` for each case under that attack; empty where a right case did not meet
+        it.
+        """
+        under = self.right_under(attack, at)
+        words = np.where(under == 1, "holds", np.where(under == 0, "falls", ""))
+        return np.where(self.right, words, "wrong")
+
+    def smallest_eps(self, norm: str) -> npt.NDArray[np.float64]:
+        """The smallest change that is known to fool each case, in image units of that norm: the
+        radius of an attack that did, or the size of the nearest fooling image that was found; 0
+        where the untouched slice is wrong already, infinite where none did.
+        """
+        columns = self.outcomes
+        tried = (columns["norm"] == norm) & (columns["target"] == "")
+        tried &= (columns["attack"] != CLEAN) & (columns["attack"] != WORST)
+        rows = np.flatnonzero(tried & columns["fooled"].astype(bool))
+        sizes = columns["eps_image"][rows].astype(float)
+        if f"distance_{norm}" in columns:
+            found = columns[f"distance_{norm}"][rows].astype(float)
+            sizes = np.where(np.isfinite(sizes), sizes, found)
+        smallest = np.full(len(self), np.inf)
+        np.minimum.at(smallest, self.case_of[rows], sizes)
+        return np.where(self.right, smallest, 0.0)
+
+    def rows_of(self, attack: str, at: Budget) -> npt.NDArray[np.intp]:
+        """Rows of one attack within one budget; the budget of clean slices does not matter."""
+        columns = self.outcomes
+        keep = columns["attack"] == attack
+        if attack != CLEAN:
+            eps = np.inf if at.eps is None else at.eps
+            keep &= np.isclose(columns["eps"].astype(float), eps, rtol=1e-6)
+            keep &= (columns["norm"] == at.norm) & (columns["target"] == at.target)
+            keep &= columns["eps_units"] == at.eps_units
+        return np.flatnonzero(keep)
+
+
+def load_cases(folder: Path | str) -> CaseTable:
+    """Read `folder/outcomes.parquet`.
+
+    Raises:
+        ResultError: no such file, damaged, without a needed column, or with a case that has not
+            exactly one row without an attack.
+    """
+    table = read_table(folder)
+    missing = [name for name in NEEDED if name not in table.column_names]
+    if missing:
+        raise ResultError(
+            f"{folder}/outcomes.parquet lacks the columns {', '.join(missing)}. Evaluate again "
+            "with this release."
+        )
+    coded = table.column("case_id").combine_chunks().dictionary_encode()
+    cases = CaseTable(columns_of(table), coded.indices.to_numpy().astype(np.intp))
+    if not np.array_equal(cases.case_of[cases.clean], np.arange(len(coded.dictionary))):
+        raise ResultError(
+            f"{folder}/outcomes.parquet should hold one row without an attack for each slice. "
+            "Evaluate again."
+        )
+    return cases

@@ -1,0 +1,280 @@
+"""Jobs: verbs as processes of their own group, their state in files, so that nothing is lost when
+the page or the server goes away.
+
+    FOLDER/.jobs/000001/  job.json    what was asked for: the command, and how it is called
+                          start.json  when it began and as which process
+                          end.json    when it ended and with which status
+                          cancel      it was to stop
+                          lock        locked while it runs
+                          log.txt     what it said
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+from robustmri.core.errors import DataError, RobustMRIError
+from robustmri.core.files import read_json, write_json
+from robustmri.core.provenance import now
+from robustmri.web.folder import NotThereError
+
+State = Literal["waiting", "running", "done", "failed", "cancelled", "stopped"]
+STATES: dict[State, str] = {
+    "waiting": "Waiting for its turn",
+    "running": "Running",
+    "done": "Done",
+    "failed": "Failed",
+    "cancelled": "Cancelled; it can go on where it was",
+    "stopped": "Stopped from outside; it can go on where it was",
+}
+PLACE = ".jobs"
+MOST_LOG = 64_000
+"""Bytes of a log that are shown: its end."""
+PROGRESS = re.compile(r"^(?P<task>.+): (?P<done>\d+)/(?P<total>\d+)(?P<rest>.*)$")
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as its files tell it."""
+
+    id: str
+    verb: str
+    title: str
+    asked: str
+    state: State
+    started: str = ""
+    ended: str = ""
+    status: int | None = None
+    task: str = ""
+    done: int = 0
+    total: int = 0
+    note: str = ""
+    out: str = ""
+
+
+class Jobs:
+    """The jobs of a folder. One runs at a time; the others wait in the order of their numbers.
+
+    Args:
+        folder: the folder of runs and results.
+        every: seconds between two looks at the queue.
+    """
+
+    def __init__(self, folder: Path, *, every: float = 0.5) -> None:
+        self.folder = folder / PLACE
+        self._every = every
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def add(self, verb: str, title: str, words: Sequence[str], out: str = "") -> Job:
+        """Put a command into the queue.
+
+        Args:
+            verb: its first word.
+            title: what it is called.
+            words: the whole command, program first.
+            out: what it makes, relative to the folder.
+        """
+        with self._lock:
+            taken = [int(path.name) for path in self._places()]
+            place = self.folder / f"{max(taken, default=0) + 1:06d}"
+            place.mkdir(parents=True)
+            job = {"verb": verb, "title": title, "command": [*words], "out": out, "asked": now()}
+            write_json(place / "job.json", job)
+        return self.read(place.name)
+
+    def all(self) -> list[Job]:
+        """All of them, the newest first."""
+        found = []
+        for place in sorted(self._places(), reverse=True):
+            with contextlib.suppress(
+                RobustMRIError, KeyError, TypeError
+            ):  # Half removed, or not ours.
+                found.append(self.read(place.name))
+        return found
+
+    def read(self, id: str) -> Job:
+        """One job.
+
+        Raises:
+            NotThereError: there is none.
+        """
+        place = self._place(id)
+        asked = read_json(place / "job.json")
+        start, end = (_read(place / name) for name in ("start.json", "end.json"))
+        state = self._state(place, start, end)
+        task = _last_task(self.log(id)) if state != "waiting" else {}
+        return Job(
+            id=id,
+            verb=asked["verb"],
+            title=asked["title"],
+            out=asked["out"],
+            asked=asked["asked"],
+            state=state,
+            started=start.get("when", ""),
+            ended=end.get("when", ""),
+            status=end.get("status"),
+            **task,
+        )
+
+    def log(self, id: str) -> str:
+        """The end of what it said."""
+        path = self._place(id) / "log.txt"
+        if not path.is_file():
+            return ""
+        with open(path, "rb") as stream:
+            stream.seek(max(0, path.stat().st_size - MOST_LOG))
+            return stream.read(MOST_LOG).decode("utf-8", "replace")
+
+    def cancel(self, id: str, *, wait: float = 20.0) -> Job:
+        """Stop a job, or take it out of the queue; first kindly, after `wait` seconds not."""
+        place = self._place(id)
+        if self.read(id).state not in ("waiting", "running"):
+            return self.read(id)
+        (place / "cancel").touch()
+        process = _read(place / "start.json").get("process")
+        if process and _locked(place):
+            _signal(process, signal.SIGINT)
+            killer = threading.Timer(wait, self._kill, (place, process))
+            killer.daemon = True
+            killer.start()
+        return self.read(id)
+
+    def again(self, id: str) -> Job:
+        """Put a job that ended back into the queue: the same command goes on from what it stored.
+
+        Raises:
+            DataError: it waits or runs.
+        """
+        place = self._place(id)
+        with self._lock:
+            if self.read(id).state in ("waiting", "running"):
+                raise DataError("This job has not ended yet.")
+            for name in ("start.json", "end.json", "cancel"):
+                (place / name).unlink(missing_ok=True)
+        return self.read(id)
+
+    def step(self) -> None:
+        """Start the next job if none runs."""
+        self._children = [child for child in self._children if child.poll() is None]
+        with self._lock:
+            states = {job.id: job.state for job in self.all()}
+            waiting = sorted(id for id, state in states.items() if state == "waiting")
+            if "running" not in states.values() and waiting and not self._children:
+                self._start(self._place(waiting[0]))
+
+    def watch(self) -> threading.Thread:
+        """Look after the queue until `close`, unless another server does so for this folder."""
+
+        def run() -> None:
+            with contextlib.suppress(OSError):  # A folder that cannot be written has no jobs.
+                self.folder.mkdir(exist_ok=True)
+                with open(self.folder / "queue.lock", "w") as lock:
+                    look_after(lock)
+
+        def look_after(lock: TextIO) -> None:
+            while not self._closed.wait(self._every):
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self.step()
+
+        thread = threading.Thread(target=run, name="jobs", daemon=True)
+        thread.start()
+        return thread
+
+    def close(self) -> None:
+        """No job is started from now on; one that runs goes on."""
+        self._closed.set()
+
+    def _start(self, place: Path) -> None:
+        environment = os.environ | {"ROBUSTMRI_WORKBENCH": "1", "PYTHONUNBUFFERED": "1"}
+        # A process group of its own: a signal reaches the verb and all that it starts, and what is
+        # typed where the server runs reaches neither.
+        child = subprocess.Popen(
+            [sys.executable, "-m", "robustmri.web.run_job", str(place)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self.folder.parent,
+            env=environment,
+            start_new_session=True,
+        )
+        self._children.append(child)
+
+    def _kill(self, place: Path, process: int) -> None:
+        # Only the very process: what was started again in the meantime has another number.
+        if _read(place / "start.json").get("process") == process and _locked(place):
+            _signal(process, signal.SIGKILL)
+
+    def _state(self, place: Path, start: dict[str, Any], end: dict[str, Any]) -> State:
+        cancelled = (place / "cancel").exists()
+        if end:
+            if end["status"] == 0:
+                return "done"
+            return "cancelled" if cancelled else "failed"
+        if _locked(place):
+            return "running"
+        if start:
+            return "cancelled" if cancelled else "stopped"
+        return "cancelled" if cancelled else "waiting"
+
+    def _places(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return [path for path in self.folder.iterdir() if re.fullmatch(r"\d{6}", path.name)]
+
+    def _place(self, id: str) -> Path:
+        if not re.fullmatch(r"[0-9]{6}", id) or not (self.folder / id / "job.json").is_file():
+            raise NotThereError("There is no job of this number.")
+        return self.folder / id
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    with contextlib.suppress(DataError):
+        return dict(read_json(path))
+    return {}
+
+
+def _locked(place: Path) -> bool:
+    """Whether somebody holds the lock of a job."""
+    try:
+        with open(place / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _signal(process: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, number)
+
+
+def _last_task(log: str) -> dict[str, Any]:
+    """How far the log says the job is."""
+    for line in reversed(log.splitlines()[-50:]):
+        if found := PROGRESS.match(line):
+            note = found["rest"].strip(" ,-")
+            return {
+                "task": found["task"],
+                "done": int(found["done"]),
+                "total": int(found["total"]),
+                "note": note,
+            }
+    return {}

@@ -1,0 +1,65 @@
+"""The process around a job: it runs the verb, and writes down how that ended whatever becomes of
+the server.
+
+    python -m robustmri.web.run_job FOLDER/.jobs/JOB
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from robustmri.core.files import read_json, write_json
+from robustmri.core.provenance import now
+
+
+def run_job(folder: Path) -> int:
+    """Run the command of a job's file; its output goes into the log, its exit status into
+    `end.json`.
+
+    While it, or the verb, lives, the file `lock` is locked: that is how a server knows.
+    """
+    with open(folder / "lock", "w") as lock, open(folder / "log.txt", "ab") as log:
+        if not _take(lock):
+            return 1  # It runs already.
+        # A handler and not SIG_IGN, which the verb would inherit: the signal that stops the verb
+        # goes to the whole group, and this process stays to tell the end.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        write_json(folder / "start.json", {"process": os.getpid(), "when": now()})
+        if (folder / "cancel").exists():
+            write_json(folder / "end.json", {"status": -signal.SIGINT, "when": now()})
+            return 1
+        words = read_json(folder / "job.json")["command"]
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock.fileno(),),
+        )
+        status = process.wait()
+        with contextlib.suppress(OSError):  # A full disk: then it counts as stopped.
+            write_json(folder / "end.json", {"status": status, "when": now()})
+    return status
+
+
+def _take(lock: TextIO) -> bool:
+    # Whoever asks whether the job runs holds the lock for a moment: try for longer than that.
+    for _ in range(20):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.05)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(Path(sys.argv[1])))

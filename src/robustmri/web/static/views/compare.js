@@ -1,0 +1,35 @@
+// Two results case by case: who was saved, who was lost.
+
+import { address, ask } from "../api.js";
+import { h, put } from "../dom.js";
+import { cards, gallery, trail } from "../parts.js";
+
+export async function show(view, first, second) {
+  const chosen = view.query.get("show") || "saved";
+  const both = await ask(address(`/api/compare/${first}/${second}`, { show: chosen }));
+  Object.assign(view, { title: `${both.first.name} and ${both.second.name}`, synthetic: both.first.synthetic, keepsPlace: view.query.has("show") });
+  const here = `/compare/${first}/${second}`;
+  put(view.root,
+    trail(["Overview", "/"], [view.title]),
+    h("div", { class: "head" }, h("p", { class: "kicker" }, `Compared under attack, ${both.radius}`), h("h1", {}, view.title),
+      h("p", { class: "verdict" }, both.verdict), h("p", { class: "below" }, both.below), cards(both.cards),
+      h("p", { class: "key" }, [both.first, both.second].map((one, place) => h("span", { class: `s${place}` }, h("b", {}, h("a", { href: `/results/${one.id}` }, one.name)), " ", h("i", {}, one.model))),
+        h("a", { href: `/compare/${second}/${first}`, class: "quiet" }, "the other way round"))),
+    h("section", { class: "part wide", "aria-label": "Who was saved and who was lost" },
+      h("nav", { class: "turns", "aria-label": "Kind of case" }, Object.entries(both.turns).map(([turn, words]) => h("a", { href: address(here, { show: turn }), class: `turn-tile ${turn}`, "aria-current": turn === chosen ? "true" : null }, h("b", {}, String(both.total[turn])), h("span", {}, words)))),
+      h("div", { class: "pair-tables" }, strata("By class", both.classes, both.turns), strata(`By ${both.people === "patients" ? "patient" : "group"}, most lost first`, both.patients, both.turns, 12)),
+      h("h2", {}, both.turns[chosen]),
+      both.cases.length ? gallery(both.cases, first, (one) => address(`/results/${first}/${one.id}`, { beside: second }), true) : h("p", { class: "quiet" }, "No case.")));
+}
+
+function strata(title, rows, turns, most = rows.length) {
+  const order = ["lost", "neither", "both", "saved"];
+  const line = (row) => {
+    const total = order.reduce((sum, turn) => sum + row[turn], 0);
+    return h("tr", {}, h("th", { scope: "row" }, row.name),
+      h("td", { class: "bar-cell" }, h("div", { class: "turn-bar", role: "img", "aria-label": order.map((turn) => `${turn} ${row[turn]}`).join(", ") }, order.map((turn) => h("i", { class: turn, style: { width: `${(100 * row[turn]) / total}%` } })))),
+      h("td", { class: "number saved-text" }, row.saved ? `+${row.saved}` : "0"), h("td", { class: "number lost-text" }, row.lost ? `\u2212${row.lost}` : "0"));
+  };
+  const table = (list) => h("table", { class: "list strata" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, title), h("th", { scope: "col" }, h("span", { class: "unseen" }, "Shares")), h("th", { scope: "col", class: "number", title: turns.saved }, "saved"), h("th", { scope: "col", class: "number", title: turns.lost }, "lost"))), h("tbody", {}, list.map(line)));
+  return h("div", {}, table(rows.slice(0, most)), rows.length > most ? h("details", {}, h("summary", {}, `${rows.length - most} more`), table(rows.slice(most))) : null);
+}

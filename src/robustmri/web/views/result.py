@@ -1,0 +1,259 @@
+"""One result: its verdict, its numbers and checks, and its cases to browse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.core.errors import RobustMRIError, SettingsError
+from robustmri.report.tables import align, at_main_eps, headline, main_budget
+from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
+from robustmri.report.wording import (
+    budget_words,
+    grey_levels,
+    norms_of,
+    people,
+    percent,
+)
+from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+from robustmri.results.cases import FATES, CaseTable
+from robustmri.results.schema import RobustnessReport
+from robustmri.web.folder import Folder, NotThereError, id_of
+from robustmri.web.views.overview import describe_result, say
+
+MOST = 120
+"""Cases in one answer."""
+SORTS = {
+    "fragile": "Most fragile first",
+    "sturdy": "Most robust first",
+    "unsure": "Least sure first",
+    "order": "As in the cohort",
+}
+
+
+def result(folder: Folder, id: str) -> dict[str, Any]:
+    """What is true of the whole result."""
+    report = folder.result(id)
+    table, at = folder.cases(id), main_budget([report])
+    verdict, below = write_verdict([report], at)
+    checks = gather_checks([report])
+    return {
+        "id": id,
+        "name": folder.find("result", id).name,
+        **describe_result(report),
+        "verdict": verdict,
+        "below": below,
+        "reasons": failures(checks),
+        "caution": report.split.note if report.split.kind == "slice" else "",
+        "cards": make_cards([report], [table.outcomes], at),
+        "numbers": _numbers(report, at),
+        "check_rows": [
+            {"name": row.name, "status": row.status, "detail": row.entries[0][1].detail}
+            for row in checks
+        ],
+        "threat": report.threat,
+        "classes": report.cohort.classes,
+        "patients": facts(folder, id).patients,
+        "people": people(report.cohort),
+        "fates": FATES,
+        "sorts": SORTS,
+        "beside": beside(folder, id),
+        "pictures": folder.cohort_of(report) is not None or bool(report.examples),
+    }
+
+
+def _numbers(report: RobustnessReport, at: Budget | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "attack": row.name,
+            "radius": budget_words(row.budget, report.norms),
+            "slices": say(row.slices[0]),
+            "patients": say(row.patients[0]),
+            "main": row in at_main_eps([row], at),
+            "worst": row.attack == "worst",
+        }
+        for row in align([report])
+    ]
+
+
+def _patients(table: CaseTable) -> list[dict[str, Any]]:
+    names, counts = np.unique(table.column("patient_id").astype(str), return_counts=True)
+    return [
+        {"id": id_of("patient", name), "name": name, "slices": int(count)}
+        for name, count in zip(names.tolist(), counts, strict=True)
+    ]
+
+
+def beside(folder: Folder, id: str) -> list[dict[str, str]]:
+    """Other results of the same test slices."""
+    own, others = describe_result(folder.result(id))["test_set"], []
+    for found in folder.look(at_most_every=5.0).of("result"):
+        try:
+            other = folder.result(found.id)
+        except RobustMRIError:
+            continue  # The overview says why.
+        if found.id != id and describe_result(other)["test_set"] == own:
+            others.append({"id": found.id, "name": found.name, "model": other.model.name})
+    return others
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is derived once from the table: for each case its fate, smallest eps and the confidence
+    in the true class that the headline's attack left; ids to numbers, and the patients.
+    """
+
+    fates: npt.NDArray[np.str_]
+    smallest: npt.NDArray[np.float64]
+    left: npt.NDArray[np.float64]
+    numbers: dict[str, int]
+    patients: list[dict[str, Any]]
+
+
+def facts(folder: Folder, id: str) -> Facts:
+    """Of a result, kept until it changes."""
+    report, table = folder.result(id), folder.cases(id)
+
+    def derive() -> Facts:
+        names = table.column("case_id")
+        return Facts(
+            fates=_fates(report, table),
+            smallest=table.smallest_eps(main_norm(report)),
+            left=_confidence_left(report, table),
+            numbers={id_of("case", str(name)): number for number, name in enumerate(names)},
+            patients=_patients(table),
+        )
+
+    return folder.keep("facts", folder.find("result", id).path, derive)
+
+
+def main_norm(report: RobustnessReport) -> str:
+    """The norm in which the headline speaks of eps."""
+    at = main_budget([report])
+    return at.norm if at else next(iter(report.norms), "linf")
+
+
+def number_of(folder: Folder, id: str, case: str) -> int:
+    """Number of a case in the table.
+
+    Raises:
+        NotThereError: the result has no such case.
+    """
+    found = facts(folder, id).numbers.get(case)
+    if found is None:
+        raise NotThereError("This result has no case of this address.")
+    return found
+
+
+def choose(folder: Folder, id: str, query: Mapping[str, str]) -> npt.NDArray[np.intp]:
+    """Numbers of the cases that a query asks for, in its order.
+
+    Args:
+        folder: the folder.
+        id: of the result.
+        query: `class` (its place), `patient` (its id), `fate`, `sort`; each may be left out.
+
+    Raises:
+        SettingsError: a value that is none.
+    """
+    report, table, known = folder.result(id), folder.cases(id), facts(folder, id)
+    keep = np.ones(len(table), dtype=bool)
+    if label := query.get("class", ""):
+        classes = report.cohort.classes
+        if not label.isdecimal() or not label.isascii() or int(label[:4]) >= len(classes):
+            raise SettingsError(f"class must be a place among the {len(classes)} classes.")
+        keep &= table.column("label") == classes[int(label[:4])]
+    if patient := query.get("patient", ""):
+        names = {one["id"]: one["name"] for one in known.patients}
+        if patient not in names:
+            raise NotThereError("This result has no patient of this address.")
+        keep &= table.column("patient_id") == names[patient]
+    if fate := query.get("fate", ""):
+        if fate not in FATES:
+            raise SettingsError(f"fate must be one of {', '.join(FATES)}.")
+        keep &= known.fates == fate
+    sort = query.get("sort", "") or "fragile"
+    if sort not in SORTS:
+        raise SettingsError(f"sort must be one of {', '.join(SORTS)}.")
+    found = np.flatnonzero(keep)
+    return found[np.lexsort((found, *_keys(known, table, sort, found)))]
+
+
+def _keys(
+    known: Facts, table: CaseTable, sort: str, of: npt.NDArray[np.intp]
+) -> list[npt.NDArray[Any]]:
+    """What to sort those cases by, the least important first."""
+    if sort == "order":
+        return [table.column("index")[of].astype(float)]
+    if sort == "unsure":
+        return [table.outcomes["label_confidence"][table.clean[of]].astype(float)]
+    # Of slices that fall at one radius, those that were pushed furthest come first.
+    keys = [known.left[of], known.smallest[of]]
+    return keys if sort == "fragile" else [-key for key in keys]
+
+
+def _confidence_left(report: RobustnessReport, table: CaseTable) -> npt.NDArray[np.float64]:
+    at = main_budget([report])
+    number = headline(report, at) if at else None
+    left = table.outcomes["label_confidence"][table.clean].astype(float)
+    if number is not None and at is not None:
+        rows = table.rows_of(number.attack, at)
+        left[table.case_of[rows]] = table.outcomes["label_confidence"][rows].astype(float)
+    return left
+
+
+def _fates(report: RobustnessReport, table: CaseTable) -> npt.NDArray[np.str_]:
+    at = main_budget([report])
+    number = headline(report, at)
+    return table.fates(number.attack if number else CLEAN, at or NO_BUDGET)
+
+
+def cases(folder: Folder, id: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """A part of the cases that a query asks for; see `choose`."""
+    report, table, chosen = folder.result(id), folder.cases(id), choose(folder, id, query)
+    start = query.get("from", "0")
+    if not (start.isdecimal() and start.isascii() and len(start) < 9):
+        raise SettingsError("from must be a whole number.")
+    part = chosen[int(start) : int(start) + MOST]
+    known = facts(folder, id)
+    every = {fate: int((known.fates[chosen] == fate).sum()) for fate in FATES}
+    return {
+        "total": len(chosen),
+        "from": int(start),
+        "fates": every,
+        "cases": [brief(report, table, known, int(case)) for case in part],
+    }
+
+
+def brief(report: RobustnessReport, table: CaseTable, known: Facts, case: int) -> dict[str, Any]:
+    """A case in a line."""
+    row = table.clean[case]
+    columns = table.outcomes
+    return {
+        "id": id_of("case", str(columns["case_id"][row])),
+        "name": str(columns["case_id"][row]),
+        "patient": str(columns["patient_id"][row]),
+        "label": str(columns["label"][row]),
+        "prediction": str(columns["prediction"][row]),
+        "confidence": say_share(columns["confidence"][row]),
+        "fate": str(known.fates[case]),
+        "smallest": say_eps(float(known.smallest[case]), report, main_norm(report)),
+    }
+
+
+def say_share(value: object) -> str:
+    """A confidence in the report's words; a dash where it is no number."""
+    share = float(value) if isinstance(value, (int, float, np.floating)) else np.nan
+    return percent(share) if np.isfinite(share) else "\N{EN DASH}"
+
+
+def say_eps(eps: float, report: RobustnessReport, norm: str) -> str:
+    """A smallest eps in words; empty where it is 0 or was not found."""
+    if not 0 < eps < np.inf:
+        return ""
+    about = norms_of([report]).get(norm)
+    levels = about is not None and about.per_pixel
+    return f"{grey_levels(eps)}/255" if levels else f"{eps:.3g}"

@@ -1,0 +1,293 @@
+"""Faults that are planted in a classifier are found, and nothing is found in a sound one."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from torch import nn
+
+import faults
+from robustmri.attacks import PGD
+from robustmri.core.errors import CheckpointError
+from robustmri.evaluation import probed as checks
+from robustmri.evaluation.backward import Expected, StraightThrough
+from robustmri.evaluation.planted import Planted
+from robustmri.evaluation.probed import Probed, Tried
+from robustmri.evaluation.probes import measure_slope, outputs_of, refuse_unanswering
+from robustmri.models.backbones import BACKBONES, build_classifier
+from robustmri.models.checkpoint import load_checkpoint
+from robustmri.models.classifier import Classifier
+from robustmri.threat.threat_model import ThreatModel
+from robustmri.verbs.evaluate import evaluate
+
+QUICK = {
+    "attacks": ("fgsm", "pgd"),
+    "eps": ("0.1",),
+    "limit": 12,
+    "precision": "fp32",
+    "options": {"pgd": {"steps": 8}},
+    "examples_per_class": 0,
+}
+TWICE = "the same image gets the same answer twice"
+BATCH = "an answer does not depend on the other images of the batch"
+QUERIES = "attacks without gradients break no more"
+BACKWARD = "attacks on another backward pass break no more"
+SLOPE = "the loss rises as its gradient says"
+GRADIENTS = "gradients are there to climb"
+PLANTED = "a planted weakness is found"
+FINITE = "every logit a finite number"
+ONE = "more than one answer"
+LOGITS = "answers are logits"
+RECORD = "as accurate as its training noted"
+
+around = faults.around
+PLANTS = {
+    "rounded without gradient": (
+        lambda n: nn.Sequential(faults.Rounded(), n),
+        [GRADIENTS, QUERIES, BACKWARD],
+    ),
+    "rounded, a gradient leaking": (around(faults.leaking), [QUERIES, BACKWARD]),
+    "noise inside": (around(faults.noisy), [TWICE]),
+    "random resizing": (around(faults.resized), [TWICE]),
+    "dropout left on": (around(faults.dropped), [TWICE]),
+    "a counter": (faults.Counter, [TWICE]),
+    "a cache": (faults.Cache, [TWICE]),
+    "one class to all": (around(faults.constant), [ONE]),
+    "batch-norm in training mode": (faults.TrainingNorm, [BATCH]),
+    "its own batch-norm, deaf to eval": (faults.left_in_training, [BATCH]),
+    "statistics of the batch": (around(faults.batch_statistics), [BATCH]),
+    "JPEG inside": (lambda n: nn.Sequential(faults.Jpeg(), n), [GRADIENTS, QUERIES, BACKWARD]),
+    "saturated softmax": (around(faults.saturated), [GRADIENTS, QUERIES]),
+    "shattered gradients": (around(faults.shattered), [SLOPE, QUERIES, PLANTED]),
+    "NaN logits": (around(faults.nan_far_from_eight_bits), [FINITE]),
+    "NaN gradients": (around(faults.nan_slope), [GRADIENTS, QUERIES, PLANTED]),
+    "gradient with its sign flipped": (around(faults.flipped), [SLOPE, QUERIES]),
+    "gradient times 1e-30": (around(faults.vanishing), [SLOPE]),
+    "gradient of something else": (around(faults.another_slope), [QUERIES, BACKWARD]),
+    "one-hot answers": (around(faults.one_hot), [GRADIENTS, QUERIES]),
+    "coarse where no file is": (around(faults.coarse_outside), [GRADIENTS, QUERIES, BACKWARD]),
+}
+"""What is planted, and the checks that must fail."""
+NOTED = {
+    "softmax at the end": (lambda n: nn.Sequential(n, nn.Softmax(1)), LOGITS, "sum to one"),
+    "sigmoid at the end": (lambda n: nn.Sequential(n, nn.Sigmoid()), LOGITS, "a sigmoid ends"),
+    "another normalisation": (around(faults.shaded), RECORD, "the normalisation"),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tiny_run, use_tiny_networks):
+    """A small network that was trained, and its checkpoint."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_networks(patch)
+        return load_checkpoint(tiny_run)
+
+
+@pytest.fixture
+def checks_of(sound, tiny_run, tiny_cohort, tmp_path, monkeypatch):
+    """What the checks of an evaluation say of a network in place of the checkpoint's."""
+
+    def run(network: nn.Module, **settings):
+        classifier = Classifier(network, sound[0].spec).eval()
+        found = (classifier, sound[1])
+        monkeypatch.setattr("robustmri.models.checkpoint.load_checkpoint", lambda path: found)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            done = evaluate(tiny_run, tiny_cohort, tmp_path / "out", **{**QUICK, **settings})
+        return {check.name: check for check in done.checks}
+
+    return run
+
+
+def own(sound) -> nn.Module:
+    return copy.deepcopy(sound[0].network)
+
+
+@pytest.mark.parametrize(("plant", "expected"), PLANTS.values(), ids=PLANTS)
+def test_a_planted_fault_fails(checks_of, sound, plant, expected):
+    found = checks_of(plant(own(sound)))
+    failed = {name for name, check in found.items() if check.status == "fail"}
+    assert failed >= set(expected)
+
+
+@pytest.mark.parametrize(("plant", "name", "said"), NOTED.values(), ids=NOTED)
+def test_what_can_be_lived_with_is_noted(checks_of, sound, plant, name, said):
+    found = checks_of(plant(own(sound)))
+    assert found[name].status == "warn"
+    assert said in found[name].detail
+    assert not [name for name, check in found.items() if check.status == "fail"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"eps": ("0.02",)},
+        {"attacks": ("noise", "fgsm", "bim", "pgd", "cw", "cw-l2"), "minimal_limit": 3},
+        {"norm": "l2", "eps": ("0.8",)},
+        {"target": "glioma"},
+        {"region": "lesion"},
+        {"attacks": ("square",)},
+        {"eps": ("0",)},
+        {"limit": 1},
+    ],
+    ids=str,
+)
+def test_nothing_is_found_in_a_sound_network(checks_of, sound, settings):
+    found = checks_of(own(sound), **settings)
+    few = {"enough patients for the claim"} if settings.get("limit") == 1 else set()
+    assert {name for name, check in found.items() if check.status != "pass"} == few
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=() if name == "resnet18-half" else pytest.mark.slow)
+        for name in BACKBONES
+    ],
+)
+def test_nothing_is_found_in_untrained_networks(checks_of, sound, backbone):
+    network = build_classifier(backbone, sound[0].classes, 32).eval().network
+    # Undecided about a grey slice: else many answer one class to all, which is a failure.
+    grey = torch.zeros(1, 1, 32, 32)
+    undecided = faults.Around(network, lambda network, images: network(images) - network(grey))
+    found = checks_of(undecided, options={}, eps=("0.01",))
+    probed = {check.__name__ for check in ()}
+    failed = {name: check.detail for name, check in found.items() if check.status == "fail"}
+    assert failed == {}
+    assert not probed
+
+
+def test_a_network_that_cannot_answer_one_image_is_refused_in_a_sentence(
+    checks_of, sound, tmp_path
+):
+    class Normed(nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def forward(self, images):
+            logits = self.network(images)
+            return nn.functional.batch_norm(logits, None, None, training=True)
+
+    with pytest.raises(CheckpointError, match=r"cannot answer a batch of 1 \(ValueError: Expected"):
+        checks_of(Normed(own(sound)))
+    assert not Path(tmp_path / "out").exists()
+    wide = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 7)), sound[0].spec)
+    with pytest.raises(CheckpointError, match=r"of shape \(1, 7\); expected \(1, 3\)"):
+        refuse_unanswering(wide)
+
+
+def test_both_figures_are_told(checks_of, sound):
+    found = checks_of(nn.Sequential(faults.Rounded(), own(sound)))
+    said = found[BACKWARD].detail
+    assert "PGD with round, Rounded as the identity on the way back (BPDA)" in said
+    assert "of 91.7% about 0.0% are left" in said
+    assert "Square, 200 queries: breaks " in found[QUERIES].detail
+    assert found[BACKWARD].case_ids
+
+
+def test_the_expected_answer_is_attacked_where_it_is_drawn(checks_of, sound):
+    said = checks_of(faults.Around(own(sound), faults.noisy))[TWICE].detail
+    assert "of single answers. By the average of many, " in said
+    assert "of 12 slices are right untouched" in said
+    assert "(EOT" in said
+
+
+PROBED = Probed(slices=16, robust=0.8, standing=[f"case{k}" for k in range(10)])
+FALLEN = ["case0", "case1"]
+ENDS = [
+    ("check_repeat", {"repeat": 1e-6}, "pass"),
+    ("check_repeat", {"repeat": 0.01}, "fail"),
+    ("check_repeat", {"repeat": float("nan")}, "fail"),
+    ("check_alone", {"alone": 1e-4}, "pass"),
+    ("check_alone", {"alone": 0.01}, "fail"),
+    ("check_alone", {"alone": 0.01, "repeat": 0.01}, None),
+    ("check_outputs", {}, "pass"),
+    ("check_outputs", {"outputs": "softmax"}, "warn"),
+    ("check_slope", {}, None),
+    ("check_slope", {"slope": [1.0, 1.4, 0.6, 3.0]}, "pass"),
+    ("check_slope", {"slope": [-1.0, -1.0, 1.0]}, "fail"),
+    ("check_queries", {}, None),
+    ("check_queries", {"queries": [Tried(title="Square", broken=[])]}, "pass"),
+    ("check_queries", {"queries": [Tried(title="Square", broken=FALLEN[:1])]}, "pass"),
+    ("check_queries", {"queries": [Tried(title="Square", broken=FALLEN)]}, "fail"),
+    ("check_queries", {"queries": [Tried(title="Square", broken=FALLEN, climbed=2)]}, "warn"),
+    ("check_queries", {"robust": 0.2, "queries": [Tried(title="Square", broken=FALLEN)]}, "pass"),
+    ("check_backward", {"backward": [Tried(title="BPDA", broken=FALLEN)]}, "fail"),
+    ("check_backward", {"backward": [Tried(title="BPDA", broken=[])]}, "pass"),
+    ("check_longer", {"longer": Tried(title="PGD", broken=FALLEN)}, "warn"),
+    ("check_longer", {"longer": Tried(title="PGD", broken=FALLEN[:1])}, "pass"),
+    ("check_planted", {}, None),
+    ("check_planted", {"planted": (8, 8)}, "pass"),
+    ("check_planted", {"planted": (8, 7)}, "fail"),
+    ("check_grey", {"grey": (16, 6, 6)}, "pass"),
+    ("check_grey", {"grey": (16, 7, 6)}, "fail"),
+    ("check_stored", {"stored": (10, 5)}, "pass"),
+    ("check_stored", {"stored": (10, 4)}, "warn"),
+    ("check_training_record", {"validation": (100, 0.95, 0.97)}, "pass"),
+    ("check_training_record", {"validation": (100, 0.90, 0.97)}, "warn"),
+    ("check_training_record", {"validation": (24, 0.88, 0.96)}, "pass"),
+]
+
+
+@pytest.mark.parametrize(("check", "facts", "status"), ENDS)
+def test_how_a_check_of_probes_ends(check, facts, status):
+    ended = getattr(checks, check)(msgspec.structs.replace(PROBED, **facts))
+    assert (ended and ended.status) == status
+
+
+def test_a_straight_way_back_changes_no_answer_and_only_what_cuts():
+    images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    slope = linear[1].weight[0].reshape(1, 8, 8)
+
+    class Unseen(nn.Module):
+        def forward(self, images):
+            with torch.no_grad():
+                return linear((images * 15).round() / 15)
+
+    for network, replaced in (
+        (linear, []),
+        (Unseen(), ["round"]),
+        (nn.Sequential(faults.Jpeg(), linear), ["detach", "round", "Jpeg"]),
+        (faults.Around(linear, faults.another_slope), ["detach"]),
+    ):
+        through = StraightThrough(network.eval())
+        points = images.clone().requires_grad_(True)
+        logits = through(points)
+        assert torch.equal(logits, network(images))
+        assert through.replaced == replaced
+        (gradient,) = torch.autograd.grad(logits[:, 0].sum(), points)
+        assert torch.allclose(gradient, slope.expand_as(gradient), atol=1e-6)
+        assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_the_expected_answer_is_the_average_of_probabilities():
+    answers = iter([torch.tensor([[100.0, 0.0]]), torch.tensor([[0.0, 100.0]])])
+    assert torch.allclose(
+        Expected(lambda images: next(answers), 2)(torch.zeros(1)).exp(), torch.tensor(0.5)
+    )
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_planted_weakness_is_there_and_the_images_are_as_before(trained, blobs, norm):
+    images, labels = (part[:8] for part in blobs)
+    threat = ThreatModel(norm, 0.003 if norm == "linf" else 0.03)
+    planted = Planted(trained, images, labels, threat)
+    assert torch.allclose(planted(images), trained(images), atol=1e-5)
+    found = PGD()(planted, images, labels, threat, generator=torch.Generator().manual_seed(0))
+    assert threat.fooled(planted(found), labels).all()
+    assert not threat.fooled(trained(found), labels).all()
+
+
+def test_a_slope_is_measured(trained, blobs):
+    images, labels = (part[:8] for part in blobs)
+    assert measure_slope(trained, images, labels) == pytest.approx([1] * 8, abs=0.4)
+    flat = faults.Around(trained, lambda network, images: network(images).detach())
+    assert measure_slope(flat, images, labels) == []
+    assert outputs_of(trained, images) == "logits"

@@ -1,0 +1,207 @@
+"""Networks that look robust and are not, or are broken otherwise: each has one fault around a
+sound network.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MEAN, STD = 0.449, 0.226
+
+
+class Around(nn.Module):
+    """A fault around a sound network, which gets normalised images."""
+
+    def __init__(self, network: nn.Module, forward: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.around = network, forward
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.around(self.network, images)
+
+
+class Backwards(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return images.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+class Rounded(nn.Module):
+    """Grey values on a few levels, with a share of the images themselves leaking through."""
+
+    def __init__(self, levels: int = 16, leak: float = 0.0) -> None:
+        super().__init__()
+        self.levels, self.leak = levels, leak
+
+    def forward(self, images: Tensor) -> Tensor:
+        grey = (images * STD + MEAN).clamp(0, 1)
+        steps = (grey * (self.levels - 1)).round() / (self.levels - 1)
+        return (steps - MEAN) / STD + self.leak * images
+
+
+def jpeg(images: Tensor) -> Tensor:
+    grey = ((images.detach() * STD + MEAN).clamp(0, 1) * 255).round().byte().numpy()
+    out = []
+    for one in grey[:, 0]:
+        stream = io.BytesIO()
+        Image.fromarray(one).save(stream, "JPEG", quality=30)
+        out.append(np.asarray(Image.open(stream), dtype=np.float32) / 255)
+    return ((torch.from_numpy(np.stack(out))[:, None] - MEAN) / STD).to(images)
+
+
+class Jpeg(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return jpeg(images)
+
+
+def leaking(network: nn.Module, images: Tensor) -> Tensor:
+    """Rounded inputs, and a gradient of 1e-3 that has nothing to do with the answer."""
+    return network(Rounded()(images)) + 1e-3 * images.flatten(1)[:, 400:403]
+
+
+def noisy(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images + 0.05 / STD * torch.randn_like(images))
+
+
+def dropped(network: nn.Module, images: Tensor) -> Tensor:
+    return network(F.dropout(images, 0.3, training=True))
+
+
+def resized(network: nn.Module, images: Tensor) -> Tensor:
+    side = images.shape[-1]
+    small = int(torch.randint(side - 8, side, ()))
+    left, top = (int(torch.randint(side - small + 1, ())) for _ in range(2))
+    shrunk = F.interpolate(images, size=(small, small), mode="bilinear")
+    edges = (left, side - small - left, top, side - small - top)
+    return network(F.pad(shrunk, edges, value=-MEAN / STD))
+
+
+class Counter(nn.Module):
+    """Gives another answer every third time."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.calls = network, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        logits = self.network(images)
+        return logits.roll(1, 1) if self.calls % 3 == 0 else logits
+
+
+class Cache(nn.Module):
+    """Keeps its first answer to an image, and gives it to the image at the same place of the next
+    batch of that size.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.kept = network, {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        last = self.kept.get(len(images), logits.detach())
+        self.kept[len(images)] = logits.detach().roll(1, 0)
+        return logits + (last - logits).detach()
+
+
+class TrainingNorm(nn.Module):
+    """A batch-norm that stays in training mode, after the network or before it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.network = nn.BatchNorm2d(1), network
+
+    def train(self, mode: bool = True) -> TrainingNorm:
+        super().train(mode)
+        self.norm.training = True
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.norm(images))
+
+
+def left_in_training(network: nn.Module) -> nn.Module:
+    """The network's own batch-norm, right behind a convolution, deaf to `eval`."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign]
+            module.training = True
+    return network
+
+
+def batch_statistics(network: nn.Module, images: Tensor) -> Tensor:
+    centred = images - images.mean((0, 2, 3), keepdim=True)
+    return network(centred / images.std((0, 2, 3), keepdim=True) * 0.8 - 1.2)
+
+
+def shattered(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images + 1e-3 * torch.sin(images * 1e5))
+
+
+def nan_slope(network: nn.Module, images: Tensor) -> Tensor:
+    nothing = (images - images.detach()).flatten(1).pow(2).sum(1, keepdim=True).sqrt()
+    return network(images) + nothing
+
+
+def another_slope(network: nn.Module, images: Tensor) -> Tensor:
+    """The answer of the network, the gradient of something else."""
+    other = torch.stack([images.flatten(1).mean(1), images[:, 0, 0, 0], images[:, 0, -1, -1]], 1)
+    return network(images).detach() + other - other.detach()
+
+
+def nan_far_from_eight_bits(network: nn.Module, images: Tensor) -> Tensor:
+    levels = (images * STD + MEAN) * 255
+    strange = ((levels - levels.round()).abs() > 0.05).flatten(1).any(1)
+    return network(images).masked_fill(strange[:, None], torch.nan)
+
+
+def constant(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images) * 0.01 + torch.tensor([0.0, 50.0, 0.0])
+
+
+def one_hot(network: nn.Module, images: Tensor) -> Tensor:
+    return F.one_hot(network(images).argmax(1), 3).float()
+
+
+def coarse_outside(network: nn.Module, images: Tensor) -> Tensor:
+    """Exact on 8-bit grey values, as files of slices have them, and 16 levels elsewhere."""
+    levels = (images * STD + MEAN) * 255
+    known = ((levels - levels.round()).abs() < 0.02).flatten(1).all(1)[:, None, None, None]
+    return network(torch.where(known, images, Rounded()(images)))
+
+
+def flipped(network: nn.Module, images: Tensor) -> Tensor:
+    return network(Backwards.apply(images, -1.0))
+
+
+def vanishing(network: nn.Module, images: Tensor) -> Tensor:
+    return network(Backwards.apply(images, 1e-30))
+
+
+def saturated(network: nn.Module, images: Tensor) -> Tensor:
+    return (1000 * network(images)).softmax(1)
+
+
+def shaded(network: nn.Module, images: Tensor) -> Tensor:
+    """Normalised again, as if the images were dark."""
+    return network(4 * images + 8)
+
+
+def around(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[nn.Module], nn.Module]:
+    return lambda network: Around(network, forward)
