@@ -168,7 +168,7 @@ class Jobs:
 
     def step(self) -> None:
         """Start the next job if none runs."""
-        self._children = [child for child in self._children if child.poll() is None]
+        self._children = [child for child in self._children if child.returncode is None]
         with self._lock:
             states = {job.id: job.state for job in self.all()}
             waiting = sorted(id for id, state in states.items() if state == "waiting")
@@ -212,6 +212,7 @@ class Jobs:
             start_new_session=True,
         )
         self._children.append(child)
+        threading.Thread(target=child.wait, daemon=True).start()
 
     def _kill(self, place: Path, process: int) -> None:
         # Only the very process: what was started again in the meantime has another number.
