@@ -89,7 +89,16 @@ def test_contracts_name_real_folders():
         "web",
         "report",
     }
-    for folder in ("web", "data", "models", "threat", "attacks", "training", "evaluation", "report"):
+    for folder in (
+        "web",
+        "data",
+        "models",
+        "threat",
+        "attacks",
+        "training",
+        "evaluation",
+        "report",
+    ):
         assert (PACKAGE / folder / "__init__.py").is_file()
 
 

@@ -1,8 +1,7 @@
 """The page in a real browser: every view by keyboard, nothing from outside, no error on the
 console.
 
-Needs `pip install playwright`, and a Chromium: `playwright install chromium`, or one whose path
-stands in CHROMIUM.
+`make test-browser` installs what it needs.
 """
 
 from __future__ import annotations
