@@ -20,7 +20,7 @@ def demo(out: Out, set_: Set = None) -> None:
     with shown_progress() as progress:
         table = robustmri.demo(out, overrides=set_ or [], progress=progress)
     print_table(table)
-    say(f"wrote {out / 'report.html'}")
+    say(f"wrote {out / 'report.html'}; look at every case with: robustmri serve {out}")
 
 
 def reproduce(
