@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -10,7 +11,7 @@ from foreign import author_network, write_onnx
 from robustmri.app import cli
 from robustmri.models.checkpoint import read_checkpoint
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
@@ -49,6 +50,17 @@ def test_an_import_says_what_it_guessed_and_found(robustmri, tmp_path):
     assert status == 0
     assert "guessed" not in out
     assert read_checkpoint(tmp_path / "out").spec.mean == (0.1, 0.2, 0.3)
+
+
+def test_names_of_a_file_move_no_cursor(robustmri, tmp_path):
+    path = write_onnx(author_network(), tmp_path / "theirs.onnx")
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {"names": json.dumps(["\x1b[2Ja", "[bold]b", "c"])})
+    onnx.save(model, str(path))
+    status, out, _ = robustmri("import", path, "--out", tmp_path / "out")
+    assert status == 0
+    assert "\x1b" not in out
+    assert r"\x1b[2Ja, [bold]b, c" in out
 
 
 @pytest.mark.parametrize(
