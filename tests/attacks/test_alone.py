@@ -70,7 +70,6 @@ def test_gradients_are_had_where_the_caller_wants_none():
         (lambda: make_attack("fmn")(NETWORK, IMAGES, LABELS, eps=0.1), "has no eps"),
         (lambda: ThreatModel(eps=Eps(0.04, "normalised")), "in_image_units"),
         (lambda: ThreatModel(bounds=(1.0, 0.0)), "lowest and the highest"),
-        (lambda: ThreatModel("l0", 0.04), "number of pixels"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(call, message):

@@ -53,7 +53,7 @@ def test_seeds_of_a_recipe_are_seeds():
 
 
 def test_more_processes_than_a_machine_has_cores_are_refused_before_any_starts():
-    with pytest.raises(RobustMRIError, match="1000 devices .* cannot be had"):
+    with pytest.raises(RobustMRIError, match=r"1000 devices .* cannot be had"):
         launch(devices=1000)
 
 

@@ -319,11 +319,13 @@ def test_quantised_weights_are_refused(tmp_path):
         for name, value in network.state_dict().items()
     }
     torch.save(state, tmp_path / "int8.pth")
-    with pytest.raises(CheckpointError, match="weights in torch.int8, without their scales"):
+    with pytest.raises(CheckpointError, match=r"weights in torch.int8, without their scales"):
         load_weights(network, "resnet18-half", str(tmp_path / "int8.pth"))
 
 
 def test_a_file_of_weights_is_no_run(tmp_path):
     (tmp_path / "own.pth").touch()
-    with pytest.raises(CheckpointError, match="is a file, expected the folder of a run.*--weights"):
+    with pytest.raises(
+        CheckpointError, match=r"is a file, expected the folder of a run.*--weights"
+    ):
         find_checkpoint(tmp_path / "own.pth")
