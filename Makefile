@@ -6,11 +6,11 @@ INSTALLED := .venv/.installed
 # A process for each core, one thread in each; the tests of a file share what the file builds once.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
-.PHONY: help install demo test test-slow test-peer test-gpu fuzz coverage benchmark docs dist lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu test-browser fuzz coverage benchmark docs dist lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
-	@echo "make test       lint, then the tests (minutes); also test-slow, test-peer, test-gpu"
+	@echo "make test       lint, then the tests (minutes); also test-slow, test-peer, test-gpu, test-browser"
 	@echo "make fuzz       damaged files by the thousand, to every reader; ROBUSTMRI_FUZZ_EXAMPLES=2500 (minutes)"
 	@echo "make coverage   the tests, and the lines and branches that none of them runs"
 	@echo "make benchmark  side by side with other libraries; says what it needs (hours)"
@@ -47,8 +47,15 @@ test-peer: $(INSTALLED)
 test-gpu: $(INSTALLED)
 	$(BIN)/pytest -m gpu
 
+# The workbench in a Chromium: the one in CHROMIUM, the system's, or Playwright's own.
+test-browser: $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --editable '.[browser]'
+	@test -n "$(CHROMIUM)" || command -v chromium > /dev/null || $(BIN)/playwright install chromium
+	$(BIN)/pytest -m browser tests/web
+
 fuzz: $(INSTALLED)
 	$(PYTEST) --dist load -m fuzz
+
 
 coverage: $(INSTALLED)
 	$(PYTEST) --cov

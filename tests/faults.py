@@ -198,9 +198,9 @@ def saturated(network: nn.Module, images: Tensor) -> Tensor:
     return (1000 * network(images)).softmax(1)
 
 
-def shaded(network: nn.Module, images: Tensor) -> Tensor:
-    """Normalised again, as if the images were dark."""
-    return network(4 * images + 8)
+def inverted(network: nn.Module, images: Tensor) -> Tensor:
+    """Normalised as if white were 0."""
+    return network(-images)
 
 
 def around(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[nn.Module], nn.Module]:

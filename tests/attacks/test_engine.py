@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from robustmri.attacks import engine
 from robustmri.attacks.engine import (
     Found,
+    SeededGenerator,
     by_backpropagation,
     by_forward,
     checked,
     climb,
+    draw_seeds,
     exhausted,
     frozen,
     keep_worse,
@@ -103,6 +105,28 @@ def test_the_last_point_costs_a_look_only_if_it_is_judged(judged, looks):
     torch.testing.assert_close(found.images, grey(0.4))
     assert found.fooled.tolist() == [False]
     assert (found.merit > -math.inf).tolist() == [judged]
+
+
+def test_whoever_differentiates_outside_is_left_alone():
+    """A start and images with a history of their own get no more of it."""
+    images = grey(0.3, 0.45).requires_grad_()
+    labels, threat = torch.zeros(2, dtype=torch.long), ThreatModel(eps=0.5)
+    objective = loss_against("margin", labels, threat)
+    start = images + 0.01
+    found = climb(
+        Ramp(),
+        images,
+        labels,
+        threat,
+        start=start,
+        steps=2,
+        rule=steepest(0.2),
+        objective=objective,
+    )
+    assert not any(part.requires_grad for part in found)
+    assert start.requires_grad
+    assert images.grad is None
+    torch.testing.assert_close(found.images, grey(0.51, 0.66))
 
 
 def test_the_last_is_kept_though_another_was_better():
@@ -293,6 +317,16 @@ def test_a_gradient_is_each_image_s_own_and_finite():
     assert not gradient.any()
 
 
+def test_each_image_has_seeds_of_its_own():
+    whole = draw_seeds(torch.Generator().manual_seed(0), n=300, each=2)
+    assert len({seed for seeds in whole for seed in seeds}) == 600
+    # What an image would draw can be laid ready.
+    own = torch.randint(2**62, (300,), generator=torch.Generator().manual_seed(0)).tolist()
+    ready = SeededGenerator([own[7], own[3]])
+    assert draw_seeds(ready, n=2, each=2) == [whole[7], whole[3]]
+    assert isinstance(ready, torch.Generator)
+
+
 def test_random_points_depend_on_the_seed_of_their_image_alone():
     images = torch.full((3, 1, 2, 2), 0.5)
     for mask in (None, torch.tensor([[True, True], [True, False]])):
@@ -308,6 +342,19 @@ def test_random_points_depend_on_the_seed_of_their_image_alone():
     nobody = ThreatModel(mask=torch.zeros(2, 2))
     assert torch.equal(random_points(images, nobody, [7, 8, 7]), images)
     assert random_points(images[:0], ThreatModel(), []).shape == (0, 1, 2, 2)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_random_point_is_the_norm_s_own_start_times_eps(norm, masked):
+    """Of the pixels that may change."""
+    images, mask = torch.full((1, 1, 2, 2), 0.5), torch.tensor([[True, True], [True, False]])
+    threat = ThreatModel(norm, 0.2, mask=mask if masked else None)
+    pixels = torch.zeros(3 if masked else 4)
+    start = threat.measure.random_start(pixels, torch.Generator().manual_seed(7))
+    found = random_points(images, threat, [7]).flatten()
+    torch.testing.assert_close(found[: len(pixels)], 0.5 + 0.2 * start)
+    assert found[3] == 0.5 or not masked
 
 
 def test_threads_draw_the_same_points(monkeypatch):
@@ -327,6 +374,11 @@ def test_threads_draw_the_same_points(monkeypatch):
     assert torch.equal(random_points(images, threat, [1, 2, 3]), one_by_one)
     assert drawn == [1, 2, 3]
     monkeypatch.setattr(engine, "IN_THREADS", 13)
+    random_points(images, threat, [4, 5, 6])
+    assert drawn == [1, 2, 3]
+    # Nothing waits for a CPU that draws for itself.
+    monkeypatch.setattr(engine, "IN_THREADS", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     random_points(images, threat, [4, 5, 6])
     assert drawn == [1, 2, 3]
 

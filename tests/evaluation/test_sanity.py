@@ -36,7 +36,7 @@ def test_sound_evaluation_passes_everything(table):
         zero_gradient_share=0.0,
     )
     assert {check.name: check.status for check in checks if check.status != "pass"} == {}
-    assert len(checks) == len({check.name for check in checks}) == 13
+    assert len(checks) == len({check.name for check in checks}) == 15
 
 
 def test_questions_that_do_not_arise_are_left_out(table):
@@ -53,7 +53,9 @@ def test_questions_that_do_not_arise_are_left_out(table):
         "every logit a finite number",
         "perturbations within eps",
         "same images for every attack",
+        "more than one answer",
         "split by patient",
+        "enough patients for the claim",
         "selection on validation patients",
     ]
 
@@ -148,6 +150,26 @@ def test_one_step_stronger_than_many_is_a_sign_of_masked_gradients(table, extra,
     check = sanity.check_iterative(made.columns(), ITERATIVE)
     assert check.status == status
     assert check.case_ids == sorted(f"case{i}" for i in range(10, 10 + extra))
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0, "pass"), (1, "warn"), (2, "fail")])
+def test_noise_that_is_stronger_than_an_attack_is_a_sign_too(table, extra, status):
+    made = table(150).add("noise", 0.04, range(10 + extra)).add("pgd", 0.04, range(10))
+    assert sanity.check_noise(made.columns(), ITERATIVE).status == status
+    assert sanity.check_noise(table(6).add("pgd", 0.04, []).columns(), ITERATIVE) is None
+
+
+def test_one_answer_to_all_fails(table):
+    """Of nine slices three are of the class that all are said to be."""
+    columns = table(9).columns()
+    assert sanity.check_one_answer(columns).status == "pass"
+    columns["prediction"][:] = "glioma"
+    check = sanity.check_one_answer(columns)
+    assert check.status == "fail"
+    assert "All 9 untouched slices are answered 'glioma', though 6 are another" in check.detail
+    few = table(6).columns()
+    few["prediction"][:] = "glioma"
+    assert sanity.check_one_answer(few) is None, "four slices may all be mistaken"
 
 
 def test_many_steps_of_another_radius_are_not_compared(table):

@@ -19,6 +19,18 @@ def test_slice_wise_split_says_what_it_does():
     assert "too high for new ones" in study.check_split("slice", "inferred").detail
 
 
+def test_few_patients_are_a_warning_with_their_number(table):
+    check = study.check_patients(table(12).columns())
+    assert check.status == "pass"
+    assert check.detail.startswith("6 patients were tested (4 with glioma, 4 with meningioma, ")
+    assert "may still happen to 46% of all" in check.detail, "0.025 ** (1 / 6) is 0.54"
+    assert study.check_patients(table(8).columns()).status == "warn"
+    single = table(12).columns()
+    rare = single["label"] == "glioma"
+    single["group"][rare] = "P9"
+    assert study.check_patients(single).status == "warn"
+
+
 def test_training_attack_must_not_be_the_only_one(table):
     alone = table(3).add("pgd", 0.04, []).add("noise", 0.04, []).add("worst", 0.04, [])
     assert study.check_training_attack(alone.columns(), "pgd").status == "fail"

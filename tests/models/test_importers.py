@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,9 +26,12 @@ from foreign import (
 )
 from robustmri.core.errors import CheckpointError, RobustMRIError, SettingsError
 from robustmri.models.backbones import build_network
+from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
 from robustmri.models.graph import GraphNetwork
 from robustmri.models.importers import weights_file
+from robustmri.models.importers.assemble import Wishes, assemble
 from robustmri.models.importers.routes import read_model
+from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -55,7 +60,14 @@ def test_onnx_answers_for_any_number_of_images(planes, batch, tmp_path):
     assert_same(found.network, network, planes)
 
 
-@pytest.mark.parametrize("kind", PROGRAMS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "script",
+        "trace",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("export", "pickle")),
+    ],
+)
 def test_a_program_is_run_only_if_it_is_trusted(kind, tmp_path):
     write, name = PROGRAMS[kind]
     network = author_network()
@@ -66,6 +78,53 @@ def test_a_program_is_run_only_if_it_is_trusted(kind, tmp_path):
     assert isinstance(found.network, GraphNetwork)
     assert (found.format, found.channels, found.size) == ("graph", 3, SIDE)
     assert_same(found.network, network)
+
+
+@pytest.mark.parametrize(
+    ("member", "what"),
+    [
+        ("archive/code/__torch__.py", "a TorchScript program"),
+        ("theirs/archive_format", "a program of torch.export"),
+        ("serialized_exported_program.json", "a program of torch.export"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".pt2", ".pth"])
+def test_a_program_is_known_by_what_it_holds_and_not_opened(member, what, suffix, tmp_path):
+    with zipfile.ZipFile(tmp_path / f"theirs{suffix}", "w") as archive:
+        archive.writestr(member, "not to be read")
+    with pytest.raises(SettingsError, match=f"is {what}: to open it is to run it.*--trust"):
+        read_model(str(tmp_path / f"theirs{suffix}"))
+    with pytest.raises(CheckpointError, match="cannot be opened"):
+        read_model(str(tmp_path / f"theirs{suffix}"), trust=True)
+
+
+def test_a_network_of_another_library_by_name(tmp_path, monkeypatch):
+    """Its planes are normalised inside of it."""
+    built = SimpleNamespace(
+        models=SimpleNamespace(
+            get_model=lambda name, weights, num_classes: author_network(num_classes)
+        )
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", built)
+    network = author_network(4)
+    path = write_state(network, tmp_path / "theirs.pth")
+    found = read_model(str(path), arch="torchvision:theirs", size=SIDE)
+    assert (found.backbone, found.channels) == ("torchvision:theirs", 1)
+    images = example(1, 3)
+    wishes = Wishes(("a", "b", "c", "d"))
+    for mean, std in (((), ()), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), ((0.5,), (0.25,))):
+        wishes = wishes._replace(mean=mean, std=std)
+        classifier, _ = assemble(found, images, wishes, name="theirs.pth")
+        used = [
+            torch.tensor(values or usual).view(1, -1, 1, 1)
+            for values, usual in ((mean, IMAGENET_MEAN), (std, IMAGENET_STD))
+        ]
+        with torch.no_grad():
+            expected = network((images.expand(-1, 3, -1, -1) - used[0]) / used[1])
+            torch.testing.assert_close(classifier(images), expected, rtol=1e-4, atol=1e-5)
+            save_checkpoint(classifier, tmp_path / "kept")
+            kept, _ = load_checkpoint(tmp_path / "kept")
+            assert torch.equal(kept(images), classifier(images))
 
 
 def test_a_function_builds_it_and_takes_weights(tmp_path):

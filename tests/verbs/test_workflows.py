@@ -14,10 +14,10 @@ from robustmri.data.split import Split
 from robustmri.models.checkpoint import load_checkpoint, read_checkpoint
 from robustmri.recipes import load_recipe
 from robustmri.training.selection import choose, explain_choice, read_epochs
-from robustmri.verbs.claim import claim_folder
+from robustmri.verbs.claim import claimed_folder
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.prepare import prepare
-from robustmri.verbs.report import report
+from robustmri.verbs.report import write_report
 from robustmri.verbs.train import harden, train
 from tiny import CLASSES, same_weights, write_scans
 
@@ -182,15 +182,18 @@ def test_a_process_beside_this_one_may_claim_the_folder_first(tmp_path, monkeypa
         return glob(folder, pattern)
 
     monkeypatch.setattr(Path, "glob", meanwhile)
-    claim_folder(path, {"train": {"seed": 0}})
-    path.unlink()
-    with pytest.raises(SettingsError, match=r"differ in train\.seed"):
-        claim_folder(path, {"train": {"seed": 1}})
+    with claimed_folder(tmp_path, {"train": {"seed": 0}}, done="checkpoint"):
+        path.unlink()
+    with (
+        pytest.raises(SettingsError, match=r"differ in train\.seed"),
+        claimed_folder(tmp_path, {"train": {"seed": 1}}, done="checkpoint"),
+    ):
+        pass
 
 
 def test_a_report_is_written_by_its_verb(tmp_path):
     with pytest.raises(RobustMRIError, match=r"no robustness\.json"):
-        report([tmp_path], tmp_path / "report.html")
+        write_report([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
 

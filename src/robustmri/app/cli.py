@@ -11,7 +11,9 @@ from msgspec import Struct
 
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
-from robustmri.app.imports import import_, list_models
+from robustmri.app.imports import export, import_, list_models
+from robustmri.app.lists import list_attacks, list_checks, recipes
+from robustmri.app.one_case import case
 from robustmri.app.options import (
     Cohort,
     Devices,
@@ -24,6 +26,7 @@ from robustmri.app.options import (
     listed,
 )
 from robustmri.app.serve import serve
+from robustmri.app.studies import ablate, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
@@ -290,139 +293,21 @@ def download(out: Out) -> None:
     say(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
 
 
-@app.command()
-def demo(out: Out, set_: Set = None) -> None:
-    """The whole story on synthetic slices: train, attack, harden, attack again, report. Minutes."""
-    with shown_progress() as progress:
-        table = robustmri.demo(out, overrides=set_ or [], progress=progress)
-    print_table(table)
-    say(f"wrote {out / 'report.html'}")
-
-
-@app.command()
-def reproduce(
-    name: Annotated[str, typer.Argument(help="poster")],
-    data: Annotated[
-        str, typer.Option(help="The figshare release, or another source with patient ids.")
-    ],
-    out: Out,
-    preset: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "cpu (ResNet-18, 96 px), small (half as wide, 64 px), gpu (ResNet-50, 224 px), "
-                "offline (the same from scratch) or a .toml file."
-            )
-        ),
-    ] = "cpu",
-    images: Images = True,
-    minutes: Minutes = 0.0,
-    set_: Set = None,
-) -> None:
-    """A published protocol from beginning to end, published figures beside measured ones."""
-    with shown_progress() as progress:
-        table = robustmri.reproduce(
-            name,
-            data,
-            out,
-            preset=preset,
-            images=images,
-            minutes=minutes,
-            overrides=set_ or [],
-            progress=progress,
-        )
-    print_table(table)
-    say(f"wrote {out / 'report.html'} and {out / 'table.md'}")
-
-
-@app.command("cross-validate")
-def cross_validate(
-    source: Annotated[
-        str, typer.Argument(help="Scans with patient ids, as for `prepare`.", show_default=False)
-    ],
-    out: Out,
-    recipe: RecipeName = "standard",
-    only: Annotated[
-        str, typer.Option(help="Comma-separated folds to run now; the last one pools all five.")
-    ] = "",
-    images: Images = True,
-    set_: Set = None,
-) -> None:
-    """Train, attack, harden and attack again on five patient-wise folds, and pool their test
-    patients.
-    """
-    from robustmri.recipes import load_recipe
-
-    settings = load_recipe(recipe, set_ or [])
-    given: dict[str, Any] = {"folds": listed(only)} if only else {}
-    with shown_progress() as progress:
-        table = robustmri.cross_validate(
-            source, out, settings, images=images, progress=progress, **given
-        )
-    _print_study(table, out, "folds", f"and {out / 'report.html'}")
-
-
-@app.command()
-def ablate(
-    cohort: Cohort,
-    out: Out,
-    recipe: RecipeName = "ablation",
-    only: Annotated[str, typer.Option(help="Comma-separated variants to run now.")] = "",
-    set_: Set = None,
-) -> None:
-    """Harden by each variant of a recipe, and compare them on the validation patients."""
-    from robustmri.recipes import load_recipe
-
-    settings = load_recipe(recipe, set_ or [])
-    with shown_progress() as progress:
-        table = robustmri.ablate(cohort, out, settings, only=listed(only), progress=progress)
-    _print_study(table, out, "variants")
-
-
+app.command()(demo)
+app.command()(reproduce)
+app.command("cross-validate")(cross_validate)
+app.command()(ablate)
 app.command("import")(import_)
+app.command()(export)
 app.command("models")(list_models)
+app.command()(case)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)
 app.command()(serve)
-
-
-@app.command()
-def recipes() -> None:
-    """List the recipes that come with the package."""
-    from robustmri.recipes import list_recipes, load_recipe
-
-    for name in list_recipes():
-        say(f"{name:12} {load_recipe(name).about}")
-
-
-@app.command("attacks")
-def list_attacks(
-    name: Annotated[str, typer.Argument(help="One of them, for its meaning and settings.")] = "",
-) -> None:
-    """List the attacks with their norms and papers; or say all there is to know of one."""
-    from robustmri.app.attack_table import describe_attack, tabulate_attacks
-
-    if name:
-        say(*describe_attack(name).splitlines())
-    else:
-        print_table(tabulate_attacks(), words=6)
-
-
-@app.command("checks")
-def list_the_checks() -> None:
-    """List the checks that an evaluation runs on itself."""
-    from robustmri.app.check_table import tabulate_checks
-
-    print_table(tabulate_checks(), words=3)
-
-
-def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:
-    if table is None:
-        say(f"{out}: done so far; the table comes with the last of the {parts}.")
-        return
-    print_table(table)
-    say(f"wrote {out / 'table.md'} {also}".rstrip())
+app.command()(recipes)
+app.command("attacks")(list_attacks)
+app.command("checks")(list_checks)
 
 
 def _overrides(stage: str, given: dict[str, Any]) -> list[str]:

@@ -1,5 +1,5 @@
-"""The commands for a classifier that was trained elsewhere: `import`, and `models`, which lists
-networks and what can be imported.
+"""The commands for a classifier that comes from elsewhere or goes there: `import`, `export`, and
+`models`, which lists networks and what can be imported.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import typer
 import robustmri
 from robustmri.app.console import print_table
 from robustmri.app.options import Out, listed
+from robustmri.app.terminal import say
 from robustmri.core.errors import SettingsError
 
 
@@ -80,15 +81,26 @@ def import_(
         black_box=black_box,
         trust=trust,
     )
-    print(made.imported)
-    print(f"{made.spec.size} px, classes {', '.join(made.spec.classes)}")
+    say(made.imported)
+    say(f"{made.spec.size} px, classes {', '.join(made.spec.classes)}")
     for sentence in made.spec.guessed:
-        print(f"guessed: {sentence}")
+        say(f"guessed: {sentence}")
     print_table(
         Table(["Check", "", "Found"], [[one.name, one.status, one.detail] for one in made.checks]),
         words=3,
     )
-    print(f"wrote {out}; go on with: robustmri evaluate {out} COHORT --out DIR")
+    say(f"wrote {out}; go on with: robustmri evaluate {out} COHORT --out DIR")
+
+
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint folder, or the run folder that holds it.")
+    ],
+    out: Out,
+    to: Annotated[str, typer.Option(help="onnx, pt2 (torch.export) or huggingface.")] = "onnx",
+) -> None:
+    """Write a checkpoint for other programs, its normalisation included."""
+    say(f"wrote {robustmri.export_model(checkpoint, out, to=to)}")
 
 
 def list_models() -> None:
@@ -99,7 +111,7 @@ def list_models() -> None:
     from robustmri.report.tables import Table
 
     hubs = ", ".join(f"{hub}:NAME ({package})" for hub, package in PACKAGES.items())
-    print(f"networks: {', '.join(BACKBONES)}; where the package is installed: {hubs}\n")
+    say(f"networks: {', '.join(BACKBONES)}; where the package is installed: {hubs}", "")
     rows = [
         [route.what, route.becomes, "--trust" if route.trust else "", route.needs]
         for route in ROUTES

@@ -117,7 +117,9 @@ class Cohort:
         self._verify(name)
         try:
             array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, EOFError) as error:
+        except OSError:
+            raise
+        except Exception as error:  # The header is Python: numpy raises what its parser raises.
             raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
         if array.dtype != np.dtype(dtype) or array.shape != shape:
             raise DataError(

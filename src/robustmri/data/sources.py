@@ -12,8 +12,11 @@ from typing import Any
 from robustmri.core.errors import DataError, SettingsError, did_you_mean
 from robustmri.data import readers as folder
 from robustmri.data.cohort import is_cohort
-from robustmri.data.readers.source import Source
+from robustmri.data.readers.listing import open_listing
+from robustmri.data.readers.source import Source, readable_name
 from robustmri.data.readers.tables import is_table
+
+OTHER_TABLES = (".xls", ".ods")
 
 
 def open_source(path: str | Path, **options: str) -> Source:
@@ -48,9 +51,11 @@ def open_source(path: str | Path, **options: str) -> Source:
         if source is not None:
             _check_options(known, given, source.name)
             return source
+    tables = [_unused(file) for file in sorted(path.iterdir())] if path.is_dir() else []
     raise DataError(
         f"{path} holds no scans that robustmri can read. Expected one of: "
         f"{'; '.join(reader.expects for reader in readers)}."
+        + "".join(f" {sentence}." for sentence in tables if sentence)
     )
 
 
@@ -83,13 +88,24 @@ def find_unread(path: str | Path, source: Source) -> list[str]:
     if not path.is_dir() or is_cohort(path):
         return []
     used = getattr(source, "tables", ())
-    notes = [
-        f"{table.name} is a table that is not used: name its columns with --columns "
+    return [_unused(file) for file in sorted(path.iterdir()) if file not in used and _unused(file)]
+
+
+def _unused(file: Path) -> str:
+    """Why a table is not used; "" if it is none."""
+    name = readable_name(file.name)
+    if file.suffix.lower() in OTHER_TABLES:
+        return f"{name} is a table of a kind that is not read: save it as .xlsx or .csv"
+    if not is_table(file):
+        return ""
+    try:
+        open_listing(file, {}, rows=1)
+    except DataError as error:
+        return f"{name} is not used: {error}"
+    return (
+        f"{name} is a table that is not used: name its columns with --columns "
         "image=COLUMN,label=COLUMN,patient=COLUMN, or give its path"
-        for table in sorted(file for file in path.iterdir() if is_table(file))
-        if table not in used
-    ]
-    return notes
+    )
 
 
 def _open_phantom(text: str) -> Source:

@@ -19,9 +19,11 @@ from robustmri.core.arrays import Images, Logits
 
 _CUTS = ("round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "detach")
 """Functions whose gradient is zero almost everywhere, and which stay near what goes in."""
+_SQUASHES = ("softmax", "sigmoid")
+"""Functions whose gradient rounds to zero where they are sure; only of logits, not inside."""
 CUTS = {
     function: name
-    for name in _CUTS
+    for name in _CUTS + _SQUASHES
     for place in (torch, Tensor)
     if (function := getattr(place, name, None)) is not None
 }
@@ -32,8 +34,9 @@ TINIEST = 1e-30
 class StraightThrough:
     """The classifier, its answers unchanged, its way back without what cuts the gradient.
 
-    Taken for the identity are the functions of `CUTS`, `torch.no_grad`, and modules without weights
-    that are not torch's own and return an image of the same shape: rounding, smoothing, JPEG.
+    Taken for the identity are the functions of `CUTS`, such as rounding or a softmax at the end,
+    `torch.no_grad`, and modules without weights that are not torch's own and return what has the
+    same shape: smoothing, JPEG.
 
     Args:
         classifier: in evaluation mode; left as it is.
@@ -97,6 +100,8 @@ class _Mode(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         name = CUTS.get(func)
         if name is None or not isinstance(out, Tensor) or out.shape != first.shape:
+            return out
+        if name in _SQUASHES and out.dim() != 2:
             return out
         self.replaced.append(name)
         return _hand_on(first, out)

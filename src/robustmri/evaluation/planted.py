@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Labels, Logits
@@ -13,8 +12,9 @@ from robustmri.threat.threat_model import ThreatModel
 
 
 class Planted:
-    """The classifier, and for each of a few images one logit more for another class, that rises
-    evenly on the way to a point within eps and is large enough there to win.
+    """The classifier, and for each of a few images a slope besides: on the way to a point within
+    eps the true class's logit falls evenly, and there by so much that another class has won. With a
+    target, the target's rises.
 
     At the images themselves the answers are the classifier's own.
 
@@ -34,10 +34,11 @@ class Planted:
         step = broadcast_eps(threat.eps, images) * threat.measure.steepest(away)
         step = threat.project(images + step, images) - images
         logits = logits_of(predictor, images + step)
-        self._class = _rival(logits, labels, threat)
-        rival = logits.gather(1, self._class[:, None])[:, 0]
-        lead = (logits.amax(1) - rival).clamp_min(0)
-        self._strength = 2 * lead + logits.abs().amax() + 1.0
+        self._class, self._sign = labels, -1.0
+        if threat.target is not None:
+            self._class, self._sign = torch.full_like(labels, threat.target), 1.0
+        spread = logits.amax(1) - logits.amin(1)
+        self._strength = 2 * spread + logits.abs().amax() + 1.0
         length = step.flatten(1).square().sum(1).clamp_min(1e-30)
         self._way = step / per_image(length, step)
 
@@ -46,13 +47,6 @@ class Planted:
         whose = torch.cdist(images.detach().flatten(1), self.images.flatten(1)).argmin(1)
         gone = ((images - self.images[whose]) * self._way[whose]).flatten(1).sum(1)
         logits = self.predictor(images)
-        more = torch.zeros_like(logits)
-        more = more.scatter(1, self._class[whose, None], (self._strength[whose] * gone)[:, None])
-        return logits + more
-
-
-def _rival(logits: Logits, labels: Labels, threat: ThreatModel) -> Tensor:
-    """The strongest wrong class, or the target."""
-    if threat.target is not None:
-        return torch.full_like(labels, threat.target)
-    return logits.scatter(1, labels[:, None], -torch.inf).argmax(1)
+        change = self._sign * self._strength[whose] * gone
+        column = torch.zeros_like(logits).scatter(1, self._class[whose, None], change[:, None])
+        return logits + column

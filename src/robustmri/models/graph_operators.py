@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robustmri.core.errors import CheckpointError
+from robustmri.models.graph_resize import resize
 from robustmri.models.graph_shapes import (
     Attributes,
     Inputs,
@@ -124,8 +125,15 @@ def _batch_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     return F.batch_norm(x, mean, variance, scale, bias, training=False, eps=epsilon)
 
 
+def _refuse_cut_windows(name: str, attributes: Attributes) -> None:
+    """ONNX and torch disagree about the last window where it reaches into padding."""
+    if attributes.get("ceil_mode", 0) and any(whole_numbers(attributes.get("pads", []))):
+        raise CheckpointError(f"{name} with padding and ceil_mode is not known.")
+
+
 def _max_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     kernel = whole_numbers(attributes["kernel_shape"])
+    _refuse_cut_windows("MaxPool", attributes)
     x, padding = _padded(inputs[0], attributes, kernel, value=-math.inf)
     run: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
     made: Tensor = run(
@@ -142,6 +150,9 @@ def _max_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
 def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     kernel = whole_numbers(attributes["kernel_shape"])
     counted = bool(attributes.get("count_include_pad", 0))
+    if any(step != 1 for step in whole_numbers(attributes.get("dilations", []))):
+        raise CheckpointError("AveragePool with dilations is not known.")
+    _refuse_cut_windows("AveragePool", attributes)
     x, padding = _padded(inputs[0], attributes, kernel)
     if x is not inputs[0] and not counted:
         raise CheckpointError("AveragePool with uneven padding that is not counted is not known.")
@@ -182,29 +193,6 @@ def _reduce(work: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Operator
     return run
 
 
-def _resize(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
-    x = inputs[0]
-    sizes = inputs[3] if len(inputs) > 3 else None
-    scales = inputs[2] if len(inputs) > 2 else None
-    if sizes is not None:
-        wanted = whole_numbers(sizes)[2:]
-    elif scales is not None and scales.numel():
-        factors = [float(one) for one in scales.tolist()][2:]
-        wanted = [math.floor(n * factor) for n, factor in zip(x.shape[2:], factors, strict=True)]
-    else:
-        raise CheckpointError("Resize without sizes and without scales.")
-    mode = attributes.get("mode", "nearest")
-    places = attributes.get("coordinate_transformation_mode", "half_pixel")
-    if mode == "nearest":
-        if places != "asymmetric" or attributes.get("nearest_mode") != "floor":
-            return F.interpolate(x, wanted, mode="nearest-exact")
-        return F.interpolate(x, wanted, mode="nearest")
-    if attributes.get("cubic_coeff_a", -0.75) != -0.75:
-        raise CheckpointError("Resize with another cubic coefficient than -0.75 is not known.")
-    name = {"linear": "bilinear", "cubic": "bicubic"}[mode]
-    return F.interpolate(x, wanted, mode=name, align_corners=places == "align_corners")
-
-
 def _layer_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     x, scale = _like(inputs[0], inputs[1]), inputs[1]
     bias = inputs[2] if len(inputs) > 2 else None
@@ -227,13 +215,18 @@ def _group_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     return F.group_norm(x, groups, scale, bias, float(attributes.get("epsilon", 1e-5)))
 
 
+def _mod(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
+    run = torch.fmod if attributes.get("fmod", 0) else torch.remainder
+    return run(inputs[0], inputs[1])
+
+
 def _clip(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     x = inputs[0]
     low = inputs[1] if len(inputs) > 1 else attributes.get("min")
     high = inputs[2] if len(inputs) > 2 else attributes.get("max")
     low, high = (None if one is None else float(one) for one in (low, high))
     if low is None or high is None:
-        made: Tensor = x.clamp(low, high)
+        made: Tensor = x if low is high else x.clamp(low, high)
         return made
     return F.hardtanh(x, low, high)  # Like ReLU6, and unlike clamp, without a slope at its bounds.
 
@@ -311,7 +304,7 @@ OPERATORS: dict[str, Operator] = {
     "MaxPool": _max_pool,
     "Min": _folded(torch.minimum),
     "Mish": _unary(F.mish),
-    "Mod": _binary(torch.remainder),
+    "Mod": _mod,
     "Mul": _binary(torch.mul),
     "Neg": _unary(torch.neg),
     "Not": _unary(torch.logical_not),
@@ -328,7 +321,7 @@ OPERATORS: dict[str, Operator] = {
     "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keep)),
     "Relu": _unary(F.relu),
     "Reshape": reshape,
-    "Resize": _resize,
+    "Resize": resize,
     "Round": _unary(torch.round),
     "ScatterND": scatter_nd,
     "Selu": _unary(F.selu),

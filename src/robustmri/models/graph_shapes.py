@@ -76,7 +76,8 @@ def unsqueeze(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
 def flatten(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     """Two axes."""
     x = inputs[0]
-    axis = int(attributes.get("axis", 1)) % (x.dim() + 1)
+    axis = int(attributes.get("axis", 1))
+    axis += x.dim() if axis < 0 else 0
     made: Tensor = x.reshape(math.prod(x.shape[:axis]), -1)
     return made
 
@@ -187,13 +188,28 @@ def pad(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:
     )
     half = len(pads) // 2
     sides = {axis % x.dim(): (pads[k], pads[half + k]) for k, axis in enumerate(axes)}
-    around = [side for axis in reversed(range(x.dim())) for side in sides.get(axis, (0, 0))]
-    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[
-        attributes.get("mode", "constant")
-    ]
-    while mode != "constant" and len(around) > 2 * (x.dim() - 2) and around[-2:] == [0, 0]:
-        around = around[:-2]
-    return F.pad(x, around, mode, value) if mode == "constant" else F.pad(x, around, mode)
+    mode = attributes.get("mode", "constant")
+    if mode == "constant":
+        around = [side for axis in reversed(range(x.dim())) for side in sides.get(axis, (0, 0))]
+        return F.pad(x, around, value=value)
+    for axis, (before, after) in sides.items():
+        if before or after:
+            x = x.index_select(axis, _beyond(mode, x.shape[axis], before, after).to(x.device))
+    made: Tensor = x
+    return made
+
+
+def _beyond(mode: str, length: int, before: int, after: int) -> Tensor:
+    """Which places a border repeats."""
+    places = torch.arange(-before, length + after)
+    if mode == "edge":
+        return places.clamp(0, length - 1)
+    if mode == "wrap":
+        return places % length
+    if mode != "reflect":
+        raise CheckpointError(f"Pad in mode {mode!r} is not known.")
+    period = max(2 * (length - 1), 1)
+    return (length - 1) - ((places % period) - (length - 1)).abs()
 
 
 def transpose(inputs: Inputs, attributes: Attributes, opset: int) -> Tensor:

@@ -39,18 +39,18 @@ def claimed_folder(folder: Path, settings: dict[str, Any], *, done: str) -> Iter
         RobustMRIError: another command is writing it.
     """
     settings = msgspec.json.decode(msgspec.json.encode(settings))
-    claimed = _is_claimed(folder, settings)
+    claimed = is_claimed(folder, settings)
     with ExitStack() as held:
         if processes.is_main_process() and not (claimed and (folder / done).exists()):
             with explain_full_disk(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(folder / LOCK, folder))
-        if not _is_claimed(folder, settings):  # Another command may have come first.
+        if not is_claimed(folder, settings):  # Another command may have come first.
             write_json(folder / SETTINGS, settings)
         yield
 
 
-def _is_claimed(folder: Path, settings: dict[str, Any]) -> bool:
+def is_claimed(folder: Path, settings: dict[str, Any]) -> bool:
     """Whether a run of these settings is there; False where there is none."""
     path = folder / SETTINGS
     if not path.exists():

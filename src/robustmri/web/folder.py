@@ -24,8 +24,8 @@ from robustmri.results.schema import RobustnessReport, load_result
 Kind = Literal["result", "run", "cohort", "report", "source"]
 DEEPEST, MOST_FOLDERS = 6, 20_000
 PAGE = b'<meta name="generator" content="robustmri">'
-KEEP = 6
-"""Large things that stay in memory."""
+KEEP = 4
+"""Large things of a kind that stay in memory."""
 T = TypeVar("T")
 
 

@@ -115,7 +115,7 @@ class Jobs:
         asked = read_json(place / "job.json")
         start, end = (_read(place / name) for name in ("start.json", "end.json"))
         state = self._state(place, start, end)
-        task = _last_task(self.log(id)) if state != "waiting" else {}
+        task = _last_task(self.log(id, most=4096)) if state != "waiting" else {}
         return Job(
             id=id,
             verb=asked["verb"],
@@ -129,14 +129,14 @@ class Jobs:
             **task,
         )
 
-    def log(self, id: str) -> str:
-        """The end of what it said."""
+    def log(self, id: str, *, most: int = MOST_LOG) -> str:
+        """The end of what it said, at most so many bytes."""
         path = self._place(id) / "log.txt"
         if not path.is_file():
             return ""
         with open(path, "rb") as stream:
-            stream.seek(max(0, path.stat().st_size - MOST_LOG))
-            return stream.read(MOST_LOG).decode("utf-8", "replace")
+            stream.seek(max(0, path.stat().st_size - most))
+            return stream.read(most).decode("utf-8", "replace")
 
     def cancel(self, id: str, *, wait: float = 20.0) -> Job:
         """Stop a job, or take it out of the queue; first kindly, after `wait` seconds not."""
@@ -168,7 +168,7 @@ class Jobs:
 
     def step(self) -> None:
         """Start the next job if none runs."""
-        self._children = [child for child in self._children if child.poll() is None]
+        self._children = [child for child in self._children if child.returncode is None]
         with self._lock:
             states = {job.id: job.state for job in self.all()}
             waiting = sorted(id for id, state in states.items() if state == "waiting")
@@ -212,6 +212,7 @@ class Jobs:
             start_new_session=True,
         )
         self._children.append(child)
+        threading.Thread(target=child.wait, daemon=True).start()
 
     def _kill(self, place: Path, process: int) -> None:
         # Only the very process: what was started again in the meantime has another number.

@@ -41,7 +41,7 @@ ADDRESSES = ("/", "/jobs", "/results/{id}", "/results/{id}/{case}", "/compare/{i
 MOST_BYTES = 64_000
 """Of a request's body."""
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
+LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
 Answer = Callable[[Request], Any]
 
 
@@ -158,7 +158,9 @@ def make_app(
         ],
         middleware=[
             Middleware(SafeHeaders),
-            Middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *(hosts or [])]),
+            Middleware(
+                TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, *(hosts or [])], www_redirect=False
+            ),
             Middleware(Guard, keys=keys, read_only=read_only),
         ],
         exception_handlers={
@@ -202,7 +204,9 @@ def serve(
     content = Folder(folder)
     if not is_loopback(host):
         print("Others in the network can read along: this is not encrypted.", flush=True)
-    app = make_app(content, Keys(announce, f"workbench-{port}"), hosts=[shown], read_only=read_only)
+    app = make_app(
+        content, Keys(announce, f"workbench-{port}"), hosts=[host, shown], read_only=read_only
+    )
     uvicorn.run(
         app,
         host=host,

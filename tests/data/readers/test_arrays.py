@@ -56,7 +56,9 @@ def test_the_sets_of_medmnist_become_one_cohort_and_that_is_said(tmp_path: Path)
         "the sets of the file (train, val, test) are not kept: robustmri makes its own split, for "
         "nobody says whose images they are",
     )
-    assert isinstance(open_source(tmp_path), ArrayFile)
+    (tmp_path / "notes.txt").write_text("hello")
+    _, left = split_items(open_source(tmp_path))
+    assert left == {"notes.txt": "not read: bloodmnist.npz is the source"}
 
 
 def test_patients_and_names_of_classes_may_be_in_the_file(tmp_path: Path) -> None:
@@ -102,6 +104,7 @@ def claiming(shape: tuple[int, ...]) -> bytes:
     [
         ({"images": saved(np.array([Bomb()]))}, "Python objects"),
         ({"images": claiming((10**9, 9, 9))}, "at most 2000000"),
+        ({"images": claiming((3_000_000, 1, 1))}, "at most 2000000"),
         ({"images": claiming((2, 100_000, 100_000))}, "the limit is"),
         ({"images": claiming((3, 9, 9))}, "needs 243 bytes"),
         ({"images": saved(np.zeros((3, 9, 9, 9)))}, "volumes are read from NIfTI"),

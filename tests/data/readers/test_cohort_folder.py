@@ -103,6 +103,14 @@ def test_an_archive_of_arrays_is_no_array(cohort: Cohort) -> None:
         list(open_source(cohort.root).read())
 
 
+@pytest.mark.parametrize("header", [b"(", b"\\", b"{'descr': 3}", b"\0", b" 1\n2"])
+def test_a_header_that_python_cannot_read(cohort: Cohort, header: bytes) -> None:
+    path = cohort.root / "images.npy"
+    path.write_bytes(path.read_bytes()[:10] + header.ljust(118) + path.read_bytes()[128:])
+    with pytest.raises(DataError, match=r"images\.npy is damaged"):
+        list(open_source(cohort.root).read())
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("index", 10**6), ("class_index", -1), ("class_index", 7)]
 )

@@ -59,11 +59,14 @@ def test_axial_slices_as_radiologists_look_at_them(
     assert not left
 
 
-def oriented(codes: str) -> tuple[np.ndarray, np.ndarray]:
+def oriented(
+    codes: str, values: np.ndarray | None = None, affine: np.ndarray = RAS
+) -> tuple[np.ndarray, np.ndarray]:
     """The same volume, stored with its axes in another order and direction."""
+    values = voxels(1) if values is None else values
     from nibabel.orientations import axcodes2ornt, ornt_transform
 
-    image = nibabel.Nifti1Image(voxels(1), RAS)
+    image = nibabel.Nifti1Image(values, affine)
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(codes))
     turned = image.as_reoriented(turn)
     return np.asanyarray(turned.dataobj), turned.affine
@@ -75,6 +78,19 @@ def test_however_a_volume_is_stored_its_slices_are_the_same(tmp_path: Path, code
     slices, _ = read(tmp_path, slices="2:3")
     assert len(slices) == 2
     np.testing.assert_array_equal(slices[0].image, voxels(1)[::-1, ::-1, 1].T)
+
+
+def test_a_mask_fits_its_volume_however_both_are_stored(tmp_path: Path) -> None:
+    spacing = np.diag([5.0, 1, 1, 1])
+    for name, values, codes in (("v", voxels(1), "PIR"), ("v_seg", lesion(4), "LAS")):
+        write_nifti(tmp_path / "a" / f"{name}.nii", *oriented(codes, values, spacing))
+    slices, left = read(tmp_path)
+    assert not left
+    assert [int(item.case_id.rpartition("/")[2]) - 1 for item in slices] == [2, 3]
+    for item, place in zip(slices, (2, 3), strict=True):
+        assert item.plane == "sagittal"
+        np.testing.assert_array_equal(item.image, voxels(1)[place, ::-1, ::-1].T)
+        np.testing.assert_array_equal(item.mask, lesion(4)[place, ::-1, ::-1].T > 0)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +173,14 @@ def test_labels_come_from_a_table(tmp_path: Path, rows: list[tuple[str, ...]], l
     assert "".join(item.label for item in slices) == labels
     assert [item.patient_id[-1] for item in slices if item.patient_id] == ["1", "2"]
     assert not left
+
+
+def test_a_pattern_may_find_the_patient(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "a" / "P7_t1.nii", voxels(1))
+    write_nifti(tmp_path / "a" / "odd.nii", voxels(1))
+    slices, left = read(tmp_path, slices="1:1", patient_pattern="(P[0-9])_")
+    assert [item.patient_id for item in slices] == ["P7"]
+    assert left == {"a/odd.nii": "no patient: neither a table nor its path names one"}
 
 
 def test_a_table_may_name_the_masks(tmp_path: Path) -> None:

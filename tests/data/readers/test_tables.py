@@ -299,11 +299,34 @@ def test_prepare_reads_a_table_of_each_kind(tmp_path: Path, kind: str) -> None:
     assert unknown.groups == "inferred"
 
 
-def test_a_table_that_is_not_used_is_told(tmp_path: Path) -> None:
-    write_images(tmp_path / "scans", [f"{'ab'[k // 2 % 2]}/{k}.png" for k in range(16)])
-    (tmp_path / "scans" / "metadata.csv").write_text("what,ever\n1,2\n")
-    cohort = prepare(tmp_path / "scans", tmp_path / "cohort", size=16)
-    assert any("metadata.csv is a table that is not used" in note for note in cohort.notes)
+def test_a_table_that_is_not_used_is_told_with_the_reason(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    write_images(scans, [f"{'ab'[k // 2 % 2]}/{k}.png" for k in range(16)])
+    (scans / "metadata.csv").write_text("what,ever\n1,2\n")
+    (scans / "two.csv").write_text("file,diagnosis,class\n1,2,3\n")
+    (scans / "old.xls").write_bytes(b"\xd0\xcf\x11\xe0")
+    cohort = prepare(scans, tmp_path / "cohort", size=16)
+    said = " ".join(cohort.notes)
+    assert "metadata.csv is a table that is not used" in said
+    assert "'diagnosis' and 'class' could each be the label" in said
+    assert "old.xls is a table of a kind that is not read" in said
+    (tmp_path / "none").mkdir()
+    (scans / "two.csv").rename(tmp_path / "none" / "two.csv")
+    with pytest.raises(DataError, match=r"holds no scans .* could each be the label\. Say which"):
+        open_source(tmp_path / "none")
+    (tmp_path / "none" / "two.csv").rename(tmp_path / "none" / "slices.csv")
+    with pytest.raises(DataError, match=r"^slices\.csv: 'diagnosis' and 'class'"):
+        open_source(tmp_path / "none")
+
+
+def test_a_table_of_labels_with_patients_in_the_names(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ["a/p1_1.png", "b/p2_1.png", "b/odd.png"])
+    (tmp_path / "t.csv").write_text("file,label\np1_1,x\np2_1,y\nodd,y\n")
+    slices, left, _ = read(tmp_path, patient_pattern=r"(p\d)_")
+    assert [(item.label, item.patient_id) for item in slices] == [("x", "p1"), ("y", "p2")]
+    assert left == {"images/b/odd.png": "no patient_id in t.csv"}
+    (tmp_path / "t.csv").write_text("file,patient\np1_1,1\np2_1,2\nodd,2\n")
+    assert [item.label for item in read(tmp_path)[0]] == ["a", "b", "b"]
 
 
 def test_an_option_that_means_nothing_for_the_source_is_refused(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class ArrayFile:
     expects = "a .npz of images and labels (as MedMNIST)"
 
     path: Path
+    folder: Path | None = None
 
     synthetic = False
 
@@ -81,7 +82,7 @@ class ArrayFile:
                 f"({', '.join(readable_name(file.name) for file in found[:4])}). Give the path of "
                 "the one you mean."
             )
-        return cls(found[0]) if found else None
+        return cls(found[0], path) if found else None
 
     @property
     def name(self) -> str:
@@ -151,6 +152,13 @@ class ArrayFile:
             for name in packed.namelist():
                 if name not in used:
                     yield LeftOut(f"{self.path.name}/{name}", "not read: no images, or no labels")
+        if self.folder:
+            beside = find_files(self.folder)
+            yield from beside.left_out
+            for file in beside.files:
+                if file != self.path:
+                    name = name_below(self.folder, file)
+                    yield LeftOut(name, f"not read: {self.path.name} is the source")
 
     def _read_set(self, packed: zipfile.ZipFile, one: _Set) -> Iterator[RawSlice | LeftOut]:
         with packed.open(one.images) as opened:

@@ -148,7 +148,7 @@ def _deep(values: Array, said: dict[int, Any]) -> Array:
 
 
 def _flat(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Colours or grey without transparency, on black."""
+    """Grey, or colours that are to become grey, without transparency: on black."""
     from PIL import Image, ImageChops
 
     if image.mode[-1] in "Aa" or "transparency" in image.info:
@@ -158,10 +158,12 @@ def _flat(image: Image.Image, notes: list[str]) -> Image.Image:
             notes.append("is transparent in places, which become black")
         flat = full.convert("RGB")
     else:
-        flat = image.convert("RGB")
+        flat = image if image.mode == "RGB" else image.convert("RGB")
     red, green, blue = flat.split()
-    apart = [np.asarray(ImageChops.difference(green, other)).max() for other in (red, blue)]
-    if max(apart) > ROUNDING:
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        return green
+    apart = [ImageChops.difference(green, other) for other in (red, blue)]
+    if max(np.asarray(difference).max() for difference in apart) > ROUNDING:
         notes.append(f"has colours ({image.mode}), which become grey")
     return flat
 

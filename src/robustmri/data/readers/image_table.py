@@ -16,7 +16,7 @@ from robustmri.core.errors import DataError
 from robustmri.data.readers.columns import parse_columns
 from robustmri.data.readers.decode import IMAGE_SUFFIXES, rasterise, read_picture
 from robustmri.data.readers.files import Found, find_files, name_below, read_regular
-from robustmri.data.readers.layout import folder_label
+from robustmri.data.readers.layout import folder_label, parse_pattern, patient_in
 from robustmri.data.readers.listing import (
     Listing,
     Lookup,
@@ -43,17 +43,21 @@ class ImagesWithTable:
 
     place = 20
     expects = "a table (slice_id, label, patient_id; .csv, .xlsx, .parquet) with images/"
-    options = ("columns",)
+    options = ("columns", "patient_pattern")
 
     listing: Listing
     no_patients: bool = False
+    pattern: str = ""
 
     synthetic = False
 
     @classmethod
-    def look(cls, path: Path, columns: str = "") -> ImagesWithTable | None:
+    def look(
+        cls, path: Path, columns: str = "", patient_pattern: str = ""
+    ) -> ImagesWithTable | None:
         """The source, if `path` is a table or a folder with one that speaks of images in it."""
         named = parse_columns(columns)
+        parse_pattern(patient_pattern)
         root = path.parent if is_table(path) else path
         if not root.is_dir():
             return None
@@ -69,7 +73,7 @@ class ImagesWithTable:
             return any(_names_a_file(names[0], cell) for (cell,) in listing.cells("image"))
 
         listing = find_listing(path, named, fits)
-        return cls(listing, named.get("patient") == "") if listing else None
+        return cls(listing, named.get("patient") == "", patient_pattern) if listing else None
 
     @property
     def root(self) -> Path:
@@ -146,7 +150,7 @@ class ImagesWithTable:
     def _check_columns(self) -> None:
         columns = self.listing.columns
         for role, own in (("image", "slice_id"), ("patient", "patient_id")):
-            if role in columns or (role == "patient" and self.no_patients):
+            if role in columns or (role == "patient" and (self.no_patients or self.pattern)):
                 continue
             also = (
                 "; if nobody knows the patients, say so with --columns patient= and groups are "
@@ -164,7 +168,8 @@ class ImagesWithTable:
         row = self._lookup.find(file) or Row()
         label = row.label
         if "label" not in self.listing.columns:
-            label = folder_label(file, self.root)
+            folder = self.root / "images"
+            label = folder_label(file, folder if file.is_relative_to(folder) else self.root)
         if not label:
             raise DataError(
                 f"no label in {self.listing.name}"
@@ -172,7 +177,9 @@ class ImagesWithTable:
                 else f"no label: {self.listing.name} has no column for it, and no class folder "
                 "lies above"
             )
-        if self.patient_ids and not row.patient:
+        name = name_below(self.root, file)
+        patient = row.patient or patient_in(name, parse_pattern(self.pattern))
+        if self.patient_ids and not patient:
             raise DataError(f"no patient_id in {self.listing.name}")
         content = read_regular(file)
         image, notes = decode(file, content)
@@ -182,10 +189,10 @@ class ImagesWithTable:
         return RawSlice(
             case_id=row.image,
             label=label,
-            patient_id=row.patient or None,
+            patient_id=patient or None,
             image=image,
             mask=mask,
-            source=name_below(self.root, file),
+            source=name,
             sha256=hashlib.sha256(content).hexdigest(),
             fold=fold_of(row.fold),
             plane=plane_of(row.plane),

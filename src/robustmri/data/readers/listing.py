@@ -82,6 +82,8 @@ def find_listing(
             if fits(open_listing(table, named, rows=LOOKED)):
                 fitting.append(table)
         except DataError as error:
+            if table.name == "slices.csv":
+                raise
             unsure.append(error)
     own = [table for table in fitting if table.name == "slices.csv"]
     if len(own or fitting) > 1:

@@ -15,7 +15,7 @@ import numpy as np
 from robustmri.core.errors import DataError
 from robustmri.data.readers.columns import parse_columns
 from robustmri.data.readers.files import Found, find_files, name_below
-from robustmri.data.readers.layout import folder_label
+from robustmri.data.readers.layout import folder_label, parse_pattern, patient_in
 from robustmri.data.readers.listing import (
     Listing,
     Lookup,
@@ -46,18 +46,21 @@ class NiftiVolumes:
 
     place = 12
     expects = "NIfTI volumes (.nii, .nii.gz)"
-    options = ("columns", "slices")
+    options = ("columns", "slices", "patient_pattern")
 
     root: Path
     found: Found = field(compare=False)
     listing: Listing | None = None
     slices: str = "mask"
     no_patients: bool = False
+    pattern: str = ""
 
     synthetic = False
 
     @classmethod
-    def look(cls, path: Path, columns: str = "", slices: str = "") -> NiftiVolumes | None:
+    def look(
+        cls, path: Path, columns: str = "", slices: str = "", patient_pattern: str = ""
+    ) -> NiftiVolumes | None:
         """The source, if there are at least as many volumes as images in a folder, or beside a
         table.
         """
@@ -66,10 +69,11 @@ class NiftiVolumes:
             return None
         load_nibabel()
         parse_slices(slices or "mask")
+        parse_pattern(patient_pattern)
         named = parse_columns(columns)
         listing = find_listing(path, named, speaks_of_scans)
         unknown = named.get("patient") == ""
-        return cls(root, find_files(root), listing, slices or "mask", unknown)
+        return cls(root, find_files(root), listing, slices or "mask", unknown, patient_pattern)
 
     @property
     def name(self) -> str:
@@ -88,8 +92,8 @@ class NiftiVolumes:
             return False
         if self.listing and "patient" in self.listing.columns:
             # A table without images is looked up by the patients of the paths.
-            return "image" in self.listing.columns or self._all_bids
-        return self._all_bids
+            return "image" in self.listing.columns or self._all_named
+        return self._all_named
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -97,7 +101,7 @@ class NiftiVolumes:
         notes = list(self._lookup.notes) if self._lookup else []
         if not (self.listing and "label" in self.listing.columns):
             notes.append("the label is that of the first folder above each file")
-        if self.patient_ids and not self._table_patients:
+        if self.patient_ids and not self._table_patients and not self.pattern:
             notes.append("the patient is the BIDS name in each path (sub-XX), which is a guess")
         if not self.patient_ids:
             notes.append("no patient ids: slices of one file stay together")
@@ -114,8 +118,8 @@ class NiftiVolumes:
         return {"patient", "image"} <= set(columns)
 
     @cached_property
-    def _all_bids(self) -> bool:
-        return all(map(self._bids, self._volumes))
+    def _all_named(self) -> bool:
+        return bool(self.pattern) or all(map(self._subject, self._volumes))
 
     @cached_property
     def _planes(self) -> Counter[str]:
@@ -190,7 +194,7 @@ class NiftiVolumes:
 
     def _read_volume(self, file: Path) -> Iterator[RawSlice]:
         name = name_below(self.root, file)
-        bids = self._bids(file)
+        bids = self._subject(file)
         row = Row()
         if self._lookup:
             row = self._lookup.find(file, (), bids) or Row()
@@ -205,7 +209,7 @@ class NiftiVolumes:
             )
         patient = row.patient or ("" if self._table_patients else bids)
         if self.patient_ids and not patient:
-            raise DataError("no patient: the table does not name one")
+            raise DataError("no patient: neither a table nor its path names one")
         if row.mask and file not in self._masks:
             raise DataError(f"the mask {row.mask!r} is missing")
         volume = read_volume(file)
@@ -251,8 +255,10 @@ class NiftiVolumes:
         # Cut along the same axis, whatever a rounding of its own spacing says.
         return Volume(lesion, volume.affine, volume.spacing_mm, mask.sha256)
 
-    def _bids(self, file: Path) -> str:
-        """The name of a subject in a path, "" where there is none."""
+    def _subject(self, file: Path) -> str:
+        """The subject in a path by the pattern, or by the BIDS name; "" where there is none."""
+        if self.pattern:
+            return patient_in(name_below(self.root, file), parse_pattern(self.pattern))
         found = re.search(r"(?:^|[/_])(sub-[A-Za-z0-9]+)", name_below(self.root, file))
         return found[1] if found else ""
 

@@ -93,6 +93,8 @@ def found_in(
         channels=planes,
         size=declared or None,
         classes=_class_names(model),
+        mean=_number(model, "mean"),
+        std=_number(model, "std"),
         guessed=tuple(guessed),
         black_box=content,
     )
@@ -203,6 +205,17 @@ def _whole(model: Any, file: str) -> bytes:
             f"{file} is too large to be run by onnxruntime from one piece."
         ) from (error)
     return content
+
+
+def _number(model: Any, key: str) -> float | None:
+    """What the images are normalised with, where `export` has left it."""
+    for entry in model.metadata_props:
+        if entry.key == key:
+            try:
+                return float(entry.value)
+            except ValueError:
+                return None
+    return None
 
 
 def _class_names(model: Any) -> tuple[str, ...]:

@@ -6,14 +6,8 @@ a graph.
 from __future__ import annotations
 
 import importlib
-import inspect
-import io
-import logging
 import re
-import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.models.exporters import quiet, to_onnx
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.onnx_file import declared_input
 from robustmri.models.importers.onnx_model import USUAL_SIZE, check_equal, found_in
@@ -71,7 +66,7 @@ def read_program(path: Path, kind: Kind, *, size: int = 0, trust: bool = False) 
     what = "a TorchScript program" if kind == "torchscript" else "a program of torch.export"
     refuse_code(path.name, what, trust)
     try:
-        with _quiet():
+        with quiet():
             if kind == "torchscript":
                 module: Any = torch.jit.load(str(path), map_location="cpu").eval()
             else:
@@ -169,7 +164,7 @@ def found_by_export(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = torch.randn(2, planes, side, side)
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             try:
                 expected = _tensor_of(module(images))
             except Exception as error:  # It is code: anything may come.
@@ -178,7 +173,7 @@ def found_by_export(
                     f"({_short(error)}). Name their size with --size; a program must take any "
                     "number of images."
                 ) from error
-            model = _export(module, images, program, name)
+            model = to_onnx(module, images, name, program=program)
     found = found_in(model, name, kind=kind, size=0 if _fixed(model) else side)
     with torch.no_grad():
         check_equal(found.network(images), expected, name, "the network")
@@ -198,61 +193,6 @@ def refuse_code(name: str, what: str, trust: bool) -> None:
             f"{name} is {what}: to open it is to run it, with all your rights. If you know who "
             "made it, add --trust; else ask for an ONNX file or for .safetensors, which are data."
         )
-
-
-def _export(module: nn.Module, images: Tensor, program: Any, name: str) -> Any:
-    """The module as an ONNX model, by torch's newer exporter or, where that fails, its older."""
-    faults = []
-    export: Any = torch.onnx.export
-    known = inspect.signature(export).parameters
-    if not isinstance(module, torch.jit.ScriptModule) and "dynamo" in known:
-        try:
-            any_number = {0: torch.export.Dim("n")}
-            given: dict[str, Any] = {} if program else {"dynamic_shapes": (any_number,)}
-            arguments = (program,) if program else (module, (images,))
-            return export(*arguments, dynamo=True, verbose=False, **given).model_proto
-        except Exception as error:  # Its errors are of several kinds, a missing package among them.
-            faults.append(error)
-    import onnx
-
-    buffer = io.BytesIO()
-    try:
-        export(
-            module,
-            (images,),
-            buffer,
-            input_names=["images"],
-            output_names=["outputs"],
-            dynamic_axes={"images": {0: "n"}, "outputs": {0: "n"}},
-            **({"dynamo": False} if "dynamo" in known else {}),
-        )
-    except Exception as error:
-        faults.append(error)
-        missing = [one for one in faults if isinstance(one, ImportError)]
-        if missing:
-            raise SettingsError(
-                f"To turn {name} into a graph, a package is missing ({_short(missing[0])}). "
-                "Install it: pip install 'robustmri[import]'."
-            ) from error
-        raise CheckpointError(
-            f"torch cannot export {name} ({_short(faults[0])}). Export it to ONNX where it was "
-            "made, and import that."
-        ) from error
-    return onnx.load_from_string(buffer.getvalue())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What the exporters warn of is for those who write them; what counts is compared."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def _fixed(model: Any) -> bool:

@@ -46,7 +46,7 @@ async function show() {
   document.title = `${view.title} \u00b7 workbench`;
   say(view.title);
   main.focus({ preventScroll: true });
-  if (!view.keepsPlace) scrollTo(0, 0);
+  if (!view.keepsPlace) scrollTo({ top: 0, behavior: "instant" });
 }
 
 function mark(synthetic) {

@@ -41,9 +41,9 @@ export function checks(row) {
 export const FATES = { holds: ["right", "Holds"], falls: ["wrong", "Falls"], wrong: ["amiss", "Wrong untouched"] };
 
 /** Pictures of cases, to go through with the arrow keys. */
-export function gallery(cases, result, link, pictures) {
+export function gallery(cases, result, link) {
   const list = h("ul", { class: "gallery", onkeydown: move }, cases.map((one) => h("li", {}, h("a", { href: link(one), class: `case-card ${one.fate}` },
-    pictures ? h("img", { src: `/api/results/${result}/cases/${one.id}/thumbnail.png`, alt: "", width: 128, height: 128, loading: "lazy", decoding: "async" }) : h("span", { class: "no-picture", "aria-hidden": "true" }),
+    one.image ? h("img", { src: `/api/results/${result}/cases/${one.id}/thumbnail.png`, alt: "", width: 128, height: 128, loading: "lazy", decoding: "async" }) : h("span", { class: "no-picture", "aria-hidden": "true" }),
     h("span", { class: "case-name" }, one.name),
     h("span", { class: "case-label" }, one.label),
     h("span", { class: `fate ${(FATES[one.fate] || FATES.holds)[0]}` }, fate(one))))));

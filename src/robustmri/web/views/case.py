@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from robustmri.data.cohort import Cohort
 from robustmri.report.pictures import trace_outline
 from robustmri.report.tables import budget_of, headline, main_budget
 from robustmri.report.wording import budget_words, titles_of
@@ -20,8 +21,10 @@ from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.views.result import (
     brief,
     choose,
+    example_of,
     facts,
     number_of,
+    row_in,
     say_share,
 )
 
@@ -47,12 +50,12 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
     number = number_of(folder, id, case_id)
     at = main_budget([report])
     main = headline(report, at)
-    said = brief(report, table, known, number)
+    said = brief(folder, report, table, known, [number])[0]
     beside = query.get("beside", "")
     listed = choose(folder, id, query)
     place = np.flatnonzero(listed == number)
     fragile = int((_order(known) < _order(known)[number]).sum())
-    example = _example(report, said["name"])
+    cohort, example = folder.cohort_of(report), example_of(report, said["name"])
     return {
         **said,
         "result": id,
@@ -69,12 +72,12 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "less_fragile": len(table) - fragile - 1,
         "of": len(table),
         "size": report.cohort.size,
-        "image": _row_of(folder, report, table, number) is not None or example is not None,
         "change": _describe(report, example) if example else None,
-        "outline": _outline(folder, report, table, number),
+        "outline": _outline(cohort, table, number),
         "neighbours": _neighbours(table, listed, place),
         "patient_id": id_of("patient", said["patient"]),
-        "slices": _slices(table, number),
+        "slices": _slices(report, cohort, table, number),
+        "cohort_here": cohort is not None,
         "beside": _beside(folder, beside, said["name"]) if beside else None,
     }
 
@@ -146,13 +149,20 @@ def _neighbours(
     }
 
 
-def _slices(table: CaseTable, number: int) -> list[dict[str, Any]]:
-    """The slices of the case's patient, in the order of the cohort."""
+def _slices(
+    report: RobustnessReport, cohort: Cohort | None, table: CaseTable, number: int
+) -> list[dict[str, Any]]:
+    """The slices of the case's patient that have a picture, in the order of the cohort."""
+    examples = {one.case_id for one in report.examples}
     patients = table.column("patient_id")
     same = np.flatnonzero(patients == patients[number])
     same = same[np.argsort(table.column("index")[same].astype(int), kind="stable")]
     names = table.column("case_id")
-    return [{"id": id_of("case", str(names[k])), "name": str(names[k])} for k in same]
+    return [
+        {"id": id_of("case", str(names[k])), "name": str(names[k])}
+        for k in same.tolist()
+        if names[k] in examples or row_in(cohort, table, k) is not None
+    ]
 
 
 def _beside(folder: Folder, other: str, name: str) -> dict[str, Any]:
@@ -161,16 +171,12 @@ def _beside(folder: Folder, other: str, name: str) -> dict[str, Any]:
     case_id = id_of("case", name)
     number = number_of(folder, other, case_id)
     return {
-        **brief(report, table, facts(folder, other), number),
+        **brief(folder, report, table, facts(folder, other), [number])[0],
         "result": other,
         "result_name": folder.find("result", other).name,
         "model": report.model.name,
         "answers": answers(report, table, number),
     }
-
-
-def _example(report: RobustnessReport, name: str) -> Example | None:
-    return next((one for one in report.examples if one.case_id == name), None)
 
 
 def _describe(report: RobustnessReport, example: Example) -> dict[str, Any]:
@@ -191,19 +197,9 @@ def _describe(report: RobustnessReport, example: Example) -> dict[str, Any]:
     }
 
 
-def _row_of(folder: Folder, report: RobustnessReport, table: CaseTable, number: int) -> int | None:
-    """Row of the case in its cohort's images, if the cohort is in the folder."""
-    cohort = folder.cohort_of(report)
-    if cohort is None:
-        return None
-    row, name = int(table.column("index")[number]), str(table.column("case_id")[number])
-    known = 0 <= row < len(cohort) and cohort.cases[row].case_id == name
-    return row if known else None
-
-
-def _outline(folder: Folder, report: RobustnessReport, table: CaseTable, number: int) -> str:
+def _outline(cohort: Cohort | None, table: CaseTable, number: int) -> str:
     """Border of the lesion as an SVG path in pixels; empty where none is known."""
-    cohort, row = folder.cohort_of(report), _row_of(folder, report, table, number)
+    row = row_in(cohort, table, number)
     if cohort is None or row is None:
         return ""
     masks = cohort.masks([row])
@@ -218,10 +214,11 @@ def pixels(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.uint16]:
     """
     report, table = folder.result(id), folder.cases(id)
     number = number_of(folder, id, case_id)
-    cohort, row = folder.cohort_of(report), _row_of(folder, report, table, number)
+    cohort = folder.cohort_of(report)
+    row = row_in(cohort, table, number)
     if cohort is not None and row is not None:
         return np.asarray(cohort.images[row], dtype="<u2")
-    example = _example(report, str(table.column("case_id")[number]))
+    example = example_of(report, str(table.column("case_id")[number]))
     arrays = folder.examples(id) if example else None
     if example is None or arrays is None:
         raise NotThereError(
@@ -238,7 +235,7 @@ def change(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.float32]:
     """
     report, table = folder.result(id), folder.cases(id)
     number = number_of(folder, id, case_id)
-    example = _example(report, str(table.column("case_id")[number]))
+    example = example_of(report, str(table.column("case_id")[number]))
     arrays = folder.examples(id) if example else None
     if example is None or arrays is None:
         raise NotThereError("The result keeps no attacked picture of this case.")

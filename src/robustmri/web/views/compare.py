@@ -64,7 +64,7 @@ def compare(folder: Folder, first: str, second: str, show: str = "saved") -> dic
             for name in report.cohort.classes
         ],
         "patients": _by_patient(table, turns),
-        "cases": [brief(report, table, known, int(case)) for case in chosen[:MOST]],
+        "cases": brief(folder, report, table, known, chosen[:MOST].tolist()),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import RobustMRIError, SettingsError
+from robustmri.data.cohort import Cohort
 from robustmri.report.tables import align, at_main_eps, headline, main_budget
 from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
 from robustmri.report.wording import (
@@ -21,7 +22,7 @@ from robustmri.report.wording import (
 )
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.cases import FATES, CaseTable
-from robustmri.results.schema import RobustnessReport
+from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.views.overview import describe_result, say
 
@@ -62,7 +63,6 @@ def result(folder: Folder, id: str) -> dict[str, Any]:
         "fates": FATES,
         "sorts": SORTS,
         "beside": beside(folder, id),
-        "pictures": folder.cohort_of(report) is not None or bool(report.examples),
     }
 
 
@@ -224,24 +224,47 @@ def cases(folder: Folder, id: str, query: Mapping[str, str]) -> dict[str, Any]:
         "total": len(chosen),
         "from": int(start),
         "fates": every,
-        "cases": [brief(report, table, known, int(case)) for case in part],
+        "cases": brief(folder, report, table, known, part.tolist()),
     }
 
 
-def brief(report: RobustnessReport, table: CaseTable, known: Facts, case: int) -> dict[str, Any]:
-    """A case in a line."""
-    row = table.clean[case]
-    columns = table.outcomes
-    return {
-        "id": id_of("case", str(columns["case_id"][row])),
-        "name": str(columns["case_id"][row]),
-        "patient": str(columns["patient_id"][row]),
-        "label": str(columns["label"][row]),
-        "prediction": str(columns["prediction"][row]),
-        "confidence": say_share(columns["confidence"][row]),
-        "fate": str(known.fates[case]),
-        "smallest": say_eps(float(known.smallest[case]), report, main_norm(report)),
-    }
+def brief(
+    folder: Folder, report: RobustnessReport, table: CaseTable, known: Facts, cases: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Cases in a line each."""
+    cohort, columns, norm = folder.cohort_of(report), table.outcomes, main_norm(report)
+    examples = {one.case_id for one in report.examples}
+    lines = []
+    for case in cases:
+        row = table.clean[case]
+        name = str(columns["case_id"][row])
+        lines.append(
+            {
+                "id": id_of("case", name),
+                "name": name,
+                "patient": str(columns["patient_id"][row]),
+                "label": str(columns["label"][row]),
+                "prediction": str(columns["prediction"][row]),
+                "confidence": say_share(columns["confidence"][row]),
+                "fate": str(known.fates[case]),
+                "smallest": say_eps(float(known.smallest[case]), report, norm),
+                "image": name in examples or row_in(cohort, table, case) is not None,
+            }
+        )
+    return lines
+
+
+def row_in(cohort: Cohort | None, table: CaseTable, case: int) -> int | None:
+    """Row of a case in the cohort's images, if it is the cohort's."""
+    if cohort is None:
+        return None
+    row, name = int(table.column("index")[case]), str(table.column("case_id")[case])
+    return row if 0 <= row < len(cohort) and cohort.cases[row].case_id == name else None
+
+
+def example_of(report: RobustnessReport, name: str) -> Example | None:
+    """The example that a result keeps of a case, if it does."""
+    return next((one for one in report.examples if one.case_id == name), None)
 
 
 def say_share(value: object) -> str:

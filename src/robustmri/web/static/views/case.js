@@ -30,7 +30,7 @@ export async function show(view, result, id) {
       h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, whole, other, id))),
     table(one));
   if (pictures) await pictures.load();
-  for (const next of [one.neighbours.after, one.neighbours.before]) if (next && one.image) numbers(`/api/results/${result}/cases/${next}/slice`, Uint16Array).catch(() => {});
+  for (const next of [one.neighbours.after, one.neighbours.before]) if (next && one.cohort_here) numbers(`/api/results/${result}/cases/${next}/slice`, Uint16Array).catch(() => {});
 
   const does = {
     n: () => one.neighbours.after && go(other(one.neighbours.after)),

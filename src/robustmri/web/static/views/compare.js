@@ -19,7 +19,7 @@ export async function show(view, first, second) {
       h("nav", { class: "turns", "aria-label": "Kind of case" }, Object.entries(both.turns).map(([turn, words]) => h("a", { href: address(here, { show: turn }), class: `turn-tile ${turn}`, "aria-current": turn === chosen ? "true" : null }, h("b", {}, String(both.total[turn])), h("span", {}, words)))),
       h("div", { class: "pair-tables" }, strata("By class", both.classes, both.turns), strata(`By ${both.people === "patients" ? "patient" : "group"}, most lost first`, both.patients, both.turns, 12)),
       h("h2", {}, both.turns[chosen]),
-      both.cases.length ? gallery(both.cases, first, (one) => address(`/results/${first}/${one.id}`, { beside: second }), true) : h("p", { class: "quiet" }, "No case.")));
+      both.cases.length ? gallery(both.cases, first, (one) => address(`/results/${first}/${one.id}`, { beside: second })) : h("p", { class: "quiet" }, "No case.")));
 }
 
 function strata(title, rows, turns, most = rows.length) {

@@ -21,7 +21,7 @@ export async function show(view, id) {
     if (!from) history.replaceState(null, "", address(`/results/${id}`, query));
     const page = await ask(address(`/api/results/${id}/cases`, { ...query, from }));
     const link = (one) => address(`/results/${id}/${one.id}`, query);
-    const cases = gallery(page.cases, id, link, result.pictures);
+    const cases = gallery(page.cases, id, link);
     if (!from) list.replaceChildren(summary(page, result), cases);
     else list.querySelector(".gallery").append(...cases.children);
     list.querySelector(".more")?.remove();

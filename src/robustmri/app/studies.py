@@ -1,0 +1,108 @@
+"""The commands that call others one after another: `demo`, `reproduce`, `cross-validate` and
+`ablate`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import robustmri
+from robustmri.app.console import print_table, shown_progress
+from robustmri.app.options import Cohort, Images, Minutes, Out, RecipeName, Set, listed
+from robustmri.app.terminal import say
+
+
+def demo(out: Out, set_: Set = None) -> None:
+    """The whole story on synthetic slices: train, attack, harden, attack again, report. Minutes."""
+    with shown_progress() as progress:
+        table = robustmri.demo(out, overrides=set_ or [], progress=progress)
+    print_table(table)
+    say(f"wrote {out / 'report.html'}; look at every case with: robustmri serve {out}")
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="poster")],
+    data: Annotated[
+        str, typer.Option(help="The figshare release, or another source with patient ids.")
+    ],
+    out: Out,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "cpu (ResNet-18, 96 px), small (half as wide, 64 px), gpu (ResNet-50, 224 px), "
+                "offline (the same from scratch) or a .toml file."
+            )
+        ),
+    ] = "cpu",
+    images: Images = True,
+    minutes: Minutes = 0.0,
+    set_: Set = None,
+) -> None:
+    """A published protocol from beginning to end, published figures beside measured ones."""
+    with shown_progress() as progress:
+        table = robustmri.reproduce(
+            name,
+            data,
+            out,
+            preset=preset,
+            images=images,
+            minutes=minutes,
+            overrides=set_ or [],
+            progress=progress,
+        )
+    print_table(table)
+    say(f"wrote {out / 'report.html'} and {out / 'table.md'}")
+
+
+def cross_validate(
+    source: Annotated[
+        str, typer.Argument(help="Scans with patient ids, as for `prepare`.", show_default=False)
+    ],
+    out: Out,
+    recipe: RecipeName = "standard",
+    only: Annotated[
+        str, typer.Option(help="Comma-separated folds to run now; the last one pools all five.")
+    ] = "",
+    images: Images = True,
+    set_: Set = None,
+) -> None:
+    """Train, attack, harden and attack again on five patient-wise folds, and pool their test
+    patients.
+    """
+    from robustmri.recipes import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    given: dict[str, Any] = {"folds": listed(only)} if only else {}
+    with shown_progress() as progress:
+        table = robustmri.cross_validate(
+            source, out, settings, images=images, progress=progress, **given
+        )
+    _print_study(table, out, "folds", f"and {out / 'report.html'}")
+
+
+def ablate(
+    cohort: Cohort,
+    out: Out,
+    recipe: RecipeName = "ablation",
+    only: Annotated[str, typer.Option(help="Comma-separated variants to run now.")] = "",
+    set_: Set = None,
+) -> None:
+    """Harden by each variant of a recipe, and compare them on the validation patients."""
+    from robustmri.recipes import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    with shown_progress() as progress:
+        table = robustmri.ablate(cohort, out, settings, only=listed(only), progress=progress)
+    _print_study(table, out, "variants")
+
+
+def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:
+    if table is None:
+        say(f"{out}: done so far; the table comes with the last of the {parts}.")
+        return
+    print_table(table)
+    say(f"wrote {out / 'table.md'} {also}".rstrip())

@@ -1,0 +1,85 @@
+"""A single scan from a file, as a reader of cohorts would have read it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustmri.core.errors import DataError
+from robustmri.data.readers.decode import read_picture
+from robustmri.data.readers.dicom import is_dicom, read_head
+from robustmri.data.readers.dicom_pixels import read_frame
+from robustmri.data.readers.files import read_regular
+from robustmri.data.readers.source import Array, leave_out
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One slice.
+
+    Attributes:
+        image: grey values of the file's own depth, 2-D.
+        content: bytes of the file.
+        dicom: whether it is a DICOM file.
+        notes: what was done to it.
+    """
+
+    image: Array
+    content: bytes
+    dicom: bool
+    notes: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def read_scan(path: Path | str) -> Scan:
+    """Read an image file, or the first frame of a DICOM file.
+
+    Raises:
+        DataError: not such a file, or a damaged one.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist. Name the file of one slice.")
+    try:
+        content = read_regular(path)
+        if is_dicom(path):
+            read_head(path, {})  # Which refuses what is none.
+            image, notes = read_frame(open_dataset(content), 0, window=False)
+            return Scan(image, content, dicom=True, notes=notes)
+        picture = read_picture(content)
+    except Exception as error:  # A damaged file can make a decoder raise anything.
+        reason = leave_out(error, str(path)).reason
+        raise DataError(f"{path}: {reason}. Expected an image or a DICOM file.") from error
+    return Scan(picture.grey, content, dicom=False, notes=picture.notes)
+
+
+def open_dataset(content: bytes) -> Any:
+    """The DICOM file as pydicom has it."""
+    import pydicom
+
+    return pydicom.dcmread(io.BytesIO(content))
+
+
+def read_mask(path: Path | str, shape: tuple[int, ...]) -> Array:
+    """The outline of a lesion from an image file, as bool.
+
+    Args:
+        path: image in which the lesion is not black.
+        shape: of the scan, which it must have.
+
+    Raises:
+        DataError: of another size, or all black.
+    """
+    mask: Array = read_scan(path).image > 0
+    if mask.shape != shape:
+        raise DataError(f"{path} has {mask.shape} pixels, the scan {shape}. Give its own mask.")
+    if not mask.any():
+        raise DataError(f"{path} is black everywhere: it outlines nothing.")
+    return mask

@@ -1,0 +1,224 @@
+"""A classifier for other programs: ONNX, torch.export, or a folder in Hugging Face's layout."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.files import atomic_file, atomic_folder
+from robustmri.models.classifier import Classifier
+
+# From our names, which are torchvision's, to transformers' of a ResNet, in this order.
+TO_HUGGING_FACE: tuple[tuple[str, Any], ...] = (
+    (r"^conv1\.", "resnet.embedder.embedder.convolution."),
+    (r"^bn1\.", "resnet.embedder.embedder.normalization."),
+    (r"^layer(\d)\.", lambda found: f"resnet.encoder.stages.{int(found[1]) - 1}.layers."),
+    (r"\.conv(\d)\.", lambda found: f".layer.{int(found[1]) - 1}.convolution."),
+    (r"\.bn(\d)\.", lambda found: f".layer.{int(found[1]) - 1}.normalization."),
+    (r"\.downsample\.0\.", ".shortcut.convolution."),
+    (r"\.downsample\.1\.", ".shortcut.normalization."),
+    (r"^fc\.", "classifier.1."),
+)
+RESNETS: dict[str, dict[str, Any]] = {
+    "resnet18": {
+        "layer_type": "basic",
+        "depths": [2, 2, 2, 2],
+        "hidden_sizes": [64, 128, 256, 512],
+    },
+    "resnet50": {
+        "layer_type": "bottleneck",
+        "depths": [3, 4, 6, 3],
+        "hidden_sizes": [256, 512, 1024, 2048],
+    },
+}
+
+
+def write_onnx(classifier: Classifier, out: Path) -> None:
+    """Images in [0, 1] of shape (n, 1, size, size) to logits; the normalisation is inside.
+
+    Its metadata hold the class names, and a mean of 0 and a standard deviation of 1, so that
+    `import` reads it back as it is.
+
+    Raises:
+        CheckpointError: a black box, or a network that torch cannot export.
+        SettingsError: a package is missing.
+    """
+    classifier = _climbable(classifier)
+    try:
+        from onnx import helper
+    except ImportError as error:
+        raise SettingsError(
+            "Writing ONNX needs the package onnx. Install it: pip install 'robustmri[import]'."
+        ) from error
+    with torch.no_grad(), quiet():
+        model = to_onnx(classifier, _images(classifier), classifier.spec.backbone)
+    names = json.dumps(list(classifier.classes))
+    helper.set_model_props(model, {"classes": names, "mean": "0", "std": "1"})
+    with atomic_file(out) as partial:
+        partial.write_bytes(model.SerializeToString())
+
+
+def write_program(classifier: Classifier, out: Path) -> None:
+    """The same as a program of torch.export, for any number of images.
+
+    Raises:
+        CheckpointError: a black box, or a network that torch cannot export.
+    """
+    classifier = _climbable(classifier)
+    with torch.no_grad(), quiet():
+        try:
+            program = torch.export.export(
+                classifier,
+                (_images(classifier),),
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+            )
+        except Exception as error:  # Its errors are of several kinds.
+            raise CheckpointError(
+                f"torch cannot export {classifier.spec.backbone} ({_short(error)})."
+            ) from error
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+    with atomic_file(out) as partial:
+        partial.write_bytes(buffer.getvalue())
+
+
+def write_hugging_face(classifier: Classifier, out: Path) -> None:
+    """A folder that transformers opens by `from_pretrained`: config.json, model.safetensors and
+    preprocessor_config.json.
+
+    Raises:
+        CheckpointError: it is none of the networks that transformers has too.
+        DataError: the folder holds something else.
+    """
+    from safetensors.torch import save
+
+    spec = classifier.spec
+    plain = spec.format == "backbone" and spec.backbone in RESNETS
+    if not plain or spec.one_logit or spec.order:
+        raise CheckpointError(
+            f"Hugging Face's layout is written of {', '.join(RESNETS)}; this is {spec.backbone}"
+            f"{' with outputs in another order' if spec.order or spec.one_logit else ''}. Take "
+            "--to onnx."
+        )
+    state = {}
+    for name, value in classifier.network.state_dict().items():
+        for pattern, replacement in TO_HUGGING_FACE:
+            name = re.sub(pattern, replacement, name, count=1)
+        state[name] = value.detach().cpu().contiguous().clone()
+    config = {
+        "architectures": ["ResNetForImageClassification"],
+        "model_type": "resnet",
+        "num_channels": spec.channels,
+        "embedding_size": 64,
+        "hidden_act": "relu",
+        "downsample_in_first_stage": False,
+        "downsample_in_bottleneck": False,
+        "id2label": {str(number): name for number, name in enumerate(spec.classes)},
+        "label2id": {name: number for number, name in enumerate(spec.classes)},
+        **RESNETS[spec.backbone],
+    }
+    processor = {
+        "image_processor_type": "ConvNextImageProcessor",
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": list(spec.mean) if isinstance(spec.mean, tuple) else [spec.mean],
+        "image_std": list(spec.std) if isinstance(spec.std, tuple) else [spec.std],
+        "size": {"height": spec.size, "width": spec.size},
+    }
+    with atomic_folder(out, replaces="config.json") as partial:
+        for file, facts in (("config.json", config), ("preprocessor_config.json", processor)):
+            (partial / file).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (partial / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
+
+
+EXPORTERS: dict[str, Callable[[Classifier, Path], None]] = {
+    "onnx": write_onnx,
+    "pt2": write_program,
+    "huggingface": write_hugging_face,
+}
+"""Name of a layout to what writes it."""
+
+
+def _climbable(classifier: Classifier) -> Classifier:
+    if classifier.spec.format == "black-box":
+        raise CheckpointError(
+            "A black box is an ONNX file already, and can be nothing else: model.onnx in its "
+            "checkpoint."
+        )
+    return classifier.eval()
+
+
+def _images(classifier: Classifier) -> Tensor:
+    side = classifier.spec.size
+    return torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def to_onnx(module: nn.Module, images: Tensor, name: str, *, program: Any = None) -> Any:
+    """The module as an ONNX model, by torch's newer exporter or, where that fails, its older."""
+    faults = []
+    export: Any = torch.onnx.export
+    known = inspect.signature(export).parameters
+    if not isinstance(module, torch.jit.ScriptModule) and "dynamo" in known:
+        try:
+            any_number = {0: torch.export.Dim("n")}
+            given: dict[str, Any] = {} if program else {"dynamic_shapes": (any_number,)}
+            arguments = (program,) if program else (module, (images,))
+            return export(*arguments, dynamo=True, verbose=False, **given).model_proto
+        except Exception as error:  # Its errors are of several kinds, a missing package among them.
+            faults.append(error)
+    import onnx
+
+    buffer = io.BytesIO()
+    try:
+        export(
+            module,
+            (images,),
+            buffer,
+            input_names=["images"],
+            output_names=["outputs"],
+            dynamic_axes={"images": {0: "n"}, "outputs": {0: "n"}},
+            **({"dynamo": False} if "dynamo" in known else {}),
+        )
+    except Exception as error:
+        faults.append(error)
+        missing = [one for one in faults if isinstance(one, ImportError)]
+        if missing:
+            raise SettingsError(
+                f"To turn {name} into a graph, a package is missing ({_short(missing[0])}). "
+                "Install it: pip install 'robustmri[import]'."
+            ) from error
+        raise CheckpointError(
+            f"torch cannot export {name} ({_short(faults[0])}). Export it to ONNX where it was "
+            "made, and import that."
+        ) from error
+    return onnx.load_from_string(buffer.getvalue())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What the exporters warn of is for those who write them; what counts is compared."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

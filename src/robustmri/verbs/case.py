@@ -1,0 +1,122 @@
+"""One slice: how little it takes to change the answer, and to what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.core.errors import DataError
+from robustmri.core.files import atomic_folder, write_json
+from robustmri.core.provenance import describe_run
+
+if TYPE_CHECKING:
+    from robustmri.data.one_scan import Scan
+    from robustmri.evaluation.case import CaseFacts
+
+HEAD = "case.json"
+
+
+def case(
+    image: str | Path,
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    norm: str = "linf",
+    intensity: str = "minmax",
+    mask: str | Path | None = None,
+    result: str | Path | None = None,
+    seed: int = 0,
+) -> CaseFacts:
+    """Look at one slice; writes case.json, picture.png, attacked.png and, for a DICOM file,
+    attacked.dcm.
+
+    Args:
+        image: an image file, or a DICOM file (its first frame).
+        checkpoint: checkpoint folder, or the run folder that holds it.
+        out: folder to make; one that an earlier call made is replaced.
+        norm: "linf", "l2" or "l1".
+        intensity: rule that maps grey values to [0, 1], as the classifier's cohort was prepared.
+        mask: image of the same size in which the lesion is not black.
+        result: result folder of the same classifier, to say how many of its slices are more
+            fragile.
+        seed: of the attacks.
+
+    Raises:
+        DataError: the scan or the mask cannot be read.
+        CheckpointError: the checkpoint cannot.
+    """
+    from robustmri.data.intensity import resize, scale
+    from robustmri.data.one_scan import read_mask, read_scan
+    from robustmri.evaluation.case import examine_case
+    from robustmri.models.checkpoint import load_checkpoint
+    from robustmri.models.optimised import full_float32
+    from robustmri.results.outcomes import columns_of, read_table
+    from robustmri.threat.norms import find_norm
+
+    find_norm(norm)
+    scan = read_scan(image)
+    classifier, stored = load_checkpoint(checkpoint)
+    size = classifier.spec.size
+    try:
+        native = scale(scan.image, intensity)
+    except DataError as error:
+        raise DataError(f"{image}: {error}.") from error
+    lesion = None
+    if mask is not None:
+        lesion = resize(read_mask(mask, scan.image.shape), size) >= 0.5
+    outcomes = None if result is None else columns_of(read_table(result))
+    small = resize(native, size)
+    with full_float32():
+        facts, attacked = examine_case(
+            classifier, small, norm=norm, mask=lesion, outcomes=outcomes, seed=seed
+        )
+    with atomic_folder(out, replaces=HEAD) as folder:
+        written = _write_pictures(folder, scan, small, attacked, facts, native)
+        told: dict[str, Any] = {
+            "case": facts,
+            "source": {
+                "name": Path(image).name,
+                "sha256": scan.sha256,
+                "height": scan.image.shape[0],
+                "width": scan.image.shape[1],
+                "notes": list(scan.notes),
+            },
+            "classifier": {
+                "backbone": stored.spec.backbone,
+                "size": size,
+                "weights_sha256": stored.weights_sha256,
+            },
+            "intensity": intensity,
+            "files": written,
+            "provenance": describe_run(seed),
+        }
+        write_json(folder / HEAD, msgspec.to_builtins(told))
+    return facts
+
+
+def _write_pictures(
+    folder: Path,
+    scan: Scan,
+    small: npt.NDArray[np.float32],
+    attacked: npt.NDArray[np.float32],
+    facts: CaseFacts,
+    native: npt.NDArray[np.float32],
+) -> list[str]:
+    from PIL import Image
+
+    from robustmri.data.derived import write_derived
+    from robustmri.report.case_picture import draw_case
+
+    deep = np.round(attacked.clip(0, 1) * 65535).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "attacked.png")
+    draw_case(small, attacked, before=facts.answer, after=facts.nearest).save(
+        folder / "picture.png"
+    )
+    if not scan.dicom:
+        return ["picture.png", "attacked.png"]
+    write_derived(folder / "attacked.dcm", scan, attacked - small, native)
+    return ["picture.png", "attacked.png", "attacked.dcm"]

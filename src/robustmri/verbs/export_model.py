@@ -1,0 +1,33 @@
+"""A checkpoint for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robustmri.core.errors import DataError, SettingsError, did_you_mean
+
+
+def export_model(checkpoint: str | Path, out: str | Path, *, to: str = "onnx") -> Path:
+    """Write a checkpoint's classifier as ONNX, as torch.export's program or in Hugging Face's
+    layout.
+
+    Args:
+        checkpoint: checkpoint folder, or the run folder that holds it.
+        out: file; for Hugging Face a folder.
+        to: a key of `robustmri.models.exporters.EXPORTERS`.
+
+    Raises:
+        SettingsError: no such layout, or a package is missing.
+        CheckpointError: no checkpoint, or it cannot be written so.
+        DataError: `out` is there already.
+    """
+    from robustmri.models.checkpoint import load_checkpoint
+    from robustmri.models.exporters import EXPORTERS
+
+    if to not in EXPORTERS:
+        raise SettingsError(f"--to cannot be {to!r}. {did_you_mean(to, EXPORTERS)}")
+    if Path(out).exists():
+        raise DataError(f"{out} exists already. Choose another --out, or remove it first.")
+    classifier, _ = load_checkpoint(checkpoint)
+    EXPORTERS[to](classifier, Path(out))
+    return Path(out)
