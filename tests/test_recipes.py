@@ -101,7 +101,7 @@ def test_overrides_replace_one_setting_each():
         ("trian.epochs=3", r"there is no setting 'trian'\. Did you mean 'train'\?"),
         ("train.epochs=many", r"Expected `int`, got `str` - at `\$\.train\.epochs`"),
         ("train.epochs=2.5", r"Expected `int`, got `.*` - at `\$\.train\.epochs`"),
-        ("train.epochs=0", r"epochs must be at least 1, got 0"),
+        ("train.epochs=0", r"epochs must be at least 1 and at most 1000000, got 0"),
         ("train.learning_rate=fast", r"Expected `float`"),
         ("train.norm=l1", r"train\.norm cannot be 'l1'\. Choices: l2, linf"),
         (

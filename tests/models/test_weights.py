@@ -11,6 +11,7 @@ from torch import nn
 from published import fill, torchvision_densenet, torchvision_resnet, value_of
 from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.backbones import build_classifier, build_network
+from robustmri.models.checkpoint import find_checkpoint
 from robustmri.models.weights import POSITIONS, _resample_positions, load_weights
 
 
@@ -283,3 +284,48 @@ def test_missing_file_and_unknown_words():
         load_weights(nn.Linear(1, 1), "resnet18", "pretrained")
     with pytest.raises(SettingsError, match="Use none, pretrained, or"):
         load_weights(nn.Linear(1, 1), "timm:convnext_tiny", "imagenet")
+
+
+NESTED = {
+    "net": lambda state: {"net": state, "acc": 91.2},
+    "averaged": lambda state: {
+        "n_averaged": torch.tensor(3),
+        **{f"module.{name}": value for name, value in state.items()},
+    },
+    "lightning": lambda state: {
+        "state_dict": {
+            **{f"model.{name}": value for name, value in state.items()},
+            "criterion.weight": torch.ones(3),
+            "val_acc.correct": torch.ones(()),
+        }
+    },
+    "backbone": lambda state: {f"backbone.{name}": value for name, value in state.items()},
+}
+
+
+@pytest.mark.parametrize("layout", NESTED)
+def test_own_weights_are_found_in_whatever_they_were_saved(layout, tmp_path):
+    network, saved = (build_network("resnet18-half", 3, 32) for _ in range(2))
+    torch.save(NESTED[layout](saved.state_dict()), tmp_path / "own.pth")
+    load_weights(network, "resnet18-half", str(tmp_path / "own.pth"))
+    for name, value in saved.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name
+
+
+def test_quantised_weights_are_refused(tmp_path):
+    network = build_network("resnet18-half", 3, 32)
+    state = {
+        name: (10 * value).to(torch.int8) if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
+    torch.save(state, tmp_path / "int8.pth")
+    with pytest.raises(CheckpointError, match=r"weights in torch.int8, without their scales"):
+        load_weights(network, "resnet18-half", str(tmp_path / "int8.pth"))
+
+
+def test_a_file_of_weights_is_no_run(tmp_path):
+    (tmp_path / "own.pth").touch()
+    with pytest.raises(
+        CheckpointError, match=r"is a file, expected the folder of a run.*--weights"
+    ):
+        find_checkpoint(tmp_path / "own.pth")

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from robustmri.core.errors import ThreatModelError
-from robustmri.threat.eps import Eps, parse_eps
+from robustmri.threat.eps import Eps, check_eps, eps_text, parse_eps, radii_text, split_radii
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,76 @@ def test_units():
 def test_a_radius_stays_what_it_is():
     with pytest.raises(FrozenInstanceError):
         Eps(0.1).value = 0.2
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("0,04", "decimal point"),
+        (10**400, "eps must be a number"),
+        (10**5000, "eps must be a number"),
+        (None, "got NoneType"),
+        (True, "got bool"),
+        ("9e400/7", "not a number"),
+        ("9" * 5000, "finite number"),
+    ],
+    ids=lambda value: str(value)[:12] if not isinstance(value, int) else "number",
+)
+def test_says_what_an_eps_is(said, message):
+    with pytest.raises(ThreatModelError, match=message) as told:
+        parse_eps(said)
+    assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "radii"),
+    [
+        ("0.04", ["0.04"]),
+        ("0.04,8/255", ["0.04", "8/255"]),
+        ("0, 1", ["0", "1"]),
+        ("1,2", ["1", "2"]),
+        ("0,5,10", ["0", "5", "10"]),
+        ("0,04", None),
+        ("0,5", None),
+        ("0,04@normalised", None),
+        ("0.5,0,04", None),
+    ],
+)
+def test_a_comma_divides_radii_and_is_no_decimal_point(text, radii):
+    if radii is not None:
+        assert split_radii(text) == radii
+    else:
+        with pytest.raises(ThreatModelError, match="comma for its decimal point"):
+            split_radii(text)
+
+
+@pytest.mark.parametrize(
+    ("said", "norm", "std", "message"),
+    [
+        (1.0, "linf", None, ""),
+        (8.0, "linf", None, "Did you mean 8/255?"),
+        (300.0, "linf", None, "Write a fraction"),
+        ("8@normalised", "linf", None, ""),
+        ("8@normalised", "linf", 0.226, "Did you mean 8/255@normalised?"),
+        ("4@normalised", "linf", 0.226, ""),
+        (8.0, "l2", None, ""),
+        (33.0, "l2", 0.226, "Take at most 32"),
+        (0.04, "l0", None, "number of pixels"),
+        ("3@normalised", "l0", None, "number of pixels"),
+        (12.0, "l0", None, ""),
+    ],
+)
+def test_a_radius_within_which_everything_or_nothing_could_be_done_is_refused(
+    said, norm, std, message
+):
+    pixels = None if std is None else 1024
+    if not message:
+        check_eps(parse_eps(said), norm, std=std, pixels=pixels)
+        return
+    with pytest.raises(ThreatModelError, match=message.replace("?", r"\?")):
+        check_eps(parse_eps(said), norm, std=std, pixels=pixels)
+
+
+def test_numbers_texts_and_radii_are_one():
+    assert parse_eps(eps_text(8 / 255)) == parse_eps(8 / 255) == parse_eps("8/255")
+    assert radii_text(Eps(0.04, "normalised")) == radii_text(["0.04@normalised"])

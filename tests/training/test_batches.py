@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from robustmri.attacks.engine import draw_seeds
-from robustmri.training.batches import batches, seed_of, shares
+from robustmri.core.errors import SettingsError
+from robustmri.models.backbones import build_classifier
+from robustmri.training.batches import batches, check_parts, seed_of, shares
 from robustmri.training.settings import TrainSettings
 
 
@@ -100,3 +102,23 @@ def test_time_is_in_epochs(learn):
     settings = TrainSettings(batch_size=16)
     times = [parts[0].batch.epoch for parts in batches(learn, settings, 2, pace=4.0)]
     assert times == pytest.approx([8.0, 8 + 4 / 3, 8 + 8 / 3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "refused"),
+    [
+        ({"batch_size": 1}, 32, True),
+        ({"batch_size": 16, "accumulate": 16}, 32, True),
+        ({"batch_size": 16, "devices": 16}, 32, True),
+        ({"batch_size": 16, "accumulate": 8}, 32, False),
+        ({"batch_size": 16, "accumulate": 16}, 64, False),
+    ],
+)
+def test_parts_of_one_image_are_refused_where_batch_norm_has_one_value(changes, size, refused):
+    classifier = build_classifier("resnet18-half", ("a", "b"), size)
+    settings = TrainSettings(**changes)
+    if not refused:
+        check_parts(classifier, 32, settings)
+        return
+    with pytest.raises(SettingsError, match="batch-norm of resnet18-half cannot learn from one"):
+        check_parts(classifier, 32, settings)

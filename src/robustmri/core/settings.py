@@ -99,7 +99,7 @@ def _written(number: Any) -> str:
     ('0.5', '1000000', 'a number of 5001 digits')
     """
     if isinstance(number, float):
-        return f"{number:g}"
+        return str(number)
     if abs(number) < 10**24:
         return str(number)
     return f"a number of {int(number.bit_length() * math.log10(2)) + 1} digits"

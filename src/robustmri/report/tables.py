@@ -12,7 +12,7 @@ import msgspec
 
 from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
 from robustmri.results.budget import CLEAN, NO_BUDGET, WORST, Budget
-from robustmri.results.schema import Result, RobustnessReport
+from robustmri.results.schema import Result, RobustnessReport, html_table
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +46,10 @@ class Table(msgspec.Struct, frozen=True):
     headers: list[str]
     rows: list[list[str]]
     notes: list[str] = []
+
+    def _repr_html_(self) -> str:
+        """The same as HTML, for notebooks."""
+        return html_table(self.headers, self.rows)
 
 
 def stage_names(results: Sequence[RobustnessReport]) -> list[str]:

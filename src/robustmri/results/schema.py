@@ -4,6 +4,8 @@ report.
 
 from __future__ import annotations
 
+import html
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -177,9 +179,48 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
     schema_version: int = SCHEMA_VERSION
 
+    def __repr__(self) -> str:
+        worst = min((number.accuracy for number in self.results), default=math.nan)
+        return (
+            f"RobustnessReport {self.title!r}: {self.model.name}, {len(self.attacks)} attacks on "
+            f"{self.split.n_slices} slices of {self.split.n_patients} patients, lowest accuracy "
+            f"{worst:.1%}"
+        )
+
+    def _repr_html_(self) -> str:
+        """A small table, for notebooks."""
+        titles = {run.attack: run.title for run in self.attacks}
+        titles |= {"none": "No attack", "worst": "Worst case"}
+        rows = [
+            (
+                titles.get(number.attack, number.attack),
+                "" if number.eps is None else f"{number.norm} {number.eps:.4g}",
+                f"{number.accuracy:.1%}",
+                f"{number.ci_low:.1%} to {number.ci_high:.1%}",
+            )
+            for number in self.results
+            if number.unit == "slice"
+        ]
+        return html_table(("Attack", "Eps", "Accuracy", "95 % interval"), rows)
+
 
 class _Version(msgspec.Struct, frozen=True):
     schema_version: Any = None
+
+
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A plain table in HTML; what is in the cells is text.
+
+    >>> html_table(["a"], [["<b>"]])
+    '<table><tr><th>a</th></tr><tr><td>&lt;b&gt;</td></tr></table>'
+    """
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+        return f"<tr>{inner}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<table>{line(heads, 'th')}{body}</table>"
 
 
 def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:

@@ -60,7 +60,7 @@ class ThreatModel:
                 f"eps {eps} needs the standard deviation that the classifier divides by: give "
                 "Eps.in_image_units(std)."
             )
-        if self.bounds == (0.0, 1.0):
+        if self.bounds == (0.0, 1.0) and self.norm != "l0":  # Whose attacks have no radius.
             check_eps(eps, self.norm)
         elif self.measure.per_pixel and eps.value > self.bounds[1] - self.bounds[0]:
             raise ThreatModelError(f"eps {eps} is more than the bounds {self.bounds} span.")
