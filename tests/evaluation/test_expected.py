@@ -55,6 +55,14 @@ def test_as_many_slices_as_fit(monkeypatch, classifier, plan):
     assert none.max_seconds > 0
 
 
+def test_what_is_asked_afterwards_is_counted(monkeypatch, classifier, plan):
+    monkeypatch.setattr(expected, "pace_of", lambda *given: Pace(0.01, 0.003))
+    with_probes = plan_evaluation(classifier, plan(), 1000.0, CPU).seconds
+    monkeypatch.setattr(expected, "PROBES", (0, 0, 0))
+    alone = plan_evaluation(classifier, plan(), 1000.0, CPU).seconds
+    assert with_probes - alone == pytest.approx(8 * 1.3 * (50 * 0.01 + 120 * 0.003))
+
+
 def test_it_is_measured(classifier, plan):
     found = plan_evaluation(classifier, plan(), 600.0, CPU)
     assert found.limit == 0

@@ -25,6 +25,9 @@ TINY = 1e-9
 """A radius within which no image is fooled: every attack then takes all its steps."""
 BESIDE = 1.3
 """What a step costs beside the network, such as projections, as a factor."""
+PROBES = (8, 50, 120)
+"""Slices that are attacked once more when the evaluation is done (see `probes`), and about how many
+gradients and forwards alone each of them costs."""
 FEWEST = 3
 """Slices that an evaluation is left with, however little time there is."""
 ENOUGH_ON_CPU = 8
@@ -148,9 +151,14 @@ def plan_evaluation(
         pace, alone = paces[work.minimal], max(work.forwards - work.gradients, 0)
         each[work.minimal] += BESIDE * (work.gradients * pace.gradient + alone * pace.forward)
 
+    slices, gradients, forwards = PROBES
+    pace = next(iter(paces.values()))
+    probe = BESIDE * (gradients * pace.gradient + forwards * pace.forward)
+
     def cost(limit: int) -> float:
         few = min(limit, settings.minimal_limit or limit)
-        return each.get(False, 0.0) * limit + each.get(True, 0.0) * few
+        attacks = each.get(False, 0.0) * limit + each.get(True, 0.0) * few
+        return attacks + probe * min(limit, slices)
 
     fitting = [limit for limit in range(1, most + 1) if cost(limit) <= seconds]
     limit = max([min(FEWEST, most), *fitting])
