@@ -58,8 +58,10 @@ def served():
 
 
 @pytest.fixture
-def page(browser):
-    """A page that fails the test if it asks for anything elsewhere, or an error comes up."""
+def page(browser, served):
+    """A page that fails the test if it asks for anything elsewhere, or an error comes up. It is
+    closed before the server.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page, wrong = context.new_page(), []
     page.on("pageerror", lambda error: wrong.append(str(error)))

@@ -194,6 +194,17 @@ def command(folder, verb, **answers):
     return make_command(folder, make_forms()[verb], answers)
 
 
+def test_a_job_that_is_done_leads_to_what_it_made(tmp_path, shown, open_on):
+    shutil.copytree(shown / "before", tmp_path / "made")
+    client = open_on(tmp_path)
+    jobs = client.app_state["jobs"]
+    job = jobs.add("evaluate", "Evaluate: made", [sys.executable, "-c", ""], "made")
+    assert client.get("/api/jobs").json()["made"] == {}
+    run(jobs, "done")
+    address = client.get("/api/jobs").json()["made"][job.id]
+    assert client.get(f"/api{address}").json()["name"] == "made"
+
+
 def test_things_become_paths_and_answers_become_options(folder, shown):
     results = [one.id for one in folder.look().of("result")]
     words, out = command(folder, "report", results=results, out="page", without=True)

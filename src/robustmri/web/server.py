@@ -21,10 +21,10 @@ from starlette.routing import Route
 
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.report.figures import TEMPLATES
-from robustmri.web.folder import Folder, NotThereError, is_finished
+from robustmri.web.folder import Folder, Found, NotThereError, id_of, is_finished
 from robustmri.web.forms import PHANTOM, make_command, make_forms
 from robustmri.web.guard import Guard, Keys, SafeHeaders, refusal
-from robustmri.web.jobs import STATES, Jobs
+from robustmri.web.jobs import STATES, Job, Jobs
 from robustmri.web.views import case, compare, overview, result
 
 STATIC = Path(str(files("robustmri.web"))) / "static"
@@ -76,7 +76,9 @@ def make_app(
         return compare.compare(folder, first, second, request.query_params.get("show", "saved"))
 
     def every_job(request: Request) -> dict[str, Any]:
-        return {"jobs": jobs.all(), "states": STATES, "read_only": read_only}
+        every, found = jobs.all(), folder.look(at_most_every=1.0).found
+        made = {job.id: _address(job, found) for job in every if job.state == "done"}
+        return {"jobs": every, "made": made, "states": STATES, "read_only": read_only}
 
     def one_job(request: Request) -> dict[str, Any]:
         job = jobs.read(request.path_params["id"])
@@ -233,6 +235,14 @@ def is_loopback(host: str) -> bool:
 
 def _ids(request: Request) -> tuple[str, str]:
     return request.path_params["id"], request.path_params["case"]
+
+
+def _address(job: Job, found: Mapping[str, Found]) -> str:
+    """Where what a job made can be seen; empty where it has no view of its own."""
+    for kind, place in (("result", "/results"), ("report", "/reports")):
+        if (id := id_of(kind, job.out)) in found:
+            return f"{place}/{id}"
+    return ""
 
 
 def _json(value: Any) -> Response:
