@@ -436,7 +436,14 @@ def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
         "prepare", tiny_scans, *out, "--intensity", "maxmin", says="Choices: minmax, percentile"
     )
     refuses(
-        "prepare", tiny_scans, *out, "--split", "folds", "--fold", 6, says="fold must be 1 to 5"
+        "prepare",
+        tiny_scans,
+        *out,
+        "--split",
+        "folds",
+        "--fold",
+        6,
+        says="fold must be at least 1 and at most 5",
     )
     refuses("prepare", "phantom:patients=none", *out, says="expected a whole number")
     refuses("prepare", "phantom:people=3", *out, says="no setting 'people'")
@@ -539,10 +546,10 @@ def test_what_cannot_be_trained(refuses, tiny_cohort, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_not_finite(robustmri, tiny_cohort, tmp_path):
     status, _, err = robustmri(
-        "train", tiny_cohort, "--out", tmp_path / "run", *FAST, "--set", "train.learning_rate=1e30"
+        "train", tiny_cohort, "--out", tmp_path / "run", *FAST, "--set", "train.learning_rate=1000"
     )
     assert status == 1
-    assert "robustmri: The loss is nan in epoch 1" in err
+    assert re.search(r"robustmri: The loss is (nan|inf) in epoch \d", err)
     assert "Traceback" not in err
 
 

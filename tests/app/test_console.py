@@ -156,6 +156,8 @@ class Prepared:
     def __init__(self, left_out):
         self.left_out = [SimpleNamespace(source=f"{k}.png", reason="bad") for k in range(left_out)]
 
+    notes = ()
+
     def __len__(self):
         return 7
 

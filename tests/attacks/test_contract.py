@@ -27,7 +27,7 @@ THREATS = {
     "plain": {},
     "mask, wider bounds": {"mask": MASK, "bounds": (0.0, 1.5)},
     "eps and mask per image": {
-        "eps": torch.tensor([0.0, 0.02, 0.3, 1.0, 0.1, 5.0], dtype=torch.float64),
+        "eps": torch.tensor([0.0, 0.02, 0.3, 1.0, 0.1, 0.9], dtype=torch.float64),
         "mask": torch.stack([MASK, ~MASK, MASK, ~MASK, NOWHERE, ~NOWHERE])[:, None],
     },
     "masked out": {"mask": NOWHERE},
@@ -206,7 +206,7 @@ def test_eps_zero_is_the_identity(budget_row, norm, make_network, make_images):
 def test_minimal_attacks_use_no_radius(minimal_row, norm, make_network, make_images):
     network, images = make_network("tanh"), make_images(4)
     labels = predict(network, images)
-    threats = [ThreatModel(norm, 0.0), ThreatModel(norm, torch.inf), ThreatModel(norm, 3.0)]
+    threats = [ThreatModel(norm, 0.0), ThreatModel(norm, torch.inf), ThreatModel(norm, 1.0)]
     results = [
         minimal_row.attack(network, images, labels, threat, generator=seeded())
         for threat in threats

@@ -260,7 +260,7 @@ def test_losses_climb_away_from_the_label_or_towards_the_target(name, away, towa
         ([0, 1], 3, torch.zeros(2, 3), "more than 3 classes"),
         ([0, 1], None, torch.zeros(1, 3), r"\(2, classes\).* got \(1, 3\)"),
         ([0, 1], None, torch.zeros(2, 3, 1), r"got \(2, 3, 1\)"),
-        ([], None, torch.zeros(2, 1), None),
+        ([], None, torch.zeros(2, 1), "a column for each class, got one column"),
         ([], None, torch.zeros(2, 0), "more than 0 classes"),
     ],
 )

@@ -148,17 +148,16 @@ def test_the_global_generator_is_left_alone(train_for, tmp_path):
 def test_a_loss_that_is_not_finite_is_an_error(train_for, tmp_path, settings):
     with pytest.raises(
         RobustMRIError,
-        match=r"The loss is (nan|inf) in epoch \d.*lower learning_rate \(now 1e\+08\)",
+        match=r"The loss is (nan|inf) in epoch \d.*lower learning_rate \(now 1000\)",
     ):
-        train_for(tmp_path, learning_rate=1e8, warmup_epochs=0.0, **settings)
+        train_for(tmp_path, learning_rate=1e3, warmup_epochs=0.0, **settings)
 
 
 def test_a_bad_epoch_is_not_stored(train_for, tmp_path):
-    train_for(tmp_path, epochs=1)
-    before = (tmp_path / STATE).read_bytes()
-    with pytest.raises(RobustMRIError, match="in epoch 2"):
-        train_for(tmp_path, epochs=3, learning_rate=1e30, warmup_epochs=0.0)
-    assert (tmp_path / STATE).read_bytes() == before
+    with pytest.raises(RobustMRIError, match=r"in epoch [2-9]"):
+        train_for(tmp_path, epochs=9, learning_rate=1e3, warmup_epochs=0.0)
+    stored = read_state(tmp_path)["classifier"]
+    assert all(bool(value.isfinite().all()) for value in stored.values())
 
 
 def test_the_log_says_what_happened(train_for, tmp_path):

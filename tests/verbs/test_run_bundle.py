@@ -128,8 +128,16 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match="leads out"):
         unpack(tmp_path, tmp_path / "out")
     assert not (tmp_path.parent / "evil.txt").exists()
-    checkpoint = {"spec": {"backbone": "vit", "classes": ["a"], "size": 32}, "weights_sha256": ""}
-    halved = {"checkpoint": checkpoint, "parts": [], "sha256": "", "largest_change": 0.0}
+    checkpoint = {
+        "spec": {"backbone": "vit", "classes": ["a", "b"], "size": 32},
+        "weights_sha256": "",
+    }
+    halved = {
+        "checkpoint": checkpoint,
+        "parts": ["weights-x.1-of-1"],
+        "sha256": "",
+        "largest_change": 0.0,
+    }
     with zipfile.ZipFile(tmp_path / "summary.zip", "w") as bag:
         bag.writestr("weights.json", json.dumps({"../evil": halved}))
     with pytest.raises(ResultError, match="leads out"):

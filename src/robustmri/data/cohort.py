@@ -44,7 +44,7 @@ class CohortHead(msgspec.Struct, frozen=True, kw_only=True):
     synthetic: bool
     files: dict[str, StoredFile]
     left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     n_cases: Annotated[int, msgspec.Meta(ge=0)]
     fingerprint: str
 

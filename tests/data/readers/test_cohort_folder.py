@@ -90,7 +90,7 @@ def test_a_head_that_is_none_is_refused(cohort: Cohort, text: str) -> None:
 def test_arrays_of_another_shape_are_refused(cohort: Cohort, name: str, values: Any) -> None:
     np.save(cohort.root / name, values)
     rewrite(cohort.root, lambda head: None)
-    with pytest.raises(DataError, match=rf"{name} is (damaged|not an array of)"):
+    with pytest.raises(DataError, match=rf"{name} (is damaged|holds|was changed)"):
         list(open_source(cohort.root).read())
 
 
@@ -99,7 +99,7 @@ def test_an_archive_of_arrays_is_no_array(cohort: Cohort) -> None:
     with open(cohort.root / "images.npy", "wb") as stream:
         np.savez(stream, images=images)
     rewrite(cohort.root, lambda head: None)
-    with pytest.raises(DataError, match=r"images\.npy is damaged"):
+    with pytest.raises(DataError, match=r"images\.npy (is damaged|was changed)"):
         list(open_source(cohort.root).read())
 
 
@@ -107,7 +107,7 @@ def test_an_archive_of_arrays_is_no_array(cohort: Cohort) -> None:
 def test_a_header_that_python_cannot_read(cohort: Cohort, header: bytes) -> None:
     path = cohort.root / "images.npy"
     path.write_bytes(path.read_bytes()[:10] + header.ljust(118) + path.read_bytes()[128:])
-    with pytest.raises(DataError, match=r"images\.npy is damaged"):
+    with pytest.raises(DataError, match=r"images\.npy (is damaged|was changed)"):
         list(open_source(cohort.root).read())
 
 
