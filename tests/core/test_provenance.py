@@ -126,7 +126,7 @@ def test_a_number_that_json_has_not_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff"])
 def test_damaged_json_is_named(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.json is not valid JSON"):
+    with pytest.raises(DataError, match=r"a\.json is damaged: it is not valid JSON"):
         read_json(tmp_path / "a.json")
     with pytest.raises(DataError, match=r"b\.json does not exist"):
         read_json(tmp_path / "b.json")
