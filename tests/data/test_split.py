@@ -263,10 +263,10 @@ def test_damaged_split_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="was changed after it was written"):
         Split.load(path)
     path.write_text(json.dumps({"kind": "patient"}))
-    with pytest.raises(DataError, match=r"split.* is damaged"):
+    with pytest.raises(DataError, match="is damaged"):
         Split.load(path)
     path.write_text("[]")
-    with pytest.raises(DataError, match=r"split.* is damaged"):
+    with pytest.raises(DataError, match="is damaged"):
         Split.load(path)
     with pytest.raises(DataError, match="does not exist"):
         Split.load(tmp_path / "nothing.json")

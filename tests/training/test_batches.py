@@ -100,7 +100,7 @@ def test_weights_make_the_mean_of_the_whole(n, accumulate, ranks):
 
 def test_time_is_in_epochs(learn):
     settings = TrainSettings(batch_size=16)
-    times = [parts[0].batch.epoch for parts in batches(learn, settings, 2, pace=4.0)]
+    times = [parts[0].batch.epoch for parts in batches(learn, settings, 2, epochs_per_pass=4.0)]
     assert times == pytest.approx([8.0, 8 + 4 / 3, 8 + 8 / 3])
 
 

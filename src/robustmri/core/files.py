@@ -285,9 +285,7 @@ def decode_json(
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as wrong:
-        raise error(
-            f"{name} is damaged: it does not hold what it should ({wrong}). {again}"
-        ) from wrong
+        raise error(f"{name} is damaged or another file ({wrong}). {again}") from wrong
     # Also texts that are no Unicode, numbers of thousands of digits, lists in lists in lists.
     except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
         raise error(f"{name} is damaged: it is not valid JSON ({wrong}). {again}") from wrong

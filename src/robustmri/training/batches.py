@@ -53,10 +53,10 @@ def steps_of(n: int, settings: TrainSettings) -> int:
 def batches(
     examples: Examples,
     settings: TrainSettings,
-    turn: int,
+    pass_index: int,
     *,
     begins: float | None = None,
-    pace: float = 1.0,
+    epochs_per_pass: float = 1.0,
     rank: int = 0,
     ranks: int = 1,
 ) -> Iterator[list[Part]]:
@@ -68,21 +68,26 @@ def batches(
     Args:
         examples: all of them.
         settings: batch size, parts, augmentation and seed.
-        turn: which pass, from 0.
+        pass_index: which pass, from 0.
         begins: the time in epochs at which it begins; None: as many as the passes before count for.
-        pace: epochs that a pass counts for.
+        epochs_per_pass: epochs that a pass counts for.
         rank: number of this process.
         ranks: how many there are.
     """
     n, change = len(examples.labels), augmentation(settings.augment)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(settings.seed, turn)))
-    steps, begins = steps_of(n, settings), turn * pace if begins is None else begins
+    order = torch.randperm(
+        n, generator=torch.Generator().manual_seed(seed_of(settings.seed, pass_index))
+    )
+    steps, begins = (
+        steps_of(n, settings),
+        pass_index * epochs_per_pass if begins is None else begins,
+    )
     for step in range(steps):
         first = step * settings.batch_size
         rows = order[first : n if step == steps - 1 else first + settings.batch_size].to(
             examples.images.device
         )
-        seed = seed_of(settings.seed, turn, step, 0)
+        seed = seed_of(settings.seed, pass_index, step, 0)
         images, labels = change(examples.images[rows], seed), examples.labels[rows]
         numbers = torch.randint(
             2**62, (len(rows),), generator=torch.Generator().manual_seed(seed)
@@ -94,7 +99,10 @@ def batches(
             generator.manual_seed(seed)
             own = images[places].contiguous(memory_format=torch.channels_last)
             parts.append(
-                Part(Batch(own, labels[places], begins + step / steps * pace, generator), weight)
+                Part(
+                    Batch(own, labels[places], begins + step / steps * epochs_per_pass, generator),
+                    weight,
+                )
             )
         yield parts
 

@@ -98,14 +98,16 @@ def fit(
     if fabric.world_size > 1 and device.type == "cuda":  # Torch has it for GPUs alone.
         classifier = nn.SyncBatchNorm.convert_sync_batchnorm(classifier)
     classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    settings, seconds = _on_time(fabric, classifier, train, validation, settings, run, entered)
+    settings, seconds = _fit_to_minutes(
+        fabric, classifier, train, validation, settings, run, entered
+    )
     average = average_of(settings, classifier)
     model, optimiser = fabric.setup(classifier, _optimiser(classifier, settings))
     if first:
         discard_unfinished(run)
     with processes.explain_lost_process():
         reference = (
-            _on_the_first(fabric, lambda: validate(classifier, validation, settings).clean)
+            _on_main_process(fabric, lambda: validate(classifier, validation, settings).clean)
             if repair
             else None
         )
@@ -117,47 +119,50 @@ def fit(
             reference=reference,
         )
         objective = objective_of(safer(settings, history.alarms), classifier)
-        steps, turns = (
+        steps, passes = (
             steps_of(len(train.labels), settings),
             math.ceil(settings.epochs / objective.replays),
         )
-        pace = settings.epochs / turns
+        epochs_per_pass = settings.epochs / passes
 
-        def passed(turn: int) -> Iterator[list[Part]]:
+        def batches_of(pass_index: int) -> Iterator[list[Part]]:
             return batches(
                 train,
                 settings,
-                turn,
+                pass_index,
                 begins=begins,
-                pace=length,
+                epochs_per_pass=length,
                 rank=fabric.global_rank,
                 ranks=fabric.world_size,
             )
 
         def where() -> tuple[float, float]:
             """Where the next pass begins, and how far it goes, in epochs."""
-            place = next_pass([row.seconds for row in history.epochs], turns, seconds)
-            return place[0] * pace, place[1] * pace
+            place = next_pass([row.seconds for row in history.epochs], passes, seconds)
+            return place[0] * epochs_per_pass, place[1] * epochs_per_pass
 
         logger = open_logger(settings, run, history.epochs) if first else None
 
-        left = 0 if history.over else turns - len(history.epochs)
-        begins, length = settings.epochs - pace, pace  # At its end eps has grown.
+        left = 0 if history.over else passes - len(history.epochs)
+        begins, length = (
+            settings.epochs - epochs_per_pass,
+            epochs_per_pass,
+        )  # At its end eps has grown.
         if seconds is None and left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
             cost = _expected_cost(
-                fabric, classifier, objective, settings, validation, passed, left, steps
+                fabric, classifier, objective, settings, validation, batches_of, left, steps
             )
             if first:
-                progress("training", (turns - left) * steps, turns * steps, str(cost))
+                progress("training", (passes - left) * steps, passes * steps, str(cost))
 
         storing = Storing()
         spent, started = sum(row.seconds for row in history.epochs), time.monotonic()
         ends = math.inf if seconds is None else started + seconds - spent
         begins, length = where()
         while length and not history.over:
-            turn, losses = len(history.epochs), []
+            pass_index, losses = len(history.epochs), []
             model.train()
-            for step, own in enumerate(passed(turn)):
+            for step, parts in enumerate(batches_of(pass_index)):
                 if step and fabric.world_size == 1 and time.monotonic() > ends:
                     break  # Far slower than measured: what has been learnt may still be kept.
                 for group in optimiser.param_groups:
@@ -165,26 +170,30 @@ def fit(
                         begins + step / steps * length, settings
                     )
                 for replay in range(objective.replays):
-                    losses.append(_step(fabric, model, optimiser, objective, own, replay, settings))
+                    losses.append(
+                        _step(fabric, model, optimiser, objective, parts, replay, settings)
+                    )
                     _average_statistics(fabric, classifier)
                     average.after_step(classifier)
                 if first:
-                    progress("training", turn * steps + step + 1, turns * steps, history.note)
+                    progress(
+                        "training", pass_index * steps + step + 1, passes * steps, history.note
+                    )
             loss = float(fabric.all_reduce(torch.stack(losses).mean()))
             if not math.isfinite(loss) and not rollback_epoch(history.epochs):
                 raise RobustMRIError(
-                    f"The loss is {loss} in epoch {turn + 1}; this run cannot go on. Start another "
-                    "one, in another --out, with a lower learning_rate (now "
+                    f"The loss is {loss} in epoch {pass_index + 1}; this run cannot go on. Start "
+                    "another one, in another --out, with a lower learning_rate (now "
                     f"{settings.learning_rate:g})."
                 )
-            average.after_epoch(classifier, round(begins + length), _images(passed(turn)))
+            average.after_epoch(classifier, round(begins + length), _images(batches_of(pass_index)))
             candidate = average.kept(classifier)
             _average_statistics(fabric, candidate)
-            measured = _on_the_first(fabric, lambda: validate(candidate, validation, settings))  # noqa: B023
+            measured = _on_main_process(fabric, lambda: validate(candidate, validation, settings))  # noqa: B023
             now, before = time.monotonic(), started
             started = now
             row = Epoch(
-                epoch=turn + 1,
+                epoch=pass_index + 1,
                 learning_rate=history.rate_factor * learning_rate(begins, settings),
                 eps=eps_at(begins + length, settings, classifier),
                 train_loss=loss,
@@ -222,7 +231,7 @@ def _step(
     model: nn.Module,
     optimiser: Any,
     objective: Objective,
-    own: list[Part],
+    parts: list[Part],
     replay: int,
     settings: TrainSettings,
 ) -> Tensor:
@@ -230,7 +239,7 @@ def _step(
     optimiser.zero_grad()
     # Once, before the weights move: those that are moved and those that step see the same images.
     found = [
-        (objective.attack(model, batch._replace(replay=replay)), weight) for batch, weight in own
+        (objective.attack(model, batch._replace(replay=replay)), weight) for batch, weight in parts
     ]
 
     def descend(objective: Objective) -> Tensor:
@@ -262,7 +271,7 @@ def _expected_cost(
     objective: Objective,
     settings: TrainSettings,
     validation: Examples,
-    passed: Callable[[int], Iterator[list[Part]]],
+    batches_of: Callable[[int], Iterator[list[Part]]],
     left: int,
     steps: int,
     most: float = math.inf,
@@ -270,12 +279,12 @@ def _expected_cost(
     """What the `left` passes will cost, measured on a copy of the network."""
     twin = copy.deepcopy(classifier)
     model, optimiser = fabric.setup(twin, _optimiser(twin, settings))
-    share = chain.from_iterable(passed(turn) for turn in count())
+    share = chain.from_iterable(batches_of(pass_index) for pass_index in count())
 
     def learn() -> None:
-        own = next(share)
+        parts = next(share)
         for replay in range(objective.replays):
-            float(_step(fabric, model, optimiser, objective, own, replay, settings))
+            float(_step(fabric, model, optimiser, objective, parts, replay, settings))
 
     model.train()
     return estimate_time(
@@ -287,7 +296,7 @@ def _expected_cost(
     )
 
 
-def _on_time(
+def _fit_to_minutes(
     fabric: Any,
     classifier: Classifier,
     train: Examples,
@@ -303,17 +312,17 @@ def _on_time(
     """
     if not settings.minutes:
         return settings, None
-    fitted = _on_the_first(fabric, lambda: read_fitted(run))
+    fitted = _on_main_process(fabric, lambda: read_fitted(run))
     if fitted is None:
         objective, steps = objective_of(settings, classifier), steps_of(len(train.labels), settings)
 
-        def last_pass(turn: int) -> Iterator[list[Part]]:
+        def last_pass(pass_index: int) -> Iterator[list[Part]]:
             """One with the full eps."""
             ranks = {"rank": fabric.global_rank, "ranks": fabric.world_size}
-            return batches(train, settings, turn, begins=settings.epochs - 1.0, **ranks)
+            return batches(train, settings, pass_index, begins=settings.epochs - 1.0, **ranks)
 
         whole, each = 60 * settings.minutes, math.inf
-        if _on_the_first(fabric, lambda: whole - (time.monotonic() - entered) > TOO_SHORT):
+        if _on_main_process(fabric, lambda: whole - (time.monotonic() - entered) > TOO_SHORT):
             cost = _expected_cost(
                 fabric,
                 classifier,
@@ -327,7 +336,7 @@ def _on_time(
             )
             each = cost.seconds / objective.replays
         seconds = max(whole - (time.monotonic() - entered), 0.0)
-        fitted = _on_the_first(
+        fitted = _on_main_process(
             fabric,
             lambda: Fitted(
                 minutes=settings.minutes,
@@ -341,9 +350,9 @@ def _on_time(
     return fit_settings(settings, fitted.epochs), fitted.seconds
 
 
-def _images(passed: Iterator[list[Part]]) -> Iterator[Tensor]:
+def _images(steps: Iterator[list[Part]]) -> Iterator[Tensor]:
     """The images of a pass, to re-estimate batch-norm from."""
-    return (part.batch.images for own in passed for part in own)
+    return (part.batch.images for parts in steps for part in parts)
 
 
 def _average_statistics(fabric: Any, network: nn.Module) -> None:
@@ -358,7 +367,7 @@ def _average_statistics(fabric: Any, network: nn.Module) -> None:
         buffer.copy_(part.view_as(buffer))
 
 
-def _on_the_first(fabric: Any, work: Callable[[], Value]) -> Value:
+def _on_main_process(fabric: Any, work: Callable[[], Value]) -> Value:
     """What `work` gives on the first process, on all: so that all go the same way."""
     value: Value = fabric.broadcast(work() if fabric.is_global_zero else None)
     return value

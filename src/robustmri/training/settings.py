@@ -48,7 +48,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         about(
             "peak of the schedule: linear warm-up, then half a cosine down to zero",
             above=0,
-            at_most=1000,
+            at_most=1e30,
         ),
     ] = 0.05
     warmup_epochs: Annotated[float, about("length of the warm-up", at_least=0, at_most=MANY)] = 2.0

@@ -74,14 +74,15 @@ def validate(classifier: nn.Module, validation: Examples, settings: TrainSetting
     )
     images, labels = validation.images[rows], validation.labels[rows]
     held = [
-        _held(attack, view, images, labels, threat, settings.seed) for attack in (guard, fgsm())
+        _survivors(attack, view, images, labels, threat, settings.seed)
+        for attack in (guard, fgsm())
     ]
     flat = _without_gradient(view, images, labels)
     robust, one_step = (float(mask.sum()) / len(looked_at) for mask in held)
     return Measured(clean, robust, one_step, float(flat.float().mean()))
 
 
-def _held(
+def _survivors(
     attack: Attack,
     view: OptimisedView,
     images: Images,
