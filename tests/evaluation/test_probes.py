@@ -14,13 +14,14 @@ from torch import nn
 
 import faults
 from faults import MEAN, STD, around
-from robustmri.attacks import PGD
+from robustmri.attacks import PGD, DeepFool
 from robustmri.core.errors import CheckpointError
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images
 from robustmri.data.split import Split
 from robustmri.evaluation import probed as checks
 from robustmri.evaluation import probes
+from robustmri.evaluation.attacked import zero_gradients
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.evaluate import run_attacks
 from robustmri.evaluation.plan import make_plan
@@ -326,6 +327,17 @@ def test_a_straight_way_back_changes_no_answer_and_only_what_cuts():
         (gradient,) = torch.autograd.grad(logits[:, 0].sum(), points)
         assert torch.allclose(gradient, slope.expand_as(gradient), atol=1e-6)
         assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("attack", [PGD(steps=2), DeepFool(steps=2)], ids=["pgd", "deepfool"])
+def test_a_gradient_that_is_missing_or_no_number_is_none(trained, blobs, generator, attack):
+    images, labels = (part[:4] for part in blobs)
+    cut = faults.Around(trained, lambda network, images: network(images.detach()))
+    for network in (cut, faults.Around(trained, faults.nan_slope)):
+        assert zero_gradients(network, images, labels).all()
+        found = attack(network, images, labels, ThreatModel(), generator=generator)
+        assert torch.isfinite(found).all()
+    assert not zero_gradients(trained, images, labels).any()
 
 
 def test_the_expected_answer_is_the_average_of_probabilities():

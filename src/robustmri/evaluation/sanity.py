@@ -62,8 +62,7 @@ def run_checks(
         training_attack: attack that made the training examples; None for standard training.
         selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.
         evaluated_set: which set of the split the outcomes are of, "test" or "validation".
-        zero_gradient_share: share of clean images whose loss gradient is exactly 0; None if not
-            measured.
+        zero_gradient_share: share of clean images without a loss gradient; None if not measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
         limited: whether attacks had a budget of time, gradients or forwards.
         iterative: names of the attacks that should be at least as strong as a single step.
@@ -351,15 +350,16 @@ def check_large_eps(
 
 
 def check_gradients(zero_share: float) -> Check:
-    """Few images have a loss gradient of exactly 0; a gradient attack leaves those where they
-    are.
+    """Few images have no loss gradient: 0, missing, or not finite; a gradient attack leaves those
+    where they are.
     """
     return Check(
         name="gradients are there to climb",
         status="pass" if zero_share == 0 else "warn" if zero_share <= MANY_ZERO else "fail",
         detail=(
-            f"{zero_share:.1%} of the images have a loss gradient of exactly 0; up to "
-            f"{MANY_ZERO:.0%} is a warning, more a failure: such images look robust and are not."
+            f"{zero_share:.1%} of the images have no loss gradient (exactly 0, missing or not "
+            f"finite); up to {MANY_ZERO:.0%} is a warning, more a failure: such images look robust "
+            "and are not."
         ),
     )
 
