@@ -89,7 +89,7 @@ def test_a_table_without_patients_is_refused_before_anything_is_read(tmp_path: P
         list(open_source(tmp_path).read())
 
 
-def test_a_row_may_have_no_outline_and_a_table_another_encoding(tmp_path: Path) -> None:
+def test_a_row_may_have_no_outline_and_an_old_encoding_is_told(tmp_path: Path) -> None:
     rows = write_csv_layout(tmp_path, count=2)
     rows[0]["tumor_border_xy"] = ""
     write_rows(tmp_path / "slices.csv", rows)
@@ -100,8 +100,10 @@ def test_a_row_may_have_no_outline_and_a_table_another_encoding(tmp_path: Path) 
     assert outlined.mask is not None
     table = (tmp_path / "slices.csv").read_bytes()
     (tmp_path / "slices.csv").write_bytes(table.replace(b"MR000", b"M\xfcller"))
-    without, _ = open_source(tmp_path).read()
-    assert "M\u00fcller" in without.patient_id, "as spreadsheets in Western Europe write it"
+    source = open_source(tmp_path)
+    assert next(iter(source.read())).patient_id == "M\u00fcller"
+    assert isinstance(source, ImagesWithTable)
+    assert "in Windows-1252 (it is not UTF-8" in source.notes[0]
 
 
 def test_other_names_of_the_table(tmp_path: Path) -> None:
