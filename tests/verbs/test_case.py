@@ -8,7 +8,6 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.uid import MRImageStorage, RLELossless, generate_uid
 
 import robustmri
 from robustmri.core.errors import DataError
@@ -20,6 +19,7 @@ from robustmri.results.outcomes import columns_of, read_table
 from robustmri.threat.norms import NORMS
 from robustmri.verbs.case import case
 from robustmri.verbs.evaluate import evaluate
+from write_dicom import write_dicom
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 
@@ -101,30 +101,6 @@ def test_the_lesion_and_a_result_to_compare_with(scan, tiny_run, tiny_cohort, tm
     with pytest.raises(DataError, match="black everywhere"):
         case(scan, tiny_run, tmp_path / "no", mask=tmp_path / "mask.png")
     assert not (tmp_path / "no").exists()
-
-
-def write_dicom(path, pixels, *, inverted=False, compressed=False):
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = MRImageStorage
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset.SeriesInstanceUID, dataset.StudyInstanceUID = generate_uid(), generate_uid()
-    dataset.PatientID, dataset.Modality, dataset.PatientName = "P1", "MR", "Phantom"
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "M"]
-    dataset.PixelSpacing, dataset.ImagePositionPatient = [0.5, 0.5], [1, 2, 3]
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.RescaleSlope, dataset.RescaleIntercept = 2, -10
-    dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.BitsStored = 1, 16, 12
-    dataset.HighBit, dataset.PixelRepresentation = 11, 0
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.PixelData = pixels.astype("<u2").tobytes()
-    dataset["PixelData"].VR = "OW"
-    if compressed:
-        dataset.compress(RLELossless)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
 
 
 @pytest.mark.parametrize(("inverted", "compressed"), [(False, False), (True, False), (False, True)])

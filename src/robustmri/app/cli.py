@@ -223,6 +223,10 @@ def evaluate(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write the page about it, too.")
+    ] = None,
+    images: Images = True,
     strict: Annotated[
         bool, typer.Option("--strict", help="End with status 3 where a check failed.")
     ] = False,
@@ -262,7 +266,10 @@ def evaluate(
     for check in checks:
         if check.status != "pass":
             say(f"{check.status}: {check.name}: {check.detail}")
-    say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
+    if report is None:
+        say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
+    else:
+        say(f"wrote {out} and {robustmri.write_report([out], report, images=images)}")
     if strict and any(check.status == "fail" for check in checks):
         raise typer.Exit(CHECK_FAILED)
 
