@@ -48,7 +48,7 @@ LIGHT = (
     "data.split",
     "data.intensity",
     "data.leakage",
-    "data.figshare_release",
+    "data.fetch_figshare",
     "data.phantom",
     "evaluation.metrics",
     "evaluation.intervals",

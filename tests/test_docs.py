@@ -84,7 +84,7 @@ def test_links_lead_somewhere(page):
         if link.startswith(("https://", "http://")):
             continue
         path, _, anchor = link.partition("#")
-        # Written by docs/generate.py.
+        # Written by docs/generated_pages.py.
         if path in ("gallery.md", "settings.md", "tutorial.md") or path.startswith("reference/"):
             continue
         target = (page.parent / path).resolve() if path else page

@@ -56,8 +56,8 @@ def margin(logits: Logits, labels: Labels) -> PerImage:
 
 
 def difference_of_logits_ratio(logits: Logits, labels: Labels) -> PerImage:
-    """Margin divided by the gap between the largest and the third largest logit; needs at least
-    three classes.
+    """DLR: the margin divided by the gap between the largest and the third largest logit; needs at
+    least three classes.
 
     Reference: Croce & Hein 2020, Eq. 6.
     """

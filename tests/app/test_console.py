@@ -145,7 +145,7 @@ def test_the_release_is_fetched_and_the_next_step_named(said, tmp_path, monkeypa
         progress("brain.zip", 5, None)
         return out
 
-    monkeypatch.setattr("robustmri.data.figshare_release.download_release", fetch)
+    monkeypatch.setattr("robustmri.data.fetch_figshare.download_release", fetch)
     _, out = said("download", "--out", tmp_path)
     assert out == f"wrote {tmp_path}; go on with: robustmri prepare {tmp_path} --out cohort\n"
 

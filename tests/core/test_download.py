@@ -15,7 +15,7 @@ from robustmri.core import download
 from robustmri.core.download import fetch
 from robustmri.core.errors import DownloadError, RobustMRIError, SettingsError
 from robustmri.core.locks import locked
-from robustmri.data.figshare_release import KNOWN_FILES, ReleaseFile, download_release
+from robustmri.data.fetch_figshare import KNOWN_FILES, ReleaseFile, download_release
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 

@@ -19,7 +19,7 @@ from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.models.checkpoint import read_checkpoint
 from robustmri.training.launch import _started, launch
-from robustmri.training.state import STATE, read_state
+from robustmri.training.resume import STATE, read_state
 from robustmri.verbs.evaluate import evaluate
 from two_processes import ATTACKS, TRAININGS, fresh, train
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from robustmri.training.deadline import FILE, next_pass, read_fitted
+from robustmri.training.resume import Storing
 from robustmri.training.settings import TrainSettings
-from robustmri.training.state import Storing
 
 
 def passes_of(seconds_each, passes, seconds):

@@ -9,9 +9,9 @@ import torch
 
 from robustmri.core.errors import CheckpointError, RobustMRIError
 from robustmri.training.loop import _optimiser
+from robustmri.training.resume import STATE, read_state
 from robustmri.training.schedule import learning_rate
 from robustmri.training.settings import TrainSettings
-from robustmri.training.state import STATE, read_state
 from robustmri.training.validation import Measured
 from tiny import same_weights
 

@@ -350,8 +350,8 @@ def check_large_eps(
 
 
 def check_gradients(zero_share: float) -> Check:
-    """Few images have no loss gradient: 0, missing, or not finite; a gradient attack leaves those
-    where they are.
+    """Gradient masking: few images have no loss gradient (0, missing, or not finite); a gradient
+    attack leaves those where they are.
     """
     return Check(
         name="gradients are there to climb",

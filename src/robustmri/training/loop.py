@@ -37,10 +37,10 @@ from robustmri.training.launch import launch
 from robustmri.training.loggers import close_logger, log_epoch, open_logger
 from robustmri.training.minimax import Objective
 from robustmri.training.objectives import objective_of
+from robustmri.training.resume import Stateful, Storing, resume, save, write_epochs
 from robustmri.training.schedule import eps_at, learning_rate
 from robustmri.training.selection import Epoch, rollback_epoch
 from robustmri.training.settings import TrainSettings
-from robustmri.training.state import Stateful, Storing, resume, save, write_epochs
 from robustmri.training.validation import validate
 from robustmri.training.weight_perturbation import moved
 

@@ -9,7 +9,7 @@ from robustmri.core.progress import Progress, silent
 
 def download(out: str | Path, *, progress: Progress = silent) -> Path:
     """Fetch the figshare release (about 880 MB) into a folder that `prepare` reads."""
-    from robustmri.data.figshare_release import download_release
+    from robustmri.data.fetch_figshare import download_release
 
     return download_release(
         out, progress=lambda name, done, total: progress(name, done, total or 0)

@@ -101,7 +101,7 @@ def _fit(
     from robustmri.training.loggers import check_installed
     from robustmri.training.loop import fit
     from robustmri.training.objectives import check_objective, threat_of
-    from robustmri.training.state import STATE
+    from robustmri.training.resume import STATE
 
     check_objective(settings)
     check_installed(settings.logger)

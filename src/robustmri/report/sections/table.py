@@ -15,7 +15,7 @@ from robustmri.results.schema import RobustnessReport
 PLACE = 30
 
 
-def numbers(page: Page) -> dict[str, Any]:
+def table(page: Page) -> dict[str, Any]:
     """Rows at the main eps, and all of them where there are more."""
     shown = at_main_eps(page.rows, page.budget)
     quoted = [
