@@ -69,7 +69,7 @@ def test_hardening_gets_what_is_left_beside_the_evaluation(tmp_path, monkeypatch
     now = [0.0]
     monkeypatch.setattr(on_time.time, "monotonic", lambda: now[0])
     (tmp_path / "time.json").write_text(
-        json.dumps({"evaluation_minutes": 2.0, "limit": 0, "of_slices": 9, "max_seconds": 0.0})
+        json.dumps({"limit": 1, "of_slices": 1, "max_seconds": 0.0, "evaluation_minutes": 2.0})
     )
     watch = Stopwatch(10.0)
     now[0] = 60.0
