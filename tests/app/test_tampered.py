@@ -112,7 +112,30 @@ def left_out(told):
     told["results"] = [row for row in told["results"] if row["attack"] != "bim"]
 
 
-@pytest.mark.parametrize("change", [headline, patients, interval, confusion, left_out])
+def interval_by_another_name(told):
+    told["results"][0] |= {"interval": "exact", "ci_low": 0.98, "ci_high": 0.99}
+
+
+def told_twice(told):
+    told["results"].insert(0, {**told["results"][0], "accuracy": 0.99})
+
+
+def radius(told):
+    row = next(r for r in told["results"] if r["attack"] == "fgsm")
+    row["eps_image"] = 0.25
+
+
+def tested(told):
+    told["split"] |= {"n_slices": 777, "n_patients": 666}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(headline, patients, interval, confusion, left_out),
+        *(interval_by_another_name, told_twice, radius, tested),
+    ],
+)
 def test_numbers_that_contradict_the_outcomes_are_not_shown(change, run, result, tmp_path):
     edit(result, change)
     status, words = run("report", result, "--out", tmp_path / "out.html")

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from robustmri.core.errors import CheckpointError, DataError, ResultError, RobustMRIError
-from robustmri.core.files import atomic_file, atomic_folder, explain_full_disk, read_json
+from robustmri.core.files import (
+    MOST_JSON,
+    atomic_file,
+    atomic_folder,
+    explain_full_disk,
+    read_json,
+)
 from robustmri.data.cases import read_cases
 from robustmri.models.checkpoint import HEAD_FILE, read_checkpoint
 from robustmri.results.outcomes import load_outcomes
@@ -194,3 +200,17 @@ def test_a_damaged_file_is_blamed(tmp_path, name):
     (tmp_path / name).write_bytes(b"[" * 100_000)
     with pytest.raises(kind, match=r"damaged|not valid"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "large"])
+def test_what_has_no_end_is_not_read(tmp_path, kind):
+    path = tmp_path / "split.json"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with open(path, "wb") as stream:
+            stream.truncate(MOST_JSON + 1)
+    with pytest.raises(DataError, match="expected at most" if kind == "large" else "no.* plain"):
+        read_json(path)

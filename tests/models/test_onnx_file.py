@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.models.black_box import read_black_box
 from robustmri.models.importers.onnx_file import declared_input, load_model, read_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -76,6 +77,37 @@ def test_weights_that_lie_elsewhere_are_not_read(place, tmp_path, weight):
     (tmp_path.parent / "secret").write_bytes(weight.tobytes())
     with pytest.raises(CheckpointError, match="same folder"):
         read_onnx(path)
+
+
+def test_a_graph_within_a_graph_reads_nothing_elsewhere(tmp_path, weight):
+    helper = onnx.helper
+    held = onnx.numpy_helper.from_array(weight, "w")
+    held.ClearField("raw_data")
+    held.data_location = onnx.TensorProto.EXTERNAL
+    held.external_data.add(key="location", value="../secret")
+    inner = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "in", [], [], [held])
+    node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
+    path = write(tmp_path / "net.onnx", [node], weight)
+    (tmp_path.parent / "secret").write_bytes(weight.tobytes())
+    with pytest.raises(CheckpointError, match="same folder"):
+        load_model(path)
+
+
+def test_a_black_box_reads_no_other_file(tmp_path, weight, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    path = write(tmp_path / "model.onnx", linear(), weight)
+    images = torch.zeros(1, 1, 4, 4)
+    assert read_black_box(path)(images).shape == (1, 3)
+    model = onnx.load(str(path))
+    (held,) = model.graph.initializer
+    held.ClearField("raw_data")
+    held.data_location = onnx.TensorProto.EXTERNAL
+    held.external_data.add(key="location", value="secret")
+    path.write_bytes(model.SerializeToString())
+    (tmp_path / "secret").write_bytes(weight.tobytes())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"wants weights from 'secret'"):
+        read_black_box(path)
 
 
 def one_node(operator: str, *, opset: int = 17, inputs: tuple = ("x",), **attributes):

@@ -17,6 +17,12 @@ from robustmri.web.server import make_app
 Open = Callable[..., TestClient]
 
 
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key that seals jobs is the user's: here a user without one."""
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
 def made_results() -> ModuleType:
     """`tests/report/conftest.py`, which draws results from a seed."""
     path = Path(__file__).parents[1] / "report" / "conftest.py"

@@ -11,13 +11,14 @@ import time
 
 import pytest
 
-from robustmri.core.errors import SettingsError
-from robustmri.core.files import read_json
+from robustmri.core.errors import DataError, SettingsError
+from robustmri.core.files import read_json, write_json
 from robustmri.data.sources import open_source
 from robustmri.recipes import list_recipes
 from robustmri.web.folder import Folder, NotThereError
 from robustmri.web.forms import make_command, make_forms
 from robustmri.web.jobs import Jobs
+from robustmri.web.run_job import run_job
 
 # A verb that counts to three, tells how far it is, and goes on where it was.
 VERB = """
@@ -178,6 +179,50 @@ def test_strange_files_are_no_jobs(jobs, verb, tmp_path):
     assert jobs.all() == []
     jobs.step()
     assert jobs.add("train", "next", verb()).id == "000009"
+
+
+def test_a_queue_that_came_with_the_folder_is_not_run(jobs, verb, tmp_path):
+    came = tmp_path / ".jobs" / "000001"
+    came.mkdir(parents=True)
+    made = {"verb": "train", "title": "", "command": verb(), "out": "", "asked": "", "seal": "0"}
+    own = Jobs(tmp_path / "other")
+    theirs = read_json(own.folder / own.add("train", "", verb()).id / "job.json")
+    for job in (made, {**made, "seal": None}, theirs):
+        write_json(came / "job.json", job)
+        jobs.step()
+        assert jobs.read("000001").state == "stopped"
+        with pytest.raises(DataError, match="not asked for here"):
+            jobs.again("000001")
+        assert run_job(came) == 1
+    assert (tmp_path / "count").read_text() == ""
+
+
+def test_a_command_that_was_exchanged_is_not_run(jobs, verb, tmp_path):
+    place = tmp_path / ".jobs" / jobs.add("train", "", verb()).id
+    write_json(place / "job.json", read_json(place / "job.json") | {"command": [*verb(), "more"]})
+    jobs.step()
+    assert jobs.read(place.name).state == "stopped"
+
+
+@pytest.mark.parametrize("name", ["", "queue.lock", "000001/log.txt"])
+def test_a_queue_does_not_lead_out(name, tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("theirs")
+    link = tmp_path / "folder" / ".jobs" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    with pytest.raises(DataError, match="link"):
+        Jobs(tmp_path / "folder")
+    assert outside.read_text() == "theirs"
+
+
+def test_no_module_of_the_folder_is_imported(jobs, tmp_path):
+    ran = tmp_path / "ran"
+    for name in ("robustmri", "msgspec"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'w').close()")
+    jobs.add("train", "", [sys.executable, "-c", "import msgspec, robustmri"])
+    run(jobs, "done")
+    assert not ran.exists()
 
 
 # What a form becomes.

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from robustmri.core.errors import DataError, RobustMRIError, SettingsError
 from robustmri.core.locks import locked
 
 Kind = TypeVar("Kind")
+MOST_JSON = 1 << 28
+"""Bytes of a JSON file of ours: the split of a million slices has a twentieth."""
 
 
 def _discard(path: Path) -> None:
@@ -263,6 +266,7 @@ def read_json(
             something else.
     """
     try:
+        _refuse_endless(Path(path), error, again)
         content = Path(path).read_bytes()
     except FileNotFoundError as missing:
         raise error(f"{path} does not exist. {again}") from missing
@@ -271,6 +275,15 @@ def read_json(
     except (OSError, MemoryError) as fault:
         raise system_error(fault, path) or error(f"{path} is no file ({fault}).") from fault
     return decode_json(content, kind, str(path), error=error, again=again)
+
+
+def _refuse_endless(path: Path, error: type[RobustMRIError], again: str) -> None:
+    """A link may lead to a device or a pipe, which have no end."""
+    found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise error(f"{path} is not a plain file. {again}")
+    if found.st_size > MOST_JSON:
+        raise error(f"{path} has {found.st_size} bytes, expected at most {MOST_JSON}. {again}")
 
 
 def decode_json(

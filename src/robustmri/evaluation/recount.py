@@ -9,10 +9,20 @@ from pathlib import Path
 
 from robustmri.core.errors import ResultError
 from robustmri.evaluation.metrics import count_confusions, summarise
+from robustmri.results.budget import CLEAN
 from robustmri.results.outcomes import columns_of, read_table
 from robustmri.results.schema import Result, load_result, suites_of
 
-COUNTED = ("n", "accuracy", "ci_low", "ci_high", "median_distance", "only", "broken_by")
+COUNTED = (
+    "n",
+    "accuracy",
+    "ci_low",
+    "ci_high",
+    "median_distance",
+    "only",
+    "broken_by",
+    "eps_image",
+)
 
 
 def refuse_contradictions(folder: Path | str) -> None:
@@ -28,16 +38,23 @@ def refuse_contradictions(folder: Path | str) -> None:
         outcomes, suites=suites_of(result.attacks), seed=seed if isinstance(seed, int) else 0
     )
     said, found = _named(result.results), _named(counted)
+    if len(said) < len(result.results):
+        _refuse(folder, "robustness.json tells a number twice")
     if unlike := sorted(said.keys() ^ found.keys()):
         _refuse(folder, f"{unlike[0]} is in one of them only")
     for name, one in said.items():
         for field in COUNTED:
             told, true = getattr(one, field), getattr(found[name], field)
-            # Another way to draw intervals is another release's, not a contradiction.
-            if field.startswith("ci_") and one.interval != found[name].interval:
-                continue
             if not _same(told, true):
                 _refuse(folder, f"{name}: {field} is {told}, counted {true}")
+        if one.interval != found[name].interval:
+            _refuse(
+                folder, f"{name}: its interval is {one.interval!r}, not {found[name].interval!r}"
+            )
+    clean = outcomes["attack"] == CLEAN
+    tested = len(set(outcomes["case_id"][clean])), len(set(outcomes["group"][clean]))
+    if (result.split.n_slices, result.split.n_patients) != tested:
+        _refuse(folder, f"{tested[0]} slices of {tested[1]} patients were tested")
     if result.confusions != count_confusions(outcomes, result.cohort.classes):
         _refuse(folder, "the confusions differ")
 

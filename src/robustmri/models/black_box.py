@@ -127,5 +127,19 @@ def open_session(content: bytes, name: str) -> Any:
 
 
 def read_black_box(path: Path) -> Asked:
-    """The black box of a checkpoint's ONNX file."""
-    return black_box_of(path.read_bytes(), path.name)
+    """The black box of a checkpoint's ONNX file.
+
+    Raises:
+        CheckpointError: it is none, or wants weights from another file, which onnxruntime would
+            look for where the program was started; otherwise as `black_box_of`.
+        SettingsError: the package onnx, or onnxruntime, is missing.
+    """
+    from robustmri.models.importers.onnx_file import external_files, parse
+
+    content = path.read_bytes()
+    if names := external_files(parse(content, path)):
+        raise CheckpointError(
+            f"{path} wants weights from {sorted(names)[0]!r}. Expected all of them within: import "
+            "the model again."
+        )
+    return black_box_of(content, path.name)

@@ -1,7 +1,7 @@
 """Jobs: verbs as processes of their own group, their state in files, so that nothing is lost when
 the page or the server goes away.
 
-    FOLDER/.jobs/000001/  job.json    what was asked for: the command, and how it is called
+    FOLDER/.jobs/000001/  job.json    what was asked for: the command, how it is called, a seal
                           start.json  when it began and as which process
                           end.json    when it ended and with which status
                           cancel      it was to stop
@@ -29,6 +29,7 @@ from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.core.files import read_json, write_json
 from robustmri.core.provenance import now
 from robustmri.web.folder import NotThereError
+from robustmri.web.seal import is_sealed, seal
 
 State = Literal["waiting", "running", "done", "failed", "cancelled", "stopped"]
 STATES: dict[State, str] = {
@@ -69,10 +70,14 @@ class Jobs:
     Args:
         folder: the folder of runs and results.
         every: seconds between two looks at the queue.
+
+    Raises:
+        DataError: its queue holds links or pipes.
     """
 
     def __init__(self, folder: Path, *, every: float = 0.5) -> None:
         self.folder = folder / PLACE
+        _refuse_links(self.folder)
         self._every = every
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -92,7 +97,7 @@ class Jobs:
             place = self.folder / f"{max(taken, default=0) + 1:06d}"
             place.mkdir(parents=True)
             job = {"verb": verb, "title": title, "command": [*words], "out": out, "asked": now()}
-            write_json(place / "job.json", job)
+            write_json(place / "job.json", job | {"seal": seal(place, job)})
         return self.read(place.name)
 
     def all(self) -> list[Job]:
@@ -115,6 +120,8 @@ class Jobs:
         asked = read_json(place / "job.json")
         start, end = (_read(place / name) for name in ("start.json", "end.json"))
         state = self._state(place, start, end)
+        if state == "waiting" and not is_sealed(place, asked):
+            state = "stopped"
         task = _last_task(self.log(id, most=4096)) if state != "waiting" else {}
         return Job(
             id=id,
@@ -162,6 +169,11 @@ class Jobs:
         with self._lock:
             if self.read(id).state in ("waiting", "running"):
                 raise DataError("This job has not ended yet.")
+            if not is_sealed(place, read_json(place / "job.json")):
+                raise DataError(
+                    "This job was not asked for here: it came with the folder, or the folder was "
+                    "moved. Ask for it anew."
+                )
             for name in ("start.json", "end.json", "cancel"):
                 (place / name).unlink(missing_ok=True)
         return self.read(id)
@@ -207,7 +219,7 @@ class Jobs:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            cwd=self.folder.parent,
+            cwd=os.sep,  # Python looks for modules where it is begun: never in the folder.
             env=environment,
             start_new_session=True,
         )
@@ -240,6 +252,15 @@ class Jobs:
         if not re.fullmatch(r"[0-9]{6}", id) or not (self.folder / id / "job.json").is_file():
             raise NotThereError("There is no job of this number.")
         return self.folder / id
+
+
+def _refuse_links(queue: Path) -> None:
+    """What is written into a queue stays in it."""
+    for path in [queue, *queue.rglob("*")]:
+        if path.is_symlink() or (path.exists() and not path.is_dir() and not path.is_file()):
+            raise DataError(
+                f"{path} is a link or no plain file. A queue of jobs holds neither: remove it."
+            )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TextIO
 
 from robustmri.core.files import read_json, write_json
 from robustmri.core.provenance import now
+from robustmri.web.seal import is_sealed
 
 
 def run_job(folder: Path) -> int:
@@ -29,6 +30,9 @@ def run_job(folder: Path) -> int:
     with open(folder / "lock", "w") as lock, open(folder / "log.txt", "ab") as log:
         if not _take(lock):
             return 1  # It runs already.
+        job = read_json(folder / "job.json")
+        if not is_sealed(folder, job):
+            return 1  # Exchanged since it was looked at.
         # A handler and not SIG_IGN, which the verb would inherit: the signal that stops the verb
         # goes to the whole group, and this process stays to tell the end.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -37,7 +41,7 @@ def run_job(folder: Path) -> int:
         if (folder / "cancel").exists():
             write_json(folder / "end.json", {"status": -signal.SIGINT, "when": now()})
             return 1
-        words = read_json(folder / "job.json")["command"]
+        words = job["command"]
         process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,

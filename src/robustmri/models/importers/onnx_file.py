@@ -39,10 +39,7 @@ def load_model(path: Path) -> Any:
     onnx = _onnx()
     if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
         raise CheckpointError(f"{path} is not a file of at most {LARGEST_BYTES >> 30} GiB.")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's own errors are of several kinds.
-        raise CheckpointError(f"{path} is not an ONNX file ({_short(error)}).") from error
+    model = parse(path.read_bytes(), path)
     _refuse_files_elsewhere(model, path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
@@ -52,6 +49,20 @@ def load_model(path: Path) -> Any:
             "with beside it."
         ) from error
     return model
+
+
+def parse(content: bytes, path: Path) -> Any:
+    """The model of an ONNX file's bytes; nothing beside it is read.
+
+    Raises:
+        CheckpointError: it is no ONNX file.
+        SettingsError: the package onnx is missing.
+    """
+    onnx = _onnx()
+    try:
+        return onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own errors are of several kinds.
+        raise CheckpointError(f"{path} is not an ONNX file ({_short(error)}).") from error
 
 
 def unknown_operators(model: Any) -> list[str]:
@@ -154,10 +165,7 @@ def _constant(node: Any) -> Tensor:
 
 def _refuse_files_elsewhere(model: Any, path: Path) -> None:
     """A weight may lie in a file of its own: in the same folder, a plain file, no link."""
-    held = [*model.graph.initializer, *(a.t for node in model.graph.node for a in node.attribute)]
-    names = {
-        entry.value for value in held for entry in value.external_data if entry.key == "location"
-    }
+    names = external_files(model)
     total = path.stat().st_size
     for name in sorted(names):
         beside = path.parent / name
@@ -169,6 +177,18 @@ def _refuse_files_elsewhere(model: Any, path: Path) -> None:
         total += beside.stat().st_size
     if total > LARGEST_BYTES:
         raise CheckpointError(f"{path} and its weights take {total >> 20} MiB, more than allowed.")
+
+
+def external_files(message: Any) -> set[str]:
+    """Names of the files that any tensor of a model lies in, in graphs within graphs too."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        return {entry.value for entry in message.external_data if entry.key == "location"}
+    found: set[str] = set()
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            several = not hasattr(value, "DESCRIPTOR")
+            found |= set().union(*map(external_files, value if several else [value]))
+    return found
 
 
 def _onnx() -> Any:
