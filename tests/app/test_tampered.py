@@ -125,7 +125,7 @@ def radius(told):
     row["eps_image"] = 0.25
 
 
-def tested(told):
+def slices_tested(told):
     told["split"] |= {"n_slices": 777, "n_patients": 666}
 
 
@@ -133,7 +133,7 @@ def tested(told):
     "change",
     [
         *(headline, patients, interval, confusion, left_out),
-        *(interval_by_another_name, told_twice, radius, tested),
+        *(interval_by_another_name, told_twice, radius, slices_tested),
     ],
 )
 def test_numbers_that_contradict_the_outcomes_are_not_shown(change, run, result, tmp_path):
