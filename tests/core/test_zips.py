@@ -119,3 +119,18 @@ def test_pictures_are_no_larger_than_the_result_says(tmp_path):
         else:  # All four together may have eight bytes a pixel.
             with pytest.raises(ResultError, match="expected at most"):
                 load_examples(tmp_path, result)
+
+
+def test_what_is_encrypted_or_packed_otherwise_is_refused(tmp_path):
+    path = tmp_path / "some.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as bag:
+        bag.writestr("one", b"1")
+    with pytest.raises(DataError, match="'one' encrypted, or not"), open_zip(path, most_bytes=10):
+        pass
+    with zipfile.ZipFile(path, "w") as bag:
+        bag.writestr("one", b"1")
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="'one' encrypted, or not"), open_zip(path, most_bytes=10):
+        pass

@@ -307,3 +307,13 @@ def test_a_table_of_something_else_is_named(cohort: Cohort) -> None:
         pq.write_table(other, path)
         with pytest.raises(DataError, match=r"cases\.parquet is not a table of cases"):
             read_cases(path)
+
+
+def test_a_table_of_more_cases_than_the_head_says_is_not_read_on(cohort, monkeypatch):
+    path = cohort.root / "cases.parquet"
+    assert len(read_cases(path, len(cohort))) == len(cohort)
+    with pytest.raises(DataError, match=f"more than {len(cohort) - 1} slices"):
+        read_cases(path, len(cohort) - 1)
+    monkeypatch.setattr("robustmri.data.cases.MOST_BYTES", 100)
+    with pytest.raises(DataError, match="more than"):
+        read_cases(path)

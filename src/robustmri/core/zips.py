@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,9 @@ def open_zip(path: Path | str, *, most_bytes: int) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as bag:
             _refuse_large(bag, path, most_bytes)
             _refuse_names(bag, path)
+            _refuse_kinds(bag, path)
             yield bag
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is not a zip, or is damaged ({error}).") from error
 
 
@@ -48,3 +50,11 @@ def _refuse_names(bag: zipfile.ZipFile, path: Path | str) -> None:
             )
     if len(set(names)) < len(names):
         raise DataError(f"{path} holds two files of one name. Do not trust this file.")
+
+
+def _refuse_kinds(bag: zipfile.ZipFile, path: Path | str) -> None:
+    """Other ways to pack ask for memory of their own, or for a password."""
+    for member in bag.infolist():
+        plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        if not plain or member.flag_bits & 1:
+            raise DataError(f"{path} holds {member.filename!r} encrypted, or not deflated.")

@@ -6,11 +6,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from robustmri.core.errors import DataError
 from robustmri.core.files import system_error
+
+MOST_CASES = 1_000_000
+MOST_BYTES = 1 << 29
+"""Of a table of cases in memory: 500 each."""
+BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,28 @@ def write_cases(path: Path, cases: Iterable[Case]) -> None:
     )
 
 
-def read_cases(path: Path) -> tuple[Case, ...]:
-    """Read the table of cases."""
+def read_cases(path: Path, n_cases: int = MOST_CASES) -> tuple[Case, ...]:
+    """Read the table of cases, no more than `n_cases` of them.
+
+    Raises:
+        DataError: there are more, or it is damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
+        with pq.ParquetFile(path) as file:
+            rows: list[dict[str, Any]] = []
+            held = 0
+            for batch in file.iter_batches(batch_size=BATCH):
+                rows += batch.to_pylist()
+                if (held := held + batch.nbytes) > MOST_BYTES or len(rows) > min(
+                    n_cases, MOST_CASES
+                ):
+                    raise DataError(
+                        f"{path} holds more than {min(n_cases, MOST_CASES)} slices, or more than "
+                        f"{MOST_BYTES >> 20} MiB. Make the cohort again."
+                    )
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         fault = system_error(error, path)
         if not fault and isinstance(error, OSError) and error.errno:

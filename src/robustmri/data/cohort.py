@@ -193,7 +193,7 @@ class Cohort:
                 raise DataError(
                     f"{path} has {path.stat().st_size} bytes, expected {facts.bytes}. {AGAIN}"
                 )
-        cases = read_cases(root / CASES)
+        cases = read_cases(root / CASES, head.n_cases)
         if (
             fingerprint_of(msgspec.to_builtins(head), cases) != head.fingerprint
             or not {IMAGES, CASES} <= head.files.keys()

@@ -34,6 +34,8 @@ COLUMNS = (
     "confidence",
 )
 Column = npt.NDArray[Any]
+MOST_BYTES = 2 << 30
+"""Of a table of outcomes in memory: a hundred bytes each of twenty million rows."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def read_table(folder: Path | str, *, every_column: bool = True) -> pa.Table:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
-            table = file.read(columns=None if every_column or missing else list(COLUMNS))
+            columns = None if every_column or missing else list(COLUMNS)
+            table = _read_bounded(file, path, columns)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
         reason = str(error).partition("\n")[0][:160]
         raise system_error(error, path) or ResultError(
@@ -118,6 +121,21 @@ def read_table(folder: Path | str, *, every_column: bool = True) -> pa.Table:
             f"{path} lacks the columns {', '.join(missing)}. Evaluate again with this release."
         )
     return table
+
+
+def _read_bounded(file: Any, path: Path, columns: list[str] | None) -> pa.Table:
+    """All batches; a small file may repeat one row without end."""
+    import pyarrow as pa
+
+    batches, held = [file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)], 0
+    for batch in file.iter_batches(columns=columns):
+        batches.append(pa.Table.from_batches([batch]).select(batches[0].column_names))
+        if (held := held + batch.nbytes) > MOST_BYTES:
+            raise ResultError(
+                f"{path} takes more than {MOST_BYTES >> 20} MiB once it is read. Evaluate fewer "
+                "slices at a time (--limit)."
+            )
+    return pa.concat_tables(batches)
 
 
 def load_outcomes(folder: Path | str) -> Outcomes:
