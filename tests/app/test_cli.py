@@ -205,6 +205,7 @@ def test_a_published_protocol_stands_beside_its_figures(robustmri, tiny_scans, t
     assert "99.86" in table
 
 
+@pytest.mark.slow
 def test_folds_may_be_run_one_after_another(robustmri, tiny_scans, tmp_path):
     words = ("cross-validate", tiny_scans, "--out", tmp_path / "folds", *short("prepare.size=32"))
     status, out, err = robustmri(*words, "--only", "2")
@@ -248,6 +249,7 @@ def test_studies_refuse_what_does_not_fit(refuses, tiny_scans, tiny_cohort, tmp_
     refuses("ablate", tiny_cohort, *out, "--only", "trade", says="Did you mean 'trades'")
 
 
+@pytest.mark.slow
 def test_the_networks_of_the_package_run_too(robustmri, monkeypatch, tmp_path):
     """Everything else here is done with a network of three layers."""
     monkeypatch.undo()

@@ -222,6 +222,7 @@ def test_every_task_runs(tmp_path):
     assert QUICK.queries < 10
 
 
+@pytest.mark.slow
 def test_every_way_on_a_device_runs(tmp_path):
     """Here on the CPU, on a network of 32 px; a way that fails is a row, so none may."""
     small = ["--network", "resnet18-half", "--size", "32", "--batch", "2", "--device", "cpu"]

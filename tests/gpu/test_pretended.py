@@ -47,6 +47,7 @@ def test_it_tells_the_devices_apart():
     assert "aten::add" in said.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_attacks_leave_no_tensor_behind():
     said = python(

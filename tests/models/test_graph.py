@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 import torch
@@ -167,3 +169,48 @@ def test_constants_that_are_infinite_are_not_learnt(network, graph):
     )
     assert len(list(made.parameters())) == 6
     assert not made(torch.rand(2, 1, 8, 8))[:, 1].any()
+
+
+def doubling(times):
+    names = ["x", *(f"d{k}" for k in range(times))]
+    steps = itertools.pairwise(names)
+    return [node("Concat", f"{one},{one}", other, axis=1) for one, other in steps], names[-1]
+
+
+def crossed():
+    """A column times a row: each is small, their product is not."""
+    nodes, last = doubling(9)
+    shapes = [
+        node("Flatten", last, "flat", axis=1),
+        node("Transpose", "flat", "column", perm=[1, 0]),
+        node("MatMul", "column,flat", "square"),
+    ]
+    return [*nodes, *shapes], "square"
+
+
+@pytest.mark.parametrize("made", [doubling(40), crossed()], ids=["doubled", "crossed"])
+def test_a_graph_that_grows_without_bound_is_refused(made, tmp_path):
+    from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
+    from robustmri.models.classifier import Classifier, ClassifierSpec
+
+    nodes, output = made
+    network = GraphNetwork(Graph(input="x", output=output, nodes=nodes, opset=17), {})
+    spec = ClassifierSpec(backbone="theirs", classes=("a", "b"), size=64, format="graph")
+    save_checkpoint(Classifier(network, spec), tmp_path / "theirs", imported="x")
+    with pytest.raises(CheckpointError, match="numbers for one image"):
+        load_checkpoint(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("name", ["hf:../folder", "hf:/etc", "timm:hf-hub:a/b", "timm:local-dir:x"])
+def test_a_checkpoint_leads_to_no_other_folder_or_server(name, tmp_path):
+    import json
+
+    from robustmri.models.backbones import build_classifier
+    from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
+
+    save_checkpoint(build_classifier("resnet18-half", ("a", "b"), 32), tmp_path / "c")
+    head = json.loads((tmp_path / "c" / "classifier.json").read_text())
+    head["spec"]["backbone"] = name
+    (tmp_path / "c" / "classifier.json").write_text(json.dumps(head))
+    with pytest.raises(CheckpointError, match="must not lead to other folders"):
+        load_checkpoint(tmp_path / "c")

@@ -34,6 +34,7 @@ def tell(source, out, minutes):
     return protocol(source, out, RECIPE, title="On time", images=False, minutes=minutes)
 
 
+@pytest.mark.slow
 def test_a_story_ends_in_time_with_a_table(tiny_scans, tmp_path):
     tell(tiny_scans, tmp_path / "warm-up", 0.01)  # What is imported once only.
     began = time.monotonic()

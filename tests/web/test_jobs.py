@@ -318,6 +318,7 @@ def test_text_holds_names_and_numbers_only(text, folder, monkeypatch):
         command(folder, "evaluate", run="a", cohort="b", out="new", attacks=text)
 
 
+@pytest.mark.slow
 def test_a_small_job_from_the_form_to_its_result(tiny_scans, tmp_path, open_on):
     """Over HTTP: scans that are in the folder become a cohort in it."""
     folder = tmp_path / "folder"

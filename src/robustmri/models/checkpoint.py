@@ -20,6 +20,7 @@ from robustmri.models.backbones import build_network
 from robustmri.models.black_box import BlackBox, read_black_box
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.graph import Graph, GraphNetwork
+from robustmri.models.hub import HUB_NAME, is_hub
 
 FORMAT_VERSION = 1
 IMPORT_VERSION = 2
@@ -197,8 +198,14 @@ def load_checkpoint(
     weights = _intact(folder / WEIGHTS_FILE, checkpoint.weights_sha256)
     if spec.format == "graph":
         network = _read_graph(_intact(folder / GRAPH_FILE, checkpoint.graph_sha256), weights)
+        network.refuse_growth(spec.channels, spec.size)
         return Classifier(network, spec).to(device).eval(), checkpoint
     if network is None:
+        if is_hub(spec.backbone) and not HUB_NAME.fullmatch(spec.backbone):
+            raise CheckpointError(
+                f"{folder} names the network {spec.backbone!r}, which is none of a library's by "
+                "its name: a file must not lead to other folders or servers."
+            )
         if spec.backbone == CUSTOM:
             raise CheckpointError(
                 f"{folder} holds a network of one's own, which only its code can build. Load it "

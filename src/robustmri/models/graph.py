@@ -92,6 +92,20 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return msgspec.structs.replace(self, input=name, nodes=[turn, *self.nodes])
 
 
+LARGEST_RESULT = 1 << 28
+"""Numbers that an operator may make of one image: 1 GiB."""
+GROWING = frozenset(
+    (
+        *("Add", "And", "Concat", "Conv", "ConvTranspose", "Div", "Einsum", "Equal", "Gemm"),
+        *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Mul", "Or", "Pow"),
+        *("Sub", "Where"),
+    )
+)
+"""Operators whose result can be far larger than what they are given, and whose shape can be told
+from shapes alone; those that make a shape of numbers look at it themselves.
+"""
+
+
 class GraphNetwork(nn.Module):
     """Runs a `Graph` with torch; its floating-point tensors of several numbers are parameters, but
     for the statistics of batch-norms, and for masks, which hold infinite numbers.
@@ -141,7 +155,22 @@ class GraphNetwork(nn.Module):
         full = torch.cat([images, images[-1:].expand(room, *images.shape[1:])])
         return torch.cat([self._run(part) for part in full.split(batch)])[: len(images)]
 
-    def _run(self, images: Images) -> Logits:
+    @torch.no_grad()
+    def refuse_growth(self, channels: int, size: int) -> None:
+        """Run once, on one black image, with a look at the size of each result before it is made: a
+        few operators in a row can ask for any memory.
+
+        Raises:
+            CheckpointError: one has more than `LARGEST_RESULT` numbers, or the graph does not run.
+        """
+        one = torch.zeros(max(self.graph.batch, 1), channels, size, size)
+        try:
+            self._run(one, careful=True)
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"The graph does not run on {size} px ({reason}).") from error
+
+    def _run(self, images: Images, *, careful: bool = False) -> Logits:
         values: dict[str, Any] = {self.graph.input: images}
 
         def value_of(name: str) -> Any:
@@ -150,9 +179,17 @@ class GraphNetwork(nn.Module):
             return values[name] if name in values else getattr(self, self._places[name])
 
         for node, done in zip(self.graph.nodes, self._done, strict=True):
-            made = OPERATORS[node.operator](
-                [value_of(name) for name in node.inputs], node.attributes, self.graph.opset
-            )
+            given = [value_of(name) for name in node.inputs]
+            if careful and node.operator in GROWING:
+                # Tensors without memory give the shape of the result alone.
+                empty = [one.to("meta") if isinstance(one, Tensor) else one for one in given]
+                result = OPERATORS[node.operator](empty, node.attributes, self.graph.opset)
+                if result.numel() > LARGEST_RESULT:
+                    raise CheckpointError(
+                        f"{node.operator} of the graph asks for {result.numel()} numbers for one "
+                        f"image, expected at most {LARGEST_RESULT}."
+                    )
+            made = OPERATORS[node.operator](given, node.attributes, self.graph.opset)
             made = made if isinstance(made, (tuple, list)) else (made,)
             values.update(zip(node.outputs, made, strict=False))
             for name in done:  # Frees what no later operator reads.

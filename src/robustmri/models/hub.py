@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,10 @@ from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD, ThreePlanes
 
 PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
+
+
+HUB_NAME = re.compile(r"(timm|torchvision):[\w.]+|hf:\w[\w.-]*(/\w[\w.-]*)?")
+"""Names that a file may give; a person may also type a folder, or a repository of timm's."""
 
 
 def is_hub(backbone: str) -> bool:

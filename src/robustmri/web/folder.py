@@ -219,6 +219,8 @@ def _kinds_of(here: Path, files: set[str], folders: set[str]) -> list[Kind]:
 
 
 def _is_report(path: Path) -> bool:
+    if not path.is_file():  # A pipe would be waited for.
+        return False
     try:
         with open(path, "rb") as stream:
             return PAGE in stream.read(2048)
