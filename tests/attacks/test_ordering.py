@@ -93,14 +93,21 @@ def test_more_adaptive_steps_never_raise_accuracy(name, norm, trained, blobs):
     settings = {"queries": 20} if name == "standard" else {}
     curve = [
         accuracy(trained, make_attack(name, steps=steps, **settings), images, labels, threat)
-        for steps in (1, 4, 16, 64)
+        for steps in (1, 4, 32)
     ]
     assert falls(curve)
     assert curve[-1] < curve[0]
 
 
 @pytest.mark.parametrize(
-    ("norm", "eps"), [("linf", 0.06), ("linf", 0.1), ("l2", 0.5), ("l2", 0.8), ("l1", 2.5)]
+    ("norm", "eps"),
+    [
+        ("linf", 0.06),
+        pytest.param("linf", 0.1, marks=pytest.mark.slow),
+        ("l2", 0.5),
+        pytest.param("l2", 0.8, marks=pytest.mark.slow),
+        ("l1", 2.5),
+    ],
 )
 def test_the_suite_is_no_weaker_than_its_members_nor_than_pgd(norm, eps, trained, blobs):
     images, labels = blobs
