@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import DataError
-from robustmri.data.one_scan import Scan, open_dataset
+from robustmri.data.one_scan import Scan
+from robustmri.data.readers.dicom import open_dataset
 
 WARNING = "ADVERSARIAL EXAMPLE, NOT FOR DIAGNOSIS"
 

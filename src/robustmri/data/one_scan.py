@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from robustmri.core.errors import DataError
 from robustmri.data.readers.decode import read_picture
-from robustmri.data.readers.dicom import is_dicom, read_head
+from robustmri.data.readers.dicom import is_dicom, open_dataset, read_head
 from robustmri.data.readers.dicom_pixels import read_frame
 from robustmri.data.readers.files import read_regular
 from robustmri.data.readers.source import Array, leave_out
@@ -58,13 +56,6 @@ def read_scan(path: Path | str) -> Scan:
         reason = leave_out(error, str(path)).reason
         raise DataError(f"{path}: {reason}. Expected an image or a DICOM file.") from error
     return Scan(picture.grey, content, dicom=False, notes=picture.notes)
-
-
-def open_dataset(content: bytes) -> Any:
-    """The DICOM file as pydicom has it."""
-    import pydicom
-
-    return pydicom.dcmread(io.BytesIO(content))
 
 
 def read_mask(path: Path | str, shape: tuple[int, ...]) -> Array:

@@ -17,6 +17,7 @@ from robustmri.evaluation.attacked import probabilities, verify
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.metrics import find_right
 from robustmri.models.classifier import Classifier
+from robustmri.results.budget import CLEAN
 from robustmri.results.outcomes import Outcomes
 from robustmri.threat.norms import find_norm
 from robustmri.threat.threat_model import ThreatModel
@@ -129,7 +130,7 @@ def smallest_changes(outcomes: Outcomes, norm: str) -> npt.NDArray[np.float64]:
     """
     right = np.asarray(outcomes["clean_prediction"] == outcomes["label"], dtype=bool)
     sizes = np.where(find_right(outcomes), np.inf, outcomes[f"distance_{norm}"].astype(float))
-    attacked = right & (outcomes["attack"] != "none")
+    attacked = right & (outcomes["attack"] != CLEAN)
     slices, of = np.unique(outcomes["index"][attacked], return_inverse=True)
     smallest = np.full(len(slices), np.inf)
     np.minimum.at(smallest, of, sizes[attacked])

@@ -194,13 +194,13 @@ class DicomFiles:
 
     def _read_one(self, head: Head) -> RawSlice:
         content = read_regular(head.file)
-        return self._slice_of(head, _open(content), hashlib.sha256(content).hexdigest(), 0)
+        return self._slice_of(head, open_dataset(content), hashlib.sha256(content).hexdigest(), 0)
 
     def _read_many(self, head: Head, places: list[int]) -> Iterator[RawSlice | LeftOut]:
         """The frames of one file; what is wrong with one is wrong with all."""
         try:
             content = read_regular(head.file)
-            dataset, digest = _open(content), hashlib.sha256(content).hexdigest()
+            dataset, digest = open_dataset(content), hashlib.sha256(content).hexdigest()
             for place in places:
                 yield self._slice_of(head, dataset, digest, place)
         except Exception as error:
@@ -407,7 +407,8 @@ def _check_start(file: Path, stream: BinaryIO) -> None:
         raise DataError("a deflated DICOM file, which may unpack to any size: save it uncompressed")
 
 
-def _open(content: bytes) -> Any:
+def open_dataset(content: bytes) -> Any:
+    """The file as pydicom has it."""
     import io
 
     return _pydicom().dcmread(io.BytesIO(content))
