@@ -28,6 +28,8 @@ from robustmri.results.schema import Check
 from robustmri.verbs.prepare import prepare
 from tiny import read_outcomes, write_scans
 
+pytestmark = pytest.mark.usefixtures("tiny_networks")
+
 # The command line with the small network in place of all others, for a process of its own. On
 # demand it gets a signal when its so-manieth file is written and does not have its name yet: the
 # worst moment, and always the same.
@@ -51,24 +53,6 @@ if "STOP_BY" in os.environ:
 main()
 """
 FAST = ("--set", "train.batch_size=16", "--set", "train.precision=fp32", "--epochs", "2")
-
-
-@pytest.fixture
-def robustmri(monkeypatch, capsys, tiny_networks):
-    """Words of a command to its exit status, what it printed, and what it printed as errors."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["robustmri", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 def tree(folder):
