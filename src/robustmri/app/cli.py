@@ -23,6 +23,7 @@ from robustmri.app.options import (
     Out,
     RecipeName,
     Set,
+    Verbs,
     listed,
 )
 from robustmri.app.serve import serve
@@ -51,6 +52,7 @@ def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any
 
 app = typer.Typer(
     name="robustmri",
+    cls=Verbs,
     help=(
         "Measure how easily a medical-image classifier is fooled, repair it, and report both, "
         "patient by patient."
