@@ -135,7 +135,7 @@ def _refuse_unlike(
 
 def _training_of(part: RobustnessReport) -> dict[str, Any]:
     """What decides how a network was trained, the random numbers aside."""
-    aside = ("seed", "devices", "nodes", "logger")
+    aside = ("seed", "devices", "nodes", "logger", "minutes")
     return {name: value for name, value in part.model.training.items() if name not in aside}
 
 
