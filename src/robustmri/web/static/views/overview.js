@@ -12,9 +12,15 @@ export async function show(view) {
   view.synthetic = every.length > 0 && every.every((one) => one.synthetic);
   put(view.root,
     h("div", { class: "head" }, h("p", { class: "kicker" }, "Folder"), h("h1", {}, all.folder),
-      h("p", { class: "below" }, [count(all.results.length, "result"), count(all.runs.length, "run"), count(all.cohorts.length, "cohort"), count(all.reports.length, "report")].join(", "), all.read_only ? ". Read only." : "."),
+      h("p", { class: "below" }, counted(all), all.read_only ? " Read only." : null),
       every.length ? null : h("p", { class: "caution" }, "Nothing to see so far. ", h("a", { href: "/jobs" }, "Prepare a cohort"), ", or open a folder that ", h("code", {}, "robustmri demo"), " made.")),
     results(all.results), runs(all.runs), cohorts(all.cohorts), reports(all.reports), leftOut(all.left_out));
+}
+
+function counted(all) {
+  const kinds = [["result", all.results], ["run", all.runs], ["cohort", all.cohorts], ["report", all.reports]];
+  const said = kinds.filter(([, rows]) => rows.length).map(([kind, rows]) => count(rows.length, kind));
+  return said.length ? `${said.join(", ")}.` : "Empty so far.";
 }
 
 function part(title, said, ...content) {
