@@ -45,6 +45,12 @@ Minutes = Annotated[
 ]
 
 
+Estimate = Annotated[
+    bool,
+    typer.Option("--estimate", help="Say how long it would take on this machine, and stop."),
+]
+
+
 def listed(text: str) -> list[str]:
     """The parts of a text that commas divide."""
     return [part.strip() for part in text.split(",") if part.strip()]
