@@ -311,7 +311,7 @@ def test_a_limit_is_spread_over_the_test_set(split, cohort):
     test = sorted(split.test)
 
     def attacked(limit):
-        return evaluated_slices(split, EvaluateSettings(limit=limit))
+        return evaluated_slices(split, EvaluateSettings(limit=limit), cohort)
 
     assert attacked(0) == attacked(99) == test
     few = attacked(6)

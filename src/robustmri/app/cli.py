@@ -17,6 +17,7 @@ from robustmri.app.one_case import case
 from robustmri.app.options import (
     Cohort,
     Devices,
+    Estimate,
     Images,
     Minutes,
     Nodes,
@@ -144,6 +145,7 @@ def train(
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
 ) -> None:
     """Train a classifier on clean slices."""
     from robustmri.recipes import load_recipe
@@ -158,6 +160,9 @@ def train(
         "nodes": nodes,
     }
     settings = load_recipe(recipe, [*_overrides("train", given), *(set_ or [])]).train
+    if estimate:
+        say(robustmri.estimate_training(cohort, settings))
+        return
     with shown_progress() as progress:
         run = robustmri.train(cohort, out, settings=settings, progress=progress)
     _print_run(run)
@@ -180,9 +185,10 @@ def harden(
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
 ) -> None:
     """Repair a classifier by adversarial training."""
-    from robustmri.recipes import load_recipe
+    from robustmri.recipes import change_settings, load_recipe
 
     given = {
         "eps": eps,
@@ -194,8 +200,12 @@ def harden(
         "nodes": nodes,
     }
     settings = load_recipe(recipe, [*_overrides("harden", given), *(set_ or [])]).harden
+    changes = {"objective": objective} if objective else {}
+    if estimate:
+        chosen = change_settings(settings, changes)
+        say(robustmri.estimate_training(cohort, chosen, checkpoint=checkpoint))
+        return
     with shown_progress() as progress:
-        changes = {"objective": objective} if objective else {}
         run = robustmri.harden(
             checkpoint, cohort, out, settings=settings, progress=progress, **changes
         )
@@ -216,12 +226,20 @@ def evaluate(
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
+    case: Annotated[
+        list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
+    ] = None,
+    patient: Annotated[
+        list[str] | None,
+        typer.Option("--patient", help="Attack this patient's slices alone; may be repeated."),
+    ] = None,
     limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
     seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
@@ -234,7 +252,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""
-    from robustmri.recipes import load_recipe
+    from robustmri.recipes import change_settings, load_recipe
     from robustmri.report import comparison_table
 
     given = {
@@ -251,6 +269,11 @@ def evaluate(
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
     # As a change: named here, they are meant, whatever the classifier offers.
     asked: dict[str, Any] = {"attacks": tuple(listed(attacks))} if attacks else {}
+    asked |= {"cases": tuple(case)} if case else {}
+    asked |= {"patients": tuple(patient)} if patient else {}
+    if estimate:
+        say(robustmri.estimate_evaluation(checkpoint, cohort, change_settings(settings, asked)))
+        return
     with shown_progress() as progress:
         result = robustmri.evaluate(
             checkpoint,

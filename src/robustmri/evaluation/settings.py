@@ -85,6 +85,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "differ; classes may be merged"
         ),
     ] = ()
+    cases: Annotated[tuple[str, ...], about("case ids of that set, in place of all of it")] = ()
+    patients: Annotated[tuple[str, ...], about("patients of that set, in place of all of it")] = ()
     limit: Annotated[int, about("slices of that set, evenly spaced; 0: all", at_least=0)] = 0
     minimal_limit: Annotated[
         int,
@@ -164,6 +166,11 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Class of the cohort to class of the classifier, where they differ."""
         pairs = (text.partition("=")[::2] for text in self.classes)
         return {theirs.strip(): ours.strip() for theirs, ours in pairs if theirs and ours}
+
+    @property
+    def chosen(self) -> bool:
+        """Whether slices were named in place of the whole set."""
+        return bool(self.cases or self.patients)
 
     @property
     def limits(self) -> Limits:

@@ -45,6 +45,18 @@ def check_split(split_kind: str, groups: str) -> Check:
     return Check(name="split by patient", status=status, detail=detail)
 
 
+def check_chosen() -> Check:
+    """Nobody chose the slices by hand."""
+    return Check(
+        name="the whole set",
+        status="warn",
+        detail=(
+            "The slices were named one by one or by their patients: the numbers are theirs alone, "
+            "and say nothing about the set that they were taken from."
+        ),
+    )
+
+
 def check_knowledge(knowledge: Mapping[str, str]) -> Check:
     """A classifier that offers no gradient was only asked: weaker attacks than one would make who
     has its weights.

@@ -97,7 +97,7 @@ def evaluate(
         stored,
         scans,
         split,
-        evaluated_slices(split, settings),
+        evaluated_slices(split, settings, scans),
     )
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
