@@ -10,8 +10,8 @@ import msgspec
 
 import robustmri
 from robustmri.core.errors import RobustMRIError
-from robustmri.report.tables import headline, main_budget
 from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
+from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Result, RobustnessReport
 from robustmri.web.folder import Folder, Found
 
