@@ -27,6 +27,7 @@ from robustmri.app.options import (
     Verbs,
     listed,
 )
+from robustmri.app.results import compare, report
 from robustmri.app.serve import serve
 from robustmri.app.studies import ablate, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
@@ -243,7 +244,7 @@ def evaluate(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
-    report: Annotated[
+    page: Annotated[
         Path | None, typer.Option("--report", help="Write the page about it, too.")
     ] = None,
     images: Images = True,
@@ -291,28 +292,12 @@ def evaluate(
     for check in checks:
         if check.status != "pass":
             say(f"{check.status}: {check.name}: {check.detail}")
-    if report is None:
+    if page is None:
         say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
     else:
-        say(f"wrote {out} and {robustmri.write_report([out], report, images=images)}")
+        say(f"wrote {out} and {robustmri.write_report([out], page, images=images)}")
     if strict and any(check.status == "fail" for check in checks):
         raise typer.Exit(CHECK_FAILED)
-
-
-@app.command()
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(help="Result folders: one, or before and after.", metavar="DIR..."),
-    ],
-    out: Out,
-    images: Images = True,
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-) -> None:
-    """Write one self-contained HTML page about one or several results."""
-    from robustmri.verbs.report import write_report
-
-    say(f"wrote {write_report(folders, out, images=images, title=title)}")
 
 
 @app.command()
@@ -325,6 +310,8 @@ def download(out: Out) -> None:
     say(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
 
 
+app.command()(report)
+app.command()(compare)
 app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)

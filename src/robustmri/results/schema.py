@@ -147,7 +147,14 @@ class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was attacked."""
+    """What was attacked.
+
+    `identity` is the hash of all that decides its answers, by which what was hardened from it knows
+    it; empty where that of its weights says as much. Of a classifier from elsewhere `source` is the
+    file that it was made from, `route` how, in words, `guessed` what the file did not say, `checks`
+    what was found of it at its import, and `checked_on` the fingerprint of the cohort whose
+    labelled slices it was tried on. With `black_box` it offers no gradient.
+    """
 
     name: str
     backbone: str
@@ -155,6 +162,13 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     checkpoint_sha256: str
     training: dict[str, Any]
+    identity: str = ""
+    source: str = ""
+    route: str = ""
+    guessed: list[str] = []
+    checks: list[Check] = []
+    checked_on: str = ""
+    black_box: bool = False
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
