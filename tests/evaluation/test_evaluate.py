@@ -213,7 +213,9 @@ def test_the_result_file_is_the_result(done):
 def test_a_finished_evaluation_is_left_alone(done, tiny_run, tiny_cohort, tiny_networks):
     folder, result, _ = done
     before = (folder / "robustness.json").stat().st_mtime_ns
+    (folder / ".shards").mkdir()  # Of one that was killed when all was written.
     assert evaluate(tiny_run, tiny_cohort, folder, **SMALL) == result
+    assert not (folder / ".shards").exists()
     assert (folder / "robustness.json").stat().st_mtime_ns == before
 
 

@@ -113,6 +113,7 @@ def evaluate(
         done="robustness.json",
     ):
         if (folder / "robustness.json").exists():
+            clear_shards(folder)
             return load_result(folder)
         device = join_processes(devices, nodes)
         with full_float32():
