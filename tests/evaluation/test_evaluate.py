@@ -203,6 +203,7 @@ def test_the_result_file_is_the_result(done):
     assert not (folder / ".shards").exists()
     assert sorted(path.name for path in folder.iterdir()) == [
         "examples.npz",
+        "nearest_neighbour.parquet",
         "outcomes.parquet",
         "robustness.json",
         "settings.json",

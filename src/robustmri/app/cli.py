@@ -24,6 +24,7 @@ from robustmri.app.options import (
     Out,
     RecipeName,
     Set,
+    Verbs,
     listed,
 )
 from robustmri.app.serve import serve
@@ -52,6 +53,7 @@ def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any
 
 app = typer.Typer(
     name="robustmri",
+    cls=Verbs,
     help=(
         "Measure how easily a medical-image classifier is fooled, repair it, and report both, "
         "patient by patient."

@@ -78,6 +78,7 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         attacks=attacks,
         results=summarise(columns, suites=suites_of(attacks), seed=seed),
         confusions=count_confusions(columns, first.cohort.classes),
+        baseline=None,
         provenance=describe_run(seed) | {"pooled": [part.provenance for part in parts]},
     )
     return result, outcomes

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robustmri.core.errors import ResultError
 from robustmri.evaluation.metrics import count_confusions, summarise
+from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.results.budget import CLEAN
 from robustmri.results.outcomes import columns_of, read_table
 from robustmri.results.schema import Result, load_result, suites_of
@@ -57,6 +58,8 @@ def refuse_contradictions(folder: Path | str) -> None:
         _refuse(folder, f"{tested[0]} slices of {tested[1]} patients were tested")
     if result.confusions != count_confusions(outcomes, result.cohort.classes):
         _refuse(folder, "the confusions differ")
+    if result.baseline is not None and result.baseline != pool_memory([folder])[1]:
+        _refuse(folder, f"the nearest neighbour's figures, of {REMEMBERED}, differ")
 
 
 def _named(results: list[Result]) -> dict[str, Result]:

@@ -201,6 +201,7 @@ def comparison_table(
         f"Accuracy over {split.n_slices} {split.evaluated_set} slices of {split.n_patients} "
         f"{people(results[0].cohort)}; brackets: 95 % interval."
     ]
+    notes += _memory_note(results, at)
     if split.kind in ("slice", "none"):
         notes.append(split.note)
     if results[0].cohort.synthetic:
@@ -215,6 +216,20 @@ def comparison_table(
         *(f"Published, {stage}" for stage in quoted),
     ]
     return Table(heads, rows, notes)
+
+
+def _memory_note(results: Sequence[RobustnessReport], at: Budget | None) -> list[str]:
+    """What the nearest training slice, without any network, reaches at the main eps."""
+    for report in results:
+        if report.baseline is not None:
+            clean, *certified = report.baseline.results
+            limited = [one for one in certified if at and (one.eps, one.norm) == (at.eps, at.norm)]
+            return [
+                f"Nearest training slice, no network: {percent(clean.accuracy)} untouched"
+                + "".join(f", certified {percent(one.accuracy)}" for one in limited[:1])
+                + "."
+            ]
+    return []
 
 
 def as_markdown(table: Table) -> str:

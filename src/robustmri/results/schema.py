@@ -157,6 +157,20 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     training: dict[str, Any]
 
 
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """What needs no network reaches on the same slices; `certified` results are lower bounds that
+    follow without an attack.
+
+    `known` is the number of training slices, of each part where several were pooled; `side` the
+    height and width in pixels at which slices were compared.
+    """
+
+    name: str
+    known: list[int]
+    side: int
+    results: list[Result]
+
+
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an evaluation found out.
 
@@ -177,6 +191,7 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     provenance: dict[str, Any]
     files: dict[str, str] = {}
+    baseline: Baseline | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

@@ -68,6 +68,12 @@ def evaluate(
 
     from robustmri.evaluation.evaluate import clear_shards, run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
+    from robustmri.evaluation.metrics import worst_budgets
+    from robustmri.evaluation.nearest_neighbour import (
+        REMEMBERED,
+        remember_slices,
+        summarise_memory,
+    )
     from robustmri.evaluation.plan import evaluated_slices, make_plan
     from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.settings import EvaluateSettings
@@ -138,6 +144,19 @@ def evaluate(
                     validation=split.validation,
                     noted=_noted_accuracy(stored.provenance, split),
                 )
+            baseline = None
+            rows = list(plan.trials[0].rows)
+            remembered = remember_slices(scans, split, rows, norm=settings.norm)
+            if remembered is not None:
+                with atomic_file(folder / REMEMBERED) as partial:
+                    pq.write_table(remembered, partial)
+                baseline = summarise_memory(
+                    remembered,
+                    worst_budgets(columns_of(evaluated.outcomes)),
+                    norm=settings.norm,
+                    known=[len(split.train)],
+                    seed=settings.seed,
+                )
             result = summarise_evaluation(
                 evaluated,
                 classifier,
@@ -159,8 +178,8 @@ def evaluate(
                 examples=examples,
                 provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
             )
-            written = hash_files(folder, ("outcomes.parquet", "examples.npz"))
-            save_result(msgspec.structs.replace(result, files=written), folder)
+            written = hash_files(folder, ("outcomes.parquet", "examples.npz", REMEMBERED))
+            save_result(msgspec.structs.replace(result, files=written, baseline=baseline), folder)
             clear_shards(folder)
 
         processes.wait_for_all()  # Until nobody reads shards any more.
