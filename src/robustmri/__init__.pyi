@@ -42,6 +42,7 @@ from robustmri.verbs.estimate import estimate_training as estimate_training
 from robustmri.verbs.evaluate import evaluate as evaluate
 from robustmri.verbs.export_model import export_model as export_model
 from robustmri.verbs.import_model import import_model as import_model
+from robustmri.verbs.inspect import inspect as inspect
 from robustmri.verbs.pool import pool as pool
 from robustmri.verbs.prepare import prepare as prepare
 from robustmri.verbs.report import write_report as write_report

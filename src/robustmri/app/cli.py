@@ -12,6 +12,7 @@ from msgspec import Struct
 import robustmri
 from robustmri.app.console import main_process_output, print_table, shown_progress
 from robustmri.app.imports import export, import_, list_models
+from robustmri.app.inspection import inspect
 from robustmri.app.lists import list_attacks, list_checks, recipes
 from robustmri.app.one_case import case
 from robustmri.app.options import (
@@ -320,6 +321,7 @@ app.command("import")(import_)
 app.command()(export)
 app.command("models")(list_models)
 app.command()(case)
+app.command()(inspect)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)

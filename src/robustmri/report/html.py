@@ -71,14 +71,7 @@ def write_page(
         raise ResultError(
             "A report needs at least one result folder. Make one with: robustmri evaluate."
         )
-    if out.is_dir():
-        raise ResultError(
-            f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
-        )
-    if out.is_file() and out.stat().st_size and not _is_report(out):
-        raise ResultError(
-            f"{out} is there, and no report of robustmri. Choose another --out, or remove it first."
-        )
+    refuse_other_page(out)
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
     names = check_names(names, len(folders)) if names else []
@@ -98,10 +91,24 @@ def write_page(
     return out
 
 
-def _is_report(path: Path) -> bool:
-    """Whether the file is a page that was written here."""
-    with open(path, "rb") as stream:
-        return GENERATOR in stream.read(4096)
+def refuse_other_page(out: Path | str) -> None:
+    """A page replaces only a page of ours.
+
+    Raises:
+        ResultError: `out` is a folder or something else.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise ResultError(
+            f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
+        )
+    if out.is_file() and out.stat().st_size:
+        with open(out, "rb") as stream:
+            if GENERATOR not in stream.read(4096):
+                raise ResultError(
+                    f"{out} is there, and no report of robustmri. Choose another --out, or remove "
+                    "it first."
+                )
 
 
 def refuse_different_tests(
