@@ -112,8 +112,10 @@ def build(given: Path) -> None:
         ("train", "cohort", "--out", "run", *mine),
         ("cross-validate", scans, "--out", "folds", *mine),
         ("export", "run", "--out", "model.onnx"),
-        (*("bundle", "cohort", "--out", "bundle", "--recipe", given / "mine.toml"),
-         *("--max-mib", 0, "--set", "train.weights=none")),
+        (
+            *("bundle", "cohort", "--out", "bundle", "--recipe", given / "mine.toml"),
+            *("--max-mib", 0, "--set", "train.weights=none"),
+        ),
     ):
         status, said, _ = fork(command(*words), given)
         if status:
