@@ -10,6 +10,7 @@ import typer
 from msgspec import Struct
 
 import robustmri
+from robustmri.app.certificates import certify
 from robustmri.app.console import main_process_output, print_table, shown_progress
 from robustmri.app.imports import export, import_, list_models
 from robustmri.app.lists import list_attacks, list_checks, recipes
@@ -300,6 +301,7 @@ def download(out: Out) -> None:
     say(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
 
 
+app.command()(certify)
 app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)

@@ -28,6 +28,7 @@ from robustmri.report.wording import (
     percent,
 )
 from robustmri.results.budget import CLEAN, NO_BUDGET
+from robustmri.results.certificate import load_certificate
 from robustmri.results.outcomes import Outcomes, load_outcomes
 from robustmri.results.schema import RobustnessReport, load_result
 
@@ -72,6 +73,7 @@ def write_page(
         )
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
+    certificates = [load_certificate(*one) for one in zip(folders, results, strict=True)]
     refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
     arrays = load_examples(folders[0], results[0]) if images else None
     if not images:
@@ -79,7 +81,7 @@ def write_page(
         results = [redact(report, identifiers) for report in results]
     if title is not None:
         results[0] = msgspec.structs.replace(results[0], title=title)
-    text = render(Page(results, outcomes, images, arrays, published))
+    text = render(Page(results, outcomes, images, arrays, published, certificates))
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))
     return out

@@ -11,6 +11,7 @@ from robustmri.report.tables import Published, Row, align, main_budget, repairs,
 from robustmri.report.verdict import CheckRow, failures, gather_checks
 from robustmri.report.wording import norms_of, people, titles_of
 from robustmri.results.budget import Budget
+from robustmri.results.certificate import Certificate
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check, NormFacts, RobustnessReport
 
@@ -25,6 +26,7 @@ class Page:
         images: whether scans and case ids may be shown.
         arrays: pictures of the examples; None where there are none to show.
         published: figures from the literature to stand beside the measured ones.
+        certificates: of each result that has one.
     """
 
     results: Sequence[RobustnessReport]
@@ -32,6 +34,7 @@ class Page:
     images: bool
     arrays: dict[str, Any] | None
     published: Sequence[Published]
+    certificates: Sequence[Certificate | None] = ()
 
     @cached_property
     def budget(self) -> Budget | None:
