@@ -112,8 +112,8 @@ def test_what_does_not_belong_together_is_refused(result, tiny_run, tiny_cohort,
     assert not found.attacked
     path = result / "certificate" / "certificate.json"
     refuse_contradictions(result)
-    better = msgspec.structs.replace(found.certified[0], accuracy=1.0)
-    told = msgspec.structs.replace(found, certified=[better, *found.certified[1:]], abstained=0)
+    other_number = msgspec.structs.replace(found.certified[0], accuracy=0.123)
+    told = msgspec.structs.replace(found, certified=[other_number, *found.certified[1:]])
     path.write_bytes(msgspec.json.encode(told))
     with pytest.raises(ResultError, match="contradicts"):
         refuse_contradictions(result)
