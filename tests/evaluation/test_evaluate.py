@@ -391,7 +391,8 @@ def test_an_attack_stays_in_its_region(outcomes_of, tmp_path, cohort, region):
     assert any(row["fooled"] for row in rows)
     assert REGIONS[region] in " ".join(result.threat)
     assert result.settings["evaluate"]["region"] == region
-    arrays = np.load(tmp_path / "result" / "examples.npz")
+    with np.load(tmp_path / "result" / "examples.npz") as file:
+        arrays = dict(file)
     index = {case.case_id: case.index for case in cohort.cases}
     where = find_region(cohort, [index[example.case_id] for example in result.examples], region)
     changed = np.abs(arrays["attacked"] - arrays["clean"] / 65535) > 1e-4

@@ -10,6 +10,7 @@ import typer
 from msgspec import Struct
 
 import robustmri
+from robustmri.app.certificates import certify
 from robustmri.app.console import main_process_output, print_table, shown_progress
 from robustmri.app.imports import export, import_, list_models
 from robustmri.app.inspection import inspect
@@ -313,6 +314,7 @@ def download(out: Out) -> None:
 
 app.command()(report)
 app.command()(compare)
+app.command()(certify)
 app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)

@@ -29,6 +29,7 @@ from robustmri.report.wording import (
     points,
 )
 from robustmri.results.budget import CLEAN, NO_BUDGET
+from robustmri.results.certificate import load_certificate
 from robustmri.results.comparison import Comparison
 from robustmri.results.outcomes import Outcomes, load_outcomes
 from robustmri.results.schema import RobustnessReport, load_result
@@ -74,6 +75,7 @@ def write_page(
     refuse_other_page(out)
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
+    certificates = [load_certificate(*one) for one in zip(folders, results, strict=True)]
     names = check_names(names, len(folders)) if names else []
     if comparison is None:
         refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
@@ -84,7 +86,7 @@ def write_page(
         comparison = comparison and redact_comparison(comparison, identifiers)
     if title is not None:
         results[0] = msgspec.structs.replace(results[0], title=title)
-    page = Page(results, outcomes, images, arrays, published, names, comparison)
+    page = Page(results, outcomes, images, arrays, published, names, comparison, certificates)
     text = render(page, only)
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))

@@ -17,7 +17,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     objective: Annotated[
         str,
-        about("what training descends: standard, adversarial, one-step, free, trades or mart"),
+        about(
+            "what training descends: standard, adversarial, one-step, free, trades, mart or noisy"
+        ),
     ] = "standard"
     backbone: Annotated[
         str,
@@ -143,6 +145,15 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             at_most=MANY,
         ),
     ] = 6.0
+    noise: Annotated[
+        float,
+        about(
+            'of "noisy": standard deviation of the noise on every training image, as a fraction of '
+            "the [0, 1] range; the sigma that `certify` is to use",
+            above=0,
+            at_most=10,
+        ),
+    ] = 0.25
     replays: Annotated[
         int,
         about(

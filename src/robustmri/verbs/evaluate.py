@@ -66,7 +66,7 @@ def evaluate(
     """
     import pyarrow.parquet as pq
 
-    from robustmri.evaluation.evaluate import clear_shards, run_attacks
+    from robustmri.evaluation.evaluate import run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
     from robustmri.evaluation.metrics import worst_budgets
     from robustmri.evaluation.nearest_neighbour import (
@@ -77,6 +77,7 @@ def evaluate(
     from robustmri.evaluation.plan import evaluated_slices, make_plan
     from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.evaluation.shards import clear_shards
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits
     from robustmri.models.optimised import full_float32
