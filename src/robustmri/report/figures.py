@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from robustmri.report.tables import stage_names
 from robustmri.report.wording import grey_levels, interval, norms_of, percent, titles_of
-from robustmri.results.budget import CLEAN, WORST
+from robustmri.results.budget import CLEAN, CORRUPTION, WORST
 from robustmri.results.schema import NormFacts, Result, RobustnessReport
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,7 +49,7 @@ def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
         (number.norm, number.eps_units)
         for report in results
         for number in report.results
-        if number.eps and number.unit == "slice"
+        if number.eps and number.unit == "slice" and number.norm != CORRUPTION
     )
     plots = []
     for norm, units in axes:

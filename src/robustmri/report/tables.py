@@ -5,14 +5,14 @@ markdown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
-from robustmri.results.budget import CLEAN, NO_BUDGET, WORST, Budget
-from robustmri.results.schema import Result, RobustnessReport, html_table
+from robustmri.results.budget import CLEAN, CORRUPTION, NO_BUDGET, WORST, Budget
+from robustmri.results.schema import NormFacts, Result, RobustnessReport, html_table
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,11 +115,12 @@ def align(results: Sequence[RobustnessReport]) -> list[Row]:
 
 def main_budget(results: Sequence[RobustnessReport]) -> Budget | None:
     """The budget that the headline speaks of: where most attacks were run, of these the first; None
-    without attacks.
+    without attacks. What is measured beside, in another norm or by a scanner, has none of it.
     """
     attacks: dict[Budget, set[str]] = {}
+    norm = next((result.norm for result in results[0].results if result.eps), "")
     for result in results[0].results:
-        if result.eps:
+        if result.eps and result.norm == norm and norm != CORRUPTION:
             attacks.setdefault(budget_of(result), set()).add(result.attack)
     return max(attacks, key=lambda at: len(attacks[at]), default=None)
 
@@ -131,7 +132,22 @@ def at_main_eps(rows: Sequence[Row], at: Budget | None) -> list[Row]:
     return [
         row
         for row in rows
-        if row.budget.eps is None or (at is not None and row.budget.eps == at.eps)
+        if row.budget.eps is None
+        or (at is not None and (row.budget.norm, row.budget.eps) == (at.norm, at.eps))
+    ]
+
+
+def beside_main(
+    rows: Sequence[Row], at: Budget | None, norms: Mapping[str, NormFacts]
+) -> list[Row]:
+    """Rows of what is neither an attack in a norm nor the physical threat of the headline:
+    corruptions, and physical threats that were looked at besides.
+    """
+    main = at.norm if at else ""
+    return [
+        row
+        for row in rows
+        if row.budget.norm and row.budget.norm != main and norms[row.budget.norm].kind != "norm"
     ]
 
 

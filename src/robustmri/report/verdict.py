@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import msgspec
 
 from robustmri.report.tables import headline, repairs, stage_names
-from robustmri.report.wording import grey_levels, interval, norms_of, people, percent, points
+from robustmri.report.wording import (
+    grey_levels,
+    interval,
+    norms_of,
+    people,
+    percent,
+    points,
+    radius,
+)
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.outcomes import Outcomes, confidence_when_fooled, count_turned
 from robustmri.results.schema import Check, Result, RobustnessReport, Status
@@ -91,13 +99,15 @@ def write_verdict(
     who = ("phantom " if first.cohort.synthetic else "") + people(first.cohort)
     slices = f"{split.n_slices} {split.evaluated_set} slices of {split.n_patients} {who}"
     below = _say_clean(results, clean)
-    if at is None or worst[0] is None or at.eps_image is None:
+    if at is None or worst[0] is None:
         return f"No attack was run on these {slices}.", below
     where = WITHIN.get(first.settings.get("evaluate", {}).get("region", ""), "")
     norm = norms_of(results)[at.norm]
     shift = (
         f"A change of at most {grey_levels(at.eps_image)} of 255 grey levels per pixel{where}"
-        if norm.per_pixel
+        if norm.per_pixel and at.eps_image is not None
+        else f"A {radius(at, norm)}"
+        if at.eps_image is None
         else f"A change{where} of at most {at.eps_image:.4g} in {norm.title} size"
     )
     subject = (
