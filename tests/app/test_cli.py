@@ -834,3 +834,12 @@ def test_a_killed_preparation_is_cleared_by_the_next(robustmri, tiny_scans, tmp_
     (partial / "images.npy").write_bytes(b"half")
     assert robustmri("prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 32)[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
+
+
+def test_an_option_that_counts_once_is_not_given_twice(robustmri, tmp_path):
+    words = ("evaluate", tmp_path / "run", tmp_path / "cohort", "--out", tmp_path / "result")
+    status, _, err = robustmri(*words, "--eps", "4/255", "--eps=0.04")
+    assert status == 2
+    assert "--eps is given 2 times" in " ".join(err.replace("│", " ").split())
+    _, _, err = robustmri(*words, "--set", "evaluate.limit=1", "--set", "evaluate.seed=1")
+    assert "times" not in err

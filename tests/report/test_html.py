@@ -309,7 +309,7 @@ def test_three_folders_go_by_their_names(build, tmp_path):
     ]
     told = words(Page(read(folders, tmp_path)))
     assert "one-step" in told
-    assert re.search(r"; with ten-step \d+\.\d %\.", told)
+    assert re.search(r"; of ten-step's \d+\.\d %\.", told)
     assert "Before" not in told
 
 

@@ -81,15 +81,16 @@ def test_what_cannot_be_exported_is_said(trained, tmp_path):
     for black_box in (False, True):
         out = tmp_path / f"import{black_box}"
         robustmri.import_model(path, out, classes=("a", "b"), black_box=black_box)
-    (tmp_path / "taken").write_text("mine")
+    (tmp_path / "taken.onnx").write_text("mine")
     for checkpoint, out, to, kind, said in (
         (trained, "x", "tensorflow", SettingsError, "--to cannot be 'tensorflow'"),
-        (trained, "taken", "onnx", DataError, "exists already"),
-        (tmp_path / "importTrue", "x", "onnx", CheckpointError, "is an ONNX file already"),
+        (trained, "x", "onnx", SettingsError, r"must end in \.onnx"),
+        (trained, "taken.onnx", "onnx", DataError, "exists already"),
+        (tmp_path / "importTrue", "x.onnx", "onnx", CheckpointError, "is an ONNX file already"),
         (tmp_path / "importFalse", "x", "huggingface", CheckpointError, "this is imported-onnx"),
-        (tmp_path / "nowhere", "x", "onnx", CheckpointError, "does not exist"),
+        (tmp_path / "nowhere", "x.onnx", "onnx", CheckpointError, "does not exist"),
     ):
         with pytest.raises(kind, match=said):
             robustmri.export_model(checkpoint, tmp_path / out, to=to)
-        assert not (tmp_path / "x").exists()
-    assert (tmp_path / "taken").read_text() == "mine"
+        assert not list(tmp_path.glob("x*"))
+    assert (tmp_path / "taken.onnx").read_text() == "mine"

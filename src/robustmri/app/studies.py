@@ -68,6 +68,7 @@ def cross_validate(
         str, typer.Option(help="Comma-separated folds to run now; the last one pools all five.")
     ] = "",
     images: Images = True,
+    minutes: Minutes = 0.0,
     set_: Set = None,
 ) -> None:
     """Train, attack, harden and attack again on five patient-wise folds, and pool their test
@@ -79,7 +80,13 @@ def cross_validate(
     given: dict[str, Any] = {"folds": listed(only)} if only else {}
     with shown_progress() as progress:
         table = robustmri.cross_validate(
-            source, out, settings, images=images, progress=progress, **given
+            source,
+            out,
+            settings,
+            images=images,
+            minutes=minutes,
+            progress=progress,
+            **given,
         )
     _print_study(table, out, "folds", f"and {out / 'report.html'}")
 
@@ -89,6 +96,7 @@ def ablate(
     out: Out,
     recipe: RecipeName = "ablation",
     only: Annotated[str, typer.Option(help="Comma-separated variants to run now.")] = "",
+    minutes: Minutes = 0.0,
     set_: Set = None,
 ) -> None:
     """Harden by each variant of a recipe, and compare them on the validation patients."""
@@ -96,7 +104,9 @@ def ablate(
 
     settings = load_recipe(recipe, set_ or [])
     with shown_progress() as progress:
-        table = robustmri.ablate(cohort, out, settings, only=listed(only), progress=progress)
+        table = robustmri.ablate(
+            cohort, out, settings, only=listed(only), minutes=minutes, progress=progress
+        )
     _print_study(table, out, "variants")
 
 

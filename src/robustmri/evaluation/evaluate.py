@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import io
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +15,9 @@ import torch
 from robustmri.attacks import Cascade
 from robustmri.attacks.cascade import knows_norm
 from robustmri.attacks.minimal_eps import SmallestEps
-from robustmri.core import processes
 from robustmri.core.arrays import Images, Labels, Logits
-from robustmri.core.errors import DataError
 from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
-from robustmri.core.sealed import read_sealed, write_sealed
 from robustmri.data.cohort import Cohort
 from robustmri.data.corruptions import CORRUPTIONS, corrupt
 from robustmri.data.loaders import load_images, load_labels, load_region
@@ -42,6 +37,7 @@ from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.memory import Room, in_halves
 from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.shards import divide, run_shards, shards_of
 from robustmri.evaluation.trial import NOTHING, Trial
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
@@ -97,28 +93,19 @@ def run_attacks(
     import pyarrow.compute as pc
 
     classifier = classifier.to(device).eval().requires_grad_(False)
-    shards = (
-        folder
-        / ".shards"
-        / fingerprint([msgspec.to_builtins(settings), identity, split.fingerprint])
-    )
+    shards = shards_of(folder, [msgspec.to_builtins(settings), identity, split.fingerprint])
     plan = plan or make_plan(settings, classifier, cohort, split)
     work = [
         (trial, number, rows)
         for trial in plan.trials
-        for number, rows in enumerate(_shards(trial.rows, settings.batch_size))
+        for number, rows in enumerate(divide(trial.rows, settings.batch_size))
     ]
     runner = ShardRunner(classifier, cohort, plan, device)
     paths = [shards / f"{trial.name}-{number:04d}.parquet" for trial, number, _ in work]
     so_far = dict.fromkeys((trial.name for trial in plan.trials), (0, 0, 0.0))
-    own, tables = range(len(work))[processes.rank() :: processes.size()], {}
-    for done, place in enumerate(own):
-        (trial, number, rows), path = work[place], paths[place]
-        table = _read_shard(path)
-        if table is None:
-            table = runner.attack(trial, number, rows)
-            _write_shard(path, table)
-        tables[place] = table
+
+    def tell(place: int, table: pa.Table, done: int, of: int) -> None:
+        trial, _, rows = work[place]
         seen, broken, gradients = so_far[trial.name]
         fooled = table.filter(table["fooled"])["index"]
         seen, broken = seen + len(rows), broken + len(pc.unique(fooled))
@@ -127,12 +114,9 @@ def run_attacks(
         told = (
             f"{trial.name}: {seen} images, {broken} broken, {gradients / seen:.1f} gradients each"
         )
-        progress("evaluation", done + 1, len(own), told)
-    processes.wait_for_all()
-    for place, path in enumerate(paths):
-        if place not in tables:  # Another process made it.
-            tables[place] = _read_shard(path, required=True)
-    outcomes = pa.concat_tables([tables[place] for place in range(len(work))])
+        progress("evaluation", done, of, told)
+
+    outcomes = run_shards(paths, lambda place: runner.attack(*work[place]), tell)
     clean = outcomes.filter(pc.equal(outcomes["attack"], NOTHING.name))
     share = None
     if classifier.spec.gradients:
@@ -140,37 +124,6 @@ def run_attacks(
     return Evaluated(
         outcomes.drop_columns(["zero_gradient"]), describe_attacks(plan, outcomes), share
     )
-
-
-def _write_shard(path: Path, table: pa.Table) -> None:
-    import pyarrow.parquet as pq
-
-    content = io.BytesIO()
-    pq.write_table(table, content)
-    write_sealed(path, content.getbuffer())
-
-
-def _read_shard(path: Path, *, required: bool = False) -> pa.Table | None:
-    """A finished shard; None where there is none, or a damaged one, which is then done again."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(pa.BufferReader(read_sealed(path)))
-    except (FileNotFoundError, DataError):
-        if required:
-            raise
-        return None
-
-
-def clear_shards(folder: Path) -> None:
-    """Remove the shards of an evaluation whose merged result is written."""
-    shutil.rmtree(folder / ".shards", ignore_errors=True)
-
-
-def _shards(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 @dataclass(frozen=True)

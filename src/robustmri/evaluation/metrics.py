@@ -121,6 +121,11 @@ def worst_case(outcomes: Outcomes) -> Outcomes:
     return Outcomes({name: np.concatenate([part[name] for part in parts]) for name in outcomes})
 
 
+def worst_budgets(outcomes: Outcomes) -> list[Budget]:
+    """Budgets of which the table holds the worst case."""
+    return [setting.budget for setting in find_settings(outcomes) if setting.attack == WORST]
+
+
 def _worst_within(
     outcomes: Outcomes, budget: Budget, attacked: Rows, clean: Rows
 ) -> dict[str, Column]:

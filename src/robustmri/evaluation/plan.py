@@ -124,7 +124,7 @@ def make_plan(
             attack.refuse_classes(len(classifier.classes), targeted=bool(settings.target))
     target = _target_of(settings, classifier)
     std = classifier.spec.grey_std
-    everyone = evaluated_slices(split, settings)
+    everyone = evaluated_slices(split, settings, cohort)
     # A slice that is of the target class already cannot be made so.
     attacked = [row for row in everyone if cohort.cases[row].label != settings.target]
 
@@ -206,12 +206,35 @@ def _refuse_gradients(
         )
 
 
-def evaluated_slices(split: Split, settings: EvaluateSettings) -> list[int]:
-    """Slices to attack in the cohort's order: all, or `limit` evenly spaced, so that many patients
-    take part.
+def evaluated_slices(split: Split, settings: EvaluateSettings, cohort: Cohort) -> list[int]:
+    """Slices to attack in the cohort's order: all, those that are named, or `limit` evenly spaced,
+    so that many patients take part.
+
+    Raises:
+        DataError: a case or a patient is named that the set does not have.
     """
     rows = sorted(split.validation if settings.evaluated_set == "validation" else split.test)
+    if settings.chosen:
+        rows = _named(rows, settings, cohort)
     return spread_evenly(rows, settings.limit)
+
+
+def _named(rows: Sequence[int], settings: EvaluateSettings, cohort: Cohort) -> list[int]:
+    named = {"case": set(settings.cases), "patient": set(settings.patients)}
+    known = {"case": {cohort.cases[row].case_id for row in rows}}
+    known["patient"] = {cohort.cases[row].patient_id for row in rows}
+    for what, names in named.items():
+        if missing := names - known[what]:
+            raise DataError(
+                f"the {settings.evaluated_set} set has no {what} {min(missing)!r}. "
+                f"{did_you_mean(min(missing), known[what])}"
+            )
+    return [
+        row
+        for row in rows
+        if cohort.cases[row].case_id in named["case"]
+        or cohort.cases[row].patient_id in named["patient"]
+    ]
 
 
 def spread_evenly(rows: Sequence[int], limit: int) -> list[int]:

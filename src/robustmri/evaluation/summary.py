@@ -84,6 +84,7 @@ def summarise_evaluation(
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,
         limited=any(settings.limits),
+        chosen=settings.chosen,
         iterative={run.attack for run in evaluated.attacks if run.iterative},
         knowledge={}
         if classifier.spec.gradients

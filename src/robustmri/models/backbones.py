@@ -1,4 +1,6 @@
-"""The networks: ResNets, DenseNet-121 and ViT-B/16 from MONAI, grey slices in and logits out."""
+"""The networks: ResNets, DenseNet-121 and ViT-B/16 from MONAI, and EfficientNet-Lite0; grey slices
+in and logits out.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.hub import PACKAGES, build_hub_network, is_hub
 from robustmri.models.weights import load_weights
 
-BACKBONES = ("resnet18", "resnet18-half", "resnet50", "densenet121", "vit")
+BACKBONES = ("resnet18", "resnet18-half", "resnet50", "densenet121", "vit", "efficientnet-lite0")
 SMALLEST_SIZE = 32  # Five halvings leave one pixel.
 PATCH_SIZE = 16
 
@@ -57,6 +59,10 @@ def build_network(
         return build_hub_network(name, classes=outputs, size=size)
     if name == "vit":
         return VisionTransformer(outputs, size, channels)
+    if name == "efficientnet-lite0":
+        from robustmri.models.efficientnet_lite import EfficientNetLite0
+
+        return EfficientNetLite0(outputs, channels)
     if name == "densenet121":
         from monai.networks.nets.densenet import DenseNet121
 

@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 import msgspec
 
+from robustmri.results.comparison import Comparison
 from robustmri.results.schema import RobustnessReport
 
 WITHHELD = "[withheld]"
@@ -62,6 +63,19 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
     plain = _walk(plain, search) | kept
     plain["cohort"]["classes"] = report.cohort.classes
     return msgspec.convert(plain, RobustnessReport)
+
+
+def redact_comparison(comparison: Comparison, identifiers: Iterable[str]) -> Comparison:
+    """The same comparison without the patients who turned, and any identifier in a text; the names
+    of the two are those that were given for this page.
+    """
+    search = _Search(identifiers)
+    return msgspec.structs.replace(
+        comparison,
+        patients=[],
+        scope=[search.clean(sentence) for sentence in comparison.scope],
+        provenance=_origin(comparison.provenance),
+    )
 
 
 def _weights(words: str) -> str:

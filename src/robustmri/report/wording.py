@@ -37,7 +37,16 @@ def points(difference: float) -> str:
 
 def change(difference: tuple[float, float, float]) -> str:
     """Difference of two fractions with its interval, in percentage points."""
-    return f"{points(difference[0])} [{points(difference[1])} to {points(difference[2])}]"
+    return f"{points(difference[0])} [{bounds(*difference[1:])}]"
+
+
+def bounds(low: float, high: float) -> str:
+    """Bounds of a difference of two fractions, in percentage points.
+
+    >>> bounds(0.012, 0.3)
+    '+1.2 to +30.0'
+    """
+    return f"{points(low)} to {points(high)}"
 
 
 def interval(result: Result) -> str:
@@ -101,6 +110,17 @@ def budget_words(budget: Budget, norms: Mapping[str, NormFacts]) -> str:
     limited = budget.eps is not None and math.isfinite(budget.eps)
     said = radius(budget, norms[budget.norm]) if limited else ""
     return said + (f", to be called {budget.target}" if budget.target else "")
+
+
+def p_value(value: float) -> str:
+    """A p-value with as many digits as it deserves.
+
+    >>> p_value(0.0312), p_value(0.5), p_value(0.0000123)
+    ('0.031', '0.50', '< 0.001')
+    """
+    if value < 0.001:
+        return "< 0.001"
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def people(cohort: CohortFacts) -> str:

@@ -153,7 +153,14 @@ class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was attacked."""
+    """What was attacked.
+
+    `identity` is the hash of all that decides its answers, by which what was hardened from it knows
+    it; empty where that of its weights says as much. Of a classifier from elsewhere `source` is the
+    file that it was made from, `route` how, in words, `guessed` what the file did not say, `checks`
+    what was found of it at its import, and `checked_on` the fingerprint of the cohort whose
+    labelled slices it was tried on. With `black_box` it offers no gradient.
+    """
 
     name: str
     backbone: str
@@ -161,6 +168,27 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     checkpoint_sha256: str
     training: dict[str, Any]
+    identity: str = ""
+    source: str = ""
+    route: str = ""
+    guessed: list[str] = []
+    checks: list[Check] = []
+    checked_on: str = ""
+    black_box: bool = False
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """What needs no network reaches on the same slices; `certified` results are lower bounds that
+    follow without an attack.
+
+    `known` is the number of training slices, of each part where several were pooled; `side` the
+    height and width in pixels at which slices were compared.
+    """
+
+    name: str
+    known: list[int]
+    side: int
+    results: list[Result]
 
 
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,6 +211,7 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     provenance: dict[str, Any]
     files: dict[str, str] = {}
+    baseline: Baseline | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

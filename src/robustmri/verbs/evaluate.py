@@ -67,11 +67,18 @@ def evaluate(
     """
     import pyarrow.parquet as pq
 
-    from robustmri.evaluation.evaluate import clear_shards, run_attacks
+    from robustmri.evaluation.evaluate import run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
+    from robustmri.evaluation.metrics import worst_budgets
+    from robustmri.evaluation.nearest_neighbour import (
+        REMEMBERED,
+        remember_slices,
+        summarise_memory,
+    )
     from robustmri.evaluation.plan import evaluated_slices, make_plan
     from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.evaluation.shards import clear_shards
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits
     from robustmri.models.optimised import full_float32
@@ -94,7 +101,7 @@ def evaluate(
         stored,
         scans,
         split,
-        evaluated_slices(split, settings),
+        evaluated_slices(split, settings, scans),
     )
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
@@ -110,6 +117,7 @@ def evaluate(
         done="robustness.json",
     ):
         if (folder / "robustness.json").exists():
+            clear_shards(folder)
             return load_result(folder)
         device = join_processes(devices, nodes)
         with full_float32():
@@ -141,6 +149,19 @@ def evaluate(
                     validation=split.validation,
                     noted=_noted_accuracy(stored.provenance, split),
                 )
+            baseline = None
+            rows = list(plan.trials[0].rows)
+            remembered = remember_slices(scans, split, rows, norm=settings.norm)
+            if remembered is not None:
+                with atomic_file(folder / REMEMBERED) as partial:
+                    pq.write_table(remembered, partial)
+                baseline = summarise_memory(
+                    remembered,
+                    worst_budgets(columns_of(evaluated.outcomes)),
+                    norm=settings.norm,
+                    known=[len(split.train)],
+                    seed=settings.seed,
+                )
             result = summarise_evaluation(
                 evaluated,
                 classifier,
@@ -162,8 +183,8 @@ def evaluate(
                 examples=examples,
                 provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
             )
-            written = hash_files(folder, ("outcomes.parquet", "examples.npz"))
-            save_result(msgspec.structs.replace(result, files=written), folder)
+            written = hash_files(folder, ("outcomes.parquet", "examples.npz", REMEMBERED))
+            save_result(msgspec.structs.replace(result, files=written, baseline=baseline), folder)
             clear_shards(folder)
 
         processes.wait_for_all()  # Until nobody reads shards any more.

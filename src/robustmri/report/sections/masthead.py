@@ -12,9 +12,10 @@ PLACE = 10
 
 def masthead(page: Page) -> dict[str, Any]:
     """What the report says in one sentence, or why it says none."""
-    verdict, below = write_verdict(page.results, page.outcomes, page.budget)
+    said = (page.results, page.outcomes, page.budget, page.names, page.comparison)
+    verdict, below = write_verdict(*said)
     return {
         "verdict": verdict,
         "below": below,
-        "cards": make_cards(page.results, page.outcomes, page.budget),
+        "cards": make_cards(*said),
     }
