@@ -226,6 +226,10 @@ def evaluate(
     eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
     curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
+    threat: Annotated[str, option(EvaluateSettings, "threat")] = "",
+    corruptions: Annotated[
+        str, option(EvaluateSettings, "corruptions", note="; comma-separated")
+    ] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
@@ -263,6 +267,8 @@ def evaluate(
         "eps": eps,
         "curve": curve,
         "norm": norm,
+        "threat": threat,
+        "corruptions": corruptions,
         "target": target,
         "region": region,
         "classes": classes,
@@ -272,6 +278,7 @@ def evaluate(
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
     # As a change: named here, they are meant, whatever the classifier offers.
     asked: dict[str, Any] = {"attacks": tuple(listed(attacks))} if attacks else {}
+    asked |= {"eps": settings.eps} if eps else {}
     asked |= {"cases": tuple(case)} if case else {}
     asked |= {"patients": tuple(patient)} if patient else {}
     if estimate:

@@ -59,6 +59,20 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "the nearest fooling image in another norm keep their own",
         ),
     ] = "linf"
+    threat: Annotated[
+        str,
+        about(
+            "a physical threat in place of a norm, whose parameters the attacks search, with eps "
+            "in its own unit: bias-field, gamma, affine, deformation or patch"
+        ),
+    ] = ""
+    corruptions: Annotated[
+        tuple[str, ...],
+        about(
+            "what else is measured: corruptions by a scanner at five severities, physical threats "
+            'at their usual eps, by name, or "all" of them'
+        ),
+    ] = ()
     target: Annotated[
         str,
         about(
@@ -153,7 +167,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         check_bounds(self)
         for text in (*self.eps, *self.curve):
             eps = parse_eps(text)
-            if self.norm != "l0":  # Most attacks for it have no radius; the plan knows.
+            # Most attacks in l0 have no radius, and a physical threat has a unit; the plan knows.
+            if self.norm != "l0" and not self.threat:
                 check_eps(eps, self.norm)
         if len(self.class_names) < len(self.classes):
             raise SettingsError(

@@ -111,7 +111,7 @@ class Gamma:
     """
 
     name = "gamma"
-    title = "gamma"
+    title = "gamma change"
     meaning = "largest relative change of the exponent"
     unit = ""
     usual = 0.3
@@ -143,7 +143,7 @@ class Affine:
     """
 
     name = "affine"
-    title = "position"
+    title = "change of position"
     meaning = "rotation in degrees, shift and scale in %"
     unit = "degrees and %"
     usual = 5.0

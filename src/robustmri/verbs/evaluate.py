@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from robustmri.core import processes
+from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
@@ -87,6 +88,8 @@ def evaluate(
     from robustmri.training.objectives import OBJECTIVES
 
     settings = change_settings(settings or EvaluateSettings(), changes)
+    if settings.threat and "eps" not in changes:
+        _refuse_usual_eps(settings)
     scans, folder = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
     split.check(scans)
@@ -228,6 +231,21 @@ def _noted_accuracy(provenance: dict[str, Any], split: Split) -> float | None:
     noted = kept.get("validation_accuracy") if isinstance(kept, dict) else None
     same = provenance.get("split") == split.fingerprint
     return float(noted) if same and isinstance(noted, (int, float)) else None
+
+
+def _refuse_usual_eps(settings: EvaluateSettings) -> None:
+    """A physical threat has a unit of its own: an eps meant for pixels says nothing."""
+    from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.threat.transforms import find_transform
+
+    transform = find_transform(settings.threat)
+    if settings.eps in {load_recipe(name).evaluate.eps for name in list_recipes()} | {
+        EvaluateSettings().eps
+    }:
+        raise SettingsError(
+            f"threat {settings.threat} needs an eps of its own ({transform.meaning}), say --eps "
+            f"{transform.usual:g}: {', '.join(settings.eps)} is meant for pixels."
+        )
 
 
 def _without_gradients(settings: EvaluateSettings) -> EvaluateSettings:
