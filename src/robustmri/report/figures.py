@@ -22,7 +22,7 @@ from robustmri.report.wording import (
     points,
     titles_of,
 )
-from robustmri.results.budget import CLEAN, WORST
+from robustmri.results.budget import CLEAN, CORRUPTION, WORST
 from robustmri.results.comparison import Paired
 from robustmri.results.schema import NormFacts, Result, RobustnessReport
 
@@ -61,7 +61,7 @@ def collect_plots(
         (number.norm, number.eps_units)
         for report in results
         for number in report.results
-        if number.eps and number.unit == "slice"
+        if number.eps and number.unit == "slice" and number.norm != CORRUPTION
     )
     plots = []
     for norm, units in axes:

@@ -29,6 +29,7 @@ from robustmri.report.wording import (
     points,
 )
 from robustmri.results.budget import CLEAN, NO_BUDGET
+from robustmri.results.certificate import load_certificate
 from robustmri.results.comparison import Comparison
 from robustmri.results.outcomes import Outcomes, load_outcomes
 from robustmri.results.schema import RobustnessReport, load_result
@@ -71,16 +72,10 @@ def write_page(
         raise ResultError(
             "A report needs at least one result folder. Make one with: robustmri evaluate."
         )
-    if out.is_dir():
-        raise ResultError(
-            f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
-        )
-    if out.is_file() and out.stat().st_size and not _is_report(out):
-        raise ResultError(
-            f"{out} is there, and no report of robustmri. Choose another --out, or remove it first."
-        )
+    refuse_other_page(out)
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
+    certificates = [load_certificate(*one) for one in zip(folders, results, strict=True)]
     names = check_names(names, len(folders)) if names else []
     if comparison is None:
         refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
@@ -91,17 +86,31 @@ def write_page(
         comparison = comparison and redact_comparison(comparison, identifiers)
     if title is not None:
         results[0] = msgspec.structs.replace(results[0], title=title)
-    page = Page(results, outcomes, images, arrays, published, names, comparison)
+    page = Page(results, outcomes, images, arrays, published, names, comparison, certificates)
     text = render(page, only)
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))
     return out
 
 
-def _is_report(path: Path) -> bool:
-    """Whether the file is a page that was written here."""
-    with open(path, "rb") as stream:
-        return GENERATOR in stream.read(4096)
+def refuse_other_page(out: Path | str) -> None:
+    """A page replaces only a page of ours.
+
+    Raises:
+        ResultError: `out` is a folder or something else.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise ResultError(
+            f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
+        )
+    if out.is_file() and out.stat().st_size:
+        with open(out, "rb") as stream:
+            if GENERATOR not in stream.read(4096):
+                raise ResultError(
+                    f"{out} is there, and no report of robustmri. Choose another --out, or remove "
+                    "it first."
+                )
 
 
 def refuse_different_tests(

@@ -11,6 +11,7 @@ from robustmri.report.tables import Published, Row, align, stage_names
 from robustmri.report.verdict import CheckRow, failures, gather_checks
 from robustmri.report.wording import norms_of, people, titles_of
 from robustmri.results.budget import Budget
+from robustmri.results.certificate import Certificate
 from robustmri.results.comparison import Comparison
 from robustmri.results.headline import main_budget
 from robustmri.results.lineage import repairs
@@ -30,6 +31,7 @@ class Page:
         published: figures from the literature to stand beside the measured ones.
         given: names of the classifiers; empty for those that tell them apart.
         comparison: of two results, paired.
+        certificates: of each result that has one.
     """
 
     results: Sequence[RobustnessReport]
@@ -39,6 +41,7 @@ class Page:
     published: Sequence[Published]
     given: Sequence[str] = ()
     comparison: Comparison | None = None
+    certificates: Sequence[Certificate | None] = ()
 
     @cached_property
     def budget(self) -> Budget | None:

@@ -5,7 +5,7 @@ markdown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -26,7 +26,7 @@ from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.comparison import Comparison
 from robustmri.results.headline import budget_of, main_budget
 from robustmri.results.lineage import repairs
-from robustmri.results.schema import Result, RobustnessReport, html_table
+from robustmri.results.schema import NormFacts, Result, RobustnessReport, html_table
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +146,22 @@ def at_main_eps(rows: Sequence[Row], at: Budget | None) -> list[Row]:
     return [
         row
         for row in rows
-        if row.budget.eps is None or (at is not None and row.budget.eps == at.eps)
+        if row.budget.eps is None
+        or (at is not None and (row.budget.norm, row.budget.eps) == (at.norm, at.eps))
+    ]
+
+
+def beside_main(
+    rows: Sequence[Row], at: Budget | None, norms: Mapping[str, NormFacts]
+) -> list[Row]:
+    """Rows of what is neither an attack in a norm nor the physical threat of the headline:
+    corruptions, and physical threats that were looked at besides.
+    """
+    main = at.norm if at else ""
+    return [
+        row
+        for row in rows
+        if row.budget.norm and row.budget.norm != main and norms[row.budget.norm].kind != "norm"
     ]
 
 
@@ -204,6 +219,7 @@ def comparison_table(
         f"Accuracy over {split.n_slices} {split.evaluated_set} slices of {split.n_patients} "
         f"{people(results[0].cohort)}; brackets: 95 % interval."
     ]
+    notes += _memory_note(results, at)
     if split.kind in ("slice", "none"):
         notes.append(split.note)
     if results[0].cohort.synthetic:
@@ -218,6 +234,20 @@ def comparison_table(
         *(f"Published, {stage}" for stage in quoted),
     ]
     return Table(heads, rows, notes)
+
+
+def _memory_note(results: Sequence[RobustnessReport], at: Budget | None) -> list[str]:
+    """What the nearest training slice, without any network, reaches at the main eps."""
+    for report in results:
+        if report.baseline is not None:
+            clean, *certified = report.baseline.results
+            limited = [one for one in certified if at and (one.eps, one.norm) == (at.eps, at.norm)]
+            return [
+                f"Nearest training slice, no network: {percent(clean.accuracy)} untouched"
+                + "".join(f", certified {percent(one.accuracy)}" for one in limited[:1])
+                + "."
+            ]
+    return []
 
 
 def tabulate_comparison(comparison: Comparison) -> Table:

@@ -15,6 +15,7 @@ from robustmri.report.wording import (
     people,
     percent,
     points,
+    radius,
 )
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.comparison import Comparison, Paired
@@ -109,7 +110,7 @@ def write_verdict(
     split = first.split
     slices = f"{split.n_slices} {split.evaluated_set} slices of {split.n_patients} {who}"
     below = _say_clean(names, clean, repaired)
-    if at is None or worst[0] is None or at.eps_image is None:
+    if at is None or worst[0] is None:
         attacked = any(report.attacks for report in results)
         if len(results) > 1 and attacked:
             return "No attack was run within the same budget on all of them.", below
@@ -148,6 +149,8 @@ def _say_change(report: RobustnessReport, at: Budget) -> str:
     """What the attacker may do, as the subject of a sentence."""
     where = WITHIN.get(report.settings.get("evaluate", {}).get("region", ""), "")
     norm, eps = norms_of([report])[at.norm], at.eps_image or 0.0
+    if norm.kind != "norm":
+        return f"A {radius(at, norm)}"
     if norm.per_pixel:
         return f"A change of at most {grey_levels(eps)} of 255 grey levels per pixel{where}"
     return f"A change{where} of at most {eps:.4g} in {norm.title} size"

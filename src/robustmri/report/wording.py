@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from robustmri.results.budget import TITLES, Budget
+from robustmri.results.budget import CORRUPTION, TITLES, Budget
 from robustmri.results.schema import CohortFacts, NormFacts, Result, RobustnessReport
 
 
@@ -90,7 +90,15 @@ def radius(budget: Budget, norm: NormFacts) -> str:
     'eps 0.04 (10.2/255)'
     >>> radius(Budget("linf", 0.04, "normalised", 0.00902), linf)
     'eps 0.04 normalised (2.3/255)'
+    >>> turned = NormFacts(
+    ...     title="change of position", meaning="", per_pixel=False, kind="physical", unit="degrees"
+    ... )
+    >>> radius(Budget("affine", 5.0, "image", None), turned)
+    'change of position, eps 5 degrees'
     """
+    if norm.kind != "norm":
+        word = norm.meaning if norm.kind == CORRUPTION else "eps"
+        return " ".join(filter(None, (f"{norm.title}, {word} {budget.eps:.4g}", norm.unit)))
     words = f"eps {budget.eps:.4g}" + (" normalised" if budget.eps_units == "normalised" else "")
     if norm.per_pixel and budget.eps_image is not None:
         return f"{words} ({grey_levels(budget.eps_image)}/255)"

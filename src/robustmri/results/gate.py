@@ -50,8 +50,8 @@ def save_junit(gate: Gate, path: Path | str) -> Path:
     """Write it as JUnit XML, atomically: a test case for each finding, a warning as its output."""
     failed = sum(finding.status == "fail" for finding in gate.findings)
     counts = {"tests": str(len(gate.findings)), "failures": str(failed), "errors": "0"}
-    root = ElementTree.Element("testsuites", name="robustmri", **counts)
-    suite = ElementTree.SubElement(root, "testsuite", name="robustmri", skipped="0", **counts)
+    root = ElementTree.Element("testsuites", {"name": "robustmri", **counts})
+    suite = ElementTree.SubElement(root, "testsuite", {"name": "robustmri", **counts})
     for finding in gate.findings:
         case = ElementTree.SubElement(
             suite,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robustmri.results.budget import CLEAN, NO_BUDGET, WORST, Budget
+from robustmri.results.budget import CLEAN, CORRUPTION, NO_BUDGET, WORST, Budget
 from robustmri.results.schema import Result, RobustnessReport
 
 
@@ -19,10 +19,14 @@ def budget_of(result: Result) -> Budget:
 
 def main_budget(results: Sequence[RobustnessReport]) -> Budget | None:
     """The budget that the headline speaks of: of those within which every result was attacked the
-    one where all met most attacks; None without such a one.
+    one where all met most attacks; None without such a one. What is measured beside, by a scanner
+    or in another threat than the first, is no headline.
     """
     attacks = [attacks_within(result) for result in results]
-    shared = [at for at in attacks[0] if all(at in others for others in attacks)]
+    about = next((at.norm for at in attacks[0] if at.norm != CORRUPTION), None)
+    shared = [
+        at for at in attacks[0] if at.norm == about and all(at in others for others in attacks)
+    ]
     return max(
         shared,
         key=lambda at: len(set.intersection(*(others[at] for others in attacks))),

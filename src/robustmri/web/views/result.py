@@ -25,6 +25,7 @@ from robustmri.results.cases import FATES, CaseTable
 from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
+from robustmri.web.forms import search_fields
 from robustmri.web.views.overview import describe_result, say
 
 MOST = 120
@@ -64,6 +65,7 @@ def result(folder: Folder, id: str) -> dict[str, Any]:
         "fates": FATES,
         "sorts": SORTS,
         "beside": beside(folder, id),
+        "search": search_fields(report),
     }
 
 
