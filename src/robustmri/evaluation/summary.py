@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
+from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
 from robustmri.results.outcomes import columns_of
+from robustmri.results.patients import Cost
 from robustmri.results.schema import (
     Check,
     CohortFacts,
@@ -58,12 +61,13 @@ def summarise_evaluation(
     provenance: dict[str, Any],
     seen: Finding | None = None,
     probed: Probed | None = None,
+    costs: Sequence[Cost] = (),
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both.
 
     `training_attack` is the attack that made the training examples, None where there were none;
     `seen` is what is known of test slices among those that were trained on, `probed` what the
-    classifier did when it was asked further.
+    classifier did when it was asked further, `costs` what each wrong answer costs, if anybody said.
     """
     settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
@@ -121,6 +125,7 @@ def summarise_evaluation(
         results=summarise(outcomes, suites=suites_of(evaluated.attacks), seed=settings.seed),
         checks=[shorten_ids(check) for check in checks],
         confusions=count_confusions(outcomes, cohort.classes),
+        patients=summarise_patients(outcomes, cohort.classes, costs=costs, seed=settings.seed),
         examples=examples,
         settings={"evaluate": _plain(settings)},
         provenance=provenance,
