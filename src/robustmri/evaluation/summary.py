@@ -92,6 +92,7 @@ def summarise_evaluation(
         else {run.title: run.knowledge for run in evaluated.attacks},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
         probed=probed,
+        classes=cohort.classes,
     )
     return RobustnessReport(
         title=title,

@@ -12,7 +12,7 @@ import msgspec
 
 from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
 from robustmri.results.budget import CLEAN, NO_BUDGET, WORST, Budget
-from robustmri.results.schema import Result, RobustnessReport, html_table
+from robustmri.results.schema import ENOUGH, Result, RobustnessReport, html_table
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,6 +202,8 @@ def comparison_table(
         f"{people(results[0].cohort)}; brackets: 95 % interval."
     ]
     notes += _memory_note(results, at)
+    if any(check.name == ENOUGH and check.status == "warn" for check in checks):
+        notes.append(f"Too few {people(results[0].cohort)} for a claim.")
     if split.kind in ("slice", "none"):
         notes.append(split.note)
     if results[0].cohort.synthetic:

@@ -10,7 +10,7 @@ from robustmri.report.tables import headline, repairs, stage_names
 from robustmri.report.wording import grey_levels, interval, norms_of, people, percent, points
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.outcomes import Outcomes, confidence_when_fooled, count_turned
-from robustmri.results.schema import Check, Result, RobustnessReport, Status
+from robustmri.results.schema import ENOUGH, Check, Result, RobustnessReport, Status
 
 WITHIN = {
     "brain": " of the head",
@@ -89,7 +89,8 @@ def write_verdict(
     worst = [headline(report, at) if at else None for report in results]
     split = first.split
     who = ("phantom " if first.cohort.synthetic else "") + people(first.cohort)
-    slices = f"{split.n_slices} {split.evaluated_set} slices of {split.n_patients} {who}"
+    only = "only " if few_patients(results) else ""
+    slices = f"{split.n_slices} {split.evaluated_set} slices of {only}{split.n_patients} {who}"
     below = _say_clean(results, clean)
     if at is None or worst[0] is None or at.eps_image is None:
         return f"No attack was run on these {slices}.", below
@@ -125,6 +126,12 @@ def write_verdict(
         other = "after repair" if repairs(results) else f"with {_inside(last.model.name)}"
         said += f"; {other} {percent(turned[-1].share)}"
     return said + ".", below
+
+
+def few_patients(results: Sequence[RobustnessReport]) -> str:
+    """Why the headline is about these patients only; empty where there were enough."""
+    found = (check for report in results for check in report.checks if check.name == ENOUGH)
+    return next((check.detail for check in found if check.status != "pass"), "")
 
 
 def _capital(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from robustmri.report.page import Page
-from robustmri.report.verdict import make_cards, write_verdict
+from robustmri.report.verdict import few_patients, make_cards, write_verdict
 
 PLACE = 10
 
@@ -16,5 +16,6 @@ def masthead(page: Page) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "below": below,
+        "few": few_patients(page.results),
         "cards": make_cards(page.results, page.outcomes, page.budget),
     }
