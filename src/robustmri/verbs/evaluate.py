@@ -144,7 +144,8 @@ def evaluate(
 
         def write() -> None:
             with atomic_file(folder / "outcomes.parquet") as partial:
-                pq.write_table(evaluated.outcomes, partial)
+                # In one piece: the file must not tell which shards an earlier run had made.
+                pq.write_table(evaluated.outcomes.combine_chunks(), partial)
             method = OBJECTIVES.get(_objective_of(stored))
             with full_float32():
                 examples = write_examples(classifier, scans, plan, folder)
