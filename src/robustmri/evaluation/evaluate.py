@@ -257,8 +257,12 @@ class ShardRunner:
         clean: Logits,
         attacked: Attacked,
     ) -> dict[str, Any]:
+        import pyarrow as pa
+
         cases = [self.cohort.cases[row] for row in rows]
         n, classes = len(cases), self.classifier.classes
+        # Named as a file names them, so that a shard is the same before and after it was stored.
+        shares = pa.list_(pa.field("element", pa.float64()))
         # On the CPU, where looking at them one by one does not stop a GPU each time.
         before, after = probabilities(clean).cpu(), probabilities(attacked.logits).cpu()
         eps = trial.eps or Eps(0.0)
@@ -280,7 +284,7 @@ class ShardRunner:
             "prediction": [classes[k] for k in attacked.logits.argmax(1).tolist()],
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
-            "probabilities": after.tolist(),
+            "probabilities": pa.array(after.tolist(), shares),
             "lesion_share": _lesion_shares(self.cohort, rows),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
             "fooled": attacked.fooled.tolist(),

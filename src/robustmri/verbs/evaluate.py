@@ -144,8 +144,7 @@ def evaluate(
 
         def write() -> None:
             with atomic_file(folder / "outcomes.parquet") as partial:
-                # In one piece: the file must not tell which shards an earlier run had made.
-                pq.write_table(evaluated.outcomes.combine_chunks(), partial)
+                pq.write_table(evaluated.outcomes, partial)
             method = OBJECTIVES.get(_objective_of(stored))
             with full_float32():
                 examples = write_examples(classifier, scans, plan, folder)
