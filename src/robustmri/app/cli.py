@@ -33,6 +33,7 @@ from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.core.settings import choices_of, help_of
+from robustmri.data.regions import REGIONS
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings
 from robustmri.training.settings import TrainSettings
@@ -214,6 +215,10 @@ def evaluate(
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    regions: Annotated[
+        str, option(EvaluateSettings, "regions", note="; comma-separated, or all")
+    ] = "",
+    saliency: Annotated[int | None, option(EvaluateSettings, "saliency")] = None,
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
     seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
@@ -243,6 +248,8 @@ def evaluate(
         "norm": norm,
         "target": target,
         "region": region,
+        "regions": ",".join(REGIONS) if regions == "all" else regions,
+        "saliency": saliency,
         "classes": classes,
         "limit": limit,
         "seed": seed,

@@ -16,7 +16,7 @@ from robustmri.report.figures import (
     TEMPLATES,
 )
 from robustmri.report.page import Page
-from robustmri.report.pictures import load_examples
+from robustmri.report.pictures import load_examples, load_maps
 from robustmri.report.redact import redact
 from robustmri.report.tables import (
     Published,
@@ -76,12 +76,13 @@ def write_page(
     certificates = [load_certificate(*one) for one in zip(folders, results, strict=True)]
     refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
     arrays = load_examples(folders[0], results[0]) if images else None
+    maps = load_maps(folders[0], results[0]) if arrays else None
     if not images:
         identifiers = set().union(*(rows.identifiers for rows in outcomes))
         results = [redact(report, identifiers) for report in results]
     if title is not None:
         results[0] = msgspec.structs.replace(results[0], title=title)
-    text = render(Page(results, outcomes, images, arrays, published, certificates))
+    text = render(Page(results, outcomes, images, arrays, published, certificates, maps))
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))
     return out

@@ -27,6 +27,7 @@ class Page:
         arrays: pictures of the examples; None where there are none to show.
         published: figures from the literature to stand beside the measured ones.
         certificates: of each result that has one.
+        maps: of the examples, where the first classifier looks, by method; None without pictures.
     """
 
     results: Sequence[RobustnessReport]
@@ -35,6 +36,7 @@ class Page:
     arrays: dict[str, Any] | None
     published: Sequence[Published]
     certificates: Sequence[Certificate | None] = ()
+    maps: dict[str, Any] | None = None
 
     @cached_property
     def budget(self) -> Budget | None:
