@@ -37,6 +37,7 @@ from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.core.settings import choices_of, help_of
+from robustmri.data.regions import REGIONS
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings
 from robustmri.training.settings import TrainSettings
@@ -232,6 +233,10 @@ def evaluate(
     ] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    regions: Annotated[
+        str, option(EvaluateSettings, "regions", note="; comma-separated, or all")
+    ] = "",
+    saliency: Annotated[int | None, option(EvaluateSettings, "saliency")] = None,
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     case: Annotated[
         list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
@@ -275,6 +280,8 @@ def evaluate(
         "corruptions": corruptions,
         "target": target,
         "region": region,
+        "regions": ",".join(REGIONS) if regions == "all" else regions,
+        "saliency": saliency,
         "classes": classes,
         "limit": limit,
         "seed": seed,
