@@ -29,14 +29,14 @@ REGIONS: dict[Region, str] = {
 
 
 def find_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> Masks | None:
-    """Where pixels of these slices may change, shape (k, size, size); None for the whole image."""
+    """Where pixels of these slices may change, shape (k, h, w); None for the whole image."""
     import numpy as np
 
     if region == "image":
         return None
+    check_region(cohort, indexes, region)
     if region == "brain":
         return np.stack([find_head(cohort.images[index]) for index in indexes])
-    check_region(cohort, indexes, region)
     lesions = cohort.masks(indexes)
     return lesions if lesions is None or region == "lesion" else ~lesions
 
@@ -45,8 +45,14 @@ def check_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> None
     """Refuse a region that some of these slices do not have.
 
     Raises:
-        DataError: it is about lesions, and one is not outlined.
+        DataError: it is about lesions, and one is not outlined; or about the head, and the cohort
+            is in colour.
     """
+    if region == "brain" and cohort.channels == 3:
+        raise DataError(
+            "the region 'brain' is a bright head on black, which slices in colour do not show. Use "
+            "--region image, lesion or outside-lesion."
+        )
     if region not in ("lesion", "outside-lesion"):
         return
     bare = [

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.data.cohort import Cohort
-from robustmri.data.intensity import resize
+from robustmri.data.intensity import resize, to_grey
 from robustmri.data.leakage import Finding
 from robustmri.data.parallel import map_in_order
 
@@ -110,6 +110,6 @@ def _look(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
     """Whether each of 16 x 16 parts is darker than its neighbour to the right; any rule that keeps
     the order of grey values gives the same.
     """
-    small = resize(image, SIDE)
+    small = resize(to_grey(image), SIDE)
     darker = np.roll(small, -1, axis=1) > small * 1.02 + 1e-3 * small.max()
     return np.asarray(darker, dtype=bool).ravel()

@@ -97,6 +97,7 @@ def summarise_evaluation(
             synthetic=cohort.synthetic,
             classes=list(cohort.classes),
             size=cohort.size,
+            channels=cohort.channels,
             intensity=cohort.intensity,
             groups=cohort.groups,
             fingerprint=cohort.fingerprint,
@@ -115,7 +116,7 @@ def summarise_evaluation(
             n_patients=len(np.unique(outcomes["group"].astype(str))),
             leakage=[shorten_ids(check) for check in leakage],
         ),
-        threat=describe_threat(plan, classifier),
+        threat=describe_threat(plan, classifier, cohort.shape),
         norms=describe_norms(plan),
         attacks=evaluated.attacks,
         results=summarise(outcomes, suites=suites_of(evaluated.attacks), seed=settings.seed),
@@ -143,16 +144,16 @@ def _plain(settings: EvaluateSettings) -> dict[str, Any]:
     return dict(msgspec.to_builtins(settings))
 
 
-def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
+def describe_threat(plan: Plan, classifier: Classifier, shape: tuple[int, int, int]) -> list[str]:
     """What the attacker may do, knows and wants, in sentences."""
-    settings, std, size = plan.settings, plan.std, classifier.spec.size
+    settings, std = plan.settings, plan.std
     sentences = []
     for eps in dict.fromkeys(eps for trial in plan.attacks for eps in trial.radii):
         image = eps.in_image_units(std)
         said = f"eps = {eps.value:g} " + (
             "of the [0, 1] range" if eps.units == "image" else "after normalisation"
         )
-        sentences.append(find_norm(settings.norm).explain(said, image, std, size))
+        sentences.append(find_norm(settings.norm).explain(said, image, std, shape))
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
     sentences.append(
         f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1]."

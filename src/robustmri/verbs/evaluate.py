@@ -85,7 +85,7 @@ def evaluate(
     if not classifier.spec.gradients and "attacks" not in changes:
         settings = _without_gradients(settings)
     scans = scans.with_classes(stored.spec.classes, settings.class_names)
-    check_fits(stored, scans.classes, scans.size)
+    check_fits(stored, scans.classes, scans.size, scans.channels)
     seen = refuse_seen(
         checkpoint if isinstance(checkpoint, (str, Path)) else None,
         stored,

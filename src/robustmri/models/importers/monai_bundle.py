@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from robustmri.core.errors import CheckpointError
+from robustmri.core.sizes import Size, size_of
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.hugging_face import read_config
 from robustmri.models.importers.programs import found_by_export, load_exactly
@@ -26,7 +27,7 @@ def is_monai_bundle(folder: Path) -> bool:
     return any((folder / "configs" / name).is_file() for name in CONFIGS)
 
 
-def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Found:
+def read_monai_bundle(folder: Path, *, size: Size = 0, trust: bool = False) -> Found:
     """The network of a bundle whose `network_def` is one of MONAI's with plain settings.
 
     Args:
@@ -55,7 +56,7 @@ def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Fo
     formats = (read_config(metadata) if metadata.is_file() else {}).get("network_data_format", {})
     image: dict[str, Any] = next(iter(formats.get("inputs", {}).values()), {})
     shape = [side for side in image.get("spatial_shape", ()) if isinstance(side, int)]
-    size = size or (shape[0] if len(set(shape)) == 1 else 0)
+    size = size or (size_of(*shape) if len(shape) == 2 else 0)
     found = found_by_export(network.eval(), folder.name, "bundle", size=size)
     answer: dict[str, Any] = next(iter(formats.get("outputs", {}).values()), {})
     names = {int(number): str(name) for number, name in answer.get("channel_def", {}).items()}
