@@ -100,7 +100,7 @@ def build(given: Path) -> None:
     """Everything that the commands start from; this process is a tiny one from now on."""
     torch.set_num_threads(1)
     backbones.build_network = checkpoint.build_network = tiny_network  # type: ignore[attr-defined]
-    bundling.fetch_wheels = lambda packages, folder, *_: [  # type: ignore[attr-defined]
+    bundling.fetch_wheels = lambda packages, folder, *_: [  # type: ignore[attr-defined,assignment]
         (folder / f"{name}.whl").write_bytes(name.encode()) for name in packages
     ]
     scans = write_scans(given / "scans", patients=6, each=2)

@@ -154,7 +154,7 @@ class ShardRunner:
 
     def _view(self, precision: Precision | None) -> OptimisedView:
         spec = self.classifier.spec
-        example = torch.zeros(2, 1, spec.size, spec.size, device=self.device)
+        example = torch.zeros(2, *self.cohort.shape, device=self.device)
         if not spec.gradients or spec.ends_in != "logits":
             precision = "fp32"  # Of 16 bits a probability near 1 has no logarithm left.
         compiled = self.plan.settings.compile and spec.gradients

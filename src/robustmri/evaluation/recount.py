@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from robustmri.core.errors import ResultError
+from robustmri.core.sizes import sides
 from robustmri.evaluation.metrics import count_confusions, summarise
 from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.evaluation.patients import summarise_patients
@@ -88,7 +89,8 @@ def _recount_further(folder: Path | str, result: RobustnessReport) -> None:
         return
     tables = {name: read_table(folder, name) for name in names}
     seed = result.settings["evaluate"]["seed"]
-    counted = summarise_further(tables, seed=seed, size=result.cohort.size)
+    pixels = math.prod(sides(result.cohort.size)) * result.cohort.channels
+    counted = summarise_further(tables, seed=seed, pixels=pixels)
     for name, found in counted.items():
         said = getattr(result, name)
         if said and not _same_all(msgspec.to_builtins(said), msgspec.to_builtins(found)):

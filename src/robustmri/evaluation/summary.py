@@ -105,6 +105,7 @@ def summarise_evaluation(
             synthetic=cohort.synthetic,
             classes=list(cohort.classes),
             size=cohort.size,
+            channels=cohort.channels,
             intensity=cohort.intensity,
             groups=cohort.groups,
             fingerprint=cohort.fingerprint,
@@ -123,7 +124,7 @@ def summarise_evaluation(
             n_patients=len(np.unique(outcomes["group"].astype(str))),
             leakage=[shorten_ids(check) for check in leakage],
         ),
-        threat=describe_threat(plan, classifier),
+        threat=describe_threat(plan, classifier, cohort.shape),
         norms=describe_norms(plan),
         attacks=evaluated.attacks,
         results=summarise(outcomes, suites=suites_of(evaluated.attacks), seed=settings.seed),
@@ -173,9 +174,9 @@ def _plain(settings: EvaluateSettings) -> dict[str, Any]:
     return dict(msgspec.to_builtins(settings))
 
 
-def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
+def describe_threat(plan: Plan, classifier: Classifier, shape: tuple[int, int, int]) -> list[str]:
     """What the attacker may do, knows and wants, in sentences."""
-    settings, std, size = plan.settings, plan.std, classifier.spec.size
+    settings, std = plan.settings, plan.std
     sentences = []
     in_norm = [trial for trial in plan.attacks if not trial.physical and not trial.corruption]
     for eps in dict.fromkeys(eps for trial in in_norm for eps in trial.radii):
@@ -183,7 +184,7 @@ def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
         said = f"eps = {eps.value:g} " + (
             "of the [0, 1] range" if eps.units == "image" else "after normalisation"
         )
-        sentences.append(find_norm(settings.norm).explain(said, image, std, size))
+        sentences.append(find_norm(settings.norm).explain(said, image, std, shape))
     physical = dict.fromkeys(trial.physical for trial in plan.attacks if trial.physical)
     sentences += [one.transform.explain(one.amount) for one in physical]
     corrupted = [trial.facts.title.lower() for trial in plan.attacks if trial.corruption]

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.sizes import Size, size_words
 from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD, ThreePlanes
 
 PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
@@ -33,11 +34,12 @@ def is_hub(backbone: str) -> bool:
     return backbone.partition(":")[0] in PACKAGES and ":" in backbone
 
 
-def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
-    """Build the named network with fresh weights, one grey plane in and bare logits out.
+def build_hub_network(backbone: str, *, classes: int, size: Size) -> nn.Module:
+    """Build the named network with fresh weights, one grey plane or three in and bare logits out.
 
     Raises:
-        SettingsError: the library is not installed, or does not know the name.
+        SettingsError: the library is not installed, does not know the name, or builds it for
+            squares only.
     """
     hub, name = _open(backbone)
     try:
@@ -48,7 +50,10 @@ def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
             model = hub.create_model(name, num_classes=classes, **_timm_size(hub, name, size))
             return ThreePlanes(model, facts.mean, facts.std)
         if backbone.startswith("torchvision:"):
-            room = {"image_size": size} if name.startswith("vit_") else {}
+            fixed = name.startswith("vit_")
+            if fixed and not isinstance(size, int):
+                raise ValueError(f"it takes squares, not {size_words(size)}")
+            room = {"image_size": size} if fixed else {}
             return ThreePlanes(
                 hub.models.get_model(name, weights=None, num_classes=classes, **room)
             )
@@ -62,7 +67,7 @@ def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
         ) from error
 
 
-def pretrained_state(backbone: str, size: int) -> dict[str, Tensor]:
+def pretrained_state(backbone: str, size: Size) -> dict[str, Tensor]:
     """Weights that the library itself publishes under the name; its own cache holds the file, and
     its own rules say whether it is the right one (torchvision: by eight digits of its sha256).
 
@@ -122,7 +127,7 @@ def _open(backbone: str) -> tuple[Any, str]:
         ) from error
 
 
-def _timm_size(hub: Any, name: str, size: int) -> dict[str, int]:
+def _timm_size(hub: Any, name: str, size: Size) -> dict[str, Size]:
     """Settings that only the networks with position embeddings take."""
     facts = hub.get_pretrained_cfg(name)
     return {"img_size": size} if facts is not None and facts.fixed_input_size else {}

@@ -222,12 +222,13 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CohortFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the images came from."""
+    """Where the images came from, and their size and channels."""
 
     name: str
     synthetic: bool
     classes: list[str]
-    size: int
+    size: int | tuple[int, int]
+    channels: Literal[1, 3] = 1
     intensity: str
     groups: str
     fingerprint: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Collection
 from dataclasses import replace
@@ -16,6 +17,7 @@ from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
+from robustmri.core.sizes import sides
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings, list_recipes, load_recipe
@@ -100,7 +102,7 @@ def evaluate(
     if not classifier.spec.gradients and "attacks" not in changes:
         settings = _without_gradients(settings)
     scans = scans.with_classes(stored.spec.classes, settings.class_names)
-    check_fits(stored, scans.classes, scans.size)
+    check_fits(stored, scans.classes, scans.size, scans.channels)
     priced = read_costs(costs, scans.classes) if costs is not None else ()
     seen = refuse_seen(
         checkpoint if isinstance(checkpoint, (str, Path)) else None,
@@ -204,7 +206,8 @@ def evaluate(
             )
             names = [f"{name}.parquet" for name in tables]
             written = hash_files(folder, (*names, "examples.npz", "saliency.npz"))
-            told = summarise_further(tables, seed=settings.seed, size=scans.size)
+            pixels = math.prod(sides(scans.size)) * scans.channels
+            told = summarise_further(tables, seed=settings.seed, pixels=pixels)
             save_result(
                 msgspec.structs.replace(result, files=written, baseline=baseline, **told), folder
             )
