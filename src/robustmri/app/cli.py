@@ -31,7 +31,7 @@ from robustmri.app.options import (
 )
 from robustmri.app.results import check, compare, report, schema
 from robustmri.app.serve import serve
-from robustmri.app.studies import ablate, cross_validate, demo, reproduce
+from robustmri.app.studies import ablate, contrast, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
@@ -344,6 +344,7 @@ app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)
 app.command()(ablate)
+app.command()(contrast)
 app.command("import")(import_)
 app.command()(export)
 app.command("models")(list_models)
