@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robustmri.results.budget import CLEAN, WORST
+from robustmri.results.budget import CLEAN, RANDOM, RANDOM_SEARCH, WORST
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check, Status
 
@@ -95,6 +95,35 @@ def check_patients(outcomes: Outcomes) -> Check:
             "the figures are those of these patients."
             if few
             else ""
+        ),
+    )
+
+
+def check_beside(outcomes: Outcomes) -> Check | None:
+    """What was measured beside the headline, by a scanner or in a physical threat, is in order:
+    confirmed again, and no worse at random than when it was searched for.
+    """
+    rows = np.flatnonzero((outcomes["attack"] != CLEAN) & (outcomes["attack"] != WORST))
+    if not len(rows):
+        return None
+    doubtful = int(np.sum(~outcomes["verified"][rows].astype(bool)))
+    weaker = []
+    for kind in dict.fromkeys(outcomes["norm"][rows].astype(str)):
+        here = rows[outcomes["norm"][rows] == kind]
+        broke = {
+            attack: int(np.sum(outcomes["fooled"][here[outcomes["attack"][here] == attack]]))
+            for attack in dict.fromkeys(outcomes["attack"][here].astype(str))
+        }
+        searches = [n for attack, n in broke.items() if attack not in (RANDOM, RANDOM_SEARCH)]
+        if RANDOM_SEARCH in broke and broke[RANDOM_SEARCH] > max(searches, default=0):
+            weaker.append(f"{kind} ({broke[RANDOM_SEARCH]} against {max(searches, default=0)})")
+    said = f" Random draws broke more than the search: {', '.join(weaker)}." if weaker else ""
+    return Check(
+        name="scanner and physical threats in order",
+        status="fail" if doubtful else "warn" if weaker else "pass",
+        detail=(
+            f"{len(rows) - doubtful} of {len(rows)} slices that a scanner or a physical threat "
+            f"changed lie in their box and were confirmed by the original classifier.{said}"
         ),
     )
 

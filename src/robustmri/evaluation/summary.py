@@ -16,6 +16,7 @@ from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.study import check_beside
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CORRUPTION
 from robustmri.results.outcomes import Outcomes, columns_of
@@ -74,8 +75,9 @@ def summarise_evaluation(
         )
         for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
+    main, beside = split_searched(outcomes, settings.threat)
     checks = run_checks(
-        searched(outcomes, settings.threat or None),
+        main,
         split_kind=split.kind,
         groups=cohort.groups,
         training_attack=training_attack,
@@ -88,10 +90,11 @@ def summarise_evaluation(
         iterative={run.attack for run in evaluated.attacks if run.iterative},
         knowledge={}
         if classifier.spec.gradients
-        else {run.title: run.knowledge for run in evaluated.attacks},
+        else {run.title: run.knowledge for run in evaluated.attacks if not run.norm},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
         probed=probed,
     )
+    checks += [check for check in [check_beside(beside)] if check]
     return RobustnessReport(
         title=title,
         model=model,
@@ -130,13 +133,18 @@ def summarise_evaluation(
     )
 
 
-def searched(outcomes: Outcomes, threat: str | None = None) -> Outcomes:
-    """Rows of what the evaluation is about, which checks judge: untouched slices, and attacks in a
-    norm, or on the physical threat that stands in its place.
+def split_searched(outcomes: Outcomes, threat: str = "") -> tuple[Outcomes, Outcomes]:
+    """Rows of what the evaluation is about, which its checks judge, and of what it measured beside.
+
+    The first are untouched slices and attacks in a norm, or in the physical threat in its place.
     """
-    about = {"", threat} if threat else {"", *NORMS}
-    keep = np.isin(outcomes["norm"].astype(str), sorted(about))
-    return Outcomes({name: column[keep] for name, column in outcomes.items()})
+    about = ["", threat] if threat else ["", *NORMS]
+    inside = np.isin(outcomes["norm"].astype(str), about)
+    main, beside = (
+        Outcomes({name: column[keep] for name, column in outcomes.items()})
+        for keep in (inside, ~inside)
+    )
+    return main, beside
 
 
 def describe_norms(plan: Plan) -> dict[str, NormFacts]:

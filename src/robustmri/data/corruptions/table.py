@@ -102,7 +102,7 @@ _ALL = (
         "largest turn in degrees, and shift in % of the width",
         "Shaw et al. 2019",
         acquisition.motion,
-        (1.0, 2.0, 3.0, 4.0, 5.0),
+        (0.242, 0.401, 0.601, 0.998, 1.98),
     ),
     Corruption(
         "ghosting",
@@ -136,7 +136,7 @@ _ALL = (
         "standard deviation of the displacements in % of the width",
         "Simard et al. 2003",
         geometry.elastic,
-        (0.5, 1.0, 1.5, 2.0, 2.5),
+        (0.361, 0.766, 1.48, 2.95, 6.37),
         MOVED,
     ),
     Corruption(
@@ -145,7 +145,7 @@ _ALL = (
         "standard deviation of the blur in % of the width",
         "MONAI GaussianSmooth",
         acquisition.resolution,
-        (0.3, 0.6, 1.0, 1.5, 2.0),
+        (0.291, 0.369, 0.488, 0.696, 0.995),
     ),
 )
 CORRUPTIONS = {one.name: one for one in _ALL}
