@@ -201,7 +201,8 @@ def corrupt(
         raise DataError(
             f"corrupt needs floating-point images (n, channels, height, width), got shape {shape}."
         )
-    if len(images) and (images.min().item() < 0 or images.max().item() > 1):
+    inside = (images >= 0) & (images <= 1)  # NaN is neither.
+    if not inside.all():
         raise DataError("corrupt needs images in [0, 1]. Scale them first.")
     amount = find_corruption(name).amounts[severity - 1]
     keys = list(range(len(images))) if keys is None else list(keys)
