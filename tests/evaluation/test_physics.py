@@ -11,7 +11,7 @@ import pytest
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.data.corruptions import CORRUPTIONS
 from robustmri.evaluation.recount import refuse_contradictions
-from robustmri.evaluation.study import check_beside
+from robustmri.evaluation.study import check_physics
 from robustmri.report.html import write_page
 from robustmri.report.scanner import corruption_rows, corruption_table, threat_rows, threat_table
 from robustmri.results.headline import main_budget
@@ -186,12 +186,17 @@ def test_a_search_that_random_draws_beat_is_noticed(table):
         .add("random-search", 0.3, {0, 1, 2}, norm="gamma")
         .add("apgd", 0.3, {0}, norm="gamma")
     )
-    assert check_beside(Outcomes(searched.columns())).status == "warn"
+    assert check_physics(Outcomes(searched.columns())).status == "warn"
     searched.add("pgd", 0.3, {0, 1, 2}, norm="gamma")
-    assert check_beside(Outcomes(searched.columns())).status == "pass"
+    assert check_physics(Outcomes(searched.columns())).status == "pass"
     searched.add("spsa", 0.3, {0}, norm="gamma", verified={0: False})
-    assert check_beside(Outcomes(searched.columns())).status == "fail"
-    assert check_beside(Outcomes(table(3).columns())) is None
+    assert check_physics(Outcomes(searched.columns())).status == "fail"
+    assert check_physics(Outcomes(table(3).columns())) is None
+    # Of the chance of a scanner nothing is searched; where all is drawn, neither.
+    drawn = (
+        table(6).add("gamma", 5.0, {0, 1}, norm="corruption").add("noise", 5, {0}, norm="affine")
+    )
+    assert check_physics(Outcomes(drawn.columns())).status == "pass"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def reproduce(
         typer.Option(
             help=(
                 "cpu (ResNet-18, 96 px), small (half as wide, 64 px), gpu (ResNet-50, 224 px), "
-                "offline (the same from scratch) or a .toml file."
+                "offline (the same from scratch), auto (the largest of small, cpu and offline for "
+                "--minutes) or a .toml file."
             )
         ),
     ] = "cpu",

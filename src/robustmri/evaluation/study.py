@@ -8,13 +8,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robustmri.results.budget import CLEAN, RANDOM, RANDOM_SEARCH, WORST
+from robustmri.results.budget import CLEAN, CORRUPTION, RANDOM, RANDOM_SEARCH, WORST
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check, Status
 
 CONFIDENCE = 0.975  # Each side of a two-sided interval of 95 %.
 FEWEST_PATIENTS = 5
 FEWEST_OF_A_CLASS = 2
+DRAWN = (RANDOM, RANDOM_SEARCH, "noise")
+"""Attacks that draw the parameters of a physical threat, and search for nothing."""
 
 
 def check_split(split_kind: str, groups: str) -> Check:
@@ -99,25 +101,27 @@ def check_patients(outcomes: Outcomes) -> Check:
     )
 
 
-def check_beside(outcomes: Outcomes) -> Check | None:
-    """What was measured beside the headline, by a scanner or in a physical threat, is in order:
-    confirmed again, and no worse at random than when it was searched for.
+def check_physics(outcomes: Outcomes) -> Check | None:
+    """What a scanner or a physical threat changed was confirmed again, and random draws broke no
+    more than a search.
     """
     rows = np.flatnonzero((outcomes["attack"] != CLEAN) & (outcomes["attack"] != WORST))
     if not len(rows):
         return None
     doubtful = int(np.sum(~outcomes["verified"][rows].astype(bool)))
+    broke: dict[tuple[str, float], dict[str, int]] = {}
+    names = ("norm", "eps", "attack", "fooled")
+    for kind, eps, attack, fooled in zip(*(outcomes[name][rows] for name in names), strict=True):
+        if kind != CORRUPTION:
+            found = broke.setdefault((str(kind), float(eps)), {})
+            found[str(attack)] = found.get(str(attack), 0) + int(fooled)
     weaker = []
-    for kind in dict.fromkeys(outcomes["norm"][rows].astype(str)):
-        here = rows[outcomes["norm"][rows] == kind]
-        broke = {
-            attack: int(np.sum(outcomes["fooled"][here[outcomes["attack"][here] == attack]]))
-            for attack in dict.fromkeys(outcomes["attack"][here].astype(str))
-        }
-        searches = [n for attack, n in broke.items() if attack not in (RANDOM, RANDOM_SEARCH)]
-        if RANDOM_SEARCH in broke and broke[RANDOM_SEARCH] > max(searches, default=0):
-            weaker.append(f"{kind} ({broke[RANDOM_SEARCH]} against {max(searches, default=0)})")
-    said = f" Random draws broke more than the search: {', '.join(weaker)}." if weaker else ""
+    for (kind, eps), found in broke.items():
+        drawn = max((n for attack, n in found.items() if attack in DRAWN), default=0)
+        searched = max((n for attack, n in found.items() if attack not in DRAWN), default=drawn)
+        if drawn > searched:
+            weaker.append(f"{kind} {eps:g} ({drawn} slices against {searched})")
+    said = f" Random draws broke more than a search: {', '.join(weaker)}." if weaker else ""
     return Check(
         name="scanner and physical threats in order",
         status="fail" if doubtful else "warn" if weaker else "pass",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.evaluation.study import check_beside
+from robustmri.evaluation.study import check_physics
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CORRUPTION
 from robustmri.results.outcomes import Outcomes, columns_of
@@ -75,9 +76,10 @@ def summarise_evaluation(
         )
         for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
-    main, beside = split_searched(outcomes, settings.threat)
+    # Checks of attacks judge what the evaluation is about: a norm, or the threat in its place.
+    about = {"", settings.threat} if settings.threat else {"", *NORMS}
     checks = run_checks(
-        main,
+        _rows_in(outcomes, about, inside=True),
         split_kind=split.kind,
         groups=cohort.groups,
         training_attack=training_attack,
@@ -87,14 +89,18 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         chosen=settings.chosen,
-        iterative={run.attack for run in evaluated.attacks if run.iterative},
+        # Over few parameters the loss has many hills: one long step may find the highest.
+        iterative=set()
+        if settings.threat
+        else {run.attack for run in evaluated.attacks if run.iterative},
         knowledge={}
         if classifier.spec.gradients
         else {run.title: run.knowledge for run in evaluated.attacks if not run.norm},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
         probed=probed,
     )
-    checks += [check for check in [check_beside(beside)] if check]
+    physics = check_physics(_rows_in(outcomes, {"", *NORMS}, inside=False))
+    checks += [physics] if physics else []
     return RobustnessReport(
         title=title,
         model=model,
@@ -133,18 +139,9 @@ def summarise_evaluation(
     )
 
 
-def split_searched(outcomes: Outcomes, threat: str = "") -> tuple[Outcomes, Outcomes]:
-    """Rows of what the evaluation is about, which its checks judge, and of what it measured beside.
-
-    The first are untouched slices and attacks in a norm, or in the physical threat in its place.
-    """
-    about = ["", threat] if threat else ["", *NORMS]
-    inside = np.isin(outcomes["norm"].astype(str), about)
-    main, beside = (
-        Outcomes({name: column[keep] for name, column in outcomes.items()})
-        for keep in (inside, ~inside)
-    )
-    return main, beside
+def _rows_in(outcomes: Outcomes, norms: Collection[str], *, inside: bool) -> Outcomes:
+    keep = np.isin(outcomes["norm"].astype(str), sorted(norms)) == inside
+    return Outcomes({name: column[keep] for name, column in outcomes.items()})
 
 
 def describe_norms(plan: Plan) -> dict[str, NormFacts]:

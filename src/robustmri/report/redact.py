@@ -49,12 +49,15 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
     search = _Search({*identifiers, *listed} - {*report.cohort.classes, report.cohort.fingerprint})
     plain: dict[str, Any] = msgspec.to_builtins(report)
     kept = {name: plain[name] for name in ("results", "confusions")}
-    for check in (*plain["checks"], *plain["split"]["leakage"]):
+    for check in (*plain["checks"], *plain["split"]["leakage"], *plain["model"]["checks"]):
         check["case_ids"] = []
         check["detail"] = QUOTED.sub(WITHHELD, check["detail"])
     plain |= {"title": TITLE, "examples": [], "files": {}}
     plain["cohort"]["name"] = f"cohort {report.cohort.fingerprint[:8]}"
     plain["model"]["weights"] = _weights(report.model.weights)
+    for name in ("source", "route"):
+        plain["model"][name] = WITHHELD if plain["model"][name] else ""
+    plain["model"]["guessed"] = [WITHHELD for _ in report.model.guessed]
     plain["settings"] = _terms(plain["settings"], search)
     plain["model"]["training"] = _terms(plain["model"]["training"], search)
     for run in plain["attacks"]:

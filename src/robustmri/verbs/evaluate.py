@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from robustmri.data.split import Split
 from robustmri.recipes import change_settings, list_recipes, load_recipe
 from robustmri.results.outcomes import columns_of
 from robustmri.results.schema import (
+    Check,
     ModelFacts,
     RobustnessReport,
     hash_files,
@@ -137,8 +139,7 @@ def evaluate(
         def write() -> None:
             with atomic_file(folder / "outcomes.parquet") as partial:
                 pq.write_table(evaluated.outcomes, partial)
-            objective = str(stored.training.get("objective", "unknown"))
-            method = OBJECTIVES.get(objective)
+            method = OBJECTIVES.get(_objective_of(stored))
             with full_float32():
                 examples = write_examples(classifier, scans, plan, folder)
                 probed = probe_classifier(
@@ -169,14 +170,7 @@ def evaluate(
                 split,
                 plan,
                 title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
-                model=ModelFacts(
-                    name=method.title if method else "Given checkpoint",
-                    backbone=stored.spec.backbone,
-                    objective=objective,
-                    weights=stored.spec.weights,
-                    checkpoint_sha256=stored.weights_sha256,
-                    training=dict(stored.training),
-                ),
+                model=describe_model(stored, method.title if method else ""),
                 training_attack=method.attack if method else None,
                 seen=seen,
                 probed=probed,
@@ -190,6 +184,35 @@ def evaluate(
         processes.wait_for_all()  # Until nobody reads shards any more.
         processes.on_one_process(write)
         return load_result(folder)
+
+
+def describe_model(stored: Checkpoint, method: str = "") -> ModelFacts:
+    """What a result says of a checkpoint; `method` is the title of the objective that made it."""
+    spec = stored.spec
+    # An import says in words what it was made from, and its name once more in its weights.
+    source = re.sub(r" \(sha256 [0-9a-f]+\)$", "", spec.weights)
+    named = stored.imported.startswith(f"{source}: ")
+    return ModelFacts(
+        name=method or "Given checkpoint",
+        backbone=spec.backbone,
+        objective=_objective_of(stored),
+        weights=spec.weights,
+        checkpoint_sha256=stored.weights_sha256,
+        training=dict(stored.training),
+        identity=stored.identity,
+        source=source if named else "",
+        route=stored.imported[len(source) + 2 :] if named else stored.imported,
+        guessed=list(spec.guessed),
+        checks=[
+            Check(name=one.name, status=one.status, detail=one.detail) for one in stored.checks
+        ],
+        checked_on=str(stored.provenance.get("checked_on", "")),
+        black_box=not spec.gradients,
+    )
+
+
+def _objective_of(stored: Checkpoint) -> str:
+    return str(stored.training.get("objective", "unknown"))
 
 
 def _open(checkpoint: str | Path | Classifier) -> tuple[Classifier, Checkpoint]:

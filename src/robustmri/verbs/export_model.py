@@ -10,12 +10,12 @@ SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
 
 
 def export_model(checkpoint: str | Path, out: str | Path, *, to: str = "onnx") -> Path:
-    """Write a checkpoint's classifier as ONNX, as torch.export's program or in Hugging Face's
-    layout.
+    """Write a checkpoint's classifier as ONNX, as torch.export's program, in Hugging Face's layout
+    or as a MONAI bundle.
 
     Args:
         checkpoint: checkpoint folder, or the run folder that holds it.
-        out: file; for Hugging Face a folder.
+        out: file; for Hugging Face and MONAI a folder.
         to: a key of `robustmri.models.exporters.EXPORTERS`.
 
     Raises:

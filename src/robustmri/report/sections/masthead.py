@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from robustmri.report.glance import glance
 from robustmri.report.page import Page
 from robustmri.report.verdict import make_cards, write_verdict
 
@@ -18,4 +19,5 @@ def masthead(page: Page) -> dict[str, Any]:
         "verdict": verdict,
         "below": below,
         "cards": make_cards(*said),
+        "glance": glance(page.results),
     }
