@@ -138,7 +138,7 @@ _ALL = (
         "standard deviation of the displacements in % of the width",
         "Simard et al. 2003",
         geometry.elastic,
-        (0.361, 0.766, 1.48, 2.95, 6.37),
+        (0.184, 0.359, 0.597, 0.946, 1.47),
         BENT,
     ),
     Corruption(
