@@ -274,6 +274,7 @@ def evaluate(
     """Attack a classifier on the test slices and write down how easily it is fooled."""
     from robustmri.recipes import change_settings, load_recipe
     from robustmri.report import comparison_table
+    from robustmri.report.scanner import corruption_table, threat_table
 
     given = {
         "attacks": attacks,
@@ -313,6 +314,10 @@ def evaluate(
             **asked,
         )
     print_table(comparison_table([result]))
+    for table in (corruption_table([result]), threat_table([result])):
+        if table is not None:
+            say("")
+            print_table(table)
     checks = [*result.split.leakage, *result.checks]
     for one in checks:
         if one.status != "pass":
