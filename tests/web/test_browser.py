@@ -6,71 +6,13 @@ console.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
 import sys
-import threading
-import time
 
 import pytest
-import uvicorn
 
-from robustmri.web.folder import Folder
-from robustmri.web.guard import Keys
-from robustmri.web.server import make_app
-
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
-BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or None
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-
-
-@pytest.fixture
-def served():
-    """`served(folder)` gives the address that opens the workbench."""
-    servers = []
-
-    def serve(folder, **settings):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        tokens = []
-        app = make_app(Folder(folder), Keys(tokens.append), **settings)
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{port}/?token={tokens[0]}"
-
-    yield serve
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(10)
-
-
-@pytest.fixture
-def page(browser, served):
-    """A page that fails the test if it asks for anything elsewhere, or an error comes up. It is
-    closed before the server.
-    """
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page, wrong = context.new_page(), []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-    page.on("request", lambda one: wrong.append(one.url) if "//127.0.0.1" not in one.url else None)
-    page.set_default_timeout(10_000)
-    yield page
-    context.close()
-    assert wrong == []
 
 
 def open_case(page, shown_picture=True):

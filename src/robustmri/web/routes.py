@@ -112,7 +112,7 @@ def make_routes(bench: Workbench) -> list[Route]:
 
     def compared(request: Request) -> dict[str, Any]:
         first, second = request.path_params["id"], request.path_params["other"]
-        return compare.compare(folder, first, second, request.query_params.get("show", "saved"))
+        return compare.compare(folder, first, second, request.query_params)
 
     def one_job(request: Request) -> dict[str, Any]:
         job = jobs.read(_id(request))
