@@ -91,6 +91,7 @@ def address(shown, tmp_path, served):
     opened = http.client.HTTPConnection(parts.netloc)
     opened.request("GET", f"/?{parts.query}")
     cookie = opened.getresponse().headers["set-cookie"].split(";")[0]
+    opened.close()
     return parts.hostname, parts.port, cookie, folder
 
 

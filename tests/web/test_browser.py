@@ -111,6 +111,39 @@ def test_flicker_shows_the_attacked_slice(page, served, shown):
     assert grey_sum(page, 0) == slice_
 
 
+def test_a_cine_runs_and_stops(page, served, shown):
+    page.goto(served(shown))
+    page.wait_for_selector("h1")
+    open_case(page)
+    slider = page.get_by_label("Slice of the patient")
+    here = slider.input_value()
+    page.keyboard.press("c")
+    page.wait_for_function(
+        "([slider, here]) => slider.value !== here", arg=[slider.element_handle(), here]
+    )
+    assert page.get_by_role("button", name="Cine").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("c")
+    assert page.get_by_role("button", name="Cine").get_attribute("aria-pressed") == "false"
+    before = slider.input_value()
+    page.keyboard.press(".")
+    page.wait_for_function(
+        "([slider, before]) => slider.value !== before", arg=[slider.element_handle(), before]
+    )
+
+
+def test_a_click_on_a_class_shows_its_cases_alone(page, served, shown):
+    page.goto(served(shown))
+    page.wait_for_selector("h1")
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    page.get_by_role("button", name="Compare these two").click()
+    page.get_by_role("link", name="glioma", exact=True).click()
+    page.get_by_text("Show those of all").wait_for()
+    labels = page.locator(".gallery .case-label").all_inner_texts()
+    assert labels
+    assert {label.lower() for label in labels} == {"glioma"}
+
+
 def test_compare_two(page, served, shown):
     page.goto(served(shown))
     page.wait_for_selector("h1")
