@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 INSTALLED := .venv/.installed
-# A process for each core, one thread in each; the tests of a file share what the file builds once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+# A process for each core, one thread in each; the tests of a file share what the file builds once. In the order of
+# their names: by their number, the few that take long would come last, one core waiting for the other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-slow test-peer test-gpu test-browser lint-js fuzz coverage benchmark docs dist lint format clean
 

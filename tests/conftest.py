@@ -196,6 +196,9 @@ def use_tiny_networks() -> Callable[[pytest.MonkeyPatch], None]:
     """From now on every name of a network builds the small one."""
 
     def use(patch: pytest.MonkeyPatch) -> None:
+        # Imported only now, checkpoint would take the small one for the original, and keep it.
+        import robustmri.models.checkpoint  # noqa: F401
+
         patch.setattr("robustmri.models.backbones.build_network", tiny_network)
         patch.setattr("robustmri.models.checkpoint.build_network", tiny_network)
 

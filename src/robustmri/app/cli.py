@@ -10,8 +10,10 @@ import typer
 from msgspec import Struct
 
 import robustmri
+from robustmri.app.certificates import certify
 from robustmri.app.console import main_process_output, print_table, shown_progress
 from robustmri.app.imports import export, import_, list_models
+from robustmri.app.inspection import inspect
 from robustmri.app.lists import list_attacks, list_checks, recipes
 from robustmri.app.one_case import case
 from robustmri.app.options import (
@@ -25,8 +27,10 @@ from robustmri.app.options import (
     Out,
     RecipeName,
     Set,
+    Verbs,
     listed,
 )
+from robustmri.app.results import compare, report
 from robustmri.app.serve import serve
 from robustmri.app.studies import ablate, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
@@ -53,6 +57,7 @@ def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any
 
 app = typer.Typer(
     name="robustmri",
+    cls=Verbs,
     help=(
         "Measure how easily a medical-image classifier is fooled, repair it, and report both, "
         "patient by patient."
@@ -222,6 +227,10 @@ def evaluate(
     eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
     curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
+    threat: Annotated[str, option(EvaluateSettings, "threat")] = "",
+    corruptions: Annotated[
+        str, option(EvaluateSettings, "corruptions", note="; comma-separated")
+    ] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
@@ -243,7 +252,7 @@ def evaluate(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
-    report: Annotated[
+    page: Annotated[
         Path | None, typer.Option("--report", help="Write the page about it, too.")
     ] = None,
     images: Images = True,
@@ -260,6 +269,8 @@ def evaluate(
         "eps": eps,
         "curve": curve,
         "norm": norm,
+        "threat": threat,
+        "corruptions": corruptions,
         "target": target,
         "region": region,
         "classes": classes,
@@ -269,6 +280,7 @@ def evaluate(
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
     # As a change: named here, they are meant, whatever the classifier offers.
     asked: dict[str, Any] = {"attacks": tuple(listed(attacks))} if attacks else {}
+    asked |= {"eps": settings.eps} if eps else {}
     asked |= {"cases": tuple(case)} if case else {}
     asked |= {"patients": tuple(patient)} if patient else {}
     if estimate:
@@ -296,28 +308,12 @@ def evaluate(
     for check in checks:
         if check.status != "pass":
             say(f"{check.status}: {check.name}: {check.detail}")
-    if report is None:
+    if page is None:
         say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
     else:
-        say(f"wrote {out} and {robustmri.write_report([out], report, images=images)}")
+        say(f"wrote {out} and {robustmri.write_report([out], page, images=images)}")
     if strict and any(check.status == "fail" for check in checks):
         raise typer.Exit(CHECK_FAILED)
-
-
-@app.command()
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(help="Result folders: one, or before and after.", metavar="DIR..."),
-    ],
-    out: Out,
-    images: Images = True,
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-) -> None:
-    """Write one self-contained HTML page about one or several results."""
-    from robustmri.verbs.report import write_report
-
-    say(f"wrote {write_report(folders, out, images=images, title=title)}")
 
 
 @app.command()
@@ -330,6 +326,9 @@ def download(out: Out) -> None:
     say(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
 
 
+app.command()(report)
+app.command()(compare)
+app.command()(certify)
 app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)
@@ -338,6 +337,7 @@ app.command("import")(import_)
 app.command()(export)
 app.command("models")(list_models)
 app.command()(case)
+app.command()(inspect)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)

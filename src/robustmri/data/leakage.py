@@ -118,7 +118,7 @@ def near_duplicates(
         threshold: least correlation of the square roots of the grey values at 32 x 32 pixels.
     """
     pairs: list[tuple[int, int]] = []
-    for start, correlation in _correlations(_describe(images)):
+    for start, correlation in _correlations(describe_slices(images)):
         rows, columns = np.nonzero(correlation > threshold)
         rows += start
         pairs += [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if i < j]
@@ -140,7 +140,7 @@ def infer_groups(
     copy_of = _components(near_duplicates(images, COPY), len(images))
     _, originals = np.unique(copy_of, return_index=True)
     nearest: list[set[int]] = []
-    for _, correlation in _correlations(_describe(images[originals])):
+    for _, correlation in _correlations(describe_slices(images[originals])):
         order = np.argsort(-correlation, axis=1, kind="stable")[:, :2]
         for row, columns in enumerate(order):
             nearest.append({int(j) for j in columns if correlation[row, j] >= NEIGHBOUR})
@@ -162,7 +162,7 @@ def _components(pairs: list[tuple[int, int]], count: int) -> npt.NDArray[np.int6
     return components
 
 
-def _describe(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+def describe_slices(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """Unit vectors whose inner products are correlations; the root lifts brain tissue against
     bright fat.
     """

@@ -78,6 +78,7 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         attacks=attacks,
         results=summarise(columns, suites=suites_of(attacks), seed=seed),
         confusions=count_confusions(columns, first.cohort.classes),
+        baseline=None,
         provenance=describe_run(seed) | {"pooled": [part.provenance for part in parts]},
     )
     return result, outcomes
@@ -134,7 +135,7 @@ def _refuse_unlike(
 
 def _training_of(part: RobustnessReport) -> dict[str, Any]:
     """What decides how a network was trained, the random numbers aside."""
-    aside = ("seed", "devices", "nodes", "logger")
+    aside = ("seed", "devices", "nodes", "logger", "minutes")
     return {name: value for name, value in part.model.training.items() if name not in aside}
 
 

@@ -285,6 +285,8 @@ def check_eps_order(outcomes: Outcomes) -> Check | None:
     for (attack, budget), rows in settings.items():
         if attack != CLEAN and budget.eps is not None:
             eps_image = float(outcomes["eps_image"][rows[0]])
+            # A physical threat has a unit of its own, and no radius in the image's.
+            eps_image = eps_image if np.isfinite(eps_image) else budget.eps
             members = sorted(attacks[budget]) if attack == WORST else []
             curves.setdefault((attack, budget.norm, budget.target, *members), []).append(
                 (eps_image, budget, rows)

@@ -132,7 +132,8 @@ def check_selection(selected_on: str, evaluated_set: str = "test") -> Check:
             "The kept epoch was chosen on these very slices: compare settings by them, and "
             "report the test set.",
         )
+    unknown = f" ({selected_on!r})" if selected_on else ""
     status, detail = said.get(
-        selected_on, ("warn", f"How the epoch was chosen is not known ({selected_on!r}).")
+        selected_on, ("warn", f"How the epoch was chosen is not known{unknown}.")
     )
     return Check(name="selection on validation patients", status=status, detail=detail)

@@ -201,6 +201,8 @@ def fit(
                 validation_robust_accuracy=measured.robust,
                 validation_fgsm_accuracy=measured.one_step,
                 zero_gradient_share=measured.zero_gradients,
+                worst_class_accuracy=measured.worst_class,
+                worst_class_robust_accuracy=measured.worst_class_robust,
                 seconds=round(fabric.broadcast(now - before), 1),
             )
             back = history.add(row, candidate)

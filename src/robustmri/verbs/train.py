@@ -164,18 +164,18 @@ def _fit(
             classifier, learn, choose, settings, run, repair=start is not None, progress=progress
         )
         settings = fitted_settings(run, settings)
-        seen = join_seen(start, before, scans, (*split.train, *split.validation))
-        provenance = describe_run(settings.seed) | {
-            "cohort": scans.fingerprint,
-            "split": split.fingerprint,
-            "start": origin,
-            "seen_sha256": sha256(seen).hexdigest(),
-            "kept_epoch": msgspec.to_builtins(choice.row),
-            "kept_because": choice.reason,
-            "alarms": [alarm.sentence for alarm in choice.alarms],
-        }
 
         def finish() -> None:
+            seen = join_seen(start, before, scans, (*split.train, *split.validation))
+            provenance = describe_run(settings.seed) | {
+                "cohort": scans.fingerprint,
+                "split": split.fingerprint,
+                "start": origin,
+                "seen_sha256": sha256(seen).hexdigest(),
+                "kept_epoch": msgspec.to_builtins(choice.row),
+                "kept_because": choice.reason,
+                "alarms": [alarm.sentence for alarm in choice.alarms],
+            }
             save_checkpoint(
                 classifier,
                 run / "checkpoint",

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from robustmri.data.cohort import Cohort
 from robustmri.report.pictures import trace_outline
-from robustmri.report.tables import budget_of, headline, main_budget
 from robustmri.report.wording import budget_words, titles_of
 from robustmri.results.budget import CLEAN, NO_BUDGET, TITLES, WORST, Budget
 from robustmri.results.cases import CaseTable
+from robustmri.results.headline import budget_of, headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.forms import search_fields

@@ -11,8 +11,8 @@ import msgspec
 import robustmri
 from robustmri.core.errors import RobustMRIError
 from robustmri.core.files import read_json
-from robustmri.report.tables import headline, main_budget
 from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
+from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Result, RobustnessReport
 from robustmri.web.folder import Folder, Found
 from robustmri.web.views.answer import read_answer, said_eps
