@@ -139,7 +139,8 @@ def submit_parts(on: str, out: Path, parts: Sequence[str], *, first: str = "") -
     """
     place, logs = read_place(on), out.with_name(f"{out.name}.jobs")
     words = words_without(sys.argv[1:], "--on", "--only")
-    jobs, before = [], []
+    jobs: list[Any] = []
+    before: list[Any] = []
     for part in parts:
         job = submit([*words, f"--only={part}"], logs, place, after=before)
         say(f"{part}: job {job.job_id}")
