@@ -23,6 +23,7 @@ from robustmri.app.options import (
     Images,
     Minutes,
     Nodes,
+    On,
     Out,
     RecipeName,
     Set,
@@ -256,6 +257,7 @@ def evaluate(
     recipe: RecipeName = "standard",
     set_: Set = None,
     estimate: Estimate = False,
+    on: On = "",
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
@@ -299,6 +301,11 @@ def evaluate(
     asked |= {"patients": tuple(patient)} if patient else {}
     if estimate:
         say(robustmri.estimate_evaluation(checkpoint, cohort, change_settings(settings, asked)))
+        return
+    if on:
+        from robustmri.app.cluster import submit_whole
+
+        submit_whole(on, out, nodes=nodes or 1, tasks=devices or 1)
         return
     with shown_progress() as progress:
         result = robustmri.evaluate(

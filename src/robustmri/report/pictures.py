@@ -66,8 +66,8 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
 
 
 def load_maps(folder: Path | str, report: RobustnessReport) -> dict[str, Plane] | None:
-    """Title of each method to the maps of the examples, uint8 of shape (k, height, width); None where
-    none were kept.
+    """Title of each method to the maps of the examples, uint8 of shape (k, height, width); None
+    where none were kept.
 
     Raises:
         ResultError: damaged, or not of the examples that the report speaks of.

@@ -13,7 +13,6 @@ import numpy as np
 
 from robustmri.core.errors import DataError
 from robustmri.data.readers.files import find_files, name_below, open_regular, read_regular
-from robustmri.data.readers.npy import to_grey
 from robustmri.data.readers.slices import SliceChoice, parse_slices
 from robustmri.data.readers.source import LeftOut, RawSlice, leave_out, readable_name
 
@@ -137,7 +136,7 @@ class Cifar10:
                     yield LeftOut(source, "its class is none of ten, or it is cut short")
                     continue
                 planes = np.frombuffer(record, np.uint8, offset=1).reshape(3, SIDE, SIDE)
-                image, notes = to_grey(planes.transpose(1, 2, 0))
+                image = np.ascontiguousarray(planes.transpose(1, 2, 0))
                 yield RawSlice(
                     f"{batch.stem}_{place}",
                     names[record[0]],
@@ -146,5 +145,4 @@ class Cifar10:
                     None,
                     source,
                     hashlib.sha256(record).hexdigest(),
-                    notes=notes,
                 )
