@@ -42,7 +42,7 @@ def photographs(tmp_path_factory):
         image[:16] += 150 * (label == 0)
         image[16:] += 150 * (label != 0)
     write_cifar(folder / "cifar-10-batches-bin" / "data_batch_1.bin", pixels.astype("u1"), labels)
-    return robustmri.prepare(folder, folder / "cohort", size=32, split="slice").root
+    return robustmri.prepare(folder, folder / "cohort", size=32, channels=1, split="slice").root
 
 
 def test_the_same_network_on_scans_and_on_photographs(tiny_cohort, photographs, tmp_path):
