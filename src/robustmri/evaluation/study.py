@@ -107,7 +107,7 @@ def check_patients(outcomes: Outcomes) -> Check:
         status=status,
         detail=(
             f"{patients} patients were tested ({named}).{uneven} What happened to none of "
-            f"{patients} may still happen to {unseen:.0%} of all."
+            f"{patients} may still happen to {100 * unseen:.0f} % of all."
         )
         + (
             f" Fewer than {ENOUGH_PATIENTS}, or than {ENOUGH_OF_A_CLASS} of a class, are too few "
