@@ -23,7 +23,7 @@ def test_few_patients_are_a_warning_with_their_number(table):
     check = study.check_patients(table(12).columns())
     assert check.status == "warn"
     assert check.detail.startswith("6 patients were tested (4 with glioma, 4 with meningioma, ")
-    assert "may still happen to 46% of all" in check.detail, "0.025 ** (1 / 6) is 0.54"
+    assert "may still happen to 46 % of all" in check.detail, "0.025 ** (1 / 6) is 0.54"
     assert "too few for a claim" in check.detail
 
 
