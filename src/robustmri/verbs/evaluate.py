@@ -161,7 +161,6 @@ def evaluate(
                     worst_budgets(columns_of(evaluated.outcomes)),
                     norm=settings.norm,
                     known=[len(split.train)],
-                    seed=settings.seed,
                 )
             result = summarise_evaluation(
                 evaluated,
