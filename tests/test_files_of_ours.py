@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bounded import bounded
 from robustmri.core.errors import RobustMRIError
 from robustmri.core.files import write_json
 from robustmri.core.sealed import write_sealed
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort, unpack_cohort
 from robustmri.data.split import Split
-from robustmri.evaluation.evaluate import _read_shard
+from robustmri.evaluation.shards import read_shard
 from robustmri.models.checkpoint import load_checkpoint
 from robustmri.models.halves import halve
 from robustmri.recipes import load_recipe
@@ -95,7 +96,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "result/robustness.json": use_report,
     "result/outcomes.parquet": use_report,
     "result/examples.npz": use_report,
-    "shards/fgsm-0000.parquet": lambda folder: _read_shard(folder / "fgsm-0000.parquet"),
+    "shards/fgsm-0000.parquet": lambda folder: read_shard(folder / "fgsm-0000.parquet"),
     "recipe/mine.toml": lambda folder: load_recipe(str(folder / "mine.toml")),
     "bundle/stages.toml": read_stages,
     "bundle/cohort.zip": use_packed,
@@ -155,7 +156,8 @@ def try_with(whole, tmp_path_factory, use_tiny_networks, monkeypatch):
         (room / name).write_bytes(content)
         use = FILES[name]
         try:
-            use(room / folder)
+            with bounded():
+                use(room / folder)
         except RobustMRIError as error:
             said = str(error)
             assert said
@@ -234,6 +236,7 @@ def test_odd_values_are_refused_or_do_no_harm(name, odd, whole, try_with):
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", JSON)
 def test_mutated_json(name, whole, try_with):
     told = json.loads((whole / name).read_bytes())
@@ -259,6 +262,7 @@ def test_mutated_json(name, whole, try_with):
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", FILES)
 def test_mutated_bytes(name, whole, try_with):
     content = (whole / name).read_bytes()

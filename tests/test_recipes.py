@@ -39,6 +39,7 @@ def test_the_packaged_recipes():
         "poster-offline",
         "poster-small",
         "quick",
+        "smoothing",
         "standard",
         "strong",
     ]

@@ -35,7 +35,12 @@ from robustmri.threat.threat_model import ThreatModel as ThreatModel
 from robustmri.verbs.ablate import ablate as ablate
 from robustmri.verbs.bundle import bundle as bundle
 from robustmri.verbs.case import case as case
+from robustmri.verbs.certify import certify as certify
+from robustmri.verbs.check import check as check
+from robustmri.verbs.compare import compare as compare
 from robustmri.verbs.cross_validate import cross_validate as cross_validate
+from robustmri.verbs.estimate import estimate_evaluation as estimate_evaluation
+from robustmri.verbs.estimate import estimate_training as estimate_training
 from robustmri.verbs.evaluate import evaluate as evaluate
 from robustmri.verbs.export_model import export_model as export_model
 from robustmri.verbs.import_model import import_model as import_model

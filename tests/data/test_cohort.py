@@ -226,6 +226,13 @@ def test_a_split_that_fails_leaves_no_cohort(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_slices_of_nobody_that_look_alike_are_one_patient_and_that_is_said(tmp_path: Path) -> None:
+    source = SliceList(slices_of(patients=2, each=3))
+    source.patient_ids = False
+    with pytest.raises(DataError, match=r"inferred patients, fewer than .* --patient-pattern\."):
+        write_cohort(source, tmp_path / "cohort", size=16, split=make_split)
+
+
 def test_a_split_is_stored_with_the_cohort(tmp_path: Path) -> None:
     cohort = write_cohort(SliceList(slices_of()), tmp_path / "cohort", size=16, split=make_split)
     Split.load(cohort.root).check(cohort)

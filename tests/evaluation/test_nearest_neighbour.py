@@ -89,9 +89,11 @@ def test_who_is_alone_cannot_be_taken_for_another():
 
 
 @pytest.fixture(scope="module")
-def result(tiny_run, tiny_cohort, tmp_path_factory):
+def result(tiny_run, tiny_cohort, tmp_path_factory, use_tiny_networks):
     folder = tmp_path_factory.mktemp("remembered") / "result"
-    evaluate(tiny_run, tiny_cohort, folder, attacks=("fgsm",), eps=("0.04", "8/255"))
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_networks(patch)
+        evaluate(tiny_run, tiny_cohort, folder, attacks=("fgsm",), eps=("0.04", "8/255"))
     return folder
 
 
@@ -127,6 +129,7 @@ def test_figures_that_do_not_follow_are_refused(result, tmp_path):
     assert set(table.column_names) == {"index", "group", "right", "radius"}
 
 
+@pytest.mark.usefixtures("tiny_networks")
 def test_sparse_changes_and_unknown_trainings_have_no_such_figure(tiny_run, tiny_cohort, tmp_path):
     out = tmp_path / "sparse"
     evaluate(tiny_run, tiny_cohort, out, attacks=("pgd-l0",), norm="l0", eps=("20",), limit=4)

@@ -157,7 +157,7 @@ def test_weights_by_name_are_recognised_and_keep_their_head(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "vit"])
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "vit", "efficientnet-lite0"])
 def test_the_other_backbones_too(name, tmp_path):
     network = build_network(name, 4, SIDE, channels=3).eval()
     found = read_model(str(write_state(network, tmp_path / "theirs.pth")))

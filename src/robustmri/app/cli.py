@@ -10,6 +10,7 @@ import typer
 from msgspec import Struct
 
 import robustmri
+from robustmri.app.certificates import certify
 from robustmri.app.console import main_process_output, print_table, shown_progress
 from robustmri.app.imports import export, import_, list_models
 from robustmri.app.inspection import inspect
@@ -18,6 +19,7 @@ from robustmri.app.one_case import case
 from robustmri.app.options import (
     Cohort,
     Devices,
+    Estimate,
     Images,
     Minutes,
     Nodes,
@@ -27,6 +29,7 @@ from robustmri.app.options import (
     Verbs,
     listed,
 )
+from robustmri.app.results import check, compare, report, schema
 from robustmri.app.serve import serve
 from robustmri.app.studies import ablate, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
@@ -145,6 +148,7 @@ def train(
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
 ) -> None:
     """Train a classifier on clean slices."""
     from robustmri.recipes import load_recipe
@@ -159,6 +163,9 @@ def train(
         "nodes": nodes,
     }
     settings = load_recipe(recipe, [*_overrides("train", given), *(set_ or [])]).train
+    if estimate:
+        say(robustmri.estimate_training(cohort, settings))
+        return
     with shown_progress() as progress:
         run = robustmri.train(cohort, out, settings=settings, progress=progress)
     _print_run(run)
@@ -181,9 +188,10 @@ def harden(
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
 ) -> None:
     """Repair a classifier by adversarial training."""
-    from robustmri.recipes import load_recipe
+    from robustmri.recipes import change_settings, load_recipe
 
     given = {
         "eps": eps,
@@ -195,8 +203,12 @@ def harden(
         "nodes": nodes,
     }
     settings = load_recipe(recipe, [*_overrides("harden", given), *(set_ or [])]).harden
+    changes = {"objective": objective} if objective else {}
+    if estimate:
+        chosen = change_settings(settings, changes)
+        say(robustmri.estimate_training(cohort, chosen, checkpoint=checkpoint))
+        return
     with shown_progress() as progress:
-        changes = {"objective": objective} if objective else {}
         run = robustmri.harden(
             checkpoint, cohort, out, settings=settings, progress=progress, **changes
         )
@@ -214,15 +226,27 @@ def evaluate(
     eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
     curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
+    threat: Annotated[str, option(EvaluateSettings, "threat")] = "",
+    corruptions: Annotated[
+        str, option(EvaluateSettings, "corruptions", note="; comma-separated")
+    ] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
+    case: Annotated[
+        list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
+    ] = None,
+    patient: Annotated[
+        list[str] | None,
+        typer.Option("--patient", help="Attack this patient's slices alone; may be repeated."),
+    ] = None,
     limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
     seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
@@ -230,7 +254,7 @@ def evaluate(
         Path | None,
         typer.Option("--costs", help="CSV of what each wrong answer costs: truth,answer,cost."),
     ] = None,
-    report: Annotated[
+    page: Annotated[
         Path | None, typer.Option("--report", help="Write the page about it, too.")
     ] = None,
     images: Images = True,
@@ -239,7 +263,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""
-    from robustmri.recipes import load_recipe
+    from robustmri.recipes import change_settings, load_recipe
     from robustmri.report import comparison_table
 
     given = {
@@ -247,6 +271,8 @@ def evaluate(
         "eps": eps,
         "curve": curve,
         "norm": norm,
+        "threat": threat,
+        "corruptions": corruptions,
         "target": target,
         "region": region,
         "classes": classes,
@@ -256,6 +282,12 @@ def evaluate(
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
     # As a change: named here, they are meant, whatever the classifier offers.
     asked: dict[str, Any] = {"attacks": tuple(listed(attacks))} if attacks else {}
+    asked |= {"eps": settings.eps} if eps else {}
+    asked |= {"cases": tuple(case)} if case else {}
+    asked |= {"patients": tuple(patient)} if patient else {}
+    if estimate:
+        say(robustmri.estimate_evaluation(checkpoint, cohort, change_settings(settings, asked)))
+        return
     with shown_progress() as progress:
         result = robustmri.evaluate(
             checkpoint,
@@ -271,31 +303,15 @@ def evaluate(
         )
     print_table(comparison_table([result]))
     checks = [*result.split.leakage, *result.checks]
-    for check in checks:
-        if check.status != "pass":
-            say(f"{check.status}: {check.name}: {check.detail}")
-    if report is None:
+    for one in checks:
+        if one.status != "pass":
+            say(f"{one.status}: {one.name}: {one.detail}")
+    if page is None:
         say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
     else:
-        say(f"wrote {out} and {robustmri.write_report([out], report, images=images)}")
-    if strict and any(check.status == "fail" for check in checks):
+        say(f"wrote {out} and {robustmri.write_report([out], page, images=images)}")
+    if strict and any(one.status == "fail" for one in checks):
         raise typer.Exit(CHECK_FAILED)
-
-
-@app.command()
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(help="Result folders: one, or before and after.", metavar="DIR..."),
-    ],
-    out: Out,
-    images: Images = True,
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-) -> None:
-    """Write one self-contained HTML page about one or several results."""
-    from robustmri.verbs.report import write_report
-
-    say(f"wrote {write_report(folders, out, images=images, title=title)}")
 
 
 @app.command()
@@ -308,6 +324,11 @@ def download(out: Out) -> None:
     say(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
 
 
+app.command()(report)
+app.command()(compare)
+app.command()(check)
+app.command()(schema)
+app.command()(certify)
 app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)

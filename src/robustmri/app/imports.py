@@ -97,7 +97,9 @@ def export(
         Path, typer.Argument(help="Checkpoint folder, or the run folder that holds it.")
     ],
     out: Out,
-    to: Annotated[str, typer.Option(help="onnx, pt2 (torch.export) or huggingface.")] = "onnx",
+    to: Annotated[
+        str, typer.Option(help="onnx, pt2 (torch.export), huggingface or monai.")
+    ] = "onnx",
 ) -> None:
     """Write a checkpoint for other programs, its normalisation included."""
     say(f"wrote {robustmri.export_model(checkpoint, out, to=to)}")

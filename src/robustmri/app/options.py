@@ -45,6 +45,11 @@ Minutes = Annotated[
     ),
 ]
 
+Estimate = Annotated[
+    bool,
+    typer.Option("--estimate", help="Say how long it would take on this machine, and stop."),
+]
+
 
 class Verbs(TyperGroup):
     """Commands of which an option that counts once is refused twice: the parser takes the last."""

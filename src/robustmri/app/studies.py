@@ -34,7 +34,8 @@ def reproduce(
         typer.Option(
             help=(
                 "cpu (ResNet-18, 96 px), small (half as wide, 64 px), gpu (ResNet-50, 224 px), "
-                "offline (the same from scratch) or a .toml file."
+                "offline (the same from scratch), auto (the largest of small, cpu and offline for "
+                "--minutes) or a .toml file."
             )
         ),
     ] = "cpu",
@@ -68,6 +69,7 @@ def cross_validate(
         str, typer.Option(help="Comma-separated folds to run now; the last one pools all five.")
     ] = "",
     images: Images = True,
+    minutes: Minutes = 0.0,
     set_: Set = None,
 ) -> None:
     """Train, attack, harden and attack again on five patient-wise folds, and pool their test
@@ -79,7 +81,13 @@ def cross_validate(
     given: dict[str, Any] = {"folds": listed(only)} if only else {}
     with shown_progress() as progress:
         table = robustmri.cross_validate(
-            source, out, settings, images=images, progress=progress, **given
+            source,
+            out,
+            settings,
+            images=images,
+            minutes=minutes,
+            progress=progress,
+            **given,
         )
     _print_study(table, out, "folds", f"and {out / 'report.html'}")
 
@@ -89,6 +97,7 @@ def ablate(
     out: Out,
     recipe: RecipeName = "ablation",
     only: Annotated[str, typer.Option(help="Comma-separated variants to run now.")] = "",
+    minutes: Minutes = 0.0,
     set_: Set = None,
 ) -> None:
     """Harden by each variant of a recipe, and compare them on the validation patients."""
@@ -96,7 +105,9 @@ def ablate(
 
     settings = load_recipe(recipe, set_ or [])
     with shown_progress() as progress:
-        table = robustmri.ablate(cohort, out, settings, only=listed(only), progress=progress)
+        table = robustmri.ablate(
+            cohort, out, settings, only=listed(only), minutes=minutes, progress=progress
+        )
     _print_study(table, out, "variants")
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,21 +13,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from robustmri.attacks import Attack, Cascade
+from robustmri.attacks import Cascade
 from robustmri.attacks.cascade import knows_norm
 from robustmri.attacks.minimal_eps import SmallestEps
-from robustmri.core import processes
-from robustmri.core.arrays import Logits
-from robustmri.core.errors import DataError
+from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
-from robustmri.core.sealed import read_sealed, write_sealed
 from robustmri.data.cohort import Cohort
+from robustmri.data.corruptions import CORRUPTIONS, corrupt
 from robustmri.data.loaders import load_images, load_labels, load_region
 from robustmri.data.split import Split
 from robustmri.evaluation.attacked import (
     Attacked,
     attack_batch,
+    corrupted,
     probabilities,
     quick,
     verify,
@@ -39,8 +36,10 @@ from robustmri.evaluation.attacked import (
 from robustmri.evaluation.cost import AttackCost
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.memory import Room, in_halves
-from robustmri.evaluation.plan import NOTHING, Plan, Trial, make_plan
+from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.shards import divide, run_shards, shards_of
+from robustmri.evaluation.trial import NOTHING, Trial
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.results.schema import AttackRun
@@ -95,28 +94,19 @@ def run_attacks(
     import pyarrow.compute as pc
 
     classifier = classifier.to(device).eval().requires_grad_(False)
-    shards = (
-        folder
-        / ".shards"
-        / fingerprint([msgspec.to_builtins(settings), identity, split.fingerprint])
-    )
+    shards = shards_of(folder, [msgspec.to_builtins(settings), identity, split.fingerprint])
     plan = plan or make_plan(settings, classifier, cohort, split)
     work = [
         (trial, number, rows)
         for trial in plan.trials
-        for number, rows in enumerate(_shards(trial.rows, settings.batch_size))
+        for number, rows in enumerate(divide(trial.rows, settings.batch_size))
     ]
     runner = ShardRunner(classifier, cohort, plan, device)
     paths = [shards / f"{trial.name}-{number:04d}.parquet" for trial, number, _ in work]
     so_far = dict.fromkeys((trial.name for trial in plan.trials), (0, 0, 0.0))
-    own, tables = range(len(work))[processes.rank() :: processes.size()], {}
-    for done, place in enumerate(own):
-        (trial, number, rows), path = work[place], paths[place]
-        table = _read_shard(path)
-        if table is None:
-            table = runner.attack(trial, number, rows)
-            _write_shard(path, table)
-        tables[place] = table
+
+    def tell(place: int, table: pa.Table, done: int, of: int) -> None:
+        trial, _, rows = work[place]
         seen, broken, gradients = so_far[trial.name]
         fooled = table.filter(table["fooled"])["index"]
         seen, broken = seen + len(rows), broken + len(pc.unique(fooled))
@@ -125,12 +115,9 @@ def run_attacks(
         told = (
             f"{trial.name}: {seen} images, {broken} broken, {gradients / seen:.1f} gradients each"
         )
-        progress("evaluation", done + 1, len(own), told)
-    processes.wait_for_all()
-    for place, path in enumerate(paths):
-        if place not in tables:  # Another process made it.
-            tables[place] = _read_shard(path, required=True)
-    outcomes = pa.concat_tables([tables[place] for place in range(len(work))])
+        progress("evaluation", done, of, told)
+
+    outcomes = run_shards(paths, lambda place: runner.attack(*work[place]), tell)
     clean = outcomes.filter(pc.equal(outcomes["attack"], NOTHING.name))
     share = None
     if classifier.spec.gradients:
@@ -138,37 +125,6 @@ def run_attacks(
     return Evaluated(
         outcomes.drop_columns(["zero_gradient"]), describe_attacks(plan, outcomes), share
     )
-
-
-def _write_shard(path: Path, table: pa.Table) -> None:
-    import pyarrow.parquet as pq
-
-    content = io.BytesIO()
-    pq.write_table(table, content)
-    write_sealed(path, content.getbuffer())
-
-
-def _read_shard(path: Path, *, required: bool = False) -> pa.Table | None:
-    """A finished shard; None where there is none, or a damaged one, which is then done again."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(pa.BufferReader(read_sealed(path)))
-    except (FileNotFoundError, DataError):
-        if required:
-            raise
-        return None
-
-
-def clear_shards(folder: Path) -> None:
-    """Remove the shards of an evaluation whose merged result is written."""
-    shutil.rmtree(folder / ".shards", ignore_errors=True)
-
-
-def _shards(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -224,6 +180,8 @@ class ShardRunner:
         clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
         search = self.exact if trial.facts.minimal else self.fast
         cost, members = AttackCost(len(rows), self.plan.settings.limits), [""]
+        if trial.corruption:
+            return pa.concat_tables(self._corrupt(trial, rows, images, labels, clean))
         if trial.attack is None:
             attacked = verify(self.classifier, images, images, labels, threat, clean)
             if self.classifier.spec.gradients:
@@ -240,7 +198,7 @@ class ShardRunner:
                 search,
                 images,
                 labels,
-                threat,
+                trial.physical or threat,
                 generator=generator,
                 cost=cost,
                 clean=clean,
@@ -268,6 +226,29 @@ class ShardRunner:
             tables.append(pa.table(columns))
         return pa.concat_tables(tables)
 
+    def _corrupt(
+        self, trial: Trial, rows: Sequence[int], images: Images, labels: Labels, clean: Logits
+    ) -> list[pa.Table]:
+        """Outcomes at each severity; a slice is changed alike in any company."""
+        import pyarrow as pa
+
+        n, tables = len(rows), []
+        for severity in trial.curve:
+            points = corrupt(
+                images,
+                trial.corruption,
+                int(severity.value),
+                seed=self.plan.settings.seed,
+                keys=[self.cohort.cases[row].case_id for row in rows],
+            )
+            outcome = corrupted(self.classifier, points, images, labels)
+            one = trial.at(severity, self.plan.std)
+            columns = self._columns(one, rows, trial.threat, clean, outcome)
+            columns |= {"broken_by": [""] * n, "zero_gradient": [False] * n}
+            columns |= {"forwards": [1.0] * n, "gradients": [0.0] * n, "cut_short": [False] * n}
+            tables.append(pa.table(columns))
+        return tables
+
     def _columns(
         self,
         trial: Trial,
@@ -276,8 +257,12 @@ class ShardRunner:
         clean: Logits,
         attacked: Attacked,
     ) -> dict[str, Any]:
+        import pyarrow as pa
+
         cases = [self.cohort.cases[row] for row in rows]
         n, classes = len(cases), self.classifier.classes
+        # Named as a file names them, so that a shard is the same before and after it was stored.
+        shares = pa.list_(pa.field("element", pa.float64()))
         # On the CPU, where looking at them one by one does not stop a GPU each time.
         before, after = probabilities(clean).cpu(), probabilities(attacked.logits).cpu()
         eps = trial.eps or Eps(0.0)
@@ -289,17 +274,17 @@ class ShardRunner:
             "label": [case.label for case in cases],
             "plane": [case.plane for case in cases],
             "attack": [trial.facts.name] * n,
-            "norm": ["" if trial.clean else threat.norm] * n,
+            "norm": [trial.norm] * n,
             "eps": [float("inf") if trial.facts.minimal else eps.value] * n,
             "eps_units": [eps.units] * n,
             "eps_image": [float(threat.eps)] * n,
-            "target": ["" if trial.clean else self.plan.settings.target] * n,
+            "target": ["" if threat.target is None else self.plan.settings.target] * n,
             "clean_prediction": [classes[k] for k in clean.argmax(1).tolist()],
             "clean_confidence": before.amax(1).tolist(),
             "prediction": [classes[k] for k in attacked.logits.argmax(1).tolist()],
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
-            "probabilities": after.tolist(),
+            "probabilities": pa.array(after.tolist(), shares),
             "lesion_share": _lesion_shares(self.cohort, rows),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
             "fooled": attacked.fooled.tolist(),
@@ -323,7 +308,8 @@ def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:
 
     runs = []
     for trial in plan.attacks:
-        rows = outcomes.filter(pc.equal(outcomes["attack"], trial.facts.name))
+        named = pc.equal(outcomes["attack"], trial.facts.name)
+        rows = outcomes.filter(pc.and_(named, pc.equal(outcomes["norm"], trial.norm)))
         if trial.radii:
             same = [
                 pc.and_(pc.equal(rows["eps"], e.value), pc.equal(rows["eps_units"], e.units))
@@ -341,8 +327,9 @@ def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:
                 iterative=trial.facts.iterative,
                 knowledge=trial.facts.knowledge,
                 members=members_of(trial),
+                norm=trial.norm if trial.physical or trial.corruption else "",
                 eps=", ".join(map(str, trial.radii)) or None,
-                settings=_settings_of(trial.attack),
+                settings=_settings_of(trial),
                 slices=rows.num_rows // times,
                 gradients_per_image=round(pc.mean(rows["gradients"]).as_py() * times, 2),
                 forwards_per_image=round(pc.mean(rows["forwards"]).as_py() * times, 2),
@@ -362,7 +349,10 @@ def members_of(trial: Trial) -> dict[str, str]:
     }
 
 
-def _settings_of(attack: Attack | None) -> dict[str, Any]:
-    made: Any = attack  # One of the user's own may be any callable.
+def _settings_of(trial: Trial) -> dict[str, Any]:
+    if trial.corruption:
+        one = CORRUPTIONS[trial.corruption]
+        return {"amounts": list(one.amounts), "what": one.what}
+    made: Any = trial.attack  # One of the user's own may be any callable.
     own = asdict(made) if is_dataclass(made) else {}  # type: ignore[arg-type]
     return {"attack": type(made).__name__, **own}

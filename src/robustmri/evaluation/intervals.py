@@ -262,6 +262,30 @@ def _draw_patients(n: int, draws: int, seed: int) -> Floats:
     )
 
 
+def lower_bound(events: int, n: int, alpha: float) -> float:
+    """Share that the true one exceeds, but for a probability of `alpha`: Clopper and Pearson's
+    one-sided bound.
+
+    >>> round(lower_bound(1000, 1000, alpha=0.001), 4)
+    0.9931
+    """
+    from scipy.special import betaincinv
+
+    return float(betaincinv(events, n - events + 1, alpha)) if events else 0.0
+
+
+def tied_probability(events: int, others: int) -> float:
+    """Probability that a fair coin differs from half by as much or more, on either side.
+
+    >>> tied_probability(5, 0)
+    0.0625
+    """
+    from scipy.special import betainc
+
+    more, fewer = max(events, others), min(events, others)
+    return min(1.0, 2 * float(betainc(more, fewer + 1, 0.5))) if more else 1.0
+
+
 def _exact(share: float, n: float, level: float) -> tuple[float, float]:
     """Clopper and Pearson's bounds; neither `n` nor `share * n` need be whole."""
     from scipy.special import betaincinv

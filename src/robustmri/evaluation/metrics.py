@@ -186,7 +186,7 @@ def summarise(
                 norm=budget.norm,
                 eps=budget.eps if limited else None,
                 eps_units=cast(Literal["image", "normalised"], budget.eps_units),
-                eps_image=float(outcomes["eps_image"][rows[0]]) if limited else None,
+                eps_image=budget.eps_image if limited else None,
                 target=budget.target,
                 unit=cast(Literal["slice", "patient"], unit),
                 n=n,

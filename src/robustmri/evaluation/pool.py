@@ -82,9 +82,16 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         patients=first.patients
         and summarise_patients(columns, first.cohort.classes, costs=first.patients.costs),
         baseline=None,
-        provenance=describe_run(seed) | {"pooled": [part.provenance for part in parts]},
+        provenance=describe_run(seed) | _latest(parts) | {"pooled": [p.provenance for p in parts]},
     )
     return result, outcomes
+
+
+def _latest(parts: Sequence[RobustnessReport]) -> dict[str, str]:
+    """When the last of them was measured: pooled once more, they give the same file."""
+    known = [part.provenance.get("created") for part in parts]
+    times = [time for time in known if isinstance(time, str)]
+    return {"created": max(times)} if times else {}
 
 
 def _merge_attacks(parts: Sequence[RobustnessReport]) -> list[AttackRun]:
@@ -139,7 +146,7 @@ def _refuse_unlike(
 
 def _training_of(part: RobustnessReport) -> dict[str, Any]:
     """What decides how a network was trained, the random numbers aside."""
-    aside = ("seed", "devices", "nodes", "logger")
+    aside = ("seed", "devices", "nodes", "logger", "minutes")
     return {name: value for name, value in part.model.training.items() if name not in aside}
 
 

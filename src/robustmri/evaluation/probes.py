@@ -24,7 +24,7 @@ from robustmri.evaluation.attacked import Attacked, loss_gradient, quick, verify
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.metrics import find_right
-from robustmri.evaluation.plan import Plan, Trial, spread_evenly
+from robustmri.evaluation.plan import Plan, spread_evenly
 from robustmri.evaluation.planted import Planted
 from robustmri.evaluation.probed import (
     ALIKE,
@@ -35,6 +35,7 @@ from robustmri.evaluation.probed import (
     Probed,
     Tried,
 )
+from robustmri.evaluation.trial import Trial
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView
 from robustmri.results.budget import CLEAN, WORST
@@ -184,9 +185,11 @@ class Probes:
 
     @cached_property
     def trial(self) -> Trial | None:
-        """The first attack at the headline's radius, for its threat."""
+        """The first attack at the headline's radius, for its threat; a physical one has none."""
         headline = parse_eps(self.plan.settings.eps[0])
-        alike = [trial for trial in self.plan.attacks if trial.eps == headline]
+        alike = [
+            trial for trial in self.plan.attacks if trial.eps == headline and not trial.physical
+        ]
         return alike[0] if alike else None
 
     def _headline(self, trial: Trial) -> tuple[float, list[int], list[int]]:

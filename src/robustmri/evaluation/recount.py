@@ -14,9 +14,11 @@ from robustmri.core.errors import ResultError
 from robustmri.evaluation.metrics import count_confusions, summarise
 from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.evaluation.patients import summarise_patients
+from robustmri.evaluation.settings import CertifySettings
 from robustmri.results.budget import CLEAN
+from robustmri.results.certificate import load_certificate, read_certificates
 from robustmri.results.outcomes import columns_of, read_table
-from robustmri.results.schema import Result, load_result, suites_of
+from robustmri.results.schema import Result, RobustnessReport, load_result, suites_of
 
 BEFORE = "cluster bootstrap"
 """How earlier versions counted the interval of a share."""
@@ -76,6 +78,36 @@ def refuse_contradictions(folder: Path | str) -> None:
             _refuse(folder, "the figures by patient differ")
     if result.baseline is not None and result.baseline != pool_memory([folder])[1]:
         _refuse(folder, f"the nearest neighbour's figures, of {REMEMBERED}, differ")
+    _recount_certificate(folder, result)
+
+
+def _recount_certificate(folder: Path | str, result: RobustnessReport) -> None:
+    from robustmri.evaluation.certify import summarise_certificates
+
+    said = load_certificate(folder, result)
+    if said is None:
+        return
+    counted = summarise_certificates(
+        columns_of(read_certificates(folder)),
+        msgspec.convert(said.settings, CertifySettings),
+        checkpoint_sha256=said.checkpoint_sha256,
+        split=said.split,
+    )
+    for told, true in zip(
+        [*said.certified, *said.attacked], [*counted.certified, *counted.attacked], strict=False
+    ):
+        if (told.eps, told.unit, told.n) != (true.eps, true.unit, true.n) or not all(
+            _same(getattr(told, name), getattr(true, name))
+            for name in ("accuracy", "ci_low", "ci_high")
+        ):
+            _refuse(folder, f"the certificate at {told.eps} by {told.unit} is {told.accuracy}")
+    if (said.n_slices, said.n_patients, said.abstained, len(said.certified)) != (
+        counted.n_slices,
+        counted.n_patients,
+        counted.abstained,
+        len(counted.certified),
+    ):
+        _refuse(folder, "the certificate counts other slices")
 
 
 def _named(results: list[Result]) -> dict[str, Result]:

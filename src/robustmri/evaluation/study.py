@@ -51,6 +51,18 @@ def check_split(split_kind: str, groups: str) -> Check:
     return Check(name="split by patient", status=status, detail=detail)
 
 
+def check_chosen() -> Check:
+    """Nobody chose the slices by hand."""
+    return Check(
+        name="the whole set",
+        status="warn",
+        detail=(
+            "The slices were named one by one or by their patients: the numbers are theirs alone, "
+            "and say nothing about the set that they were taken from."
+        ),
+    )
+
+
 def check_knowledge(knowledge: Mapping[str, str]) -> Check:
     """A classifier that offers no gradient was only asked: weaker attacks than one would make who
     has its weights.
@@ -159,7 +171,8 @@ def check_selection(selected_on: str, evaluated_set: str = "test") -> Check:
             "The kept epoch was chosen on these very slices: compare settings by them, and "
             "report the test set.",
         )
+    unknown = f" ({selected_on!r})" if selected_on else ""
     status, detail = said.get(
-        selected_on, ("warn", f"How the epoch was chosen is not known ({selected_on!r}).")
+        selected_on, ("warn", f"How the epoch was chosen is not known{unknown}.")
     )
     return Check(name="selection on validation patients", status=status, detail=detail)

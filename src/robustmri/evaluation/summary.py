@@ -19,7 +19,8 @@ from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
-from robustmri.results.outcomes import columns_of
+from robustmri.results.budget import CORRUPTION
+from robustmri.results.outcomes import Outcomes, columns_of
 from robustmri.results.patients import Cost
 from robustmri.results.schema import (
     Check,
@@ -32,6 +33,7 @@ from robustmri.results.schema import (
     suites_of,
 )
 from robustmri.threat.norms import NORMS, find_norm
+from robustmri.threat.transforms import TRANSFORMS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +79,7 @@ def summarise_evaluation(
         for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
     checks = run_checks(
-        outcomes,
+        searched(outcomes, settings.threat or None),
         split_kind=split.kind,
         groups=cohort.groups,
         training_attack=training_attack,
@@ -86,6 +88,7 @@ def summarise_evaluation(
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,
         limited=any(settings.limits),
+        chosen=settings.chosen,
         iterative={run.attack for run in evaluated.attacks if run.iterative},
         knowledge={}
         if classifier.spec.gradients
@@ -133,14 +136,35 @@ def summarise_evaluation(
     )
 
 
+def searched(outcomes: Outcomes, threat: str | None = None) -> Outcomes:
+    """Rows of what the evaluation is about, which checks judge: untouched slices, and attacks in a
+    norm, or on the physical threat that stands in its place.
+    """
+    about = {"", threat} if threat else {"", *NORMS}
+    keep = np.isin(outcomes["norm"].astype(str), sorted(about))
+    return Outcomes({name: column[keep] for name, column in outcomes.items()})
+
+
 def describe_norms(plan: Plan) -> dict[str, NormFacts]:
-    """What the report must know of each norm in which something was tried."""
-    used = {trial.threat.norm for trial in plan.trials}
-    return {
+    """What the report must know of each norm, and of what stands in its place."""
+    used = {trial.norm for trial in plan.attacks}
+    found = {
         name: NormFacts(title=norm.title, meaning=norm.meaning, per_pixel=norm.per_pixel)
         for name, norm in NORMS.items()
         if name in used
     }
+    found |= {
+        name: NormFacts(
+            title=one.title, meaning=one.meaning, per_pixel=False, kind="physical", unit=one.unit
+        )
+        for name, one in TRANSFORMS.items()
+        if name in used
+    }
+    if CORRUPTION in used:
+        found[CORRUPTION] = NormFacts(
+            title=CORRUPTION, meaning="severity", per_pixel=False, kind="corruption", unit="of 5"
+        )
+    return found
 
 
 def _plain(settings: EvaluateSettings) -> dict[str, Any]:
@@ -153,12 +177,20 @@ def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
     """What the attacker may do, knows and wants, in sentences."""
     settings, std, size = plan.settings, plan.std, classifier.spec.size
     sentences = []
-    for eps in dict.fromkeys(eps for trial in plan.attacks for eps in trial.radii):
+    in_norm = [trial for trial in plan.attacks if not trial.physical and not trial.corruption]
+    for eps in dict.fromkeys(eps for trial in in_norm for eps in trial.radii):
         image = eps.in_image_units(std)
         said = f"eps = {eps.value:g} " + (
             "of the [0, 1] range" if eps.units == "image" else "after normalisation"
         )
         sentences.append(find_norm(settings.norm).explain(said, image, std, size))
+    physical = dict.fromkeys(trial.physical for trial in plan.attacks if trial.physical)
+    sentences += [one.transform.explain(one.amount) for one in physical]
+    corrupted = [trial.facts.title.lower() for trial in plan.attacks if trial.corruption]
+    if corrupted:
+        sentences.append(
+            f"Besides, without an attacker: {', '.join(corrupted)}, at five severities each."
+        )
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
     sentences.append(
         f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1]."

@@ -1,4 +1,6 @@
-"""The networks: ResNets, DenseNet-121 and ViT-B/16 from MONAI, grey slices in and logits out."""
+"""The networks: ResNets, DenseNet-121 and ViT-B/16 from MONAI, and EfficientNet-Lite0; grey slices
+in and logits out.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.hub import PACKAGES, build_hub_network, is_hub
 from robustmri.models.weights import load_weights
 
-BACKBONES = ("resnet18", "resnet18-half", "resnet50", "densenet121", "vit")
+BACKBONES = ("resnet18", "resnet18-half", "resnet50", "densenet121", "vit", "efficientnet-lite0")
+MONAI_BACKBONES = ("resnet18", "resnet18-half", "resnet50", "densenet121")
+"""Those that MONAI builds by plain settings."""
 SMALLEST_SIZE = 32  # Five halvings leave one pixel.
 PATCH_SIZE = 16
 
@@ -57,14 +61,15 @@ def build_network(
         return build_hub_network(name, classes=outputs, size=size)
     if name == "vit":
         return VisionTransformer(outputs, size, channels)
-    if name == "densenet121":
-        from monai.networks.nets.densenet import DenseNet121
+    if name == "efficientnet-lite0":
+        from robustmri.models.efficientnet_lite import EfficientNetLite0
 
-        densenet: nn.Module = DenseNet121(
-            spatial_dims=2, in_channels=channels, out_channels=outputs
-        )
-        return densenet
-    return _build_resnet(name, outputs, channels)
+        return EfficientNetLite0(outputs, channels)
+    import monai.networks.nets
+
+    kind, settings = monai_settings(name, outputs, channels)
+    network: nn.Module = getattr(monai.networks.nets, kind)(**settings)
+    return network
 
 
 def build_classifier(
@@ -161,29 +166,38 @@ def _trim(block: Any) -> None:
     block.norm_cross_attn = block.cross_attn = nn.Identity()
 
 
-def _build_resnet(name: str, classes: int, channels: int) -> nn.Module:
-    """ResNet with torchvision's stem (7 x 7, stride 2), shortcuts and parameter names.
+def monai_settings(name: str, outputs: int, channels: int) -> tuple[str, dict[str, Any]]:
+    """Name and settings by which MONAI builds the network.
 
+    ResNets have torchvision's stem (7 x 7, stride 2), shortcuts and parameter names;
     "resnet18-half" has half the channels of ResNet-18 in every layer: a quarter of the work, for
     CPUs.
-    """
-    from monai.networks.nets.resnet import ResNet
 
+    Args:
+        name: one of `MONAI_BACKBONES`.
+        outputs: number of logits.
+        channels: planes of the images.
+    """
+    if name == "densenet121":
+        return "DenseNet121", {
+            "spatial_dims": 2,
+            "in_channels": channels,
+            "out_channels": outputs,
+        }
     depth, _, width = name.partition("-")
     block, layers = {"resnet18": ("basic", [2, 2, 2, 2]), "resnet50": ("bottleneck", [3, 4, 6, 3])}[
         depth
     ]
-    network: nn.Module = ResNet(
-        block=block,
-        layers=layers,
-        block_inplanes=[64, 128, 256, 512],
-        spatial_dims=2,
-        n_input_channels=channels,
-        conv1_t_size=7,
-        conv1_t_stride=2,
-        shortcut_type="B",
-        bias_downsample=False,
-        num_classes=classes,
-        widen_factor=0.5 if width else 1.0,
-    )
-    return network
+    return "ResNet", {
+        "block": block,
+        "layers": layers,
+        "block_inplanes": [64, 128, 256, 512],
+        "spatial_dims": 2,
+        "n_input_channels": channels,
+        "conv1_t_size": 7,
+        "conv1_t_stride": 2,
+        "shortcut_type": "B",
+        "bias_downsample": False,
+        "num_classes": outputs,
+        "widen_factor": 0.5 if width else 1.0,
+    }

@@ -36,9 +36,10 @@ STEMS = {
         "vit.patch_embedding.patch_embeddings.weight",
         "vit.patch_embedding.patch_embeddings.bias",
     ),
+    "efficientnet-lite0": ("stem.0.weight", "stem.1.running_mean"),
 }
 POSITIONS = "vit.patch_embedding.position_embeddings"
-RENAMES = {  # From torchvision's names to MONAI's, in this order.
+RENAMES = {  # From the published names to ours, in this order.
     "densenet121": (
         # Older files say norm.1 for norm1.
         (r"(denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3."),
@@ -57,6 +58,20 @@ RENAMES = {  # From torchvision's names to MONAI's, in this order.
         (r"\.mlp\.(?:linear_2|3)\.", ".mlp.linear2."),
         (r"^vit\.encoder\.ln\.", "vit.norm."),
         (r"^vit\.heads\.head\.", "vit.classification_head."),
+    ),
+    "efficientnet-lite0": (
+        (r"^_conv_stem\.", "stem.0."),
+        (r"^_bn0\.", "stem.1."),
+        (r"^_conv_head\.", "last.0."),
+        (r"^_bn1\.", "last.1."),
+        (r"^_fc\.", "fc."),
+        (r"^_blocks\.", "blocks."),
+        (r"\._expand_conv\.", ".widen.0."),
+        (r"\._bn0\.", ".widen.1."),
+        (r"\._depthwise_conv\.", ".filter.0."),
+        (r"\._bn1\.", ".filter.1."),
+        (r"\._project_conv\.", ".narrow.0."),
+        (r"\._bn2\.", ".narrow.1."),
     ),
 }
 

@@ -248,7 +248,7 @@ def _override(settings: dict[str, Any], text: str) -> None:
         place[names[-1]] = _literal(value.strip())
     elif names[0] == "evaluate" and names[-1] in RADII:
         place[names[-1]] = split_radii(value)
-    elif names[0] == "evaluate" and names[-1] in ("attacks", "examples"):
+    elif names[0] == "evaluate" and names[-1] in ("attacks", "corruptions", "examples"):
         place[names[-1]] = [part.strip() for part in value.split(",") if part.strip()]
     else:
         place[names[-1]] = value.strip()

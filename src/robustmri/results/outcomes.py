@@ -110,7 +110,7 @@ def read_table(folder: Path | str, *, every_column: bool = True) -> pa.Table:
         with pyarrow.parquet.ParquetFile(path) as file:
             missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
             columns = None if every_column or missing else list(COLUMNS)
-            table = _read_bounded(file, path, columns)
+            table = read_bounded(file, path, columns)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
         reason = str(error).partition("\n")[0][:160]
         raise system_error(error, path) or ResultError(
@@ -123,7 +123,7 @@ def read_table(folder: Path | str, *, every_column: bool = True) -> pa.Table:
     return table
 
 
-def _read_bounded(file: Any, path: Path, columns: list[str] | None) -> pa.Table:
+def read_bounded(file: Any, path: Path, columns: list[str] | None) -> pa.Table:
     """All batches; a small file may repeat one row without end."""
     import pyarrow as pa
 

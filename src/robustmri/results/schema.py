@@ -54,7 +54,8 @@ class AttackRun(msgspec.Struct, frozen=True, kw_only=True):
     """An attack as it was run: what it is, its settings, and what it spent per image.
 
     The facts are those of `attacks.protocol.Facts`. `eps` lists the radii as the user gave them;
-    None where there is none.
+    None where there is none. `norm` is the physical threat that it searched, or `CORRUPTION`; empty
+    for an attack in a norm.
     """
 
     attack: str
@@ -70,17 +71,22 @@ class AttackRun(msgspec.Struct, frozen=True, kw_only=True):
     slices: int
     gradients_per_image: float
     forwards_per_image: float
+    norm: str = ""
 
 
 class NormFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How to speak of a norm; see `threat.norms.Norm`.
+    """How to speak of a norm, or of what stands in its place; see `threat.norms.Norm` and
+    `threat.transforms.Transform`.
 
-    With `per_pixel` a radius bounds each pixel by itself, and can be said in grey levels.
+    With `per_pixel` a radius bounds each pixel by itself, and can be said in grey levels. `unit` is
+    what a radius counts; empty for image units, or a mere number.
     """
 
     title: str
     meaning: str
     per_pixel: bool
+    kind: Literal["norm", "physical", "corruption"] = "norm"
+    unit: str = ""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +156,14 @@ class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was attacked."""
+    """What was attacked.
+
+    `identity` is the hash of all that decides its answers, by which what was hardened from it knows
+    it; empty where that of its weights says as much. Of a classifier from elsewhere `source` is the
+    file that it was made from, `route` how, in words, `guessed` what the file did not say, `checks`
+    what was found of it at its import, and `checked_on` the fingerprint of the cohort whose
+    labelled slices it was tried on. With `black_box` it offers no gradient.
+    """
 
     name: str
     backbone: str
@@ -158,6 +171,13 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     checkpoint_sha256: str
     training: dict[str, Any]
+    identity: str = ""
+    source: str = ""
+    route: str = ""
+    guessed: list[str] = []
+    checks: list[Check] = []
+    checked_on: str = ""
+    black_box: bool = False
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from robustmri.core import processes
+from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
@@ -19,6 +21,7 @@ from robustmri.data.split import Split
 from robustmri.recipes import change_settings, list_recipes, load_recipe
 from robustmri.results.outcomes import columns_of
 from robustmri.results.schema import (
+    Check,
     ModelFacts,
     RobustnessReport,
     hash_files,
@@ -70,7 +73,7 @@ def evaluate(
     import pyarrow.parquet as pq
 
     from robustmri.evaluation.costs import read_costs
-    from robustmri.evaluation.evaluate import clear_shards, run_attacks
+    from robustmri.evaluation.evaluate import run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
     from robustmri.evaluation.metrics import worst_budgets
     from robustmri.evaluation.nearest_neighbour import (
@@ -81,6 +84,7 @@ def evaluate(
     from robustmri.evaluation.plan import evaluated_slices, make_plan
     from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.evaluation.shards import clear_shards
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
     from robustmri.models.checkpoint import check_fits
     from robustmri.models.optimised import full_float32
@@ -88,6 +92,8 @@ def evaluate(
     from robustmri.training.objectives import OBJECTIVES
 
     settings = change_settings(settings or EvaluateSettings(), changes)
+    if settings.threat and "eps" not in changes:
+        _refuse_usual_eps(settings)
     scans, folder = Cohort.open(cohort), Path(out)
     split = Split.load(scans.root)
     split.check(scans)
@@ -102,7 +108,7 @@ def evaluate(
         stored,
         scans,
         split,
-        evaluated_slices(split, settings),
+        evaluated_slices(split, settings, scans),
     )
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     named_slices(scans, settings)
@@ -119,6 +125,7 @@ def evaluate(
         done="robustness.json",
     ):
         if (folder / "robustness.json").exists():
+            clear_shards(folder)
             return load_result(folder)
         device = join_processes(devices, nodes)
         with full_float32():
@@ -138,8 +145,7 @@ def evaluate(
         def write() -> None:
             with atomic_file(folder / "outcomes.parquet") as partial:
                 pq.write_table(evaluated.outcomes, partial)
-            objective = str(stored.training.get("objective", "unknown"))
-            method = OBJECTIVES.get(objective)
+            method = OBJECTIVES.get(_objective_of(stored))
             with full_float32():
                 examples = write_examples(classifier, scans, plan, folder)
                 probed = probe_classifier(
@@ -169,14 +175,7 @@ def evaluate(
                 split,
                 plan,
                 title=title or f"Robustness of {stored.spec.backbone} on {scans.name}",
-                model=ModelFacts(
-                    name=method.title if method else "Given checkpoint",
-                    backbone=stored.spec.backbone,
-                    objective=objective,
-                    weights=stored.spec.weights,
-                    checkpoint_sha256=stored.weights_sha256,
-                    training=dict(stored.training),
-                ),
+                model=describe_model(stored, method.title if method else ""),
                 training_attack=method.attack if method else None,
                 seen=seen,
                 probed=probed,
@@ -191,6 +190,35 @@ def evaluate(
         processes.wait_for_all()  # Until nobody reads shards any more.
         processes.on_one_process(write)
         return load_result(folder)
+
+
+def describe_model(stored: Checkpoint, method: str = "") -> ModelFacts:
+    """What a result says of a checkpoint; `method` is the title of the objective that made it."""
+    spec = stored.spec
+    # An import says in words what it was made from, and its name once more in its weights.
+    source = re.sub(r" \(sha256 [0-9a-f]+\)$", "", spec.weights)
+    named = stored.imported.startswith(f"{source}: ")
+    return ModelFacts(
+        name=method or "Given checkpoint",
+        backbone=spec.backbone,
+        objective=_objective_of(stored),
+        weights=spec.weights,
+        checkpoint_sha256=stored.weights_sha256,
+        training=dict(stored.training),
+        identity=stored.identity,
+        source=source if named else "",
+        route=stored.imported[len(source) + 2 :] if named else stored.imported,
+        guessed=list(spec.guessed),
+        checks=[
+            Check(name=one.name, status=one.status, detail=one.detail) for one in stored.checks
+        ],
+        checked_on=str(stored.provenance.get("checked_on", "")),
+        black_box=not spec.gradients,
+    )
+
+
+def _objective_of(stored: Checkpoint) -> str:
+    return str(stored.training.get("objective", "unknown"))
 
 
 def _open(checkpoint: str | Path | Classifier) -> tuple[Classifier, Checkpoint]:
@@ -209,6 +237,21 @@ def _noted_accuracy(provenance: dict[str, Any], split: Split) -> float | None:
     noted = kept.get("validation_accuracy") if isinstance(kept, dict) else None
     same = provenance.get("split") == split.fingerprint
     return float(noted) if same and isinstance(noted, (int, float)) else None
+
+
+def _refuse_usual_eps(settings: EvaluateSettings) -> None:
+    """A physical threat has a unit of its own: an eps meant for pixels says nothing."""
+    from robustmri.evaluation.settings import EvaluateSettings
+    from robustmri.threat.transforms import find_transform
+
+    transform = find_transform(settings.threat)
+    if settings.eps in {load_recipe(name).evaluate.eps for name in list_recipes()} | {
+        EvaluateSettings().eps
+    }:
+        raise SettingsError(
+            f"threat {settings.threat} needs an eps of its own ({transform.meaning}), say --eps "
+            f"{transform.usual:g}: {', '.join(settings.eps)} is meant for pixels."
+        )
 
 
 def _without_gradients(settings: EvaluateSettings) -> EvaluateSettings:

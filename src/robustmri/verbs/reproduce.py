@@ -19,6 +19,7 @@ from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import Stopwatch, fit_evaluation, fit_training
 from robustmri.verbs.prepare import prepare
+from robustmri.verbs.preset import choose_preset
 from robustmri.verbs.report import write_report
 from robustmri.verbs.train import harden, train
 
@@ -173,7 +174,8 @@ def reproduce(
         source: the figshare release, or any source with patient ids.
         out: folder, see `protocol`.
         preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px), "gpu" (ResNet-50 at
-            224 px), "offline" (the same from scratch), or the path of a recipe.
+            224 px), "offline" (the same from scratch), "auto" (the largest of small, cpu and
+            offline that `minutes` are enough for), or the path of a recipe.
         images: whether the report shows slices.
         minutes: see `protocol`.
         overrides: single settings, such as "harden.epochs=10".
@@ -181,7 +183,12 @@ def reproduce(
     """
     if name != "poster":
         raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
-    recipe = load_recipe(preset if preset.endswith(".toml") else f"poster-{preset}", overrides)
+    overrides, reason = list(overrides), ""
+    if preset == "auto":
+        chosen, reason = choose_preset(source, out, minutes, overrides)
+        recipe = load_recipe(chosen, overrides)
+    else:
+        recipe = load_recipe(preset if preset.endswith(".toml") else f"poster-{preset}", overrides)
     table = protocol(
         source,
         out,
@@ -193,6 +200,8 @@ def reproduce(
         progress=progress,
     )
     notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]
+    if reason:
+        notes.append(f"Chosen for this machine: {reason}")
     return msgspec.structs.replace(table, notes=notes)
 
 

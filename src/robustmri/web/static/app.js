@@ -8,6 +8,7 @@ const VIEWS = [
   [/^\/jobs$/, "./views/jobs.js"],
   [/^\/results\/([0-9a-f]+)$/, "./views/result.js"],
   [/^\/results\/([0-9a-f]+)\/([0-9a-f]+)$/, "./views/case.js"],
+  [/^\/answers\/([0-9a-f]+)$/, "./views/answer.js"],
   [/^\/compare\/([0-9a-f]+)\/([0-9a-f]+)$/, "./views/compare.js"],
 ];
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from robustmri.data.cohort import Cohort
 from robustmri.report.pictures import trace_outline
-from robustmri.report.tables import budget_of, headline, main_budget
 from robustmri.report.wording import budget_words, titles_of
 from robustmri.results.budget import CLEAN, NO_BUDGET, TITLES, WORST, Budget
 from robustmri.results.cases import CaseTable
+from robustmri.results.headline import budget_of, headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
+from robustmri.web.forms import search_fields
 from robustmri.web.views.result import (
     brief,
     choose,
@@ -27,6 +28,7 @@ from robustmri.web.views.result import (
     row_in,
     say_share,
 )
+from robustmri.web.views.searches import Search, renamed, searches_of
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -42,6 +44,7 @@ class Answer(msgspec.Struct, frozen=True):
     confidence: str
     label_confidence: float | None
     label_words: str
+    per_pixel: bool
 
 
 def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -55,7 +58,9 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
     listed = choose(folder, id, query)
     place = np.flatnonzero(listed == number)
     fragile = int((_order(known) < _order(known)[number]).sum())
-    cohort, example = folder.cohort_of(report), example_of(report, said["name"])
+    cohort = folder.cohort_of(report)
+    searches = [*searches_of(folder, report, said["name"])]
+    picture = _pictured(id, report, said["name"], searches)
     return {
         **said,
         "result": id,
@@ -64,7 +69,8 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "synthetic": report.cohort.synthetic,
         "plane": str(table.column("plane")[number]) if "plane" in table.outcomes else "",
         "clean_right": bool(table.right[number]),
-        "answers": answers(report, table, number),
+        "answers": [*answers(report, table, number), *_searched(searches)],
+        "search": search_fields(report),
         "main_attack": main.attack if main else CLEAN,
         "main_eps": at.eps_image if at else None,
         "per_pixel": bool(at and report.norms[at.norm].per_pixel),
@@ -72,7 +78,7 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "less_fragile": len(table) - fragile - 1,
         "of": len(table),
         "size": report.cohort.size,
-        "change": _describe(report, example) if example else None,
+        "change": picture,
         "outline": _outline(cohort, table, number),
         "neighbours": _neighbours(table, listed, place),
         "patient_id": id_of("patient", said["patient"]),
@@ -80,6 +86,26 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "cohort_here": cohort is not None,
         "beside": _beside(folder, beside, said["name"]) if beside else None,
     }
+
+
+def _searched(searches: list[Search]) -> list[Answer]:
+    """What the searches found, without what every result says of a case."""
+    return [
+        renamed(answer, search)
+        for search in searches
+        for answer in answers(search.report, search.table, search.number)
+        if answer.attack not in (CLEAN, WORST)
+    ]
+
+
+def _pictured(
+    id: str, report: RobustnessReport, name: str, searches: list[Search]
+) -> dict[str, Any] | None:
+    """The attacked picture of a case: the result's own, or that of the latest search."""
+    for result, made in ((id, report), *((one.found.id, one.report) for one in searches[::-1])):
+        if example := example_of(made, name):
+            return {"result": result, **_describe(made, example)}
+    return None
 
 
 def _order(known: Any) -> npt.NDArray[np.float64]:
@@ -119,6 +145,7 @@ def answers(report: RobustnessReport, table: CaseTable, number: int) -> list[Ans
                 confidence=say_share(columns["confidence"][row]),
                 label_confidence=left if np.isfinite(left) else None,
                 label_words=say_share(left),
+                per_pixel=where.norm in report.norms and report.norms[where.norm].per_pixel,
             )
         )
     last = [CLEAN, *(run.attack for run in report.attacks), WORST]

@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
 from robustmri.report.html import refuse_different_tests
-from robustmri.report.tables import headline, main_budget, repairs
 from robustmri.report.verdict import make_cards, write_verdict
 from robustmri.report.wording import budget_words, people
 from robustmri.results.cases import CaseTable
+from robustmri.results.headline import headline, main_budget
+from robustmri.results.lineage import repairs
 from robustmri.web.folder import Folder, id_of
 from robustmri.web.views.overview import describe_result
 from robustmri.web.views.result import MOST, brief, facts

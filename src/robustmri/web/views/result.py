@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.data.cohort import Cohort
-from robustmri.report.tables import align, at_main_eps, headline, main_budget
+from robustmri.report.tables import align, at_main_eps
 from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
 from robustmri.report.wording import (
     budget_words,
@@ -22,8 +22,10 @@ from robustmri.report.wording import (
 )
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.cases import FATES, CaseTable
+from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
+from robustmri.web.forms import search_fields
 from robustmri.web.views.overview import describe_result, say
 
 MOST = 120
@@ -63,6 +65,7 @@ def result(folder: Folder, id: str) -> dict[str, Any]:
         "fates": FATES,
         "sorts": SORTS,
         "beside": beside(folder, id),
+        "search": search_fields(report),
     }
 
 

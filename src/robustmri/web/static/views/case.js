@@ -7,6 +7,7 @@ import { typing } from "../keys.js";
 import { answer, trail } from "../parts.js";
 import { draw } from "../curve.js";
 import { PRESETS } from "../pixels.js";
+import { searching } from "../search.js";
 import { Viewer } from "../viewer.js";
 
 const LIST = ["class", "patient", "fate", "sort"];
@@ -22,12 +23,17 @@ export async function show(view, result, id) {
 
   const pictures = one.image ? pictured(one, result, other) : null;
   const eps = one.answers.some((row) => row.on_curve && row.eps) ? epsCard(one, view.query, pictures) : null;
+  const search = searching({
+    fields: one.search, result,
+    scopes: [["this slice", { case: id }], ["this patient's slices", { patient: one.patient_id }], ["the whole test set", {}]],
+    found: () => go(location.pathname + location.search, { replace: true }),
+  });
   put(view.root,
     trail(["Overview", "/"], [one.result_name, address(`/results/${result}`, listed)], [one.name]),
     head(one, other),
     h("div", { class: "case-grid" },
       h("div", { class: "case-pictures" }, pictures ? pictures.root : h("p", { class: "caution" }, "The cohort of this result is not in the folder, and it keeps no picture of this case.")),
-      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, whole, other, id))),
+      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, whole, other, id), search.root)),
     table(one));
   if (pictures) await pictures.load();
   for (const next of [one.neighbours.after, one.neighbours.before]) if (next && one.cohort_here) numbers(`/api/results/${result}/cases/${next}/slice`, Uint16Array).catch(() => {});
@@ -52,7 +58,7 @@ export async function show(view, result, id) {
     act();
   };
   document.addEventListener("keydown", keys);
-  view.leave = () => { document.removeEventListener("keydown", keys); pictures?.close(); };
+  view.leave = () => { document.removeEventListener("keydown", keys); pictures?.close(); search.close(); };
 }
 
 function head(one, other) {
@@ -140,7 +146,7 @@ function pictured(one, result, other) {
     root, viewer, play, flicker, outline,
     turn: (step) => at((here + step + one.slices.length) % one.slices.length),
     async load() {
-      const [values, change] = await Promise.all([numbers(source(one.id), Uint16Array), one.change ? numbers(`/api/results/${result}/cases/${one.id}/change`, Float32Array) : null]);
+      const [values, change] = await Promise.all([numbers(source(one.id), Uint16Array), one.change ? numbers(`/api/results/${one.change.result}/cases/${one.id}/change`, Float32Array) : null]);
       viewer.setSlice(values, change);
       if (one.slices.length > 1) at(here);
     },
@@ -168,7 +174,7 @@ function reading(state) {
 
 function lineOf(answers, attack, name, place) {
   const points = answers.filter((row) => row.on_curve && (row.attack === attack || row.attack === "none"))
-    .map((row) => ({ eps: row.eps, value: row.label_confidence, right: row.right, answer: row.prediction, confidence: row.confidence, radius: row.radius, words: `${row.radius || "untouched"}: ${row.prediction} ${row.confidence}` }));
+    .map((row) => ({ eps: row.eps, value: row.label_confidence, right: row.right, answer: row.prediction, confidence: row.confidence, radius: row.radius, perPixel: row.per_pixel, words: `${row.radius || "untouched"}: ${row.prediction} ${row.confidence}` }));
   return { name, place, points };
 }
 
@@ -188,7 +194,7 @@ function epsCard(one, query, pictures) {
   function build() {
     line = lineOf(one.answers, attack, one.model, one.beside ? 0 : 1);
     beside = one.beside ? lineOf(one.beside.answers, attack, one.beside.model, 1) : null;
-    curve = draw(beside ? [line, beside] : [line], { perPixel: one.per_pixel, classes: one.classes });
+    curve = draw(beside ? [line, beside] : [line], { perPixel: line.points.some((point) => point.perPixel), classes: one.classes });
     slider.max = String(line.points.length - 1);
     const flip = line.points.findIndex((point) => !point.right);
     track.replaceChildren(...line.points.map((point, place) => h("i", { class: `${point.right ? "right" : "wrong"}${place === flip ? " flip" : ""}`, style: { left: `${(100 * place) / Math.max(line.points.length - 1, 1)}%` } })));
