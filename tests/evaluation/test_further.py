@@ -15,7 +15,7 @@ from torch import nn
 from robustmri.core.errors import DataError, ResultError, SettingsError
 from robustmri.evaluation.confined import summarise_regions
 from robustmri.evaluation.further import summarise_sensitivity
-from robustmri.evaluation.intervals import cluster_bootstrap, mean_interval, quantile_interval
+from robustmri.evaluation.intervals import mean_interval, quantile_interval, share_interval
 from robustmri.evaluation.recount import refuse_contradictions
 from robustmri.evaluation.saliency import (
     METHODS,
@@ -39,12 +39,12 @@ def test_turned_answers_are_counted_among_those_that_were_right(table):
     for row in rows.rows:
         row |= {"region": "outside-lesion", "lesion_area": 0.1, "region_area": 0.9}
         row["lesion_energy"] = 0.1 if row["index"] else 0.5
-    (found,) = summarise_regions(Outcomes(rows.columns()), seed=0)
+    (found,) = summarise_regions(Outcomes(rows.columns()))
     assert (found.n, found.n_patients) == (7, 4)
     assert found.turned == pytest.approx(3 / 7)
     assert found.patients_turned == pytest.approx(2 / 4)
     groups = ["P0", "P0", "P1", "P1", "P2", "P2", "P3"]
-    bounds = cluster_bootstrap([True, True, True, *[False] * 4], groups)
+    bounds = share_interval([True, True, True, *[False] * 4], groups)
     assert (found.ci_low, found.ci_high) == (bounds.low, bounds.high)
     assert found.lesion_energy == pytest.approx((0.5 + 6 * 0.1) / 7)
 

@@ -11,7 +11,7 @@ import pytest
 
 from robustmri.core.errors import ResultError, SettingsError
 from robustmri.evaluation.costs import read_costs
-from robustmri.evaluation.intervals import cluster_bootstrap
+from robustmri.evaluation.intervals import share_interval
 from robustmri.evaluation.metrics import worst_case
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.results.outcomes import Outcomes
@@ -77,7 +77,7 @@ def test_each_group_has_an_interval_of_a_level_that_holds_for_all(table):
         plane={image: ("axial", "coronal")[image % 2] for image in range(60)},
         lesion_share={image: (0.01, 0.02, 0.03)[image % 3] for image in range(60)},
     )
-    figures = summarise_patients(outcomes, CLASSES, seed=3)
+    figures = summarise_patients(outcomes, CLASSES)
     assert [(one.by, one.n_slices) for one in figures.strata] == [
         *[("class", 20)] * 3,
         *[("plane", 30)] * 2,
@@ -89,7 +89,7 @@ def test_each_group_has_an_interval_of_a_level_that_holds_for_all(table):
     assert (figures.strata[5].clean, figures.strata[5].accuracy) == (1, 0)
     worst = (outcomes["attack"] == "worst") & (outcomes["plane"] == "axial")
     right = outcomes["prediction"][worst] == outcomes["label"][worst]
-    expected = cluster_bootstrap(right, outcomes["group"][worst], level=figures.level, seed=3)
+    expected = share_interval(right, outcomes["group"][worst], level=figures.level)
     axial = figures.strata[3]
     assert (axial.ci_low, axial.ci_high, axial.interval) == expected
 
@@ -230,3 +230,13 @@ def test_a_result_of_before_has_none_and_still_opens(evaluated, tmp_path):
     path.write_text(json.dumps(told))
     page = write_report([again], tmp_path / "page.html").read_text()
     assert "What it means for" not in page
+
+
+def test_intervals_of_an_earlier_version_are_told_as_such(evaluated, tmp_path):
+    again = Path(shutil.copytree(evaluated, tmp_path / "again"))
+    path = again / "robustness.json"
+    told = json.loads(path.read_text())
+    told["results"][0]["interval"] = "cluster bootstrap over 9 patients, 2000 draws"
+    path.write_text(json.dumps(told))
+    with pytest.raises(ResultError, match="intervals of an earlier version"):
+        write_report([again], tmp_path / "page.html")

@@ -464,7 +464,7 @@ def settle(folder: Path) -> Path:
     from robustmri.results.schema import load_result
 
     result, outcomes = load_result(folder), columns_of(read_table(folder))
-    numbers = summarise(outcomes, seed=0)
+    numbers = summarise(outcomes)
     confusions = count_confusions(outcomes, result.cohort.classes)
     save_result(msgspec.structs.replace(result, results=numbers, confusions=confusions), folder)
     return folder

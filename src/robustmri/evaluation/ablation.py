@@ -15,8 +15,8 @@ from robustmri.core.errors import ResultError
 from robustmri.evaluation.intervals import (
     Difference,
     Interval,
-    cluster_bootstrap,
     paired_difference,
+    share_interval,
 )
 from robustmri.evaluation.metrics import find_right, find_settings
 from robustmri.results.budget import CLEAN, WORST
@@ -91,7 +91,7 @@ def compare(
         shares = {
             what: Share(
                 float(right.mean()),
-                cluster_bootstrap(right, own.groups),
+                share_interval(right, own.groups),
                 paired_difference(base.kept[what], right, own.groups) if place else None,
             )
             for what, right in own.kept.items()

@@ -215,7 +215,7 @@ def _count(
                 "prediction": np.where(holds, columns["label"], ""),
             }
         )
-        results += summarise(told, seed=settings.seed)
+        results += summarise(told)
     return results
 
 

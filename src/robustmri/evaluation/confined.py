@@ -21,7 +21,7 @@ from robustmri.data.loaders import load_region
 from robustmri.data.regions import REGIONS, Region
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import run_attacks
-from robustmri.evaluation.intervals import cluster_bootstrap
+from robustmri.evaluation.intervals import share_interval
 from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
@@ -107,13 +107,12 @@ def _area(cohort: Cohort, row: int, region: Region) -> float:
     return 1.0 if mask is None else float(mask.float().mean())
 
 
-def summarise_regions(outcomes: Outcomes, *, seed: int) -> list[RegionResult]:
+def summarise_regions(outcomes: Outcomes) -> list[RegionResult]:
     """For each region the share of answers, right untouched, that the attack turned, with its
     interval by patient.
 
     Args:
         outcomes: as `run_confined` gives them.
-        seed: of the bootstrap.
     """
     results = []
     right = np.asarray(outcomes["clean_prediction"] == outcomes["label"], dtype=bool)
@@ -125,7 +124,7 @@ def summarise_regions(outcomes: Outcomes, *, seed: int) -> list[RegionResult]:
             continue
         turned = outcomes["fooled"][rows].astype(bool)
         groups = outcomes["group"][rows].astype(str)
-        bounds = cluster_bootstrap(turned, groups, seed=seed)
+        bounds = share_interval(turned, groups)
         patients = [bool(turned[groups == group].any()) for group in np.unique(groups)]
         energy, lesion, area = (
             outcomes[name][rows].astype(float)

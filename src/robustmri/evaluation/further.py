@@ -38,7 +38,7 @@ def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int)
     cases = CaseTable.of(columns_of(tables["outcomes"]))
     regions, saliency = tables.get("regions"), tables.get("saliency")
     return {
-        "regions": [] if regions is None else summarise_regions(columns_of(regions), seed=seed),
+        "regions": [] if regions is None else summarise_regions(columns_of(regions)),
         "saliency": [] if saliency is None else summarise_saliency(columns_of(saliency)),
         "sensitivity": [
             one

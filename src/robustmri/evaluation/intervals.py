@@ -14,10 +14,14 @@ from robustmri.core.errors import ResultError
 
 Floats = npt.NDArray[np.float64]
 
-# With fewer patients than this that differ from the rest, a bootstrap promises 95 % and holds 33 to
-# 90 % (simulated: 20 to 100 patients, intra-patient correlation 0.3, accuracy 0.5 to 2 % or 98 %);
-# the exact bound holds at least 97 %.
 FEW = 10
+"""Patients whom two classifiers treat differently, below which no bootstrap is drawn: it promises
+95 % and holds 33 to 90 % (simulated: 20 to 100 patients, intra-patient correlation 0.3).
+"""
+TELLING = 6.0
+"""Effective patients who differ from the rest, at which the measured spread weighs as much as what
+is assumed without any. Chosen by simulation, as `tests/evaluation/test_intervals.py` repeats it.
+"""
 
 
 class Interval(NamedTuple):
@@ -47,48 +51,55 @@ class Difference(NamedTuple):
     method: str
 
 
-def cluster_bootstrap(
-    correct: npt.ArrayLike,
-    clusters: npt.ArrayLike,
-    *,
-    draws: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+def share_interval(
+    correct: npt.ArrayLike, clusters: npt.ArrayLike, *, level: float = 0.95
 ) -> Interval:
-    """Percentile interval of the share of right slices, patients drawn with replacement.
+    """Interval of the share of right slices, with as many observations as the slices tell of
+    patients.
 
-    Where fewer than ten patients differ from all the others (the accuracy is near 0 or 1), hardly
-    any draw shows more of them, and the exact binomial bound is given instead, as if slices of a
-    patient were always right or wrong together (each patient counts as one observation). With no
-    event in n patients it is 1 - (0.05 / 2) ** (1 / n), the two-sided form of the rule of three,
-    about 3.7 / n.
+    Clopper and Pearson's bounds for an effective number of observations (Korn and Graubard 1998).
+    That number lies between two: what the spread between patients says, p (1 - p) over the variance
+    of the share with the slices of a patient held together, lowered by Student's t with as many
+    degrees of freedom as there are effective patients, less one; and the effective patients alone,
+    (sum of slices)^2 / (sum of squared slices), as if all slices of a patient were right or wrong
+    together. The fewer effective patients differ from the rest (near 0 and 1), the less their
+    spread is known, and the more weighs the second. With no event in n patients of one size the
+    bound is 1 - (0.05 / 2) ** (1 / n), the two-sided form of the rule of three, about 3.7 / n.
 
     Args:
         correct: per slice, whether it is right, shape (n,).
         clusters: per slice, the patient, shape (n,).
-        draws: bootstrap samples.
         level: share of such intervals that should hold the true value.
-        seed: of the draws; the order of the slices does not matter.
 
     Raises:
         ResultError: no slices, or shapes that differ.
 
-    Reference: Field & Welsh 2007 (cluster bootstrap); Clopper & Pearson 1934; Hanley & Lippman-Hand
-    1983.
+    Reference: Korn & Graubard 1998; Kish 1965, Sec. 8.2; Clopper & Pearson 1934; Hanley &
+    Lippman-Hand 1983.
 
-    >>> cluster_bootstrap([True] * 60, [i // 2 for i in range(60)])
-    Interval(low=0.884..., high=1.0, method='exact binomial in 30 patients (rule of three)')
+    >>> share_interval([True] * 60, [i // 2 for i in range(60)])
+    Interval(low=0.884..., high=1.0, method='exact binomial, 30.0 effective of 30 patients')
     """
+    from scipy.special import ndtri, stdtrit
+
     sums, sizes = _per_patient(correct, clusters)
-    n = len(sizes)
+    n, total = len(sizes), float(sizes.sum())
     if n == 1:
         return Interval(0.0, 1.0, "one patient: no interval")
-    share = float(sums.sum() / sizes.sum())
-    if _differing(sums, sizes) < FEW:
-        rule = " (rule of three)" if share in (0.0, 1.0) else ", slices of a patient taken as one"
-        return Interval(*_exact(share, n, level), f"exact binomial in {n} patients{rule}")
-    low, high = _resample(sums, sizes, draws, level, seed)
-    return Interval(low, high, f"cluster bootstrap over {n} patients, {draws} draws")
+    share, effective = float(sums.sum()) / total, effective_patients(sizes)
+    variance, observations = _variance(sums, sizes), effective
+    if variance:
+        tail = 0.5 + level / 2
+        wider = float(stdtrit(max(1.0, effective - 1), tail) / ndtri(tail)) ** 2
+        measured = min(share * (1 - share) / variance, total) / wider
+        alike = max(sizes[sums == sizes].sum(), sizes[sums == 0].sum())
+        telling = effective * (1 - float(alike) / total)
+        assumed = TELLING**2 / (telling**2 + TELLING**2)
+        observations = max(1.0, 1 / ((1 - assumed) / measured + assumed / effective))
+    return Interval(
+        *_exact(share, observations, level),
+        f"exact binomial, {observations:.1f} effective of {n} patients",
+    )
 
 
 def quantile_interval(
@@ -103,7 +114,7 @@ def quantile_interval(
     """Percentile interval of a quantile over slices, patients drawn with replacement; a bound is
     infinite where so many of the values are.
 
-    Args: as of `cluster_bootstrap`, with values, which may be infinite; `share` is which quantile.
+    Args: as of `share_interval`, with values, which may be infinite; `share` is which quantile.
 
     >>> quantile_interval([1.0, 2.0, 3.0, float("inf")], [0, 1, 2, 3]).high
     inf
@@ -153,7 +164,7 @@ def mean_interval(
     variance that holds the slices of a patient together, and as many degrees of freedom as there
     are effective patients, less one.
 
-    Reference: Kish 1965, Sec. 6.3 (the mean as a ratio) and 8.2 (effective numbers).
+    Reference: Kish 1965, Sec. 6.3 and 8.2.
 
     >>> mean_interval([0, 1, 2, 1], ["a", "b", "c", "d"])
     Interval(low=0.0, high=2.29..., method='Student t over 4 patients')
@@ -266,11 +277,6 @@ def _variance(sums: Floats, sizes: Floats) -> float:
     return float(n / (n - 1) * (residuals**2).sum() / sizes.sum() ** 2)
 
 
-def _differing(sums: Floats, sizes: Floats) -> int:
-    """How many patients are not like the largest group that is wholly right or wholly wrong."""
-    return len(sizes) - max(int(np.sum(sums == sizes)), int(np.sum(sums == 0)))
-
-
 def _resample(
     sums: Floats, sizes: Floats, draws: int, level: float, seed: int
 ) -> tuple[float, float]:
@@ -311,8 +317,8 @@ def tied_probability(events: int, others: int) -> float:
     return min(1.0, 2 * float(betainc(more, fewer + 1, 0.5))) if more else 1.0
 
 
-def _exact(share: float, n: int, level: float) -> tuple[float, float]:
-    """Clopper and Pearson's bounds; `share * n` need not be whole."""
+def _exact(share: float, n: float, level: float) -> tuple[float, float]:
+    """Clopper and Pearson's bounds; neither `n` nor `share * n` need be whole."""
     from scipy.special import betaincinv
 
     events, tail = share * n, (1 - level) / 2

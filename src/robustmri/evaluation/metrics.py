@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
-from robustmri.evaluation.intervals import cluster_bootstrap, patient_accuracy
+from robustmri.evaluation.intervals import patient_accuracy, share_interval
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.outcomes import Column, Outcomes
 from robustmri.results.schema import Confusion, Result
@@ -160,9 +160,7 @@ def summarise(
     outcomes: Outcomes,
     *,
     suites: Mapping[str, Sequence[str]] | None = None,
-    draws: int = 2000,
     level: float = 0.95,
-    seed: int = 0,
 ) -> list[Result]:
     """Accuracy of each attack and budget by slice and by patient, with intervals by patient.
 
@@ -176,7 +174,7 @@ def summarise(
     for (attack, budget), rows in find_settings(outcomes).items():
         correct, patients = right[rows], outcomes["group"][rows]
         limited = attack != CLEAN and budget.eps is not None
-        by_slice = cluster_bootstrap(correct, patients, draws=draws, level=level, seed=seed)
+        by_slice = share_interval(correct, patients, level=level)
         by_patient = patient_accuracy(correct, patients, level=level)
         numbers = (
             ("slice", len(rows), float(np.mean(correct)), by_slice),

@@ -18,7 +18,7 @@ from robustmri.core.errors import ResultError
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
-from robustmri.evaluation.intervals import cluster_bootstrap
+from robustmri.evaluation.intervals import share_interval
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.schema import Baseline, Result, load_result
 from robustmri.threat.norms import NORMS
@@ -143,7 +143,7 @@ def remember_slices(cohort: Cohort, split: Split, rows: list[int], *, norm: str)
 
 
 def summarise_memory(
-    table: pa.Table, budgets: Iterable[Budget], *, norm: str, known: list[int], seed: int
+    table: pa.Table, budgets: Iterable[Budget], *, norm: str, known: list[int]
 ) -> Baseline:
     """Accuracy by the nearest neighbour, untouched and certified at each radius in its norm.
 
@@ -153,7 +153,6 @@ def summarise_memory(
             a radius are passed over.
         norm: of the radii in the table.
         known: number of training slices; of several tables, of each.
-        seed: of the intervals.
     """
     right, radius = (table[name].to_numpy() for name in ("right", "radius"))
     groups = np.array(table["group"].to_pylist())
@@ -161,7 +160,7 @@ def summarise_memory(
     results = []
     for attack, budget in ((CLEAN, NO_BUDGET), *((CERTIFIED, one) for one in limited)):
         correct = right & (radius > (budget.eps_image or -1.0))
-        interval = cluster_bootstrap(correct, groups, seed=seed)
+        interval = share_interval(correct, groups)
         results.append(
             Result(
                 attack=attack,
@@ -199,7 +198,6 @@ def pool_memory(folders: Sequence[str | Path]) -> tuple[pa.Table | None, Baselin
         ],
         norm=settings["norm"],
         known=[known for one in baselines for known in one.known],
-        seed=settings["seed"],
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.evaluation.intervals import cluster_bootstrap, mean_interval, patient_accuracy
+from robustmri.evaluation.intervals import mean_interval, patient_accuracy, share_interval
 from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings
 from robustmri.results.budget import CLEAN, NO_BUDGET, WORST
 from robustmri.results.outcomes import Outcomes
@@ -28,7 +28,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 def summarise_patients(
-    outcomes: Outcomes, classes: Sequence[str], *, costs: Sequence[Cost] = (), seed: int = 0
+    outcomes: Outcomes, classes: Sequence[str], *, costs: Sequence[Cost] = ()
 ) -> PatientFigures:
     """Endpoints of every worst case, and strata, mistakes and costs under that of the headline.
 
@@ -37,7 +37,6 @@ def summarise_patients(
             where it has them.
         classes: in the order of the classifier.
         costs: of every wrong answer, as `read_costs` gives them; none for no mean cost.
-        seed: of the intervals' draws.
     """
     settings = find_settings(outcomes)
     clean = next((s for s in settings if s.attack == CLEAN), Setting(CLEAN, NO_BUDGET))
@@ -60,7 +59,7 @@ def summarise_patients(
         target=budget.target,
         level=level,
         strata=[
-            _measure(outcomes, by, name, chosen, before, after, level, seed)
+            _measure(outcomes, by, name, chosen, before, after, level)
             for by, name, chosen in strata
         ],
         mistakes=_count_mistakes(outcomes, classes, before, after),
@@ -170,14 +169,13 @@ def _measure(
     before: Rows,
     after: Rows,
     level: float,
-    seed: int,
 ) -> Stratum:
     right, indexes = find_right(outcomes), np.array(sorted(chosen))
     untouched, attacked = (
         rows[np.isin(outcomes["index"][rows], indexes)] for rows in (before, after)
     )
     patients = outcomes["group"][attacked]
-    interval = cluster_bootstrap(right[attacked], patients, level=level, seed=seed)
+    interval = share_interval(right[attacked], patients, level=level)
     return Stratum(
         by=by,  # type: ignore[arg-type]
         name=name,

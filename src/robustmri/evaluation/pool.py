@@ -80,12 +80,10 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         sensitivity=[],
         checks=_merge([part.checks for part in parts]),
         attacks=attacks,
-        results=summarise(columns, suites=suites_of(attacks), seed=seed),
+        results=summarise(columns, suites=suites_of(attacks)),
         confusions=count_confusions(columns, first.cohort.classes),
         patients=first.patients
-        and summarise_patients(
-            columns, first.cohort.classes, costs=first.patients.costs, seed=seed
-        ),
+        and summarise_patients(columns, first.cohort.classes, costs=first.patients.costs),
         baseline=None,
         provenance=describe_run(seed) | _latest(parts) | {"pooled": [p.provenance for p in parts]},
     )

@@ -21,6 +21,8 @@ from robustmri.results.certificate import load_certificate, read_certificates
 from robustmri.results.outcomes import columns_of, read_table
 from robustmri.results.schema import Result, RobustnessReport, load_result, suites_of
 
+BEFORE = "cluster bootstrap"
+"""How earlier versions counted the interval of a share."""
 COUNTED = (
     "n",
     "accuracy",
@@ -41,10 +43,12 @@ def refuse_contradictions(folder: Path | str) -> None:
     """
     result = load_result(folder)
     outcomes = columns_of(read_table(folder))
-    seed = result.settings.get("evaluate", {}).get("seed", 0)
-    counted = summarise(
-        outcomes, suites=suites_of(result.attacks), seed=seed if isinstance(seed, int) else 0
-    )
+    counted = summarise(outcomes, suites=suites_of(result.attacks))
+    if older := next((one.interval for one in result.results if BEFORE in one.interval), ""):
+        raise ResultError(
+            f"{folder} has intervals of an earlier version ({older!r}), which held less than they "
+            "promised where patients were few. Evaluate again."
+        )
     said, found = _named(result.results), _named(counted)
     if len(said) < len(result.results):
         _refuse(folder, "robustness.json tells a number twice")
@@ -70,7 +74,6 @@ def refuse_contradictions(folder: Path | str) -> None:
             outcomes,
             result.cohort.classes,
             costs=result.patients.costs,
-            seed=seed if isinstance(seed, int) else 0,
         )
         if not _alike(msgspec.to_builtins(result.patients), msgspec.to_builtins(counted_patients)):
             _refuse(folder, "the figures by patient differ")

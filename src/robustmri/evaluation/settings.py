@@ -173,9 +173,7 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "on a GPU",
         ),
     ] = False
-    seed: Annotated[
-        int, about("of the attacks and of the bootstrap", at_least=0, at_most=SEEDS)
-    ] = 0
+    seed: Annotated[int, about("of the attacks", at_least=0, at_most=SEEDS)] = 0
 
     def __post_init__(self) -> None:
         for name in ("eps", "curve"):

@@ -171,7 +171,6 @@ def evaluate(
                     worst_budgets(columns_of(evaluated.outcomes)),
                     norm=settings.norm,
                     known=[len(split.train)],
-                    seed=settings.seed,
                 )
             for name, table in tables.items():
                 with atomic_file(folder / f"{name}.parquet") as partial:
