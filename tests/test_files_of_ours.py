@@ -21,7 +21,7 @@ from robustmri.core.sealed import write_sealed
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort, unpack_cohort
 from robustmri.data.split import Split
-from robustmri.evaluation.evaluate import _read_shard
+from robustmri.evaluation.shards import read_shard
 from robustmri.models.checkpoint import load_checkpoint
 from robustmri.models.halves import halve
 from robustmri.recipes import load_recipe
@@ -96,7 +96,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "result/robustness.json": use_report,
     "result/outcomes.parquet": use_report,
     "result/examples.npz": use_report,
-    "shards/fgsm-0000.parquet": lambda folder: _read_shard(folder / "fgsm-0000.parquet"),
+    "shards/fgsm-0000.parquet": lambda folder: read_shard(folder / "fgsm-0000.parquet"),
     "recipe/mine.toml": lambda folder: load_recipe(str(folder / "mine.toml")),
     "bundle/stages.toml": read_stages,
     "bundle/cohort.zip": use_packed,

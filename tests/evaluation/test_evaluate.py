@@ -203,6 +203,7 @@ def test_the_result_file_is_the_result(done):
     assert not (folder / ".shards").exists()
     assert sorted(path.name for path in folder.iterdir()) == [
         "examples.npz",
+        "nearest_neighbour.parquet",
         "outcomes.parquet",
         "robustness.json",
         "settings.json",
@@ -312,7 +313,7 @@ def test_a_limit_is_spread_over_the_test_set(split, cohort):
     test = sorted(split.test)
 
     def attacked(limit):
-        return evaluated_slices(split, EvaluateSettings(limit=limit))
+        return evaluated_slices(split, EvaluateSettings(limit=limit), cohort)
 
     assert attacked(0) == attacked(99) == test
     few = attacked(6)
@@ -390,7 +391,8 @@ def test_an_attack_stays_in_its_region(outcomes_of, tmp_path, cohort, region):
     assert any(row["fooled"] for row in rows)
     assert REGIONS[region] in " ".join(result.threat)
     assert result.settings["evaluate"]["region"] == region
-    arrays = np.load(tmp_path / "result" / "examples.npz")
+    with np.load(tmp_path / "result" / "examples.npz") as file:
+        arrays = dict(file)
     index = {case.case_id: case.index for case in cohort.cases}
     where = find_region(cohort, [index[example.case_id] for example in result.examples], region)
     changed = np.abs(arrays["attacked"] - arrays["clean"] / 65535) > 1e-4

@@ -19,6 +19,7 @@ from robustmri.training.objectives import (
     adversarial,
     free,
     mart,
+    noisy,
     objective_of,
     one_step,
     standard,
@@ -337,6 +338,17 @@ def test_free_keeps_batches_apart_and_forgets_them(half_trained, batch):
     assert gone() is None
 
 
+def test_noise_is_gaussian_unclipped_and_every_images_own(half_trained, batch):
+    found = noisy(0.3).attack(half_trained, again(batch)).attacked
+    noise = found - batch.images
+    assert noise.std().item() == pytest.approx(0.3, rel=0.05)
+    assert abs(noise.mean().item()) < 0.02
+    assert found.min() < -0.1, "an image that is clipped is not what will be voted on"
+    one = noisy(0.3).attack(half_trained, again(batch)._replace(images=batch.images[:1])).attacked
+    assert torch.equal(one, found[:1])
+    assert len({float(row.sum()) for row in noise}) == len(noise)
+
+
 SETTINGS = {
     "eps": "0.1",
     "attack_steps": 2,
@@ -358,6 +370,7 @@ NAMED = [
         {"objective": "one-step", "logit_pairing": 0.5},
         with_logit_pairing(one_step(THREAT, **COMMON, precision="fp32"), 0.5),
     ),
+    ({"objective": "noisy", "noise": 0.3}, noisy(0.3, label_smoothing=0.1)),
     ({"objective": "free", "replays": 3}, free(THREAT, replays=3, **COMMON)),
     (
         {"objective": "trades", "beta": 2.0},

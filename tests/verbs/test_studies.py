@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import msgspec
 import numpy as np
@@ -114,8 +115,7 @@ def test_a_check_that_fails_in_one_part_fails_for_all(folds, tmp_path):
         )
     ]
     broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "outcomes.parquet").write_bytes((spoiled[2] / "outcomes.parquet").read_bytes())
+    shutil.copytree(spoiled[2], broken)
     (broken / "robustness.json").write_bytes(
         msgspec.json.encode(msgspec.structs.replace(result, checks=failed + result.checks[1:]))
     )

@@ -59,6 +59,20 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "the nearest fooling image in another norm keep their own",
         ),
     ] = "linf"
+    threat: Annotated[
+        str,
+        about(
+            "a physical threat in place of a norm, whose parameters the attacks search, with eps "
+            "in its own unit: bias-field, gamma, affine, deformation or patch"
+        ),
+    ] = ""
+    corruptions: Annotated[
+        tuple[str, ...],
+        about(
+            "what else is measured: corruptions by a scanner at five severities, physical threats "
+            'at their usual eps, by name, or "all" of them'
+        ),
+    ] = ()
     target: Annotated[
         str,
         about(
@@ -68,6 +82,24 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     region: Annotated[
         Region, about("where pixels may change, a key of `robustmri.data.regions.REGIONS`")
     ] = "image"
+    regions: Annotated[
+        tuple[Region, ...],
+        about(
+            "parts of the slice to which one attack is confined in turn, for the table of regions; "
+            "`image` is the attack that is not confined"
+        ),
+    ] = ()
+    regions_attack: Annotated[str, about("attack of the table of regions, at the first eps")] = (
+        "pgd"
+    )
+    saliency: Annotated[
+        int,
+        about(
+            "slices, evenly spaced, of which it is measured how much of the attribution lies in "
+            "the lesion; 0: none",
+            at_least=0,
+        ),
+    ] = 0
     options: Annotated[
         dict[str, dict[str, Any]],
         about("settings of single attacks, by name, in place of their defaults"),
@@ -85,6 +117,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "differ; classes may be merged"
         ),
     ] = ()
+    cases: Annotated[tuple[str, ...], about("case ids of that set, in place of all of it")] = ()
+    patients: Annotated[tuple[str, ...], about("patients of that set, in place of all of it")] = ()
     limit: Annotated[int, about("slices of that set, evenly spaced; 0: all", at_least=0)] = 0
     minimal_limit: Annotated[
         int,
@@ -151,7 +185,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         check_bounds(self)
         for text in (*self.eps, *self.curve):
             eps = parse_eps(text)
-            if self.norm != "l0":  # Most attacks for it have no radius; the plan knows.
+            # Most attacks in l0 have no radius, and a physical threat has a unit; the plan knows.
+            if self.norm != "l0" and not self.threat:
                 check_eps(eps, self.norm)
         if len(self.class_names) < len(self.classes):
             raise SettingsError(
@@ -166,6 +201,61 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         return {theirs.strip(): ours.strip() for theirs, ours in pairs if theirs and ours}
 
     @property
+    def chosen(self) -> bool:
+        """Whether slices were named in place of the whole set."""
+        return bool(self.cases or self.patients)
+
+    @property
     def limits(self) -> Limits:
         """What an attack may spend on each image."""
         return Limits(self.max_seconds, self.max_gradients, self.max_forwards)
+
+
+class CertifySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of a certificate by randomised smoothing; its folder keeps them."""
+
+    sigma: Annotated[
+        float,
+        about(
+            "standard deviation of the noise, as a fraction of the [0, 1] range: more of it "
+            "certifies further, and costs accuracy",
+            above=0,
+            at_most=10,
+        ),
+    ] = 0.25
+    samples: Annotated[
+        int, about("noisy copies that vote on each slice", at_least=10, at_most=MANY)
+    ] = 1000
+    guesses: Annotated[
+        int,
+        about("further copies, which choose the class that is voted on", at_least=1, at_most=MANY),
+    ] = 100
+    alpha: Annotated[
+        float,
+        about(
+            "probability with which any certificate of the whole table may be wrong; each slice "
+            "gets an equal part of it",
+            above=0,
+            below=1,
+        ),
+    ] = 0.001
+    limit: Annotated[int, about("slices of the result, evenly spaced; 0: all", at_least=0)] = 0
+    attack_steps: Annotated[
+        int,
+        about(
+            "steps of the attack on the smoothed classifier, the other side of the bracket; 0: "
+            "none",
+            at_least=0,
+            at_most=MANY,
+        ),
+    ] = 40
+    attack_draws: Annotated[
+        int, about("noisy copies that each of its steps averages", at_least=1, at_most=MANY)
+    ] = 16
+    batch_size: Annotated[
+        int, about("noisy copies asked about together", at_least=1, at_most=MANY)
+    ] = 256
+    seed: Annotated[int, about("of the noise and of the bootstrap", at_least=0, at_most=SEEDS)] = 0
+
+    def __post_init__(self) -> None:
+        check_bounds(self)

@@ -209,6 +209,30 @@ def mart(
     return Objective(loss, attacked_by(attack, threat, ramp_epochs, precision))
 
 
+def noisy(sigma: float, *, label_smoothing: float = 0.0) -> Objective:
+    """Cross-entropy on images under Gaussian noise, unclipped: for a classifier that is certified
+    by randomised smoothing, which will ask it about just such images.
+
+    Args:
+        sigma: standard deviation of the noise, in image units.
+        label_smoothing: share of the label spread over all classes.
+
+    Reference: Cohen et al. 2019, Sec. 3.3.
+    """
+
+    def search(classifier: nn.Module, batch: Batch) -> Images:
+        images = batch.images
+        noise = normals(
+            open_streams(batch.generator, len(images), images.device), images[0].numel()
+        )
+        return images + sigma * like(noise, images)
+
+    def loss(clean: None, attacked: Logits, labels: Labels) -> Tensor:
+        return F.cross_entropy(attacked, labels, label_smoothing=label_smoothing)
+
+    return Objective(loss, search, clean=False)
+
+
 def with_logit_pairing(objective: Objective, weight: float) -> Objective:
     """`objective` plus `weight` times the mean square between clean and attacked logits.
 
@@ -228,7 +252,7 @@ def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
         ThreatModelError: an eps that is more than the whole range of grey values.
     """
     eps, spec = parse_eps(settings.eps), classifier.spec
-    check_eps(eps, settings.norm, std=spec.grey_std, pixels=spec.size**2)
+    check_eps(eps, settings.norm, std=spec.grey_std, shape=spec.shape)
     return ThreatModel(norm=settings.norm, eps=eps.in_image_units(spec.grey_std))
 
 
@@ -325,6 +349,13 @@ OBJECTIVES: dict[str, Method] = {
         ),
         sees_both=True,
         smooths=False,
+    ),
+    "noisy": Method(
+        "Training under noise",
+        lambda settings, classifier: noisy(
+            settings.noise, label_smoothing=settings.label_smoothing
+        ),
+        attack=None,
     ),
 }
 """Name in the settings to what it stands for."""

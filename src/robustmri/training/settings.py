@@ -17,10 +17,13 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     objective: Annotated[
         str,
-        about("what training descends: standard, adversarial, one-step, free, trades or mart"),
+        about(
+            "what training descends: standard, adversarial, one-step, free, trades, mart or noisy"
+        ),
     ] = "standard"
     backbone: Annotated[
-        str, about("resnet18, resnet18-half, resnet50, densenet121, vit, or timm:NAME, hf:NAME")
+        str,
+        about("resnet18, resnet18-half, resnet50, densenet121, vit, efficientnet-lite0; timm:NAME"),
     ] = "resnet18"
     weights: Annotated[
         str,
@@ -142,6 +145,15 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             at_most=MANY,
         ),
     ] = 6.0
+    noise: Annotated[
+        float,
+        about(
+            'of "noisy": standard deviation of the noise on every training image, as a fraction of '
+            "the [0, 1] range; the sigma that `certify` is to use",
+            above=0,
+            at_most=10,
+        ),
+    ] = 0.25
     replays: Annotated[
         int,
         about(

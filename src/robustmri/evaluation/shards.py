@@ -1,0 +1,93 @@
+"""Finished parts of a long run as files, shared between processes: a rerun after a kill does only
+what is missing.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustmri.core import processes
+from robustmri.core.errors import DataError
+from robustmri.core.files import fingerprint
+from robustmri.core.sealed import read_sealed, write_sealed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = ".shards"
+
+
+def shards_of(folder: Path, what: Sequence[Any]) -> Path:
+    """Where the shards of a run lie that `what` decides, below its folder."""
+    return folder / FOLDER / fingerprint(list(what))
+
+
+def run_shards(
+    paths: Sequence[Path],
+    make: Callable[[int], pa.Table],
+    tell: Callable[[int, pa.Table, int, int], None],
+) -> pa.Table:
+    """All shards in one table, those that are missing made first; each process makes its own.
+
+    Args:
+        paths: file of each shard.
+        make: number of a shard to its table.
+        tell: told number and table of each shard of this process, how many are done, of how many.
+    """
+    import pyarrow as pa
+
+    tables = {}
+    own = range(len(paths))[processes.rank() :: processes.size()]
+    for done, place in enumerate(own):
+        table = read_shard(paths[place])
+        if table is None:
+            table = make(place)
+            write_shard(paths[place], table)
+        tables[place] = table
+        tell(place, table, done + 1, len(own))
+    processes.wait_for_all()
+    for place, path in enumerate(paths):
+        if place not in tables:  # Another process made it.
+            tables[place] = read_shard(path, required=True)
+    return pa.concat_tables([tables[place] for place in range(len(paths))])
+
+
+def write_shard(path: Path, table: pa.Table) -> None:
+    """Write a shard, whole or not at all."""
+    import pyarrow.parquet as pq
+
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    write_sealed(path, content.getbuffer())
+
+
+def read_shard(path: Path, *, required: bool = False) -> pa.Table | None:
+    """A finished shard; None where there is none, or a damaged one, which is then done again."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(pa.BufferReader(read_sealed(path)))
+    except (FileNotFoundError, DataError):
+        if required:
+            raise
+        return None
+
+
+def clear_shards(folder: Path) -> None:
+    """Remove the shards of a run whose merged result is written."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def divide(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Parts of at most `size` rows, in order.
+
+    >>> list(divide([3, 4, 5, 6, 7], 2))
+    [[3, 4], [5, 6], [7]]
+    """
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
