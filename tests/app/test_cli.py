@@ -405,6 +405,11 @@ def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
     refuses("prepare", tmp_path / "empty", *out, says="holds no scans")
     one = write_scans(tmp_path / "one", classes=("glioma",))
     refuses("prepare", one, *out, says="has one class only (glioma)")
+    long = ("--out", tmp_path / ("x" * 300))
+    refuses("prepare", tiny_scans, *long, says="cannot be used (File name too long)")
+    (tmp_path / "file").write_text("")
+    within = ("--out", tmp_path / "file" / "cohort")
+    refuses("prepare", tiny_scans, *within, says="cannot be used (File exists). Mend that")
     few = write_scans(tmp_path / "few", patients=2)
     refuses("prepare", few, *out, says="has 2 patients, fewer than the 3 sets")
     for path in (few / "images").iterdir():

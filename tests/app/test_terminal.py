@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from robustmri.app import console
+from robustmri.app import cli, console
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, printable, say
 from robustmri.report.tables import Table
 
@@ -176,6 +176,17 @@ def test_sigterm_ends_as_ctrl_c_does(tmp_path):
     )
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_before_a_command_begins_is_one_line_too(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == cli.INTERRUPTED
+    assert capsys.readouterr().err == "robustmri: stopped. The same command goes on where it was.\n"
 
 
 def test_sigterm_is_as_before_afterwards():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -397,6 +398,18 @@ def _print_run(run: Path) -> None:
         say(f"warn: {sentence}")
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:100]} ... {name[-90:]}"
+
+
+def _words_of(error: BaseException) -> str:
+    """What an error says; the system's own say a number and a name."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        name = _shortened(os.fsdecode(error.filename))
+        return f"{name} cannot be used ({error.strerror}). Mend that, or name another place."
+    return str(error) or "there is not enough memory."
+
+
 def main() -> None:
     """Entry point: known failures are one line and a non-zero exit."""
     here = (
@@ -409,12 +422,11 @@ def main() -> None:
             with main_process_output():
                 app()
         except (RobustMRIError, OSError, MemoryError) as error:
-            words = str(error) or "there is not enough memory."
             # What a library said, in a cause that is quoted, may be many lines.
-            say(f"{here}: {' '.join(words.split())}", error=True)
+            say(f"{here}: {' '.join(_words_of(error).split())}", error=True)
             sys.exit(2 if isinstance(error, SettingsError) else 1)
-        except SystemExit as end:
-            if end.code != INTERRUPTED:
+        except (SystemExit, KeyboardInterrupt) as end:  # The latter before a command has begun.
+            if isinstance(end, SystemExit) and end.code != INTERRUPTED:
                 raise
             if processes.is_main_process():
                 say("robustmri: stopped. The same command goes on where it was.", error=True)
