@@ -336,6 +336,7 @@ def test_version_and_recipes(robustmri):
         "poster-offline",
         "poster-small",
         "quick",
+        "smoothing",
         "standard",
         "strong",
     ]

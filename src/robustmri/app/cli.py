@@ -250,6 +250,10 @@ def evaluate(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
+    costs: Annotated[
+        Path | None,
+        typer.Option("--costs", help="CSV of what each wrong answer costs: truth,answer,cost."),
+    ] = None,
     page: Annotated[
         Path | None, typer.Option("--report", help="Write the page about it, too.")
     ] = None,
@@ -293,6 +297,7 @@ def evaluate(
             devices=devices or 1,
             nodes=nodes or 1,
             trusted=listed(attacks) if trust else (),
+            costs=costs,
             progress=progress,
             **asked,
         )

@@ -227,7 +227,11 @@ def _bundle_inference(spec: ClassifierSpec) -> dict[str, Any]:
     """From images to predictions.csv, by the keys that MONAI's bundles share."""
     kind, settings = monai_settings(spec.backbone, len(spec.classes), spec.channels)
     several = isinstance(spec.mean, tuple) or isinstance(spec.std, tuple)
-    constants = {"subtrahend": spec.mean, "divisor": spec.std, "channel_wise": several}
+    constants: dict[str, Any] = {
+        "subtrahend": spec.mean,
+        "divisor": spec.std,
+        "channel_wise": several,
+    }
     if several:
         mean, std = (
             list(value) if isinstance(value, tuple) else [value] * 3

@@ -61,6 +61,12 @@ class Run(NamedTuple):
         return ", ".join(dict.fromkeys(run.title for run in runs if run.knowledge in knowledge))
 
     @property
+    def strata(self) -> list[str]:
+        """What patients and slices are divided by."""
+        strata = self.first.patients.strata if self.first.patients else []
+        return list(dict.fromkeys(["class", *(one.by for one in strata)]))
+
+    @property
     def other_changes(self) -> str:
         """Changes that are no change of single pixels, in words."""
         norms = {name: facts.title for one in self.results for name, facts in one.norms.items()}
@@ -159,7 +165,7 @@ def _fda(run: Run) -> list[Covered]:
         Covered(
             "Performance in subgroups",
             "partly",
-            "By class. Sex, age, site and scanner are not in the result.",
+            f"By {', '.join(run.strata)}. Sex, age, site and scanner are not in the result.",
         ),
         Covered(
             "Cybersecurity: model evasion",
