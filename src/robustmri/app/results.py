@@ -49,10 +49,30 @@ def report(
     names: Names = "",
     images: Images = True,
     title: Title = None,
+    minimum: Minimum = None,
+    criteria: CriteriaFile = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a model card of the last one, too: the README.md of Hugging Face.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about one or several results."""
-    made = robustmri.write_report(folders, out, images=images, title=title, names=listed(names))
-    say(f"wrote {made}")
+    from robustmri.results.acceptance import parse_minimum
+
+    made = robustmri.write_report(
+        folders,
+        out,
+        images=images,
+        title=title,
+        names=listed(names),
+        criteria=criteria,
+        minimum=parse_minimum(minimum or []),
+        card=card,
+    )
+    say(f"wrote {made}" + (f" and {card}" if card else ""))
 
 
 def compare(

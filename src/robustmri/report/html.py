@@ -17,7 +17,7 @@ from robustmri.report.figures import (
 )
 from robustmri.report.page import Page
 from robustmri.report.pictures import load_examples, load_maps
-from robustmri.report.redact import redact, redact_comparison
+from robustmri.report.redact import redact, redact_acceptance, redact_comparison
 from robustmri.report.tables import Published, check_names
 from robustmri.report.wording import (
     bounds,
@@ -28,6 +28,7 @@ from robustmri.report.wording import (
     percent,
     points,
 )
+from robustmri.results.acceptance import Acceptance, Judged
 from robustmri.results.budget import CLEAN, NO_BUDGET
 from robustmri.results.certificate import load_certificate
 from robustmri.results.comparison import Comparison
@@ -47,6 +48,8 @@ def write_page(
     names: Sequence[str] = (),
     published: Sequence[Published] = (),
     comparison: Comparison | None = None,
+    acceptance: Acceptance | None = None,
+    judged: Sequence[Sequence[Judged]] = (),
     only: Collection[str] = (),
 ) -> Path:
     """Write the report of one or several evaluations.
@@ -60,6 +63,8 @@ def write_page(
         published: figures from the literature to stand beside the measured ones.
         comparison: of two results, in the order of the folders; with it they may be of different
             slices, as long as some are the same.
+        acceptance: what people decided of the classifier, for this page.
+        judged: for each folder its numbers, held against the minima of it.
         only: names of the sections to show; empty for all.
 
     Raises:
@@ -85,9 +90,22 @@ def write_page(
         identifiers = set().union(*(rows.identifiers for rows in outcomes))
         results = [redact(report, identifiers) for report in results]
         comparison = comparison and redact_comparison(comparison, identifiers)
+        acceptance = acceptance and redact_acceptance(acceptance, identifiers)
     if title is not None:
         results[0] = msgspec.structs.replace(results[0], title=title)
-    page = Page(results, outcomes, images, arrays, published, names, comparison, certificates, maps)
+    page = Page(
+        results,
+        outcomes,
+        images,
+        arrays,
+        published,
+        names,
+        comparison,
+        certificates,
+        maps,
+        acceptance,
+        judged,
+    )
     text = render(page, only)
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))

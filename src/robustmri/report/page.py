@@ -10,6 +10,7 @@ from typing import Any
 from robustmri.report.tables import Published, Row, align, stage_names
 from robustmri.report.verdict import CheckRow, failures, gather_checks
 from robustmri.report.wording import norms_of, people, titles_of
+from robustmri.results.acceptance import Acceptance, Judged
 from robustmri.results.budget import Budget
 from robustmri.results.certificate import Certificate
 from robustmri.results.comparison import Comparison
@@ -33,6 +34,8 @@ class Page:
         comparison: of two results, paired.
         certificates: of each result that has one.
         maps: of the examples, where the first classifier looks, by method; None without pictures.
+        acceptance: what people decided of the classifier; None where nothing was given.
+        judged: for each result its numbers, held against the minima.
     """
 
     results: Sequence[RobustnessReport]
@@ -44,6 +47,8 @@ class Page:
     comparison: Comparison | None = None
     certificates: Sequence[Certificate | None] = ()
     maps: dict[str, Any] | None = None
+    acceptance: Acceptance | None = None
+    judged: Sequence[Sequence[Judged]] = ()
 
     @cached_property
     def budget(self) -> Budget | None:

@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 import msgspec
 
+from robustmri.results.acceptance import Acceptance
 from robustmri.results.comparison import Comparison
 from robustmri.results.schema import RobustnessReport
 
@@ -81,6 +82,16 @@ def redact_comparison(comparison: Comparison, identifiers: Iterable[str]) -> Com
         scope=[search.clean(sentence) for sentence in comparison.scope],
         provenance=_origin(comparison.provenance),
     )
+
+
+def redact_acceptance(acceptance: Acceptance, identifiers: Iterable[str]) -> Acceptance:
+    """The same words, which were given for this page, without any identifier in them."""
+    search = _Search(identifiers)
+    words = {
+        name: search.clean(getattr(acceptance, name))
+        for name in ("intended_use", "version", "decided_by")
+    }
+    return msgspec.structs.replace(acceptance, **words)
 
 
 def _weights(words: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ def write_report(
     title: str | None = None,
     names: Sequence[str] = (),
     published: Sequence[Published] = (),
+    criteria: str | Path | None = None,
+    minimum: Mapping[str, float] | None = None,
+    card: str | Path | None = None,
 ) -> Path:
     """Write one self-contained HTML page about one or several evaluations.
 
@@ -32,13 +35,21 @@ def write_report(
         title: replaces the title of the first result.
         names: of the classifiers, one for each folder; empty for those that tell them apart.
         published: figures from the literature to stand beside the measured ones.
+        criteria: TOML file with intended use, version, minima and who decided them, as `check`'s.
+        minimum: single minima, in place of those of the file.
+        card: file for a model card of the last classifier, in the layout of Hugging Face; it names
+            no patient, no case and no file, whatever `images` says.
 
     Raises:
         ResultError: a folder is missing, damaged or contradicts itself, or two share no slice.
-        SettingsError: names that do not fit the folders.
+        SettingsError: names that do not fit the folders, or criteria that cannot be understood.
     """
+    from robustmri.evaluation.criteria import judge
     from robustmri.evaluation.recount import refuse_contradictions
     from robustmri.report import write_page
+    from robustmri.report.card import write_card
+    from robustmri.results.acceptance import join_acceptance
+    from robustmri.results.schema import load_result
     from robustmri.verbs.compare import pair_results
 
     comparison = None
@@ -47,6 +58,12 @@ def write_report(
     else:
         for folder in folders:
             refuse_contradictions(folder)
+    accepted = join_acceptance(criteria, minimum) if criteria or minimum else None
+    judged = (
+        [judge(load_result(folder), accepted.minimum) for folder in folders] if accepted else []
+    )
+    if card is not None:
+        write_card(folders[-1], card, acceptance=accepted, judged=judged[-1] if judged else ())
     return write_page(
         folders,
         out,
@@ -55,4 +72,6 @@ def write_report(
         names=names,
         published=published,
         comparison=comparison,
+        acceptance=accepted,
+        judged=judged,
     )
