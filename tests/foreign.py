@@ -65,9 +65,12 @@ def quietly(work: Callable[[], Any]) -> Any:
         logger.setLevel(before)
 
 
-def write_onnx(network: nn.Module, path: Path, *, batch: int = 0) -> Path:
+def write_onnx(
+    network: nn.Module, path: Path, *, batch: int = 0, images: Tensor | None = None
+) -> Path:
     """By torch's exporter, for any number of images or for batches of so many."""
-    images, buffer = example(planes_of(network), batch or 2), io.BytesIO()
+    images = example(planes_of(network), batch or 2) if images is None else images
+    buffer = io.BytesIO()
     free = {} if batch else {"dynamic_axes": {"images": {0: "n"}, "outputs": {0: "n"}}}
     export: Any = torch.onnx.export
     quietly(

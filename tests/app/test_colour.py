@@ -9,13 +9,17 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from colours import CLASSES, HEIGHT, WIDTH, draw_lesion, write_pictures
+from foreign import write_onnx, write_state
 from robustmri.data.cohort import Cohort
+from robustmri.models.backbones import build_network
 from robustmri.models.checkpoint import save_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.results.schema import load_result
+from robustmri.verbs.prepare import prepare
 from tiny import tiny_network
 
 QUICK = ("--attacks", "fgsm,pgd", "--eps", "8/255", "--curve", "", "--limit", 4)
@@ -27,6 +31,12 @@ SHORT += ("--set", "train.augment=none", "--set", "train.batch_size=8")
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp("colour") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def cohort(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("prepared") / "cohort"
+    return prepare(pictures, out, size="32x48", channels=3, pad=False).root
 
 
 @pytest.fixture
@@ -90,6 +100,79 @@ def test_from_folders_to_a_report_in_colour(go, pictures, tiny_networks, tmp_pat
     assert is_coloured(np.asarray(Image.open(out / "picture.png"))[16:200, 16:400])
 
 
+def theirs(folder, outputs):
+    """A network of three channels that somebody trained elsewhere."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = tiny_network("", outputs, (32, 48), 3)
+        for part in network:
+            if isinstance(part, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(part.running_mean, -0.5, 0.5)
+    images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    return write_onnx(network.eval(), folder / "theirs.onnx", images=images)
+
+
+def test_weights_with_one_output_for_two_classes(go, cohort, tmp_path):
+    """A state_dict by its names, on slices in colour that are not square."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_network("resnet18-half", 2, 32, channels=3, one_logit=True)
+    file, made = write_state(network, tmp_path / "theirs.pth"), tmp_path / "import"
+    named = ("--classes", "naevus,melanoma", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
+    said = go("import", file, "--out", made, "--check", cohort, "--slices", 4, *named)
+    assert "32 x 48 px, in colour or grey, classes melanoma, naevus" in said
+    spec = json.loads((made / "classifier.json").read_bytes())["spec"]
+    assert (spec["one_logit"], spec["channels"], spec["size"]) == (True, 3, [32, 48])
+    few = ("--limit", 2, "--attacks", "fgsm", "--eps", "8/255", "--curve", "")
+    go("evaluate", made, cohort, "--out", tmp_path / "result", *few)
+    result = load_result(tmp_path / "result")
+    assert {run.attack for run in result.attacks} == {"fgsm"}
+    assert [one.counts for one in result.confusions if one.attack == "none"]
+    go("report", tmp_path / "result", "--out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "96 px" not in page
+    assert "32 x 48 px in colour" in page
+
+
+def test_a_black_box_in_colour(go, robustmri, cohort, tmp_path):
+    pytest.importorskip("onnxruntime")
+    made, result = tmp_path / "import", tmp_path / "result"
+    words = ("--classes", "melanoma,naevus", "--mean", 0.5, "--std", 0.2, "--check", cohort)
+    go("import", theirs(tmp_path, 2), "--out", made, "--black-box", *words)
+    assert {file.name for file in made.iterdir()} == {"classifier.json", "model.onnx"}
+    few = {"square.queries": 10, "spsa.steps": 1, "spsa.samples": 2}
+    few |= {"hop-skip-jump.steps": 1, "hop-skip-jump.samples": 4}
+    options = [
+        word for key, value in few.items() for word in ("--set", f"evaluate.options.{key}={value}")
+    ]
+    go("evaluate", made, cohort, "--out", result, "--limit", 2, "--curve", "", *options)
+    assert {run.knowledge for run in load_result(result).attacks} <= {"scores", "decisions"}
+    go("report", result, "--out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "only attacks by queries were run" in page
+    status, _, said = robustmri("evaluate", made, cohort, "--out", tmp_path / "x", *QUICK)
+    assert status == 2
+    assert "offers no gradient" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("planes", "words", "says"),
+    [
+        (3, ("--channels", 1), "takes 3 channels; --channels says 1"),
+        (3, ("--channels", 4), "--channels must be 1 (grey) or 3 (colour), got 4"),
+        (3, ("--size", "0x5"), "size must have sides of 8 to 4096 pixels, got '0x5'"),
+        (1, (), "takes grey images of one channel; the cohort is in colour"),
+    ],
+)
+def test_an_import_that_does_not_fit_is_one_sentence(run, cohort, tmp_path, planes, words, says):
+    file = write_state(build_network("resnet18-half", 2, 32, channels=planes), tmp_path / "w.pth")
+    more = ("--classes", "melanoma,naevus", "--check", cohort)
+    status, said = run("import", file, "--out", tmp_path / "import", *more, *words)
+    assert status == 2
+    assert says in " ".join(said.split())
+    assert not (tmp_path / "import").exists()
+
+
 def untrained(folder, **facts):
     """A checkpoint of a network that has learnt nothing."""
     spec = ClassifierSpec(backbone="resnet18", classes=CLASSES, **facts)
@@ -115,11 +198,7 @@ def test_a_wrong_value_is_one_sentence(run, pictures, tmp_path, words, says):
     assert not (tmp_path / "cohort").exists()
 
 
-def test_what_was_made_for_another_kind_of_slice_is_refused(
-    run, go, pictures, tiny_networks, tmp_path
-):
-    cohort = tmp_path / "cohort"
-    go("prepare", pictures, "--out", cohort, "--size", "32x48", "--stretch")
+def test_what_was_made_for_another_kind_of_slice_is_refused(run, cohort, tiny_networks, tmp_path):
     for facts, more, says in (
         ({"size": 32, "channels": 3}, (), "images of 32 px; the cohort has 32 x 48 px"),
         ({"size": (48, 32), "channels": 3}, (), "--out COHORT --size 48x32"),
