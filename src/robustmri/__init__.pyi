@@ -36,6 +36,7 @@ from robustmri.verbs.ablate import ablate as ablate
 from robustmri.verbs.bundle import bundle as bundle
 from robustmri.verbs.case import case as case
 from robustmri.verbs.certify import certify as certify
+from robustmri.verbs.check import check as check
 from robustmri.verbs.compare import compare as compare
 from robustmri.verbs.contrast import contrast as contrast
 from robustmri.verbs.cross_validate import cross_validate as cross_validate

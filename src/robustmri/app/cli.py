@@ -29,7 +29,7 @@ from robustmri.app.options import (
     Verbs,
     listed,
 )
-from robustmri.app.results import compare, report
+from robustmri.app.results import check, compare, report, schema
 from robustmri.app.serve import serve
 from robustmri.app.studies import ablate, contrast, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
@@ -250,6 +250,10 @@ def evaluate(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
+    costs: Annotated[
+        Path | None,
+        typer.Option("--costs", help="CSV of what each wrong answer costs: truth,answer,cost."),
+    ] = None,
     page: Annotated[
         Path | None, typer.Option("--report", help="Write the page about it, too.")
     ] = None,
@@ -293,19 +297,20 @@ def evaluate(
             devices=devices or 1,
             nodes=nodes or 1,
             trusted=listed(attacks) if trust else (),
+            costs=costs,
             progress=progress,
             **asked,
         )
     print_table(comparison_table([result]))
     checks = [*result.split.leakage, *result.checks]
-    for check in checks:
-        if check.status != "pass":
-            say(f"{check.status}: {check.name}: {check.detail}")
+    for one in checks:
+        if one.status != "pass":
+            say(f"{one.status}: {one.name}: {one.detail}")
     if page is None:
         say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
     else:
         say(f"wrote {out} and {robustmri.write_report([out], page, images=images)}")
-    if strict and any(check.status == "fail" for check in checks):
+    if strict and any(one.status == "fail" for one in checks):
         raise typer.Exit(CHECK_FAILED)
 
 
@@ -321,6 +326,8 @@ def download(out: Out) -> None:
 
 app.command()(report)
 app.command()(compare)
+app.command()(check)
+app.command()(schema)
 app.command()(certify)
 app.command()(demo)
 app.command()(reproduce)

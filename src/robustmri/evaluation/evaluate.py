@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
@@ -256,8 +257,12 @@ class ShardRunner:
         clean: Logits,
         attacked: Attacked,
     ) -> dict[str, Any]:
+        import pyarrow as pa
+
         cases = [self.cohort.cases[row] for row in rows]
         n, classes = len(cases), self.classifier.classes
+        # Named as a file names them, so that a shard is the same before and after it was stored.
+        shares = pa.list_(pa.field("element", pa.float64()))
         # On the CPU, where looking at them one by one does not stop a GPU each time.
         before, after = probabilities(clean).cpu(), probabilities(attacked.logits).cpu()
         eps = trial.eps or Eps(0.0)
@@ -279,10 +284,22 @@ class ShardRunner:
             "prediction": [classes[k] for k in attacked.logits.argmax(1).tolist()],
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
+            "probabilities": pa.array(after.tolist(), shares),
+            "lesion_share": _lesion_shares(self.cohort, rows),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
             "fooled": attacked.fooled.tolist(),
             "verified": attacked.verified.tolist(),
         }
+
+
+def _lesion_shares(cohort: Cohort, rows: Sequence[int]) -> list[float]:
+    """Part of each picture that its lesion covers; NaN where none is outlined."""
+    masks = cohort.masks(rows)
+    if masks is None:
+        return [math.nan] * len(rows)
+    shares = masks.mean(axis=(1, 2)).tolist()
+    outlined = (cohort.cases[row].lesion_box is not None for row in rows)
+    return [share if known else math.nan for share, known in zip(shares, outlined, strict=True)]
 
 
 def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:

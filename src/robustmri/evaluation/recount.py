@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from robustmri.core.errors import ResultError
 from robustmri.evaluation.metrics import count_confusions, summarise
 from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
+from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.settings import CertifySettings
 from robustmri.results.budget import CLEAN
 from robustmri.results.certificate import load_certificate, read_certificates
@@ -62,6 +64,15 @@ def refuse_contradictions(folder: Path | str) -> None:
         _refuse(folder, f"{tested[0]} slices of {tested[1]} patients were tested")
     if result.confusions != count_confusions(outcomes, result.cohort.classes):
         _refuse(folder, "the confusions differ")
+    if result.patients is not None:
+        counted_patients = summarise_patients(
+            outcomes,
+            result.cohort.classes,
+            costs=result.patients.costs,
+            seed=seed if isinstance(seed, int) else 0,
+        )
+        if not _alike(msgspec.to_builtins(result.patients), msgspec.to_builtins(counted_patients)):
+            _refuse(folder, "the figures by patient differ")
     if result.baseline is not None and result.baseline != pool_memory([folder])[1]:
         _refuse(folder, f"the nearest neighbour's figures, of {REMEMBERED}, differ")
     _recount_certificate(folder, result)
@@ -112,6 +123,15 @@ def _named(results: list[Result]) -> dict[str, Result]:
         ): one
         for one in results
     }
+
+
+def _alike(told: Any, true: Any) -> bool:
+    """Whether two trees of plain data are the same but for rounding."""
+    if isinstance(told, dict) and isinstance(true, dict):
+        return told.keys() == true.keys() and all(_alike(told[name], true[name]) for name in told)
+    if isinstance(told, list) and isinstance(true, list):
+        return len(told) == len(true) and all(map(_alike, told, true))
+    return _same(told, true)
 
 
 def _same(told: object, true: object) -> bool:

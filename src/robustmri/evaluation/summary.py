@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
+from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
@@ -19,6 +21,7 @@ from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CORRUPTION
 from robustmri.results.outcomes import Outcomes, columns_of
+from robustmri.results.patients import Cost
 from robustmri.results.schema import (
     Check,
     CohortFacts,
@@ -60,12 +63,13 @@ def summarise_evaluation(
     provenance: dict[str, Any],
     seen: Finding | None = None,
     probed: Probed | None = None,
+    costs: Sequence[Cost] = (),
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both.
 
     `training_attack` is the attack that made the training examples, None where there were none;
     `seen` is what is known of test slices among those that were trained on, `probed` what the
-    classifier did when it was asked further.
+    classifier did when it was asked further, `costs` what each wrong answer costs, if anybody said.
     """
     settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
@@ -91,6 +95,7 @@ def summarise_evaluation(
         else {run.title: run.knowledge for run in evaluated.attacks},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
         probed=probed,
+        classes=cohort.classes,
     )
     return RobustnessReport(
         title=title,
@@ -124,6 +129,7 @@ def summarise_evaluation(
         results=summarise(outcomes, suites=suites_of(evaluated.attacks), seed=settings.seed),
         checks=[shorten_ids(check) for check in checks],
         confusions=count_confusions(outcomes, cohort.classes),
+        patients=summarise_patients(outcomes, cohort.classes, costs=costs, seed=settings.seed),
         examples=examples,
         settings={"evaluate": _plain(settings)},
         provenance=provenance,

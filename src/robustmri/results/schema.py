@@ -14,10 +14,13 @@ import msgspec
 
 from robustmri.core.errors import ResultError
 from robustmri.core.files import atomic_file, check_name, read_json, sha256_of
+from robustmri.results.patients import PatientFigures
 
 SCHEMA_VERSION = 2
 AGAIN = "Evaluate again."
 Status = Literal["pass", "warn", "fail"]
+ENOUGH = "enough patients for the claim"
+"""The check by which a headline says that there were few."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +215,7 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     provenance: dict[str, Any]
     files: dict[str, str] = {}
     baseline: Baseline | None = None
+    patients: PatientFigures | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

@@ -46,6 +46,7 @@ def evaluate(
     devices: int = 1,
     nodes: int = 1,
     trusted: Collection[str] = (),
+    costs: str | Path | None = None,
     progress: Progress = silent,
     **changes: Any,
 ) -> RobustnessReport:
@@ -64,11 +65,14 @@ def evaluate(
             on how many.
         nodes: machines.
         trusted: attacks "MODULE:NAME" whose module may be imported; that runs its code.
+        costs: CSV with the columns truth, answer, cost and, if you like, consequence: what each
+            wrong answer costs.
         progress: told about the shards.
         changes: single settings, such as `eps=("0.04", "8/255")`.
     """
     import pyarrow.parquet as pq
 
+    from robustmri.evaluation.costs import read_costs
     from robustmri.evaluation.evaluate import run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
     from robustmri.evaluation.metrics import worst_budgets
@@ -98,6 +102,7 @@ def evaluate(
         settings = _without_gradients(settings)
     scans = scans.with_classes(stored.spec.classes, settings.class_names)
     check_fits(stored, scans.classes, scans.size)
+    priced = read_costs(costs, scans.classes) if costs is not None else ()
     seen = refuse_seen(
         checkpoint if isinstance(checkpoint, (str, Path)) else None,
         stored,
@@ -115,6 +120,7 @@ def evaluate(
             "checkpoint": stored.identity,
             "cohort": scans.fingerprint,
             "split": split.fingerprint,
+            **({"costs": msgspec.to_builtins(priced)} if priced else {}),
         },
         done="robustness.json",
     ):
@@ -174,6 +180,7 @@ def evaluate(
                 training_attack=method.attack if method else None,
                 seen=seen,
                 probed=probed,
+                costs=priced,
                 examples=examples,
                 provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
             )
