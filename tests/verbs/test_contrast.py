@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 import robustmri
 from formats import write_cifar
 from robustmri.core.errors import DataError, ResultError
+from robustmri.evaluation.contrast import Median
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import Recipe
 from robustmri.training.settings import TrainSettings
+from robustmri.verbs import contrast as module
 
 RECIPE = Recipe(
     about="Seconds on a toy.",
@@ -53,10 +56,26 @@ def test_the_same_network_on_scans_and_on_photographs(tiny_cohort, photographs, 
     scans, natural = found["cohorts"]
     assert 0 < scans["eps"]["low"] <= scans["eps"]["value"] < natural["eps"]["value"]
     assert found["ratio"]["high"] < 1
-    assert "is easier to fool: its median is" in table.notes[0]
+    assert "cannot be told from" in table.notes[0], "few patients are no proof"
     assert table.notes[0] in (tmp_path / "out" / "table.md").read_text()
     result = robustmri.load_result(tmp_path / "out" / "first" / "result")
     assert scans["eps"]["value"] in [number.median_distance for number in result.results]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "groups", "said"),
+    [
+        ((0.5, 0.3, 0.9), 10, "scans is easier to fool: its median is 0.5 [0.3 to 0.9] times"),
+        ((1.5, 1.1, 1.9), 10, "scans is harder to fool"),
+        ((0.5, 0.3, 1.1), 10, "Whether scans is easier to fool cannot be told: its median"),
+        ((1.5, 0.8, None), 10, "cannot be told: its median is 1.5 [0.8 to infinite]"),
+        ((0.5, 0.3, 0.9), 9, "cannot be told from 9 patients"),
+        ((None, None, None), 10, "Give the search more steps"),
+    ],
+)
+def test_the_verdict_says_no_more_than_the_interval(ratio, groups, said):
+    eases = [SimpleNamespace(name="scans", groups=groups), SimpleNamespace(name="b", groups=99)]
+    assert said in module._verdict(eases, Median(*ratio))
 
 
 def test_what_is_not_alike_is_refused_before_anything_runs(tiny_cohort, photographs, tmp_path):

@@ -17,6 +17,9 @@ from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.reproduce import check_recipe
 from robustmri.verbs.train import train
 
+FEW = 10
+"""Patients below which an interval that draws them again promises too much."""
+
 if TYPE_CHECKING:
     from robustmri.evaluation.contrast import Ease, Median
     from robustmri.report.tables import Table
@@ -116,7 +119,7 @@ def _contrast_table(
         for one, ease in zip(cohorts, eases, strict=True)
     ]
     notes = [
-        _verdict(cohorts, ratio),
+        _verdict(eases, ratio),
         f"{recipe.train.backbone} from {recipe.train.weights}, {recipe.train.epochs} epochs, the "
         f"same recipe for both; {', '.join(recipe.evaluate.attacks)} on the "
         f"{recipe.evaluate.evaluated_set} slices that were named rightly untouched. Brackets: 95 % "
@@ -130,14 +133,20 @@ def _contrast_table(
     return Table(heads, rows, notes)
 
 
-def _verdict(cohorts: list[Cohort], ratio: Median) -> str:
-    first, second = (one.name for one in cohorts)
+def _verdict(eases: list[Ease], ratio: Median) -> str:
+    first, second = (one.name for one in eases)
+    fewest = min(one.groups for one in eases)
     if ratio.value is None or ratio.low is None:
         return (
             f"{first} and {second} are not compared: for half of the slices of one of them, no "
             "change was found that fools. Give the search more steps."
         )
     said = f"its median is {_interval(ratio)} times that of {second}"
+    if fewest < FEW:
+        return (
+            f"Whether {first} is easier to fool cannot be told from {fewest} patients or groups, "
+            f"fewer than {FEW}: {said}."
+        )
     if ratio.high is not None and ratio.high < 1:
         return f"{first} is easier to fool: {said}."
     if ratio.low > 1:
