@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robustmri.core.files import read_json, sha256_of, write_json
+from robustmri.core.sizes import sides
 from robustmri.data.cases import write_cases
 from robustmri.data.cohort import CASES, HEAD, Cohort, fingerprint_of
 from robustmri.data.storage import IMAGES
@@ -86,7 +87,7 @@ def enlarge(demo: Path, folder: Path, *, cases: int, times: int) -> None:
     table = pq.read_table(demo / "before" / "outcomes.parquet")
     rows = sorted(set(table["index"].to_pylist()))
     copies = -(-cases // len(rows))
-    side, head = small.size * times, read_json(demo / "cohort" / HEAD)
+    side, head = sides(small.size)[0] * times, read_json(demo / "cohort" / HEAD)
     (folder / "cohort").mkdir(parents=True)
     images = np.lib.format.open_memmap(
         folder / "cohort" / IMAGES, "w+", np.uint16, (copies * len(rows), side, side)

@@ -30,14 +30,15 @@ from robustmri.app.options import (
     Verbs,
     listed,
 )
-from robustmri.app.results import compare, report
+from robustmri.app.results import check, compare, report, schema
 from robustmri.app.serve import serve
-from robustmri.app.studies import ablate, cross_validate, demo, reproduce
+from robustmri.app.studies import ablate, contrast, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.core.settings import choices_of, help_of
+from robustmri.data.regions import REGIONS
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings
 from robustmri.training.settings import TrainSettings
@@ -90,10 +91,12 @@ def prepare(
         ),
     ],
     out: Out,
-    size: Annotated[int, option(PrepareSettings, "size")] = 224,
+    size: Annotated[str, option(PrepareSettings, "size")] = "224",
+    channels: Annotated[int | None, option(PrepareSettings, "channels")] = None,
+    pad: Annotated[bool, option(PrepareSettings, "pad", "--pad/--stretch")] = True,
     split: Annotated[str, option(PrepareSettings, "split")] = "patient",
     fold: Annotated[int | None, option(PrepareSettings, "fold")] = None,
-    intensity: Annotated[str, option(PrepareSettings, "intensity")] = "minmax",
+    intensity: Annotated[str, option(PrepareSettings, "intensity")] = "auto",
     columns: Annotated[str, option(PrepareSettings, "columns")] = "",
     patient_pattern: Annotated[str, option(PrepareSettings, "patient_pattern")] = "",
     slices: Annotated[str, option(PrepareSettings, "slices")] = "",
@@ -106,6 +109,8 @@ def prepare(
             source,
             out,
             size=size,
+            channels=channels,
+            pad=pad,
             split=split,
             fold=fold,
             intensity=intensity,
@@ -233,6 +238,10 @@ def evaluate(
     ] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    regions: Annotated[
+        str, option(EvaluateSettings, "regions", note="; comma-separated, or all")
+    ] = "",
+    saliency: Annotated[int | None, option(EvaluateSettings, "saliency")] = None,
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     case: Annotated[
         list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
@@ -252,6 +261,10 @@ def evaluate(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
+    costs: Annotated[
+        Path | None,
+        typer.Option("--costs", help="CSV of what each wrong answer costs: truth,answer,cost."),
+    ] = None,
     page: Annotated[
         Path | None, typer.Option("--report", help="Write the page about it, too.")
     ] = None,
@@ -263,6 +276,7 @@ def evaluate(
     """Attack a classifier on the test slices and write down how easily it is fooled."""
     from robustmri.recipes import change_settings, load_recipe
     from robustmri.report import comparison_table
+    from robustmri.report.scanner import corruption_table, threat_table
 
     given = {
         "attacks": attacks,
@@ -273,6 +287,8 @@ def evaluate(
         "corruptions": corruptions,
         "target": target,
         "region": region,
+        "regions": ",".join(REGIONS) if regions == "all" else regions,
+        "saliency": saliency,
         "classes": classes,
         "limit": limit,
         "seed": seed,
@@ -300,19 +316,24 @@ def evaluate(
             devices=devices or 1,
             nodes=nodes or 1,
             trusted=listed(attacks) if trust else (),
+            costs=costs,
             progress=progress,
             **asked,
         )
     print_table(comparison_table([result]))
+    for table in (corruption_table([result]), threat_table([result])):
+        if table is not None:
+            say("")
+            print_table(table)
     checks = [*result.split.leakage, *result.checks]
-    for check in checks:
-        if check.status != "pass":
-            say(f"{check.status}: {check.name}: {check.detail}")
+    for one in checks:
+        if one.status != "pass":
+            say(f"{one.status}: {one.name}: {one.detail}")
     if page is None:
         say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
     else:
         say(f"wrote {out} and {robustmri.write_report([out], page, images=images)}")
-    if strict and any(check.status == "fail" for check in checks):
+    if strict and any(one.status == "fail" for one in checks):
         raise typer.Exit(CHECK_FAILED)
 
 
@@ -328,11 +349,14 @@ def download(out: Out) -> None:
 
 app.command()(report)
 app.command()(compare)
+app.command()(check)
+app.command()(schema)
 app.command()(certify)
 app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)
 app.command()(ablate)
+app.command()(contrast)
 app.command("import")(import_)
 app.command()(export)
 app.command("models")(list_models)

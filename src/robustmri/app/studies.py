@@ -1,5 +1,5 @@
-"""The commands that call others one after another: `demo`, `reproduce`, `cross-validate` and
-`ablate`.
+"""The commands that call others one after another: `demo`, `reproduce`, `cross-validate`,
+`ablate` and `contrast`.
 """
 
 from __future__ import annotations
@@ -124,6 +124,24 @@ def ablate(
             cohort, out, settings, only=listed(only), minutes=minutes, progress=progress
         )
     _print_study(table, out, "variants")
+
+
+def contrast(
+    cohort: Cohort,
+    other: Annotated[
+        Path, typer.Argument(help="A second cohort, for instance of photographs (CIFAR-10).")
+    ],
+    out: Out,
+    recipe: RecipeName = "contrast",
+    set_: Set = None,
+) -> None:
+    """Train the same network on two cohorts, and compare how little fools it."""
+    from robustmri.recipes import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    with shown_progress() as progress:
+        table = robustmri.contrast(cohort, other, out, settings, progress=progress)
+    _print_study(table, out, "cohorts")
 
 
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:
