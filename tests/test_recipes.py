@@ -75,6 +75,8 @@ def test_overrides_replace_one_setting_each():
             "evaluate.options.pgd.restarts=7",
             "evaluate.options.pgd.loss=margin",
             "evaluate.limit=12",
+            "evaluate.cases=a, b",
+            "evaluate.patients=p",
             "prepare.size=96",
             " train.weights = imagenet ",
             "prepare.fold=2",
@@ -85,6 +87,7 @@ def test_overrides_replace_one_setting_each():
     assert (changed.prepare.size, changed.prepare.fold) == (96, 2)
     assert changed.evaluate.eps == ("0.04", "8/255")
     assert changed.evaluate.attacks == ("pgd",)
+    assert (changed.evaluate.cases, changed.evaluate.patients) == (("a", "b"), ("p",))
     assert changed.evaluate.options == {
         "pgd": {**plain.evaluate.options["pgd"], "restarts": 7, "loss": "margin"}
     }
