@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import OURS
 from benchmarks.inputs import Inputs
+from benchmarks.setting import QUICK
 from benchmarks.timing import Entry, race, ratios_of, row_of
 from robustmri.attacks.engine import by_backpropagation, loss_against
 from robustmri.attacks.protocol import Predictor
@@ -169,7 +170,7 @@ def gradient_steps(inputs: Inputs) -> dict[str, Any]:
             Entry(name, _prepare(gradient, images, steps)) for name, gradient in made.items()
         ]
         inputs.say(where)
-        finishes = race(entries, rounds=inputs.rounds, say=inputs.say)
+        finishes = race(entries, rounds=inputs.rounds, warm_up=inputs.work != QUICK, say=inputs.say)
         expected = made[REFERENCE](images).flatten().double()
         for name, gradient in made.items():
             found = gradient(images).flatten().double()

@@ -97,5 +97,5 @@ def read_classifier(path: Path, cohort: Cohort) -> Classifier:
 
 def read_images(cohort: Cohort, limit: int) -> tuple[Images, Labels]:
     """Test slices, evenly spaced, and their labels."""
-    rows = evaluated_slices(Split.load(cohort.root), EvaluateSettings(limit=limit))
+    rows = evaluated_slices(Split.load(cohort.root), EvaluateSettings(limit=limit), cohort)
     return load_images(cohort, rows), load_labels(cohort, rows)

@@ -16,7 +16,7 @@ from benchmarks.gradient_step import gradient_steps
 from benchmarks.inputs import Inputs, is_there
 from benchmarks.lineups import CURVE, CW, PGD, STANDARD_3, STANDARD_10, STANDARD_10_ART
 from benchmarks.memory import peaks
-from benchmarks.setting import Setting
+from benchmarks.setting import QUICK, Setting
 from benchmarks.timing import Entry, race, ratios_of, row_of
 from benchmarks.training import training_steps
 from robustmri.core.arrays import Images
@@ -120,7 +120,7 @@ class Comparison:
             Entry(one.name, partial(_prepare, one, setting), one.rounds, may_fail=bool(one.library))
             for one in present
         ]
-        finishes = race(entries, rounds=inputs.rounds, say=inputs.say)
+        finishes = race(entries, rounds=inputs.rounds, warm_up=inputs.work != QUICK, say=inputs.say)
         outputs = {
             name: finish.output for name, finish in finishes.items() if finish.output is not None
         }

@@ -50,11 +50,17 @@ class Ratio(NamedTuple):
 
 
 def race(
-    entries: Sequence[Entry], *, rounds: int, say: Callable[[str], None] = lambda line: None
+    entries: Sequence[Entry],
+    *,
+    rounds: int,
+    warm_up: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Finish]:
-    """Run every entry once to warm up, then in each of `rounds` rounds."""
+    """Run every entry once to warm up, unless no time will be believed, then in each of `rounds`
+    rounds.
+    """
     finishes = {entry.name: Finish() for entry in entries}
-    for number in range(-1, rounds):
+    for number in range(-1 if warm_up else 0, rounds):
         if number <= 0:
             # Libraries stay: to search them for garbage before every run takes longer than the run.
             gc.collect()

@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks.contenders import OURS
 from benchmarks.inputs import Inputs, is_there
+from benchmarks.setting import QUICK
 from benchmarks.timing import Entry, race, ratios_of, row_of
 from robustmri.core.arrays import Images, Labels
 from robustmri.models.backbones import build_classifier
@@ -127,7 +128,7 @@ def training_steps(inputs: Inputs) -> dict[str, Any]:
         Entry(name, lambda warm_up, train=train: prepare(train, warm_up), may_fail=bool(library))  # type: ignore[misc]
         for name, train, library in present
     ]
-    finishes = race(entries, rounds=inputs.rounds, say=inputs.say)
+    finishes = race(entries, rounds=inputs.rounds, warm_up=inputs.work != QUICK, say=inputs.say)
     rows = []
     for name, _, _ in present:
         row = row_of(name, finishes[name])

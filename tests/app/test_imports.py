@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
 from foreign import author_network, write_onnx
-from robustmri.app import cli
 from robustmri.models.checkpoint import read_checkpoint
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture
-def robustmri(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["robustmri", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as end:
-            status = end.code or 0
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
 
 
 def test_an_import_says_what_it_guessed_and_found(robustmri, tmp_path):

@@ -61,6 +61,10 @@ def check(result):
     page = Path("report.html").read_text(encoding="utf-8")
     assert "External validation" in page
     assert "what the classifier was trained on is not known" in page
+    assert "Not trained here; imported: " in page
+    assert "resnet50, resnet50.pth; sha256" in page
+    assert "Guessed at import: " in page
+    assert "Checked at import on synthetic slices" in page
 
 
 @pytest.mark.slow

@@ -289,7 +289,7 @@ def test_hop_skip_jump_finds_the_closed_form_distance(norm, mask):
     network = linear(3, far=1.0)
     images = central(network, 2)
     labels, nearest = radius(network, images, norm, mask)
-    attack = HopSkipJump(steps=20, samples=200)
+    attack = HopSkipJump(steps=10, samples=200)
     attacked = attack(network, images, labels, ThreatModel(norm, mask=mask), generator=seeded())
     assert (network(attacked).argmax(1) != labels).all()
     distance = ThreatModel(norm).measure.size(attacked - images)

@@ -67,7 +67,7 @@ def test_more_eps_never_raises_accuracy(name, norm, trained, blobs):
             labels,
             ThreatModel(norm, eps),
         )
-        for eps in EPS[norm]
+        for eps in (*EPS[norm][::2], EPS[norm][-1])
     ]
     assert falls(curve)
     assert curve[0] > 0.9
@@ -80,7 +80,7 @@ def test_more_steps_never_raise_accuracy(name, norm, trained, blobs):
     threat = ThreatModel(norm, EPS[norm][3])
     curve = [
         accuracy(trained, make_attack(name, steps=steps, step_size=0.125), images, labels, threat)
-        for steps in (1, 4, 16, 64)
+        for steps in (1, 4, 32)
     ]
     assert falls(curve)
     assert curve[-1] < curve[0]
@@ -112,11 +112,12 @@ def test_more_adaptive_steps_never_raise_accuracy(name, norm, trained, blobs):
 def test_the_suite_is_no_weaker_than_its_members_nor_than_pgd(norm, eps, trained, blobs):
     images, labels = blobs
     threat = ThreatModel(norm, eps)
+    steps = 50 if norm == "l1" else 25  # In l1, 25 leave some to luck.
     suite = accuracy(
-        trained, make_attack("standard", steps=50, queries=100), images, labels, threat
+        trained, make_attack("standard", steps=steps, queries=100), images, labels, threat
     )
     others = [
-        make_attack(name, steps=50)
+        make_attack(name, steps=steps)
         for name in ("pgd", "cw", "apgd", "apgd-ce", "apgd-dlr", "apgd-t")
     ]
     accuracies = [accuracy(trained, attack, images, labels, threat) for attack in others]

@@ -32,7 +32,7 @@ def installed():
 
 
 def with_peers(test):
-    return pytest.mark.peer(pytest.mark.usefixtures("installed")(test))
+    return pytest.mark.usefixtures("installed")(test)
 
 
 def run(name, trained, blobs, threat, n=24, seed=0, cost=None, **settings):

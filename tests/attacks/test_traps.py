@@ -45,8 +45,9 @@ def test_a_saturated_network_does_not_look_robust(name, norm, trained, blobs):
     )
     assert (gradient.flatten(1).abs().amax(1) == 0).float().mean() > 0.9  # The trap is there.
     threat = ThreatModel(norm, {"linf": 0.1, "l2": 0.8}[norm])
+    steps = {"steps": 25} if name.startswith("apgd") else {}
     attacked = [
-        make_attack(name)(network, images, labels, threat, generator=seeded())
+        make_attack(name, **steps)(network, images, labels, threat, generator=seeded())
         for network in (trained, sure)
     ]
     plain, saturated = (
@@ -55,21 +56,6 @@ def test_a_saturated_network_does_not_look_robust(name, norm, trained, blobs):
     assert plain > 0.3
     # Among three classes a factor turns the cross-entropy's gradient a little.
     assert saturated >= plain - 0.05
-
-
-@pytest.mark.parametrize("factor", [1e-2, 1e3])
-def test_carlini_wagner_finds_the_same_distance_however_sure_the_network(factor, trained, blobs):
-    images, labels = blobs[0][:32], blobs[1][:32]
-    plain, scaled = (
-        CarliniWagnerL2()(network, images, labels, ThreatModel("l2"), generator=seeded())
-        for network in (trained, Sure(trained, factor))
-    )
-    assert (trained(scaled).argmax(1) != labels).all()
-    # 3 %: of five values of c, some go into finding the bracket. Halving alone from c = 0.1 ended
-    # 34 % further off.
-    assert L2.size(scaled - images).mean() == pytest.approx(
-        L2.size(plain - images).mean().item(), rel=0.03
-    )
 
 
 @pytest.mark.parametrize("colour", [0.0, 1.0])

@@ -57,7 +57,7 @@ def full_after(monkeypatch):
 # pictures, result.
 PLACES = [
     (verb, n)
-    for verb, files in (("prepare", 2), ("train", 5), ("evaluate", 8))
+    for verb, files in (("prepare", 2), ("train", 5), ("evaluate", 9))
     for n in range(files)
 ]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from robustmri.core.errors import DataError, RobustMRIError
-from robustmri.core.files import atomic_folder
+from robustmri.core.files import atomic_file, atomic_folder
 from robustmri.core.locks import locked
 from robustmri.data.cohort import Cohort
 from robustmri.verbs.claim import claimed_folder
@@ -27,6 +27,14 @@ import sys
 from robustmri.core.files import atomic_folder
 with atomic_folder(sys.argv[1]) as partial:
     (partial / "big").write_text("whole")
+    print("busy", flush=True)
+    sys.stdin.readline()
+"""
+FILE = """
+import sys
+from robustmri.core.files import atomic_file
+with atomic_file(sys.argv[1]) as partial:
+    partial.write_text("whole")
     print("busy", flush=True)
     sys.stdin.readline()
 """
@@ -77,6 +85,11 @@ def fill(out):
         (partial / "mine").write_text("")
 
 
+def write(path):
+    with atomic_file(path) as partial:
+        partial.write_text("mine")
+
+
 def claim(out, seed=1):
     with claimed_folder(out, {"train": {"seed": seed}}, done="checkpoint"):
         pass
@@ -107,6 +120,34 @@ def test_a_killed_process_lets_go_and_what_it_left_is_cleared(tmp_path):
     assert (names(tmp_path), names(out)) == (["cohort"], ["mine"])
 
 
+def test_what_a_killed_process_left_of_a_file_is_cleared_but_not_what_still_grows(tmp_path):
+    with another_process(FILE, tmp_path / "page.html") as other:
+        write(tmp_path / "page.html")
+        assert len(names(tmp_path)) == 2
+        other.kill()
+        other.wait()
+    write(tmp_path / "page.html")
+    assert names(tmp_path) == ["page.html"]
+    with another_process(FILE, tmp_path / "page.html") as other:
+        write(tmp_path / "page.html")
+        go_on(other)
+    assert (tmp_path / "page.html").read_text() == "whole"
+
+
+def test_where_disks_cannot_lock_nothing_is_taken_for_left_behind(tmp_path, monkeypatch):
+    def cannot(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    growing = tmp_path / ".page.html.0badcafe.partial"
+    growing.write_text("of another machine")
+    monkeypatch.setattr(fcntl, "flock", cannot)
+    write(tmp_path / "page.html")
+    assert (names(tmp_path), growing.read_text()) == (
+        [growing.name, "page.html"],
+        "of another machine",
+    )
+
+
 def test_two_preparations_of_one_cohort(tmp_path):
     out = tmp_path / "cohort"
     with another_process(PREPARE, out) as other:
@@ -126,12 +167,15 @@ def test_two_commands_in_one_run_folder(tmp_path):
     assert names(tmp_path / "run") == ["settings.json"]
 
 
-def test_a_killed_run_is_taken_up_again(tmp_path):
+@pytest.mark.parametrize("done", [False, True])
+def test_a_killed_run_is_taken_up_again(tmp_path, done):
     with another_process(RUN, tmp_path / "run") as other:
+        if done:
+            (tmp_path / "run" / "checkpoint").mkdir()
         other.kill()
         other.wait()
     claim(tmp_path / "run")
-    assert names(tmp_path / "run") == ["settings.json"]
+    assert names(tmp_path / "run") == ["checkpoint"] * done + ["settings.json"]
 
 
 def test_the_processes_of_one_command_share_its_run_folder(tmp_path, monkeypatch):

@@ -99,7 +99,13 @@ def test_two_processes_have_the_outcomes_of_one(
         pq.read_table(folder / "result" / "outcomes.parquet") for folder in (tmp_path, together)
     )
     assert shared.equals(alone)
-    names = ["examples.npz", "outcomes.parquet", "robustness.json", "settings.json"]
+    names = [
+        "examples.npz",
+        "nearest_neighbour.parquet",
+        "outcomes.parquet",
+        "robustness.json",
+        "settings.json",
+    ]
     assert sorted(path.name for path in (together / "result").iterdir()) == names
 
 

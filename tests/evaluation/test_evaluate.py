@@ -203,6 +203,7 @@ def test_the_result_file_is_the_result(done):
     assert not (folder / ".shards").exists()
     assert sorted(path.name for path in folder.iterdir()) == [
         "examples.npz",
+        "nearest_neighbour.parquet",
         "outcomes.parquet",
         "robustness.json",
         "settings.json",
@@ -212,7 +213,9 @@ def test_the_result_file_is_the_result(done):
 def test_a_finished_evaluation_is_left_alone(done, tiny_run, tiny_cohort, tiny_networks):
     folder, result, _ = done
     before = (folder / "robustness.json").stat().st_mtime_ns
+    (folder / ".shards").mkdir()  # Of one that was killed when all was written.
     assert evaluate(tiny_run, tiny_cohort, folder, **SMALL) == result
+    assert not (folder / ".shards").exists()
     assert (folder / "robustness.json").stat().st_mtime_ns == before
 
 
@@ -310,7 +313,7 @@ def test_a_limit_is_spread_over_the_test_set(split, cohort):
     test = sorted(split.test)
 
     def attacked(limit):
-        return evaluated_slices(split, EvaluateSettings(limit=limit))
+        return evaluated_slices(split, EvaluateSettings(limit=limit), cohort)
 
     assert attacked(0) == attacked(99) == test
     few = attacked(6)

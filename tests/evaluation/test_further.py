@@ -67,7 +67,7 @@ def test_the_smallest_change_of_each_slice_and_what_it_is_called(table):
     assert nearest[4] == -1
     assert cases.attacked_in("linf").all()
     assert not cases.attacked_in("l2").any()
-    found = summarise_sensitivity(cases, "linf", seed=0, size=6)
+    found = summarise_sensitivity(cases, "linf", seed=0, pixels=36)
     assert found is not None
     assert (found.n, found.never, found.n_patients) == (5, 1, 3)
     assert found.quantiles == {"0.1": 0.02, "0.25": 0.02, "0.5": 0.025, "0.75": 0.04, "0.9": None}
@@ -81,7 +81,7 @@ def test_the_smallest_change_of_each_slice_and_what_it_is_called(table):
 def test_two_radii_alone_tell_no_smallest_change(table):
     rows = table(6).add("pgd", 0.02, [0]).add("pgd", 0.04, [0, 1])
     assert (
-        summarise_sensitivity(CaseTable.of(Outcomes(rows.columns())), "linf", seed=0, size=6)
+        summarise_sensitivity(CaseTable.of(Outcomes(rows.columns())), "linf", seed=0, pixels=36)
         is None
     )
 

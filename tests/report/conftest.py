@@ -103,6 +103,8 @@ def build_result(
     checks: tuple[Check, ...] = (),
     attacks: tuple[str, ...] = ("fgsm", "bim", "pgd", "cw", "worst"),
     name: str | None = None,
+    start: str | None = None,
+    backbone: str = "resnet18",
     title: str = "Brain tumour type from contrast-enhanced T1 MRI",
 ) -> Path:
     """Write robustness.json, outcomes.parquet and examples.npz; both stages of one seed share their
@@ -239,7 +241,7 @@ def build_result(
         title=title,
         model=ModelFacts(
             name=name or ("adversarial training" if repaired else "standard training"),
-            backbone="resnet18",
+            backbone=backbone,
             objective="adversarial" if repaired else "standard",
             weights="imagenet (torchvision, IMAGENET1K_V1)",
             checkpoint_sha256=("ab" if repaired else "cd") * 32,
@@ -349,7 +351,10 @@ def build_result(
                 "robustmri evaluate /home/dr-weiss/runs/standard /data/cohort --out "
                 "/home/dr-weiss/x"
             ),
-            "checkpoint": {"command": "robustmri train dr-weiss/cohort"},
+            "checkpoint": {
+                "command": "robustmri train dr-weiss/cohort",
+                "start": start if start is not None else "cd" * 32 if repaired else "scratch",
+            },
             "created": "2025-01-02T03:04:05+00:00",
         },
     )
@@ -448,3 +453,18 @@ def build(tmp_path: Path) -> Callable[..., Path]:
 def pair(build: Callable[..., Path]) -> list[Path]:
     """A standard network and a repaired one, on the same cases."""
     return [build("before"), build("after", repaired=True)]
+
+
+def settle(folder: Path) -> Path:
+    """Make a result's numbers follow from its outcomes, as those of an evaluation do."""
+    import msgspec
+
+    from robustmri.evaluation.metrics import count_confusions, summarise
+    from robustmri.results.outcomes import columns_of, read_table
+    from robustmri.results.schema import load_result
+
+    result, outcomes = load_result(folder), columns_of(read_table(folder))
+    numbers = summarise(outcomes, seed=0)
+    confusions = count_confusions(outcomes, result.cohort.classes)
+    save_result(msgspec.structs.replace(result, results=numbers, confusions=confusions), folder)
+    return folder

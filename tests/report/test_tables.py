@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from robustmri.report import Published, Table, as_markdown, comparison_table
-from robustmri.report.tables import align, headline, main_budget, stage_names
+from robustmri.report.tables import align, stage_names
 from robustmri.results.budget import NO_BUDGET
+from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Check, load_result
 
 

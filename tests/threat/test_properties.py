@@ -123,9 +123,12 @@ def threats(draws: st.DrawFn) -> Drawn:
     mask = draws(st.sampled_from(["none", "shared", "each"]))
     free = torch.rand(shape, generator=_seeded(seed + 1)) < 0.7
     each = torch.tensor(draws(st.lists(radii, min_size=shape[0], max_size=shape[0])))
+    norm = draws(norms)
+    # In linf a number that is more than the bounds span is refused.
+    shared = st.sampled_from([0.0, 0.1, 1.0 - low if norm == "linf" else 2.0, math.inf])
     threat = ThreatModel(
-        draws(norms),
-        draws(st.sampled_from([0.0, 0.1, 2.0, math.inf])) if draws(st.booleans()) else each,
+        norm,
+        draws(shared) if draws(st.booleans()) else each,
         bounds=(low, 1.0),
         mask={"none": None, "shared": free[0], "each": free}[mask],
     )

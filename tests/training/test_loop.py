@@ -12,7 +12,7 @@ from robustmri.training.loop import _optimiser
 from robustmri.training.resume import STATE, read_state
 from robustmri.training.schedule import learning_rate
 from robustmri.training.settings import TrainSettings
-from robustmri.training.validation import Measured
+from robustmri.training.validation import Measured, _worst_class
 from tiny import same_weights
 
 ADVERSARIAL = {
@@ -212,6 +212,17 @@ def test_robust_validation_is_at_the_full_radius_from_the_first_epoch(train_for,
     """
     _, _ = train_for(tmp_path, epochs=3, **{**ADVERSARIAL, "eps": "0.5", "learning_rate": 1e-6})
     assert {float(row["validation_robust_accuracy"]) for row in epochs_of(tmp_path)} == {0.0}
+
+
+def test_the_worst_class_is_measured_as_all_are(train_for, tmp_path):
+    train_for(tmp_path, epochs=2, **{**ADVERSARIAL, "eps": "0.001"})
+    for row in epochs_of(tmp_path):
+        clean, robust = (
+            (float(row[f"validation_{name}"]), float(row[f"worst_class_{name}"]))
+            for name in ("accuracy", "robust_accuracy")
+        )
+        assert all(worst <= whole for whole, worst in (clean, robust))
+    assert _worst_class(torch.tensor([True, False, True]), torch.tensor([0, 2, 2])) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -402,3 +402,28 @@ def test_the_log_of_a_run_is_read_back(tmp_path):
         table.writeheader()
         table.writerows(msgspec.to_builtins(row) for row in rows)
     assert read_epochs(tmp_path) == rows
+
+
+def by_class(epoch, clean, robust, worst, worst_robust):
+    return msgspec.structs.replace(
+        row(epoch, clean, robust, 0.04, fgsm=robust),
+        worst_class_accuracy=worst,
+        worst_class_robust_accuracy=worst_robust,
+    )
+
+
+def test_the_worst_class_counts():
+    """The first looks more robust: it answers with two of three classes."""
+    rows = [by_class(1, 0.66, 0.6, 0.0, 0.0), by_class(2, 0.7, 0.5, 0.6, 0.4)]
+    assert choose(rows).epoch == 2
+    assert "worst class" in explain_choice(rows)
+
+
+def test_a_class_that_is_lost_is_an_alarm():
+    sound = by_class(1, 0.7, 0.4, 0.5, 0.2)
+    alarm = watch([sound, by_class(2, 0.66, 0.6, 0.02, 0.0)])
+    assert (alarm.kind, alarm.back_to) == ("class collapse", 1)
+    assert "50.0%" in alarm.sentence
+    assert choose([sound, by_class(2, 0.66, 0.66, 0.02, 0.0)]).epoch == 1
+    # One that was never known is not lost yet.
+    assert watch([by_class(1, 0.6, 0.4, 0.1, 0.0), by_class(2, 0.6, 0.4, 0.0, 0.0)]) is None

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import robustmri
 from foreign import SIDE, author_network, example, write_onnx
@@ -11,6 +18,7 @@ from robustmri.core.errors import CheckpointError, DataError, SettingsError
 from robustmri.models.backbones import build_network
 from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.models.importers import monai_bundle as importer
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -62,7 +70,9 @@ def test_an_import_goes_out_as_onnx_and_back(planes, tmp_path):
     expected = logits_of(tmp_path / "first")
     torch.testing.assert_close(logits_of(tmp_path / "again"), expected, rtol=1e-4, atol=1e-4)
     session = runtime.InferenceSession(out.read_bytes())
-    (answers,) = session.run(None, {session.get_inputs()[0].name: example(1, 5).numpy()})
+    (answers,) = session.run(
+        None, {session.get_inputs()[0].name: example(1, 5).repeat(1, planes, 1, 1).numpy()}
+    )
     torch.testing.assert_close(torch.tensor(answers), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -76,20 +86,107 @@ def test_a_program_of_torch_export_and_back(trained, tmp_path):
     )
 
 
+@pytest.fixture(scope="module")
+def bundle(trained, tmp_path_factory):
+    return robustmri.export_model(trained, tmp_path_factory.mktemp("b") / "bundle", to="monai")
+
+
+def test_a_monai_bundle_and_back(trained, bundle, tmp_path):
+    made = robustmri.import_model(bundle, tmp_path / "again")
+    assert (made.spec.backbone, made.spec.classes, made.spec.size) == ("resnet18", ("b", "a"), SIDE)
+    assert (made.spec.mean, made.spec.std, made.spec.guessed) == (0.4, 0.3, ())
+    assert torch.equal(logits_of(tmp_path / "again"), logits_of(trained))
+
+
+@pytest.mark.filterwarnings("ignore")  # MONAI's own.
+def test_monai_reads_the_bundle(trained, bundle):
+    from monai.bundle import ConfigParser, load
+
+    network = load(
+        bundle.name, bundle_dir=str(bundle.parent), workflow_type="inference", device="cpu"
+    ).eval()
+    with torch.no_grad():
+        logits = network((example(1, 5) - SPEC.mean) / SPEC.std)
+    assert torch.equal(logits, logits_of(trained))
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / "inference.json")
+    parser.read_meta(bundle / "configs" / "metadata.json")
+    outputs = parser.get_parsed_content("_meta_#network_data_format#outputs#pred")
+    assert outputs["channel_def"] == {"0": "b", "1": "a"}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """8-bit PNGs that span [0, 1], and what they hold; rows are no columns."""
+    folder = tmp_path_factory.mktemp("images")
+    pixels = np.random.default_rng(0).integers(0, 200, (3, SIDE, SIDE)).astype(np.uint8)
+    pixels[:, :3], pixels[:, :, :3] = 0, 255
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    return folder, torch.tensor(pixels)[:, None] / 255
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mean", [0.4, (0.5, 0.4, 0.3)])
+def test_monai_prepares_pictures_as_we_do(mean, pictures, tmp_path):
+    """Its reader turns pictures if it is not told."""
+    from monai.bundle import ConfigParser
+
+    planes = 3 if isinstance(mean, tuple) else 1
+    spec = msgspec.structs.replace(SPEC, mean=mean, channels=planes)
+    classifier = Classifier(build_network("resnet18", 2, SIDE, channels=planes), spec).eval()
+    save_checkpoint(classifier, tmp_path / "checkpoint")
+    out = robustmri.export_model(tmp_path / "checkpoint", tmp_path / "bundle", to="monai")
+    parser = ConfigParser()
+    parser.read_config(out / "configs" / "inference.json")
+    parser.update({"bundle_root": str(out), "dataset_dir": str(pictures[0])})
+    network = parser.get_parsed_content("network").cpu().eval()
+    network.load_state_dict(torch.load(parser.get_parsed_content("ckpt_path"), weights_only=True))
+    soften = parser.get_parsed_content("postprocessing")
+    with torch.no_grad():
+        found = [
+            soften({"pred": network(batch["image"].as_tensor())[0]})["pred"]
+            for batch in parser.get_parsed_content("dataloader")
+        ]
+        expected = classifier(pictures[1]).softmax(1)
+    torch.testing.assert_close(torch.stack(found), expected, rtol=0, atol=1e-5)
+    assert importer._normalisation(parser.config) == (mean, (0.3,) * 3 if planes == 3 else 0.3)
+
+
+@pytest.mark.slow
+def test_monai_runs_the_bundle(trained, bundle, pictures, tmp_path):
+    pytest.importorskip("ignite")
+    code = (
+        "import sys; from monai.bundle import run; "
+        "run(config_file=sys.argv[1], bundle_root=sys.argv[2], dataset_dir=sys.argv[3], "
+        "output_dir=sys.argv[4])"
+    )
+    places = [bundle / "configs" / "inference.json", bundle, pictures[0], tmp_path / "eval"]
+    subprocess.run([sys.executable, "-c", code, *map(str, places)], check=True)
+    with open(tmp_path / "eval" / "predictions.csv", newline="") as stream:
+        found = [[float(value) for value in row[1:]] for row in csv.reader(stream)]
+    classifier, _ = load_checkpoint(trained)
+    with torch.no_grad():
+        expected = classifier(pictures[1]).softmax(1)
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-5)
+
+
 def test_what_cannot_be_exported_is_said(trained, tmp_path):
     path = write_onnx(author_network(2, planes=1), tmp_path / "theirs.onnx")
     for black_box in (False, True):
         out = tmp_path / f"import{black_box}"
         robustmri.import_model(path, out, classes=("a", "b"), black_box=black_box)
-    (tmp_path / "taken").write_text("mine")
+    (tmp_path / "taken.onnx").write_text("mine")
     for checkpoint, out, to, kind, said in (
         (trained, "x", "tensorflow", SettingsError, "--to cannot be 'tensorflow'"),
-        (trained, "taken", "onnx", DataError, "exists already"),
-        (tmp_path / "importTrue", "x", "onnx", CheckpointError, "is an ONNX file already"),
+        (trained, "x", "onnx", SettingsError, r"must end in \.onnx"),
+        (trained, "taken.onnx", "onnx", DataError, "exists already"),
+        (tmp_path / "importTrue", "x.onnx", "onnx", CheckpointError, "is an ONNX file already"),
         (tmp_path / "importFalse", "x", "huggingface", CheckpointError, "this is imported-onnx"),
-        (tmp_path / "nowhere", "x", "onnx", CheckpointError, "does not exist"),
+        (tmp_path / "importFalse", "x", "monai", CheckpointError, "this is imported-onnx"),
+        (tmp_path / "nowhere", "x.onnx", "onnx", CheckpointError, "does not exist"),
     ):
         with pytest.raises(kind, match=said):
             robustmri.export_model(checkpoint, tmp_path / out, to=to)
-        assert not (tmp_path / "x").exists()
-    assert (tmp_path / "taken").read_text() == "mine"
+        assert not list(tmp_path.glob("x*"))
+    assert (tmp_path / "taken.onnx").read_text() == "mine"

@@ -8,11 +8,15 @@ import time
 import msgspec
 import pytest
 
+from robustmri.core.errors import SettingsError
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.recipes import PrepareSettings, Recipe
+from robustmri.models.checkpoint import read_checkpoint
+from robustmri.recipes import PrepareSettings, Recipe, Variant
 from robustmri.results.schema import load_result
 from robustmri.training.settings import TrainSettings
 from robustmri.verbs import on_time
+from robustmri.verbs.ablate import ablate
+from robustmri.verbs.cross_validate import cross_validate
 from robustmri.verbs.on_time import Stopwatch, fit_training
 from robustmri.verbs.prepare import prepare
 from robustmri.verbs.reproduce import protocol
@@ -64,6 +68,33 @@ def test_a_prepared_cohort_is_used_where_it_is(tiny_scans, tmp_path):
     other = prepare(tiny_scans, tmp_path / "other", size=48)
     tell(other.root, tmp_path / "again", 0.01)
     assert (tmp_path / "again" / "cohort").is_dir()
+
+
+@pytest.mark.slow
+def test_folds_on_time_are_run_alike(tiny_scans, tmp_path):
+    """The first is fitted into its time; the others take its epochs, so they can be pooled."""
+    with pytest.raises(SettingsError, match="Run it first"):
+        cross_validate(tiny_scans, tmp_path, RECIPE, folds=[2], minutes=0.1)
+    table = cross_validate(tiny_scans, tmp_path, RECIPE, minutes=0.1, images=False)
+    assert table is not None
+    trained = [
+        read_checkpoint(tmp_path / f"fold-{fold}" / "hardened").training for fold in range(1, 6)
+    ]
+    assert len({one["epochs"] for one in trained}) == 1
+    assert trained[0]["epochs"] < 100_000
+    slices = {load_result(tmp_path / f"fold-{fold}" / "after").split.n_slices for fold in (2, 3)}
+    assert all(count <= 24 for count in slices)
+
+
+def test_variants_on_time_cost_the_same(tiny_cohort, tmp_path):
+    variants = {name: Variant(about=name) for name in ("base", "again")}
+    recipe = msgspec.structs.replace(RECIPE, variants=variants, seeds=(0,))
+    assert ablate(tiny_cohort, tmp_path / "study", recipe, minutes=0.1) is not None
+    given = [
+        read_checkpoint(tmp_path / "study" / run / "seed-0").training["minutes"]
+        for run in ("standard", "base", "again")
+    ]
+    assert given[0] == given[1] == given[2] > 0
 
 
 def test_hardening_gets_what_is_left_beside_the_evaluation(tmp_path, monkeypatch):

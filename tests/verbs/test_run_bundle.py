@@ -249,11 +249,11 @@ def test_a_process_that_is_gone_needs_no_stop(monkeypatch):
 
     monkeypatch.setattr(module.os, "killpg", kill)
     module._stop(Ended())
-    assert asked == [module.signal.SIGINT, module.signal.SIGKILL]
+    assert asked == [module.signal.SIGTERM, module.signal.SIGKILL]
     asked.clear()
     monkeypatch.setattr(module.os, "killpg", lambda group, kind: asked.append(kind))
     module._stop(Ended())  # It cannot be stopped: not for ever.
-    assert asked == [module.signal.SIGINT, module.signal.SIGKILL]
+    assert asked == [module.signal.SIGTERM, module.signal.SIGKILL]
 
 
 def test_what_was_said_of_untouched_slices_there_is_compared(tmp_path):

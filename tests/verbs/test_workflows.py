@@ -177,8 +177,10 @@ def test_a_process_beside_this_one_may_claim_the_folder_first(tmp_path, monkeypa
     path, glob = tmp_path / "settings.json", Path.glob
 
     def meanwhile(folder, pattern):
+        monkeypatch.setattr(Path, "glob", glob)  # Writing looks, too.
         write_json(path, {"train": {"seed": 0}})
         (tmp_path / "epochs.csv").write_text("")
+        monkeypatch.setattr(Path, "glob", meanwhile)
         return glob(folder, pattern)
 
     monkeypatch.setattr(Path, "glob", meanwhile)

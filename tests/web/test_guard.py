@@ -8,7 +8,8 @@ import re
 import pytest
 
 from robustmri.core.errors import SettingsError
-from robustmri.web.server import ADDRESSES, serve
+from robustmri.web.pages import ADDRESSES
+from robustmri.web.server import serve
 
 VIEWS = [path.replace("{id}", "0" * 16).replace("{case}", "1" * 16) for path in ADDRESSES]
 VIEWS = [path.replace("{other}", "2" * 16) for path in VIEWS]
@@ -127,6 +128,8 @@ PARAMETERS = [
     "/api/results/{}/cases/{}/thumbnail.png",
     "/api/compare/{}/{}",
     "/api/jobs/{}",
+    "/api/answers/{}",
+    "/api/answers/{}/picture.png",
     "/reports/{}",
     "/static/{}",
 ]

@@ -15,8 +15,9 @@ from robustmri.core.errors import DataError, SettingsError
 from robustmri.core.files import read_json, write_json
 from robustmri.data.sources import open_source
 from robustmri.recipes import list_recipes
+from robustmri.web.commands import make_command
 from robustmri.web.folder import Folder, NotThereError
-from robustmri.web.forms import make_command, make_forms
+from robustmri.web.forms import make_forms
 from robustmri.web.jobs import Jobs
 from robustmri.web.run_job import run_job
 
@@ -311,9 +312,9 @@ def test_an_answer_that_is_none_is_refused(answers, said, folder):
     "text", ["os:system;ls", "a b", "$(ls)", "`ls`", "x" * 301, "\u00e9", "a\n--trust", "a'b"]
 )
 def test_text_holds_names_and_numbers_only(text, folder, monkeypatch):
-    from robustmri.web import forms
+    from robustmri.web import commands
 
-    monkeypatch.setattr(forms, "_path_of", lambda *_: "/somewhere")
+    monkeypatch.setattr(commands, "_path_of", lambda *_: "/somewhere")
     with pytest.raises(SettingsError, match="expected names or numbers"):
         command(folder, "evaluate", run="a", cohort="b", out="new", attacks=text)
 

@@ -13,21 +13,26 @@ import robustmri
 from robustmri.app.certificates import certify
 from robustmri.app.console import main_process_output, print_table, shown_progress
 from robustmri.app.imports import export, import_, list_models
+from robustmri.app.inspection import inspect
 from robustmri.app.lists import list_attacks, list_checks, recipes
 from robustmri.app.one_case import case
 from robustmri.app.options import (
     Cohort,
     Devices,
+    Estimate,
     Images,
     Minutes,
     Nodes,
+    On,
     Out,
     RecipeName,
     Set,
+    Verbs,
     listed,
 )
+from robustmri.app.results import check, compare, report, schema
 from robustmri.app.serve import serve
-from robustmri.app.studies import ablate, cross_validate, demo, reproduce
+from robustmri.app.studies import ablate, contrast, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
@@ -53,6 +58,7 @@ def option(kind: type[Struct], name: str, flag: str = "", note: str = "") -> Any
 
 app = typer.Typer(
     name="robustmri",
+    cls=Verbs,
     help=(
         "Measure how easily a medical-image classifier is fooled, repair it, and report both, "
         "patient by patient."
@@ -85,10 +91,12 @@ def prepare(
         ),
     ],
     out: Out,
-    size: Annotated[int, option(PrepareSettings, "size")] = 224,
+    size: Annotated[str, option(PrepareSettings, "size")] = "224",
+    channels: Annotated[int | None, option(PrepareSettings, "channels")] = None,
+    pad: Annotated[bool, option(PrepareSettings, "pad", "--pad/--stretch")] = True,
     split: Annotated[str, option(PrepareSettings, "split")] = "patient",
     fold: Annotated[int | None, option(PrepareSettings, "fold")] = None,
-    intensity: Annotated[str, option(PrepareSettings, "intensity")] = "minmax",
+    intensity: Annotated[str, option(PrepareSettings, "intensity")] = "auto",
     columns: Annotated[str, option(PrepareSettings, "columns")] = "",
     patient_pattern: Annotated[str, option(PrepareSettings, "patient_pattern")] = "",
     slices: Annotated[str, option(PrepareSettings, "slices")] = "",
@@ -101,6 +109,8 @@ def prepare(
             source,
             out,
             size=size,
+            channels=channels,
+            pad=pad,
             split=split,
             fold=fold,
             intensity=intensity,
@@ -144,6 +154,7 @@ def train(
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
 ) -> None:
     """Train a classifier on clean slices."""
     from robustmri.recipes import load_recipe
@@ -158,6 +169,9 @@ def train(
         "nodes": nodes,
     }
     settings = load_recipe(recipe, [*_overrides("train", given), *(set_ or [])]).train
+    if estimate:
+        say(robustmri.estimate_training(cohort, settings))
+        return
     with shown_progress() as progress:
         run = robustmri.train(cohort, out, settings=settings, progress=progress)
     _print_run(run)
@@ -180,9 +194,10 @@ def harden(
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
 ) -> None:
     """Repair a classifier by adversarial training."""
-    from robustmri.recipes import load_recipe
+    from robustmri.recipes import change_settings, load_recipe
 
     given = {
         "eps": eps,
@@ -194,8 +209,12 @@ def harden(
         "nodes": nodes,
     }
     settings = load_recipe(recipe, [*_overrides("harden", given), *(set_ or [])]).harden
+    changes = {"objective": objective} if objective else {}
+    if estimate:
+        chosen = change_settings(settings, changes)
+        say(robustmri.estimate_training(cohort, chosen, checkpoint=checkpoint))
+        return
     with shown_progress() as progress:
-        changes = {"objective": objective} if objective else {}
         run = robustmri.harden(
             checkpoint, cohort, out, settings=settings, progress=progress, **changes
         )
@@ -213,6 +232,10 @@ def evaluate(
     eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
     curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
+    threat: Annotated[str, option(EvaluateSettings, "threat")] = "",
+    corruptions: Annotated[
+        str, option(EvaluateSettings, "corruptions", note="; comma-separated")
+    ] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
     regions: Annotated[
@@ -220,16 +243,29 @@ def evaluate(
     ] = "",
     saliency: Annotated[int | None, option(EvaluateSettings, "saliency")] = None,
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
+    case: Annotated[
+        list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
+    ] = None,
+    patient: Annotated[
+        list[str] | None,
+        typer.Option("--patient", help="Attack this patient's slices alone; may be repeated."),
+    ] = None,
     limit: Annotated[int | None, option(EvaluateSettings, "limit")] = None,
     seed: Annotated[int | None, option(EvaluateSettings, "seed")] = None,
     devices: Devices = None,
     nodes: Nodes = None,
     recipe: RecipeName = "standard",
     set_: Set = None,
+    estimate: Estimate = False,
+    on: On = "",
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
-    report: Annotated[
+    costs: Annotated[
+        Path | None,
+        typer.Option("--costs", help="CSV of what each wrong answer costs: truth,answer,cost."),
+    ] = None,
+    page: Annotated[
         Path | None, typer.Option("--report", help="Write the page about it, too.")
     ] = None,
     images: Images = True,
@@ -238,14 +274,17 @@ def evaluate(
     ] = False,
 ) -> None:
     """Attack a classifier on the test slices and write down how easily it is fooled."""
-    from robustmri.recipes import load_recipe
+    from robustmri.recipes import change_settings, load_recipe
     from robustmri.report import comparison_table
+    from robustmri.report.scanner import corruption_table, threat_table
 
     given = {
         "attacks": attacks,
         "eps": eps,
         "curve": curve,
         "norm": norm,
+        "threat": threat,
+        "corruptions": corruptions,
         "target": target,
         "region": region,
         "regions": ",".join(REGIONS) if regions == "all" else regions,
@@ -257,6 +296,17 @@ def evaluate(
     settings = load_recipe(recipe, [*_overrides("evaluate", given), *(set_ or [])]).evaluate
     # As a change: named here, they are meant, whatever the classifier offers.
     asked: dict[str, Any] = {"attacks": tuple(listed(attacks))} if attacks else {}
+    asked |= {"eps": settings.eps} if eps else {}
+    asked |= {"cases": tuple(case)} if case else {}
+    asked |= {"patients": tuple(patient)} if patient else {}
+    if estimate:
+        say(robustmri.estimate_evaluation(checkpoint, cohort, change_settings(settings, asked)))
+        return
+    if on:
+        from robustmri.app.cluster import submit_whole
+
+        submit_whole(on, out, nodes=nodes or 1, tasks=devices or 1)
+        return
     with shown_progress() as progress:
         result = robustmri.evaluate(
             checkpoint,
@@ -266,36 +316,25 @@ def evaluate(
             devices=devices or 1,
             nodes=nodes or 1,
             trusted=listed(attacks) if trust else (),
+            costs=costs,
             progress=progress,
             **asked,
         )
     print_table(comparison_table([result]))
+    for table in (corruption_table([result]), threat_table([result])):
+        if table is not None:
+            say("")
+            print_table(table)
     checks = [*result.split.leakage, *result.checks]
-    for check in checks:
-        if check.status != "pass":
-            say(f"{check.status}: {check.name}: {check.detail}")
-    if report is None:
+    for one in checks:
+        if one.status != "pass":
+            say(f"{one.status}: {one.name}: {one.detail}")
+    if page is None:
         say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
     else:
-        say(f"wrote {out} and {robustmri.write_report([out], report, images=images)}")
-    if strict and any(check.status == "fail" for check in checks):
+        say(f"wrote {out} and {robustmri.write_report([out], page, images=images)}")
+    if strict and any(one.status == "fail" for one in checks):
         raise typer.Exit(CHECK_FAILED)
-
-
-@app.command()
-def report(
-    folders: Annotated[
-        list[Path],
-        typer.Argument(help="Result folders: one, or before and after.", metavar="DIR..."),
-    ],
-    out: Out,
-    images: Images = True,
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-) -> None:
-    """Write one self-contained HTML page about one or several results."""
-    from robustmri.verbs.report import write_report
-
-    say(f"wrote {write_report(folders, out, images=images, title=title)}")
 
 
 @app.command()
@@ -308,15 +347,21 @@ def download(out: Out) -> None:
     say(f"wrote {folder}; go on with: robustmri prepare {folder} --out cohort")
 
 
+app.command()(report)
+app.command()(compare)
+app.command()(check)
+app.command()(schema)
 app.command()(certify)
 app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)
 app.command()(ablate)
+app.command()(contrast)
 app.command("import")(import_)
 app.command()(export)
 app.command("models")(list_models)
 app.command()(case)
+app.command()(inspect)
 app.command()(bundle)
 app.command("run-bundle")(run_bundle)
 app.command()(unpack)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 Out = Annotated[Path, typer.Option(help="Where the result goes.", show_default=False)]
 Cohort = Annotated[
@@ -43,6 +44,44 @@ Minutes = Annotated[
         min=0,
     ),
 ]
+
+
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        help="Submit it: slurm, or slurm:partition=gpu,time=600,gpus_per_node=1; local tries that.",
+        metavar="CLUSTER",
+    ),
+]
+Estimate = Annotated[
+    bool,
+    typer.Option("--estimate", help="Say how long it would take on this machine, and stop."),
+]
+
+
+class Verbs(TyperGroup):
+    """Commands of which an option that counts once is refused twice: the parser takes the last."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command, its name and its words."""
+        name, command, words = super().resolve_command(ctx, args)
+        if command is not None:
+            single = {
+                flag: option.opts[0]
+                for option in command.params
+                if not getattr(option, "multiple", True) and not getattr(option, "is_flag", True)
+                for flag in option.opts
+            }
+            options = words[: words.index("--")] if "--" in words else words
+            given = [single.get(word.partition("=")[0], "") for word in options]
+            for flag in filter(None, given):
+                if given.count(flag) > 1:
+                    ctx.fail(
+                        f"{flag} is given {given.count(flag)} times, and only one would count. "
+                        "Give it once; a list is written with commas, as in --eps 4/255,0.04."
+                    )
+        return name, command, words
 
 
 def listed(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.eps import Eps
 from robustmri.threat.norms import GRADIENT_NORMS, Radius
+from robustmri.threat.physical import PhysicalThreat
 from robustmri.threat.threat_model import ThreatModel
 
 Predictor = Callable[[Images], Logits]
@@ -87,7 +88,7 @@ class CheckedAttack:
         classifier: Predictor,
         images: Images,
         labels: Labels,
-        threat: ThreatModel | None = None,
+        threat: ThreatModel | PhysicalThreat | None = None,
         *,
         eps: Radius | str | Eps | None = None,
         generator: torch.Generator | None = None,
@@ -98,7 +99,8 @@ class CheckedAttack:
             classifier: as there; outputs with `logits`, as Hugging Face's, are understood.
             images: as there.
             labels: as there, of any integer type.
-            threat: as there; None: l-infinity, or the first norm that the attack knows, and `eps`.
+            threat: as there; or a `PhysicalThreat`, over whose parameters an attack in l-infinity
+                then searches; None: l-infinity, or the first norm that the attack knows, and `eps`.
             eps: radius, 8/255 if not given; only where there is no `threat`.
             generator: as there; None: one from seed 0, so that the same call gives the same images.
 
@@ -109,6 +111,8 @@ class CheckedAttack:
         >>> bool((attacked - images).abs().max() <= 8 / 255 + 1e-6)
         True
         """
+        if isinstance(threat, PhysicalThreat):
+            return self._over_parameters(classifier, images, labels, threat, eps, generator)
         threat = self._threat(threat, eps)
         threat = self.check(images, labels, threat)
         if generator is not None and (
@@ -127,6 +131,31 @@ class CheckedAttack:
                 return images.clone()
             generator = generator or torch.Generator().manual_seed(0)
             return self.search(classifier, images, labels, threat, generator=generator)
+
+    def _over_parameters(
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: PhysicalThreat,
+        eps: Radius | str | Eps | None,
+        generator: torch.Generator | None,
+    ) -> Images:
+        """The changed images of the parameters that this attack finds."""
+        if not searches_parameters(self.facts):
+            raise ThreatModelError(
+                f"{self.facts.name} cannot search over the parameters of a physical threat: that "
+                "takes an attack within eps, in l-infinity. Use pgd, apgd, spsa or standard."
+            )
+        if eps is not None:
+            raise ThreatModelError("give eps in the PhysicalThreat, not beside it.")
+        ThreatModel(eps=0.0).check(images, labels)
+        with torch.inference_mode(False):
+            changed = threat.change(images.clone() if images.is_inference() else images)
+            seen, start = changed.seen_by(classifier), changed.start
+            points = self(seen, start, labels, changed.box, generator=generator)
+            with torch.no_grad():
+                return changed.at(points)
 
     def _threat(self, threat: ThreatModel | None, eps: Radius | str | Eps | None) -> ThreatModel:
         if threat is not None:
@@ -176,6 +205,11 @@ class CheckedAttack:
         generator: torch.Generator,
     ) -> Images:
         """As `Attack`, for at least one image, without a graph, that fits the threat."""
+
+
+def searches_parameters(facts: Facts) -> bool:
+    """Whether such an attack can search over the parameters of a physical threat, a box."""
+    return "linf" in facts.norms and not facts.minimal
 
 
 def logits_in(answer: Any, n: int) -> Logits:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError
-from robustmri.core.locks import locked
+from robustmri.core.locks import clear_unmarked, locked, marked
 
 Kind = TypeVar("Kind")
 MOST_JSON = 1 << 28
@@ -56,10 +56,14 @@ def discard_unfinished(folder: Path | str, name: str | None = None) -> None:
 
     Only for whoever holds the lock on what is written: it cannot be told from what still grows.
     """
+    for path in _unfinished(Path(folder), name):
+        _discard(path)
+
+
+def _unfinished(folder: Path, name: str | None = None) -> list[Path]:
     whose = r".+" if name is None else re.escape(name)
-    for path in Path(folder).glob(".*.partial"):
-        if re.fullmatch(rf"\.{whose}\.[0-9a-f]{{8}}\.partial", path.name):
-            _discard(path)
+    form = re.compile(rf"\.{whose}\.[0-9a-f]{{8}}\.partial")
+    return [path for path in folder.glob(".*.partial") if form.fullmatch(path.name)]
 
 
 MACHINE_FAULTS = {
@@ -147,12 +151,15 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     refuse_odd_file(path)
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in _unfinished(path.parent, path.name):
+            clear_unmarked(left)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
         try:
-            yield partial
-            with open(partial, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(partial, path)
+            with marked(partial):
+                yield partial
+                with open(partial, "rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(partial, path)
         finally:
             _discard(partial)
 

@@ -76,6 +76,35 @@ def _open_locked(lock: Path, what: Path | str, wait: bool) -> int | None:
         os.close(descriptor)
 
 
+@contextmanager
+def marked(growing: Path) -> Iterator[None]:
+    """Make a file that is written until the block ends; `clear_unmarked` leaves it alone meanwhile.
+
+    It may be renamed in the block.
+    """
+    descriptor = _open_locked(growing, growing, wait=True)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def clear_unmarked(file: Path) -> None:
+    """Remove a file whose writer was killed; none where that cannot be told."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    with suppress(OSError):  # Gone, somebody's, or on a disk that cannot lock.
+        descriptor = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink()
+        finally:
+            os.close(descriptor)
+
+
 def _is_still(path: Path, descriptor: int) -> bool:
     """Whether the name still belongs to the open file."""
     try:

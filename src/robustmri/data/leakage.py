@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.data.intensity import resize
+from robustmri.data.intensity import resize, to_grey
 from robustmri.data.parallel import map_in_order
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Finding:
 
 
 def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
-    """What the sets of a split have in common: patients, groups of patients, near-duplicate slices.
+    """What the sets of a split have in common: patients, groups of patients, copies of slices and
+    files, near-duplicate slices.
 
     An overlap of patients fails a patient-wise split. In a slice-wise one, which promises nothing
     else, it warns; so do ids that differ by a trailing letter in the folds of the authors, who
@@ -72,7 +74,12 @@ def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
     groups = _check_overlap(
         "groups in one set only", alike, lenient, cohort, where, lambda case: case.group
     )
-    return [patients, groups, _check_duplicates(cohort, where)]
+    return [
+        patients,
+        groups,
+        _check_copies(cohort, where, serious),
+        _check_duplicates(cohort, where),
+    ]
 
 
 def _check_overlap(
@@ -98,6 +105,25 @@ def _check_overlap(
     return Finding(name, status, detail, ids)
 
 
+def _check_copies(cohort: Cohort, where: dict[int, str], serious: Status) -> Finding:
+    """Slices with the same pixels, and source files, such as volumes, in two sets."""
+    places: dict[bytes, set[str]] = {}
+    keys: dict[int, tuple[bytes, bytes]] = {}
+    for index, name in where.items():
+        pixels = blake2b(cohort.images[index].tobytes(), digest_size=16).digest()
+        keys[index] = (pixels, cohort.cases[index].sha256.encode())
+        for key in keys[index]:
+            places.setdefault(key, set()).add(name)
+    shared = [index for index in sorted(keys) if any(len(places[key]) > 1 for key in keys[index])]
+    return Finding(
+        "copies in one set only",
+        serious if shared else "pass",
+        f"{len(shared)} slices have the same pixels as, or come from one file with, a slice of "
+        "another set",
+        tuple(cohort.cases[index].case_id for index in shared),
+    )
+
+
 def _check_duplicates(cohort: Cohort, where: dict[int, str]) -> Finding:
     pairs = [(a, b) for a, b in near_duplicates(cohort.images) if where.get(a) != where.get(b)]
     ids = tuple(sorted({cohort.cases[index].case_id for pair in pairs for index in pair}))
@@ -114,11 +140,11 @@ def near_duplicates(
     """Pairs (i, j), i < j, of slices that look the same.
 
     Args:
-        images: shape (n, size, size).
+        images: shape (n, h, w) or (n, h, w, 3).
         threshold: least correlation of the square roots of the grey values at 32 x 32 pixels.
     """
     pairs: list[tuple[int, int]] = []
-    for start, correlation in _correlations(_describe(images)):
+    for start, correlation in _correlations(describe_slices(images)):
         rows, columns = np.nonzero(correlation > threshold)
         rows += start
         pairs += [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if i < j]
@@ -140,7 +166,7 @@ def infer_groups(
     copy_of = _components(near_duplicates(images, COPY), len(images))
     _, originals = np.unique(copy_of, return_index=True)
     nearest: list[set[int]] = []
-    for _, correlation in _correlations(_describe(images[originals])):
+    for _, correlation in _correlations(describe_slices(images[originals])):
         order = np.argsort(-correlation, axis=1, kind="stable")[:, :2]
         for row, columns in enumerate(order):
             nearest.append({int(j) for j in columns if correlation[row, j] >= NEIGHBOUR})
@@ -162,12 +188,12 @@ def _components(pairs: list[tuple[int, int]], count: int) -> npt.NDArray[np.int6
     return components
 
 
-def _describe(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+def describe_slices(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """Unit vectors whose inner products are correlations; the root lifts brain tissue against
     bright fat.
     """
-    small = map_in_order(lambda image: np.sqrt(resize(image, DESCRIPTOR_SIZE)).ravel(), images)
-    vectors = np.stack(list(small))
+    small = map_in_order(lambda image: resize(to_grey(image), DESCRIPTOR_SIZE).ravel(), images)
+    vectors = np.sqrt(np.stack(list(small)))
     vectors -= vectors.mean(axis=1, keepdims=True)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: npt.NDArray[np.float32] = vectors / np.maximum(length, np.finfo(np.float32).tiny)

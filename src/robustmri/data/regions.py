@@ -38,15 +38,15 @@ REGIONS: dict[Region, str] = {
 
 
 def find_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> Masks | None:
-    """Where pixels of these slices may change, shape (k, size, size); None for the whole image."""
+    """Where pixels of these slices may change, shape (k, h, w); None for the whole image."""
     import numpy as np
 
     if region == "image":
         return None
+    check_region(cohort, indexes, region)
     if region in ("brain", "background"):
         heads = np.stack([find_head(cohort.images[index]) for index in indexes])
         return heads if region == "brain" else ~heads
-    check_region(cohort, indexes, region)
     lesions = cohort.masks(indexes)
     if lesions is None or region == "lesion":
         return lesions
@@ -57,8 +57,14 @@ def check_region(cohort: Cohort, indexes: Sequence[int], region: Region) -> None
     """Refuse a region that some of these slices do not have.
 
     Raises:
-        DataError: it is about lesions, and one is not outlined.
+        DataError: it is about lesions, and one is not outlined; or about the head, and the cohort
+            is in colour.
     """
+    if region in ("brain", "background") and cohort.channels == 3:
+        raise DataError(
+            f"the region {region!r} is about a bright head on black, which slices in colour do not "
+            "show. Use --region image, lesion or outside-lesion."
+        )
     if region not in AROUND_LESIONS:
         return
     bare = [

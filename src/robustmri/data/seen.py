@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.data.cohort import Cohort
-from robustmri.data.intensity import resize
+from robustmri.data.intensity import resize, to_grey
 from robustmri.data.leakage import Finding
 from robustmri.data.parallel import map_in_order
 
@@ -54,7 +54,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 def note_seen(cohort: Cohort, rows: Sequence[int]) -> Seen:
     """What a training on these rows sees."""
     files = {cohort.cases[row].sha256[:32] for row in rows}
-    looks = {np.packbits(bits).tobytes().hex() for bits in _looks(cohort, rows)}
+    looks = {np.packbits(bits).tobytes().hex() for bits in looks_of(cohort, rows)}
     return Seen(files=tuple(sorted(files)), looks=tuple(sorted(looks)))
 
 
@@ -69,12 +69,12 @@ def count_known(seen: Seen, cohort: Cohort, rows: Sequence[int]) -> tuple[list[i
     alike: list[int] = []
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
-        nearest = _different_bits(np.array(_looks(cohort, block)), known).min(axis=1)
+        nearest = different_bits(looks_of(cohort, block), known).min(axis=1)
         alike += [row for row, bits in zip(block, nearest, strict=True) if bits <= SAME_LOOK]
     return same_file, alike
 
 
-def _different_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def different_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """How many bits differ between each row of `a` and each of `b`; by a product of matrices."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     both: npt.NDArray[np.float32] = a @ b.T
@@ -102,14 +102,23 @@ def check_seen(seen: Seen | None, cohort: Cohort, rows: Sequence[int]) -> Findin
     )
 
 
-def _looks(cohort: Cohort, rows: Sequence[int]) -> list[npt.NDArray[np.bool_]]:
-    return list(map_in_order(lambda row: _look(cohort.images[row]), rows))
-
-
-def _look(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """Whether each of 16 x 16 parts is darker than its neighbour to the right; any rule that keeps
-    the order of grey values gives the same.
+def looks_of(cohort: Cohort, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """How slices look, 256 bits each, shape (k, 256); any rule that keeps the order of grey values
+    gives the same.
     """
-    small = resize(image, SIDE)
-    darker = np.roll(small, -1, axis=1) > small * 1.02 + 1e-3 * small.max()
-    return np.asarray(darker, dtype=bool).ravel()
+    small = list(map_in_order(lambda row: small_look(cohort.images[row]), rows))
+    return look_of_small(np.stack(small)) if small else np.zeros((0, SIDE * SIDE), dtype=bool)
+
+
+def small_look(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """A slice at 16 x 16 pixels."""
+    return resize(to_grey(image), SIDE)
+
+
+def look_of_small(small: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Whether each part of small slices, shape (n, 16, 16), is darker than its neighbour to the
+    right; shape (n, 256).
+    """
+    brightest = small.max(axis=(1, 2), keepdims=True)
+    darker = np.roll(small, -1, axis=2) > small * 1.02 + 1e-3 * brightest
+    return np.asarray(darker, dtype=bool).reshape(len(small), -1)

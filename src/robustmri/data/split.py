@@ -140,23 +140,28 @@ def make_split(
         own = any(case.fold is None for case in cohort.cases)
         folds_source = "robustmri" if own else "authors (cvind.mat)"
         folds = (
-            _assign(cohort.cases, (1 / FOLDS,) * FOLDS, seed) + 1
+            _assign(cohort, cohort.cases, (1 / FOLDS,) * FOLDS, seed) + 1
             if own
             else _authors_folds(cohort.cases)
         )
         rest = [case for case, number in zip(cohort.cases, folds, strict=True) if number != fold]
-        part = _assign(
-            rest, (fractions[0] / sum(fractions[:2]), fractions[1] / sum(fractions[:2])), seed
-        )
+        shares = (fractions[0] / sum(fractions[:2]), fractions[1] / sum(fractions[:2]))
+        part = _assign(cohort, rest, shares, seed)
         where = np.full(len(cohort.cases), SETS.index("test"))
         where[[case.index for case in rest]] = part
     else:
-        where = _assign(cohort.cases, fractions, seed, slices_alone=kind == "slice")
+        where = _assign(cohort, cohort.cases, fractions, seed, slices_alone=kind == "slice")
     train, validation, test = (
         tuple(np.flatnonzero(where == number).tolist()) for number in range(3)
     )
     note = _note(cohort, kind, (train, validation, test), fold, folds_source)
     return Split(kind, seed, fold, train, validation, test, cohort.fingerprint, note, folds_source)
+
+
+_NAME_PATIENTS = (
+    "The source names no patients, so slices that look alike count as one; if they are of several "
+    "patients, name these in a table or with --patient-pattern."
+)
 
 
 def _authors_folds(cases: Sequence[Case]) -> npt.NDArray[np.int64]:
@@ -169,7 +174,12 @@ def _authors_folds(cases: Sequence[Case]) -> npt.NDArray[np.int64]:
 
 
 def _assign(
-    cases: Sequence[Case], shares: tuple[float, ...], seed: int, *, slices_alone: bool = False
+    cohort: Cohort,
+    cases: Sequence[Case],
+    shares: tuple[float, ...],
+    seed: int,
+    *,
+    slices_alone: bool = False,
 ) -> npt.NDArray[np.int64]:
     """Set number of each case: groups whole, classes stratified, shares of each class as near as
     possible.
@@ -183,12 +193,14 @@ def _assign(
     labels, label_of = np.unique([case.label for case in cases], return_inverse=True)
     counts = np.zeros((len(units), len(labels)))
     np.add.at(counts, (member, label_of), 1)
-    unit = "slices" if slices_alone else "patients"
+    inferred = cohort.groups == "inferred" and not slices_alone
+    unit = "slices" if slices_alone else "inferred patients" if inferred else "patients"
     for label, number in zip(labels, (counts > 0).sum(axis=0), strict=True):
         if number < len(shares):
             raise DataError(
                 f"Class {str(label)!r} has {number} {unit}, fewer than the {len(shares)} sets that "
                 "each need one. Add cases of this class, or leave it out."
+                + (f" {_NAME_PATIENTS}" if inferred else "")
             )
     target = np.outer(shares, counts.sum(axis=0))
     rng = np.random.default_rng(seed)

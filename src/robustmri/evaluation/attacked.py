@@ -19,6 +19,7 @@ from robustmri.evaluation.cost import AttackCost, Metered
 from robustmri.evaluation.exact import Exact, logits_of
 from robustmri.models.classifier import Classifier
 from robustmri.threat.norms import NORMS, per_image
+from robustmri.threat.physical import PhysicalThreat
 from robustmri.threat.threat_model import ThreatModel
 
 TOLERANCE = 1e-6
@@ -58,11 +59,11 @@ def probabilities(logits: Logits) -> Tensor:
 
 def attack_batch(
     attack: Attack,
-    classifier: Classifier,
+    classifier: Predictor,
     search: Predictor,
     images: Images,
     labels: Labels,
-    threat: ThreatModel,
+    threat: ThreatModel | PhysicalThreat,
     *,
     generator: torch.Generator,
     cost: AttackCost | None = None,
@@ -76,12 +77,16 @@ def attack_batch(
         search: the view of it that the attack climbs on.
         images: originals.
         labels: true classes.
-        threat: the set that must not be left.
+        threat: the set that must not be left; of a physical one the parameters are searched.
         generator: randomness of the attack; each image takes one number, whether it is attacked or
             not.
         cost: account of both searches, with what they may spend together.
         clean: the original classifier's logits of the images, if they are known already.
     """
+    if isinstance(threat, PhysicalThreat):
+        return _attack_parameters(
+            attack, classifier, search, images, labels, threat, generator, cost, clean
+        )
     cost, exact = cost or AttackCost(len(images)), Exact(classifier)
     logits = logits_of(classifier, images) if clean is None else clean.clone()
     result, broken_by = images.clone(), torch.full_like(labels, -1)
@@ -115,6 +120,54 @@ def attack_batch(
             claimed = here.at(held).fooled(predictor(found[held]), y[held])
         rows = rows[held[claimed]]
     return verify(classifier, result, images, labels, threat, logits, broken_by)
+
+
+def _attack_parameters(
+    attack: Attack,
+    classifier: Predictor,
+    search: Predictor,
+    images: Images,
+    labels: Labels,
+    threat: PhysicalThreat,
+    generator: torch.Generator,
+    cost: AttackCost | None,
+    clean: Logits | None,
+) -> Attacked:
+    """The same over parameters: verified is that they lie in their box, and what the original says
+    of the images that they make.
+    """
+    clean = logits_of(classifier, images) if clean is None else clean
+    changed = threat.change(images)
+    found = attack_batch(
+        attack,
+        changed.seen_by(classifier),
+        changed.seen_by(search),
+        changed.start,
+        labels,
+        changed.box,
+        generator=generator,
+        cost=cost,
+        clean=clean,
+    )
+    with torch.no_grad():
+        made = changed.at(found.images)
+    # Nobody touched what was wrong already.
+    made = torch.where(per_image(changed.box.fooled(clean, labels), made), images, made)
+    return found._replace(images=made, distances=_distances(made - images))
+
+
+def corrupted(classifier: Predictor, points: Images, images: Images, labels: Labels) -> Attacked:
+    """What the classifier says of slices that a scanner has changed, and nobody has attacked."""
+    logits = logits_of(classifier, points)
+    fine = torch.isfinite(points) & (points >= 0) & (points <= 1)
+    return Attacked(
+        points,
+        logits,
+        ThreatModel().fooled(logits, labels),
+        fine.flatten(1).all(1),
+        _distances(points - images),
+        torch.full_like(labels, -1),
+    )
 
 
 def quick(attack: Attack) -> Attack:
@@ -162,11 +215,16 @@ def verify(
     if logits is None or not inside.all():
         logits = logits_of(classifier, points)
     delta = points - images
-    distances = torch.stack([norm.size(delta) for norm in NORMS.values()], 1)
+    distances = _distances(delta)
     fooled = threat.fooled(logits, labels)
     nobody = torch.full_like(labels, -1)
     member = nobody if broken_by is None else broken_by.where(fooled, nobody)
     return Attacked(points, logits, fooled, inside, distances, member)
+
+
+def _distances(delta: Images) -> Tensor:
+    """Size of each change, a column for each norm."""
+    return torch.stack([norm.size(delta) for norm in NORMS.values()], 1)
 
 
 def zero_gradients(classifier: Classifier, images: Images, labels: Labels) -> Tensor:

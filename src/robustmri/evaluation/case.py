@@ -13,6 +13,7 @@ import torch
 from robustmri.attacks import PGD, Attack, HopSkipJump, Nearest
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.core.arrays import Images
+from robustmri.data.loaders import planes_first, planes_last
 from robustmri.evaluation.attacked import probabilities, verify
 from robustmri.evaluation.exact import logits_of
 from robustmri.models.classifier import Classifier
@@ -73,16 +74,16 @@ def examine_case(
 
     Args:
         classifier: in evaluation mode.
-        image: grey values in [0, 1], shape (size, size) of the classifier.
+        image: in [0, 1], shape (h, w) of the classifier's size, or (h, w, 3) in colour.
         norm: "linf", "l2" or "l1".
-        mask: the lesion, of the same shape.
+        mask: the lesion, shape (h, w).
         outcomes: of a result, to say how many of its slices are more fragile.
         seed: of the attacks.
 
     Returns:
         The facts, and the attacked image, which is the image itself where nothing was found.
     """
-    images = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    images = planes_first(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None])
     before = logits_of(classifier, images)
     labels = before.argmax(1)
     threat = ThreatModel(norm=norm, eps=float("inf"))
@@ -94,7 +95,7 @@ def examine_case(
     after = logits_of(classifier, points)
     changed = bool(after.argmax(1) != labels)
     size = float(find_norm(norm).size(points - images)) if changed else None
-    delta = (points - images)[0, 0].numpy()
+    delta = planes_last(points - images)[0].numpy()
     energy = float((delta**2).sum())
     facts = CaseFacts(
         answer=classifier.classes[int(labels)],
@@ -116,7 +117,7 @@ def examine_case(
             facts = msgspec.structs.replace(
                 facts, more_fragile=float(np.mean(needed < size)), compared_with=len(needed)
             )
-    return facts, points[0, 0].numpy()
+    return facts, planes_last(points)[0].numpy()
 
 
 def _searches(classifier: Classifier, norm: str) -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
@@ -12,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from robustmri.attacks import Attack, Cascade
+from robustmri.attacks import Cascade
 from robustmri.attacks.cascade import knows_norm
 from robustmri.attacks.minimal_eps import SmallestEps
-from robustmri.core.arrays import Images, Logits
+from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
+from robustmri.data.corruptions import CORRUPTIONS, corrupt
 from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
 from robustmri.data.split import Split
 from robustmri.evaluation.attacked import (
     Attacked,
     attack_batch,
+    corrupted,
     probabilities,
     quick,
     verify,
@@ -33,9 +36,10 @@ from robustmri.evaluation.attacked import (
 from robustmri.evaluation.cost import AttackCost
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.memory import Room, in_halves
-from robustmri.evaluation.plan import NOTHING, Plan, Trial, make_plan
+from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.shards import divide, run_shards, shards_of
+from robustmri.evaluation.trial import NOTHING, Trial
 from robustmri.evaluation.visibility import share_in, structural_similarity
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
@@ -150,7 +154,7 @@ class ShardRunner:
 
     def _view(self, precision: Precision | None) -> OptimisedView:
         spec = self.classifier.spec
-        example = torch.zeros(2, 1, spec.size, spec.size, device=self.device)
+        example = torch.zeros(2, *self.cohort.shape, device=self.device)
         if not spec.gradients or spec.ends_in != "logits":
             precision = "fp32"  # Of 16 bits a probability near 1 has no logarithm left.
         compiled = self.plan.settings.compile and spec.gradients
@@ -177,6 +181,8 @@ class ShardRunner:
         clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
         search = self.exact if trial.facts.minimal else self.fast
         cost, members = AttackCost(len(rows), self.plan.settings.limits), [""]
+        if trial.corruption:
+            return pa.concat_tables(self._corrupt(trial, rows, images, labels, clean))
         if trial.attack is None:
             attacked = verify(self.classifier, images, images, labels, threat, clean)
             if self.classifier.spec.gradients:
@@ -193,7 +199,7 @@ class ShardRunner:
                 search,
                 images,
                 labels,
-                threat,
+                trial.physical or threat,
                 generator=generator,
                 cost=cost,
                 clean=clean,
@@ -221,6 +227,29 @@ class ShardRunner:
             tables.append(pa.table(columns))
         return pa.concat_tables(tables)
 
+    def _corrupt(
+        self, trial: Trial, rows: Sequence[int], images: Images, labels: Labels, clean: Logits
+    ) -> list[pa.Table]:
+        """Outcomes at each severity; a slice is changed alike in any company."""
+        import pyarrow as pa
+
+        n, tables = len(rows), []
+        for severity in trial.curve:
+            points = corrupt(
+                images,
+                trial.corruption,
+                int(severity.value),
+                seed=self.plan.settings.seed,
+                keys=[self.cohort.cases[row].case_id for row in rows],
+            )
+            outcome = corrupted(self.classifier, points, images, labels)
+            one = trial.at(severity, self.plan.std)
+            columns = self._columns(one, rows, images, trial.threat, clean, outcome)
+            columns |= {"broken_by": [""] * n, "zero_gradient": [False] * n}
+            columns |= {"forwards": [1.0] * n, "gradients": [0.0] * n, "cut_short": [False] * n}
+            tables.append(pa.table(columns))
+        return tables
+
     def _seen_in(
         self, rows: Sequence[int], images: Images, attacked: Attacked
     ) -> dict[str, list[float]]:
@@ -247,8 +276,12 @@ class ShardRunner:
         clean: Logits,
         attacked: Attacked,
     ) -> dict[str, Any]:
+        import pyarrow as pa
+
         cases = [self.cohort.cases[row] for row in rows]
         n, classes = len(cases), self.classifier.classes
+        # Named as a file names them, so that a shard is the same before and after it was stored.
+        shares = pa.list_(pa.field("element", pa.float64()))
         # On the CPU, where looking at them one by one does not stop a GPU each time.
         before, after = probabilities(clean).cpu(), probabilities(attacked.logits).cpu()
         eps = trial.eps or Eps(0.0)
@@ -260,21 +293,33 @@ class ShardRunner:
             "label": [case.label for case in cases],
             "plane": [case.plane for case in cases],
             "attack": [trial.facts.name] * n,
-            "norm": ["" if trial.clean else threat.norm] * n,
+            "norm": [trial.norm] * n,
             "eps": [float("inf") if trial.facts.minimal else eps.value] * n,
             "eps_units": [eps.units] * n,
             "eps_image": [float(threat.eps)] * n,
-            "target": ["" if trial.clean else self.plan.settings.target] * n,
+            "target": ["" if threat.target is None else self.plan.settings.target] * n,
             "clean_prediction": [classes[k] for k in clean.argmax(1).tolist()],
             "clean_confidence": before.amax(1).tolist(),
             "prediction": [classes[k] for k in attacked.logits.argmax(1).tolist()],
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
+            "probabilities": pa.array(after.tolist(), shares),
+            "lesion_share": _lesion_shares(self.cohort, rows),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
             **self._seen_in(rows, images, attacked),
             "fooled": attacked.fooled.tolist(),
             "verified": attacked.verified.tolist(),
         }
+
+
+def _lesion_shares(cohort: Cohort, rows: Sequence[int]) -> list[float]:
+    """Part of each picture that its lesion covers; NaN where none is outlined."""
+    masks = cohort.masks(rows)
+    if masks is None:
+        return [math.nan] * len(rows)
+    shares = masks.mean(axis=(1, 2)).tolist()
+    outlined = (cohort.cases[row].lesion_box is not None for row in rows)
+    return [share if known else math.nan for share, known in zip(shares, outlined, strict=True)]
 
 
 def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:
@@ -283,7 +328,8 @@ def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:
 
     runs = []
     for trial in plan.attacks:
-        rows = outcomes.filter(pc.equal(outcomes["attack"], trial.facts.name))
+        named = pc.equal(outcomes["attack"], trial.facts.name)
+        rows = outcomes.filter(pc.and_(named, pc.equal(outcomes["norm"], trial.norm)))
         if trial.radii:
             same = [
                 pc.and_(pc.equal(rows["eps"], e.value), pc.equal(rows["eps_units"], e.units))
@@ -301,8 +347,9 @@ def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:
                 iterative=trial.facts.iterative,
                 knowledge=trial.facts.knowledge,
                 members=members_of(trial),
+                norm=trial.norm if trial.physical or trial.corruption else "",
                 eps=", ".join(map(str, trial.radii)) or None,
-                settings=_settings_of(trial.attack),
+                settings=_settings_of(trial),
                 slices=rows.num_rows // times,
                 gradients_per_image=round(pc.mean(rows["gradients"]).as_py() * times, 2),
                 forwards_per_image=round(pc.mean(rows["forwards"]).as_py() * times, 2),
@@ -322,7 +369,10 @@ def members_of(trial: Trial) -> dict[str, str]:
     }
 
 
-def _settings_of(attack: Attack | None) -> dict[str, Any]:
-    made: Any = attack  # One of the user's own may be any callable.
+def _settings_of(trial: Trial) -> dict[str, Any]:
+    if trial.corruption:
+        one = CORRUPTIONS[trial.corruption]
+        return {"amounts": list(one.amounts), "what": one.what}
+    made: Any = trial.attack  # One of the user's own may be any callable.
     own = asdict(made) if is_dataclass(made) else {}  # type: ignore[arg-type]
     return {"attack": type(made).__name__, **own}

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Logits
-from robustmri.models.classifier import Classifier
 
 Mark = tuple[int, int]
 _WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -33,7 +32,7 @@ class Exact:
         classifier: the original, in evaluation mode.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Predictor) -> None:
         self._classifier = classifier
         self._seen: dict[Mark, Logits] = {}
 

@@ -14,9 +14,15 @@ import torch
 from robustmri.core.errors import DataError
 from robustmri.core.files import atomic_file
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
+from robustmri.data.loaders import (
+    load_images,
+    load_labels,
+    load_masks,
+    load_region,
+    planes_last,
+)
 from robustmri.data.regions import check_region
-from robustmri.evaluation.attacked import loss_gradient, probabilities, verify
+from robustmri.evaluation.attacked import attack_batch, loss_gradient, probabilities, verify
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.settings import EvaluateSettings
@@ -36,7 +42,12 @@ def write_examples(
     """
     settings = plan.settings
     trial = next((one for one in plan.attacks if one.facts.name == "fgsm"), plan.attacks[0])
-    if trial.eps is None or trial.attack is None or not settings.examples_per_class:
+    if (
+        trial.eps is None
+        or trial.attack is None
+        or trial.corruption
+        or not settings.examples_per_class
+    ):
         return []
     rows = named_slices(cohort, settings) or _candidates(cohort, trial.rows, settings)
     device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
@@ -44,10 +55,20 @@ def write_examples(
     region = load_region(cohort, rows, settings.region)
     threat = replace(trial.threat, mask=None if region is None else region.to(device))
     clean = logits_of(classifier, images)
-    points = trial.attack(
-        classifier, images, labels, threat, generator=torch.Generator().manual_seed(settings.seed)
-    )
-    attacked = verify(classifier, points, images, labels, threat)
+    generator = torch.Generator().manual_seed(settings.seed)
+    if trial.physical:
+        attacked = attack_batch(
+            trial.attack,
+            classifier,
+            classifier,
+            images,
+            labels,
+            trial.physical,
+            generator=generator,
+        )
+    else:
+        points = trial.attack(classifier, images, labels, threat, generator=generator)
+        attacked = verify(classifier, points, images, labels, threat)
     right = clean.argmax(1) == labels
     if settings.examples:
         chosen = list(range(len(rows)))
@@ -72,10 +93,10 @@ def write_examples(
     with atomic_file(folder / "examples.npz") as partial, open(partial, "wb") as stream:
         np.savez_compressed(
             stream,
-            clean=np.round(images[picked, 0].cpu().numpy() * 65535).astype(np.uint16),
-            attacked=attacked.images[picked, 0].cpu().numpy(),
-            sign=signs[picked, 0].cpu().numpy(),
-            mask=np.zeros((len(chosen), cohort.size, cohort.size), bool)
+            clean=np.round(planes_last(images[picked]).cpu().numpy() * 65535).astype(np.uint16),
+            attacked=planes_last(attacked.images[picked]).cpu().numpy(),
+            sign=planes_last(signs[picked]).cpu().numpy(),
+            mask=np.zeros((len(chosen), *cohort.shape[1:]), bool)
             if masks is None
             else masks[picked, 0].numpy(),
         )
@@ -87,7 +108,7 @@ def write_examples(
             clean_prediction=classifier.classes[int(clean[k].argmax())],
             clean_confidence=float(before[k].max()),
             attack=trial.facts.name,
-            norm=threat.norm,
+            norm=trial.norm,
             eps=trial.eps.value,
             eps_units=trial.eps.units,
             prediction=classifier.classes[int(attacked.logits[k].argmax())],

@@ -27,29 +27,29 @@ FEWEST_RADII = 3
 """With fewer, and no search for the nearest image, a smallest eps would say what was tried."""
 
 
-def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, size: int) -> dict[str, Any]:
+def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int) -> dict[str, Any]:
     """Fields of a `RobustnessReport`.
 
     Args:
         tables: "outcomes", and "regions" and "saliency" where they were asked for.
         seed: of the bootstrap.
-        size: height and width of the slices.
+        pixels: grey values of a slice; of one in colour, three for each place.
     """
     cases = CaseTable.of(columns_of(tables["outcomes"]))
     regions, saliency = tables.get("regions"), tables.get("saliency")
     return {
         "regions": [] if regions is None else summarise_regions(columns_of(regions), seed=seed),
-        "saliency": [] if saliency is None else summarise_saliency(columns_of(saliency), seed=seed),
+        "saliency": [] if saliency is None else summarise_saliency(columns_of(saliency)),
         "sensitivity": [
             one
             for norm in cases.norms
-            if (one := summarise_sensitivity(cases, norm, seed=seed, size=size))
+            if (one := summarise_sensitivity(cases, norm, seed=seed, pixels=pixels))
         ],
     }
 
 
 def summarise_sensitivity(
-    cases: CaseTable, norm: str, *, seed: int, size: int
+    cases: CaseTable, norm: str, *, seed: int, pixels: int
 ) -> Sensitivity | None:
     """Of each slice that is right untouched the smallest change in that norm that is known to turn
     it; None where the attacks do not tell.
@@ -84,7 +84,7 @@ def summarise_sensitivity(
         patients=_quantiles(fragile),
         nearest={truth: dict(sorted(counts.items())) for truth, counts in sorted(called.items())},
         ssim=_median(columns["ssim"][rows].astype(float)) if "ssim" in columns else None,
-        psnr=_median(np.array([peak_signal_to_noise(one, size**2) for one in sizes])),
+        psnr=_median(np.array([peak_signal_to_noise(one, pixels) for one in sizes])),
         grey_levels=_median(255 * columns["distance_linf"][rows].astype(float)),
     )
 

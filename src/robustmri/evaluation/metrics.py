@@ -121,6 +121,11 @@ def worst_case(outcomes: Outcomes) -> Outcomes:
     return Outcomes({name: np.concatenate([part[name] for part in parts]) for name in outcomes})
 
 
+def worst_budgets(outcomes: Outcomes) -> list[Budget]:
+    """Budgets of which the table holds the worst case."""
+    return [setting.budget for setting in find_settings(outcomes) if setting.attack == WORST]
+
+
 def _worst_within(
     outcomes: Outcomes, budget: Budget, attacked: Rows, clean: Rows
 ) -> dict[str, Column]:
@@ -183,7 +188,7 @@ def summarise(
                 norm=budget.norm,
                 eps=budget.eps if limited else None,
                 eps_units=cast(Literal["image", "normalised"], budget.eps_units),
-                eps_image=float(outcomes["eps_image"][rows[0]]) if limited else None,
+                eps_image=budget.eps_image if limited else None,
                 target=budget.target,
                 unit=cast(Literal["slice", "patient"], unit),
                 n=n,

@@ -3,73 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import torch
 
 from robustmri.attacks import LIBRARIES, Attack, Facts, ThirdParty, find_attack, make_attack
+from robustmri.attacks.protocol import searches_parameters
 from robustmri.core.errors import DataError, SettingsError, did_you_mean
-from robustmri.core.files import check_name
 from robustmri.data.cohort import Cohort
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
+from robustmri.evaluation.physics import physical_trial, plan_corruptions
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.trial import NOTHING, Trial
 from robustmri.models.classifier import Classifier
-from robustmri.results.budget import CLEAN, TITLES
 from robustmri.threat.eps import Eps, check_eps, parse_eps
 from robustmri.threat.norms import NORMS
+from robustmri.threat.physical import PhysicalThreat, check_amount
 from robustmri.threat.threat_model import ThreatModel
+from robustmri.threat.transforms import find_transform
 
 QUERY_ATTACKS = ("square", "spsa", "hop-skip-jump")
 """What is asked of a classifier that offers no gradient, unless other attacks are named."""
-NOTHING = Facts(CLEAN, TITLES[CLEAN], "", knowledge="nothing")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One attack at one radius, or along a curve of several at once, on some slices.
-
-    Attributes:
-        facts: of the attack; those of `NOTHING` for the clean slices.
-        attack: what is run; None for the clean slices.
-        eps: as the user gave it; None for attacks that have no radius, for a curve, and untouched.
-        curve: radii that one search answers for; empty where it is no curve.
-        threat: in image units, without the mask of the region, at the largest of the radii.
-        rows: indexes of the slices in the cohort.
-    """
-
-    facts: Facts
-    attack: Attack | None
-    eps: Eps | None
-    curve: tuple[Eps, ...]
-    threat: ThreatModel
-    rows: tuple[int, ...]
-
-    @property
-    def radii(self) -> tuple[Eps, ...]:
-        """The radii of its outcomes; none where it looks for the nearest fooling image."""
-        return self.curve or (() if self.eps is None else (self.eps,))
-
-    @property
-    def clean(self) -> bool:
-        """Whether the slices stay as they are."""
-        return self.attack is None
-
-    @property
-    def name(self) -> str:
-        """Short and fit for a file name."""
-        attack = check_name(self.facts.name.replace(":", "-"), "an attack")
-        if self.curve:
-            return f"{attack}-curve"
-        # All digits: 8/255 and 0.0313725 are two radii.
-        return attack if self.eps is None else f"{attack}-{self.eps.value}-{self.eps.units}"
-
-    def at(self, eps: Eps, std: float) -> Trial:
-        """The trial at one radius of its curve."""
-        threat = replace(self.threat, eps=eps.in_image_units(std))
-        return replace(self, eps=eps, curve=(), threat=threat)
 
 
 @dataclass(frozen=True)
@@ -82,7 +39,7 @@ class Plan:
 
     @property
     def attacks(self) -> tuple[Trial, ...]:
-        """The trials with an attack."""
+        """The trials with an attack, and those with a corruption."""
         return self.trials[1:]
 
 
@@ -108,6 +65,8 @@ def resolve_attacks(
         raise SettingsError(
             f"norm cannot be {settings.norm!r}. {did_you_mean(settings.norm, NORMS)}"
         )
+    if settings.threat:
+        _refuse_beside_threat(settings)
     made = {}
     for name in dict.fromkeys(named):
         if ":" in name and name.partition(":")[0] not in LIBRARIES and name not in trusted:
@@ -118,6 +77,11 @@ def resolve_attacks(
         facts = find_attack(name).facts
         attack = make_attack(name, **settings.options.get(name, {}))
         made[name] = (facts, attack)
+        if settings.threat and (isinstance(attack, ThirdParty) or not searches_parameters(facts)):
+            raise SettingsError(
+                f"{name!r} cannot search over the parameters of {settings.threat}: that takes an "
+                "attack of ours within eps, in l-infinity. Name others: --attacks pgd,apgd."
+            )
         if not facts.minimal and settings.norm not in facts.norms:
             raise SettingsError(
                 f"{name!r} knows the norms {', '.join(facts.norms)}, not {settings.norm}."
@@ -160,7 +124,7 @@ def make_plan(
             attack.refuse_classes(len(classifier.classes), targeted=bool(settings.target))
     target = _target_of(settings, classifier)
     std = classifier.spec.grey_std
-    everyone = evaluated_slices(split, settings)
+    everyone = evaluated_slices(split, settings, cohort)
     # A slice that is of the target class already cannot be made so.
     attacked = [row for row in everyone if cohort.cases[row].label != settings.target]
 
@@ -171,9 +135,13 @@ def make_plan(
             rows = spread_evenly(attacked, settings.minimal_limit)
             threat = ThreatModel(norm, torch.inf, target=target)
             return Trial(facts, attack, None, (), threat, tuple(rows))
+        if settings.threat and eps is not None:
+            amount = check_amount(eps, find_transform(settings.threat))
+            physical = PhysicalThreat(settings.threat, amount, target)
+            return physical_trial(facts, attack, physical, attacked)
         for one in curve or (eps,):
             if one is not None:
-                check_eps(one, settings.norm, std=std, pixels=classifier.spec.size**2)
+                check_eps(one, settings.norm, std=std, shape=cohort.shape)
         largest = max(one.in_image_units(std) for one in (curve or (eps,)) if one is not None)
         threat = ThreatModel(settings.norm, largest, target=target)
         return Trial(facts, attack, eps, curve, threat, tuple(attacked))
@@ -189,6 +157,7 @@ def make_plan(
     trials = [trial(name, eps) for name, eps in dict.fromkeys(limited)]
     trials += [trial(name, None) for name in dict.fromkeys(minimal)]
     trials += [trial(settings.curve_attack, None, curve)] if curve else []
+    trials += plan_corruptions(settings, classifier, everyone, attacked, target)
     clean = Trial(NOTHING, None, None, (), ThreatModel(settings.norm, 0.0), tuple(everyone))
     plan = Plan(settings, std, (clean, *trials))
     for one in plan.trials:
@@ -201,6 +170,19 @@ def make_plan(
                 "--limit."
             )
     return plan
+
+
+def _refuse_beside_threat(settings: EvaluateSettings) -> None:
+    """Refuse what has no meaning where attacks search over parameters."""
+    find_transform(settings.threat)
+    unlike = EvaluateSettings()
+    for name, usual in (("curve", ()), ("region", unlike.region), ("norm", unlike.norm)):
+        if getattr(settings, name) != usual:
+            hint = " Name several eps instead: --eps 0.1,0.2,0.3." if name == "curve" else ""
+            raise SettingsError(
+                f"{name} has no meaning with the physical threat {settings.threat}, got "
+                f"{getattr(settings, name)!r}.{hint}"
+            )
 
 
 def with_query_attacks(settings: EvaluateSettings) -> EvaluateSettings:
@@ -224,12 +206,35 @@ def _refuse_gradients(
         )
 
 
-def evaluated_slices(split: Split, settings: EvaluateSettings) -> list[int]:
-    """Slices to attack in the cohort's order: all, or `limit` evenly spaced, so that many patients
-    take part.
+def evaluated_slices(split: Split, settings: EvaluateSettings, cohort: Cohort) -> list[int]:
+    """Slices to attack in the cohort's order: all, those that are named, or `limit` evenly spaced,
+    so that many patients take part.
+
+    Raises:
+        DataError: a case or a patient is named that the set does not have.
     """
     rows = sorted(split.validation if settings.evaluated_set == "validation" else split.test)
+    if settings.chosen:
+        rows = _named(rows, settings, cohort)
     return spread_evenly(rows, settings.limit)
+
+
+def _named(rows: Sequence[int], settings: EvaluateSettings, cohort: Cohort) -> list[int]:
+    named = {"case": set(settings.cases), "patient": set(settings.patients)}
+    known = {"case": {cohort.cases[row].case_id for row in rows}}
+    known["patient"] = {cohort.cases[row].patient_id for row in rows}
+    for what, names in named.items():
+        if missing := names - known[what]:
+            raise DataError(
+                f"the {settings.evaluated_set} set has no {what} {min(missing)!r}. "
+                f"{did_you_mean(min(missing), known[what])}"
+            )
+    return [
+        row
+        for row in rows
+        if cohort.cases[row].case_id in named["case"]
+        or cohort.cases[row].patient_id in named["patient"]
+    ]
 
 
 def spread_evenly(rows: Sequence[int], limit: int) -> list[int]:

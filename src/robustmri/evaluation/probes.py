@@ -24,7 +24,7 @@ from robustmri.evaluation.attacked import Attacked, loss_gradient, quick, verify
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.metrics import find_right
-from robustmri.evaluation.plan import Plan, Trial, spread_evenly
+from robustmri.evaluation.plan import Plan, spread_evenly
 from robustmri.evaluation.planted import Planted
 from robustmri.evaluation.probed import (
     ALIKE,
@@ -35,6 +35,7 @@ from robustmri.evaluation.probed import (
     Probed,
     Tried,
 )
+from robustmri.evaluation.trial import Trial
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView
 from robustmri.results.budget import CLEAN, WORST
@@ -70,10 +71,10 @@ def refuse_unanswering(classifier: Classifier) -> None:
     Raises:
         CheckpointError: it raises an error, or its answer is of another shape.
     """
-    size, classes = classifier.spec.size, len(classifier.classes)
+    shape_in, classes = classifier.spec.shape, len(classifier.classes)
     for n in (1, 2):
         device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
-        images = torch.rand(n, 1, size, size, generator=torch.Generator().manual_seed(n)).to(device)
+        images = torch.rand(n, *shape_in, generator=torch.Generator().manual_seed(n)).to(device)
         try:
             shape = tuple(logits_of(classifier, images).shape)
         except Exception as error:  # Whatever the code of a network raises.
@@ -184,9 +185,11 @@ class Probes:
 
     @cached_property
     def trial(self) -> Trial | None:
-        """The first attack at the headline's radius, for its threat."""
+        """The first attack at the headline's radius, for its threat; a physical one has none."""
         headline = parse_eps(self.plan.settings.eps[0])
-        alike = [trial for trial in self.plan.attacks if trial.eps == headline]
+        alike = [
+            trial for trial in self.plan.attacks if trial.eps == headline and not trial.physical
+        ]
         return alike[0] if alike else None
 
     def _headline(self, trial: Trial) -> tuple[float, list[int], list[int]]:

@@ -189,7 +189,7 @@ def explain_slices(classifier: Classifier, cohort: Cohort, plan: Plan) -> pa.Tab
     return pa.table(columns)
 
 
-def summarise_saliency(columns: Outcomes, *, seed: int) -> list[SaliencyResult]:
+def summarise_saliency(columns: Outcomes) -> list[SaliencyResult]:
     """Means over slices with intervals by patient; slices whose map is empty are left out."""
     results = []
     for name in dict.fromkeys(columns["method"].tolist()):
@@ -198,7 +198,7 @@ def summarise_saliency(columns: Outcomes, *, seed: int) -> list[SaliencyResult]:
             continue
         numbers = {key: columns[key][of].astype(float) for key in NUMBERS}
         groups = columns["group"][of].astype(str)
-        bounds = mean_interval(numbers["in_lesion"], groups, seed=seed)
+        bounds = mean_interval(numbers["in_lesion"], groups)
         results.append(
             SaliencyResult(
                 method=name,

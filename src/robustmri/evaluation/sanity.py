@@ -8,7 +8,7 @@ al. 2018, "Obfuscated Gradients".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings, worst_case
 from robustmri.evaluation.probed import Probed, check_probes
 from robustmri.evaluation.study import (
+    check_chosen,
+    check_classes,
     check_knowledge,
     check_patients,
     check_selection,
@@ -48,10 +50,12 @@ def run_checks(
     zero_gradient_share: float | None = None,
     region: str = "image",
     limited: bool = False,
+    chosen: bool = False,
     iterative: Collection[str] = (),
     per_pixel: Collection[str] = (),
     knowledge: Mapping[str, str] | None = None,
     probed: Probed | None = None,
+    classes: Sequence[str] = (),
 ) -> list[Check]:
     """Every check whose question arises.
 
@@ -64,12 +68,14 @@ def run_checks(
         evaluated_set: which set of the split the outcomes are of, "test" or "validation".
         zero_gradient_share: share of clean images without a loss gradient; None if not measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
+        chosen: whether slices were named in place of the whole set.
         limited: whether attacks had a budget of time, gradients or forwards.
         iterative: names of the attacks that should be at least as strong as a single step.
         per_pixel: names of the norms in which a large eps alone makes any image one flat grey.
         knowledge: of a classifier that offers no gradient, title of each attack to what it asks
             for; else nothing.
         probed: what the classifier did when it was asked further; None if it was not.
+        classes: what the classifier tells apart.
     """
     checks = [
         check_verified(outcomes),
@@ -89,6 +95,8 @@ def run_checks(
         *(check_probes(probed) if probed else ()),
         check_split(split_kind, groups),
         check_patients(outcomes),
+        check_chosen() if chosen else None,
+        check_classes(outcomes, classes),
         check_training_attack(outcomes, training_attack),
         check_selection(selected_on, evaluated_set),
     ]
@@ -281,6 +289,8 @@ def check_eps_order(outcomes: Outcomes) -> Check | None:
     for (attack, budget), rows in settings.items():
         if attack != CLEAN and budget.eps is not None:
             eps_image = float(outcomes["eps_image"][rows[0]])
+            # A physical threat has a unit of its own, and no radius in the image's.
+            eps_image = eps_image if np.isfinite(eps_image) else budget.eps
             members = sorted(attacks[budget]) if attack == WORST else []
             curves.setdefault((attack, budget.norm, budget.target, *members), []).append(
                 (eps_image, budget, rows)
@@ -358,7 +368,7 @@ def check_gradients(zero_share: float) -> Check:
         status="pass" if zero_share == 0 else "warn" if zero_share <= MANY_ZERO else "fail",
         detail=(
             f"{zero_share:.1%} of the images have no loss gradient (exactly 0, missing or not "
-            f"finite); up to {MANY_ZERO:.0%} is a warning, more a failure: such images look robust "
+            f"finite); up to {100 * MANY_ZERO:.0f} % is a warning, more a failure: such images look robust "
             "and are not."
         ),
     )
@@ -413,7 +423,7 @@ def _compare(
         status="fail" if max(rise for rise, _ in rises) > SLACK else "warn",
         detail=(
             f"{len(rises)} of {len(pairs)} comparisons fail: "
-            f"{'; '.join(text for _, text in rises)}. Up to {SLACK:.0%} is a warning, more a "
+            f"{'; '.join(text for _, text in rises)}. Up to {100 * SLACK:.0f} % is a warning, more a "
             "failure."
         ),
         case_ids=sorted(revived),

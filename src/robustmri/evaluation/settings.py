@@ -59,6 +59,20 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "the nearest fooling image in another norm keep their own",
         ),
     ] = "linf"
+    threat: Annotated[
+        str,
+        about(
+            "a physical threat in place of a norm, whose parameters the attacks search, with eps "
+            "in its own unit: bias-field, gamma, affine, deformation or patch"
+        ),
+    ] = ""
+    corruptions: Annotated[
+        tuple[str, ...],
+        about(
+            "what else is measured: corruptions by a scanner at five severities, physical threats "
+            'at their usual eps, by name, or "all" of them'
+        ),
+    ] = ()
     target: Annotated[
         str,
         about(
@@ -103,6 +117,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             "differ; classes may be merged"
         ),
     ] = ()
+    cases: Annotated[tuple[str, ...], about("case ids of that set, in place of all of it")] = ()
+    patients: Annotated[tuple[str, ...], about("patients of that set, in place of all of it")] = ()
     limit: Annotated[int, about("slices of that set, evenly spaced; 0: all", at_least=0)] = 0
     minimal_limit: Annotated[
         int,
@@ -169,7 +185,8 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         check_bounds(self)
         for text in (*self.eps, *self.curve):
             eps = parse_eps(text)
-            if self.norm != "l0":  # Most attacks for it have no radius; the plan knows.
+            # Most attacks in l0 have no radius, and a physical threat has a unit; the plan knows.
+            if self.norm != "l0" and not self.threat:
                 check_eps(eps, self.norm)
         if len(self.class_names) < len(self.classes):
             raise SettingsError(
@@ -182,6 +199,11 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Class of the cohort to class of the classifier, where they differ."""
         pairs = (text.partition("=")[::2] for text in self.classes)
         return {theirs.strip(): ours.strip() for theirs, ours in pairs if theirs and ours}
+
+    @property
+    def chosen(self) -> bool:
+        """Whether slices were named in place of the whole set."""
+        return bool(self.cases or self.patients)
 
     @property
     def limits(self) -> Limits:

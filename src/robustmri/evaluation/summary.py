@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,16 @@ from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
+from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.study import check_physics
 from robustmri.models.classifier import Classifier
-from robustmri.results.outcomes import columns_of
+from robustmri.results.budget import CORRUPTION
+from robustmri.results.outcomes import Outcomes, columns_of
+from robustmri.results.patients import Cost
 from robustmri.results.schema import (
     Check,
     CohortFacts,
@@ -29,6 +34,7 @@ from robustmri.results.schema import (
     suites_of,
 )
 from robustmri.threat.norms import NORMS, find_norm
+from robustmri.threat.transforms import TRANSFORMS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,12 +64,13 @@ def summarise_evaluation(
     provenance: dict[str, Any],
     seen: Finding | None = None,
     probed: Probed | None = None,
+    costs: Sequence[Cost] = (),
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both.
 
     `training_attack` is the attack that made the training examples, None where there were none;
     `seen` is what is known of test slices among those that were trained on, `probed` what the
-    classifier did when it was asked further.
+    classifier did when it was asked further, `costs` what each wrong answer costs, if anybody said.
     """
     settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
@@ -72,8 +79,10 @@ def summarise_evaluation(
         )
         for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
+    # Checks of attacks judge what the evaluation is about: a norm, or the threat in its place.
+    about = {"", settings.threat} if settings.threat else {"", *NORMS}
     checks = run_checks(
-        outcomes,
+        _rows_in(outcomes, about, inside=True),
         split_kind=split.kind,
         groups=cohort.groups,
         training_attack=training_attack,
@@ -82,13 +91,20 @@ def summarise_evaluation(
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,
         limited=any(settings.limits),
-        iterative={run.attack for run in evaluated.attacks if run.iterative},
+        chosen=settings.chosen,
+        # Over few parameters the loss has many hills: one long step may find the highest.
+        iterative=set()
+        if settings.threat
+        else {run.attack for run in evaluated.attacks if run.iterative},
         knowledge={}
         if classifier.spec.gradients
-        else {run.title: run.knowledge for run in evaluated.attacks},
+        else {run.title: run.knowledge for run in evaluated.attacks if not run.norm},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
         probed=probed,
+        classes=cohort.classes,
     )
+    physics = check_physics(_rows_in(outcomes, {"", *NORMS}, inside=False))
+    checks += [physics] if physics else []
     return RobustnessReport(
         title=title,
         model=model,
@@ -97,6 +113,7 @@ def summarise_evaluation(
             synthetic=cohort.synthetic,
             classes=list(cohort.classes),
             size=cohort.size,
+            channels=cohort.channels,
             intensity=cohort.intensity,
             groups=cohort.groups,
             fingerprint=cohort.fingerprint,
@@ -115,26 +132,44 @@ def summarise_evaluation(
             n_patients=len(np.unique(outcomes["group"].astype(str))),
             leakage=[shorten_ids(check) for check in leakage],
         ),
-        threat=describe_threat(plan, classifier),
+        threat=describe_threat(plan, classifier, cohort.shape),
         norms=describe_norms(plan),
         attacks=evaluated.attacks,
         results=summarise(outcomes, suites=suites_of(evaluated.attacks), seed=settings.seed),
         checks=[shorten_ids(check) for check in checks],
         confusions=count_confusions(outcomes, cohort.classes),
+        patients=summarise_patients(outcomes, cohort.classes, costs=costs, seed=settings.seed),
         examples=examples,
         settings={"evaluate": _plain(settings)},
         provenance=provenance,
     )
 
 
+def _rows_in(outcomes: Outcomes, norms: Collection[str], *, inside: bool) -> Outcomes:
+    keep = np.isin(outcomes["norm"].astype(str), sorted(norms)) == inside
+    return Outcomes({name: column[keep] for name, column in outcomes.items()})
+
+
 def describe_norms(plan: Plan) -> dict[str, NormFacts]:
-    """What the report must know of each norm in which something was tried."""
-    used = {trial.threat.norm for trial in plan.trials}
-    return {
+    """What the report must know of each norm, and of what stands in its place."""
+    used = {trial.norm for trial in plan.attacks}
+    found = {
         name: NormFacts(title=norm.title, meaning=norm.meaning, per_pixel=norm.per_pixel)
         for name, norm in NORMS.items()
         if name in used
     }
+    found |= {
+        name: NormFacts(
+            title=one.title, meaning=one.meaning, per_pixel=False, kind="physical", unit=one.unit
+        )
+        for name, one in TRANSFORMS.items()
+        if name in used
+    }
+    if CORRUPTION in used:
+        found[CORRUPTION] = NormFacts(
+            title=CORRUPTION, meaning="severity", per_pixel=False, kind="corruption", unit="of 5"
+        )
+    return found
 
 
 def _plain(settings: EvaluateSettings) -> dict[str, Any]:
@@ -143,16 +178,24 @@ def _plain(settings: EvaluateSettings) -> dict[str, Any]:
     return dict(msgspec.to_builtins(settings))
 
 
-def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
+def describe_threat(plan: Plan, classifier: Classifier, shape: tuple[int, int, int]) -> list[str]:
     """What the attacker may do, knows and wants, in sentences."""
-    settings, std, size = plan.settings, plan.std, classifier.spec.size
+    settings, std = plan.settings, plan.std
     sentences = []
-    for eps in dict.fromkeys(eps for trial in plan.attacks for eps in trial.radii):
+    in_norm = [trial for trial in plan.attacks if not trial.physical and not trial.corruption]
+    for eps in dict.fromkeys(eps for trial in in_norm for eps in trial.radii):
         image = eps.in_image_units(std)
         said = f"eps = {eps.value:g} " + (
             "of the [0, 1] range" if eps.units == "image" else "after normalisation"
         )
-        sentences.append(find_norm(settings.norm).explain(said, image, std, size))
+        sentences.append(find_norm(settings.norm).explain(said, image, std, shape))
+    physical = dict.fromkeys(trial.physical for trial in plan.attacks if trial.physical)
+    sentences += [one.transform.explain(one.amount) for one in physical]
+    corrupted = [trial.facts.title.lower() for trial in plan.attacks if trial.corruption]
+    if corrupted:
+        sentences.append(
+            f"Besides, without an attacker: {', '.join(corrupted)}, at five severities each."
+        )
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
     sentences.append(
         f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1]."

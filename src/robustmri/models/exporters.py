@@ -1,4 +1,6 @@
-"""A classifier for other programs: ONNX, torch.export, or a folder in Hugging Face's layout."""
+"""A classifier for other programs: ONNX, torch.export, a folder in Hugging Face's layout, or a
+MONAI bundle.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from torch import Tensor, nn
 
 from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.core.files import atomic_file, atomic_folder
-from robustmri.models.classifier import Classifier
+from robustmri.core.sizes import sides
+from robustmri.models.backbones import MONAI_BACKBONES, monai_settings
+from robustmri.models.classifier import Classifier, ClassifierSpec
 
 # From our names, which are torchvision's, to transformers' of a ResNet, in this order.
 TO_HUGGING_FACE: tuple[tuple[str, Any], ...] = (
@@ -31,6 +36,11 @@ TO_HUGGING_FACE: tuple[tuple[str, Any], ...] = (
     (r"\.downsample\.1\.", ".shortcut.normalization."),
     (r"^fc\.", "classifier.1."),
 )
+BUNDLE_SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+    "meta_schema_20240725.json"
+)
+BUNDLE_VERSIONS = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {
         "layer_type": "basic",
@@ -46,7 +56,7 @@ RESNETS: dict[str, dict[str, Any]] = {
 
 
 def write_onnx(classifier: Classifier, out: Path) -> None:
-    """Images in [0, 1] of shape (n, 1, size, size) to logits; the normalisation is inside.
+    """Images in [0, 1] of shape (n, channels, h, w) to logits; the normalisation is inside.
 
     Its metadata hold the class names, and a mean of 0 and a standard deviation of 1, so that
     `import` reads it back as it is.
@@ -135,7 +145,7 @@ def write_hugging_face(classifier: Classifier, out: Path) -> None:
         "do_normalize": True,
         "image_mean": list(spec.mean) if isinstance(spec.mean, tuple) else [spec.mean],
         "image_std": list(spec.std) if isinstance(spec.std, tuple) else [spec.std],
-        "size": {"height": spec.size, "width": spec.size},
+        "size": dict(zip(("height", "width"), sides(spec.size), strict=True)),
     }
     with atomic_folder(out, replaces="config.json") as partial:
         for file, facts in (("config.json", config), ("preprocessor_config.json", processor)):
@@ -143,10 +153,162 @@ def write_hugging_face(classifier: Classifier, out: Path) -> None:
         (partial / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
 
 
+def write_monai_bundle(classifier: Classifier, out: Path) -> None:
+    """A MONAI bundle: configs/metadata.json, configs/inference.json and models/model.pt, which hold
+    the network as MONAI builds it, its normalisation and its classes.
+
+    Raises:
+        CheckpointError: it is none of the networks that MONAI builds.
+        DataError: the folder holds something else.
+    """
+    spec = classifier.spec
+    plain = spec.format == "backbone" and spec.backbone in MONAI_BACKBONES
+    if not plain or spec.one_logit or spec.order:
+        raise CheckpointError(
+            f"A MONAI bundle is written of {', '.join(MONAI_BACKBONES)}; this is {spec.backbone}"
+            f"{' with outputs in another order' if spec.order or spec.one_logit else ''}. Take "
+            "--to onnx."
+        )
+    state = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in classifier.network.state_dict().items()
+    }
+    configs = {"metadata.json": _bundle_metadata(spec), "inference.json": _bundle_inference(spec)}
+    with atomic_folder(out) as partial:
+        for folder in ("configs", "models"):
+            (partial / folder).mkdir()
+        for file, facts in configs.items():
+            text = json.dumps(facts, indent=2) + "\n"
+            (partial / "configs" / file).write_text(text, encoding="utf-8")
+        # MONAI asks for a file of this name; it holds tensors alone, and is read as such.
+        torch.save(state, partial / "models" / "model.pt")
+
+
+def _bundle_metadata(spec: ClassifierSpec) -> dict[str, Any]:
+    """In the fields of MONAI's schema."""
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "num_channels": spec.channels,
+        "spatial_shape": list(sides(spec.size)),
+        "dtype": "float32",
+        "is_patch_data": False,
+        "channel_def": {str(plane): "image" for plane in range(spec.channels)},
+    }
+    return {
+        "schema": BUNDLE_SCHEMA,
+        "version": "0.1.0",
+        "changelog": {"0.1.0": "exported by robustmri"},
+        **{f"{name}_version": version(package) for name, package in BUNDLE_VERSIONS.items()},
+        "optional_packages_version": {"pytorch-ignite": "0.4.11"},
+        "task": f"Tell apart {', '.join(spec.classes)}",
+        "description": f"{spec.backbone}, exported by robustmri. It started from: {spec.weights}.",
+        "authors": "see the checkpoint that it was exported from",
+        "copyright": "see the checkpoint that it was exported from",
+        "intended_use": "Research on robustness. No medical device.",
+        "network_data_format": {
+            "inputs": {"image": image | {"value_range": None}},
+            "outputs": {
+                "pred": {
+                    "type": "probabilities",
+                    "format": "classes",
+                    "num_channels": len(spec.classes),
+                    "spatial_shape": [],
+                    "dtype": "float32",
+                    "value_range": None,
+                    "is_patch_data": False,
+                    "channel_def": {str(one): name for one, name in enumerate(spec.classes)},
+                }
+            },
+        },
+    }
+
+
+def _bundle_inference(spec: ClassifierSpec) -> dict[str, Any]:
+    """From images to predictions.csv, by the keys that MONAI's bundles share."""
+    kind, settings = monai_settings(spec.backbone, len(spec.classes), spec.channels)
+    several = isinstance(spec.mean, tuple) or isinstance(spec.std, tuple)
+    constants: dict[str, Any] = {
+        "subtrahend": spec.mean,
+        "divisor": spec.std,
+        "channel_wise": several,
+    }
+    if several:
+        mean, std = (
+            list(value) if isinstance(value, tuple) else [value] * 3
+            for value in (spec.mean, spec.std)
+        )
+        constants |= {"subtrahend": mean, "divisor": std}
+    side = list(sides(spec.size))
+    steps: list[dict[str, Any]] = [
+        {
+            "_target_": "LoadImaged",
+            "reader": "PILReader",
+            "reverse_indexing": False,  # Rows stay rows.
+            "ensure_channel_first": True,
+        },
+        *([{"_target_": "RepeatChanneld", "repeats": 3}] if spec.channels == 3 else []),
+        {"_target_": "Resized", "spatial_size": side, "mode": "bilinear", "anti_aliasing": True},
+        {"_target_": "ScaleIntensityd", "minv": 0.0, "maxv": 1.0},
+        {"_target_": "NormalizeIntensityd", **constants},
+    ]
+    read = "$monai.handlers.from_engine(['pred'])"
+    return {
+        "imports": ["$from pathlib import Path"],
+        "bundle_root": ".",
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "dataset_dir": "$@bundle_root + '/images'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "ckpt_path": "$@bundle_root + '/models/model.pt'",
+        "datalist": "$sorted(str(path) for path in Path(@dataset_dir).glob('*.png'))",
+        "network_def": {"_target_": f"monai.networks.nets.{kind}", **settings},
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [{**step, "keys": "image"} for step in steps],
+        },
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': path} for path in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1},
+        "inferer": {"_target_": "SimpleInferer"},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [{"_target_": "Activationsd", "keys": "pred", "softmax": True}],
+        },
+        "handlers": [
+            {
+                "_target_": "CheckpointLoader",
+                "load_path": "@ckpt_path",
+                "load_dict": {"model": "@network"},
+            },
+            {
+                "_target_": "ClassificationSaver",
+                "output_dir": "@output_dir",
+                "batch_transform": "$lambda batch: [one['image'].meta for one in batch]",
+                "output_transform": read,
+            },
+        ],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
 EXPORTERS: dict[str, Callable[[Classifier, Path], None]] = {
     "onnx": write_onnx,
     "pt2": write_program,
     "huggingface": write_hugging_face,
+    "monai": write_monai_bundle,
 }
 """Name of a layout to what writes it."""
 
@@ -161,8 +323,7 @@ def _climbable(classifier: Classifier) -> Classifier:
 
 
 def _images(classifier: Classifier) -> Tensor:
-    side = classifier.spec.size
-    return torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0))
+    return torch.rand(2, *classifier.spec.shape, generator=torch.Generator().manual_seed(0))
 
 
 def to_onnx(module: nn.Module, images: Tensor, name: str, *, program: Any = None) -> Any:

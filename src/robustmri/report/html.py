@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,18 +17,20 @@ from robustmri.report.figures import (
 )
 from robustmri.report.page import Page
 from robustmri.report.pictures import load_examples, load_maps
-from robustmri.report.redact import redact
-from robustmri.report.tables import (
-    Published,
-)
+from robustmri.report.redact import redact, redact_comparison
+from robustmri.report.tables import Published, check_names
 from robustmri.report.wording import (
+    bounds,
     budget_words,
     grey_levels,
     interval,
+    p_value,
     percent,
+    points,
 )
 from robustmri.results.budget import CLEAN, NO_BUDGET
 from robustmri.results.certificate import load_certificate
+from robustmri.results.comparison import Comparison
 from robustmri.results.outcomes import Outcomes, load_outcomes
 from robustmri.results.schema import RobustnessReport, load_result
 
@@ -42,56 +44,74 @@ def write_page(
     *,
     images: bool = True,
     title: str | None = None,
+    names: Sequence[str] = (),
     published: Sequence[Published] = (),
+    comparison: Comparison | None = None,
+    only: Collection[str] = (),
 ) -> Path:
-    """Write the report of one or several evaluations of the same test slices.
+    """Write the report of one or several evaluations.
 
     Args:
-        folders: result folders (robustness.json, outcomes.parquet, examples.npz), the one before
-            repair first.
+        folders: result folders (robustness.json, outcomes.parquet, examples.npz).
         out: the HTML file to write.
         images: False leaves out every picture of a patient and every patient and case id.
         title: replaces the title of the first result.
+        names: of the classifiers, one for each folder; empty for those that tell them apart.
         published: figures from the literature to stand beside the measured ones.
+        comparison: of two results, in the order of the folders; with it they may be of different
+            slices, as long as some are the same.
+        only: names of the sections to show; empty for all.
 
     Raises:
         ResultError: a folder is missing or damaged, the results are not of the same test slices, or
             `out` is something else than a report.
+        SettingsError: names that do not fit the folders.
     """
     out = Path(out)
     if not folders:
         raise ResultError(
             "A report needs at least one result folder. Make one with: robustmri evaluate."
         )
-    if out.is_dir():
-        raise ResultError(
-            f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
-        )
-    if out.is_file() and out.stat().st_size and not _is_report(out):
-        raise ResultError(
-            f"{out} is there, and no report of robustmri. Choose another --out, or remove it first."
-        )
+    refuse_other_page(out)
     results = [load_result(folder) for folder in folders]
     outcomes = [load_outcomes(folder) for folder in folders]
     certificates = [load_certificate(*one) for one in zip(folders, results, strict=True)]
-    refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
+    names = check_names(names, len(folders)) if names else []
+    if comparison is None:
+        refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
     arrays = load_examples(folders[0], results[0]) if images else None
     maps = load_maps(folders[0], results[0]) if arrays else None
     if not images:
         identifiers = set().union(*(rows.identifiers for rows in outcomes))
         results = [redact(report, identifiers) for report in results]
+        comparison = comparison and redact_comparison(comparison, identifiers)
     if title is not None:
         results[0] = msgspec.structs.replace(results[0], title=title)
-    text = render(Page(results, outcomes, images, arrays, published, certificates, maps))
+    page = Page(results, outcomes, images, arrays, published, names, comparison, certificates, maps)
+    text = render(page, only)
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))
     return out
 
 
-def _is_report(path: Path) -> bool:
-    """Whether the file is a page that was written here."""
-    with open(path, "rb") as stream:
-        return GENERATOR in stream.read(4096)
+def refuse_other_page(out: Path | str) -> None:
+    """A page replaces only a page of ours.
+
+    Raises:
+        ResultError: `out` is a folder or something else.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise ResultError(
+            f"{out} is a folder. Name the file to write, as in {out / 'report.html'}."
+        )
+    if out.is_file() and out.stat().st_size:
+        with open(out, "rb") as stream:
+            if GENERATOR not in stream.read(4096):
+                raise ResultError(
+                    f"{out} is there, and no report of robustmri. Choose another --out, or remove "
+                    "it first."
+                )
 
 
 def refuse_different_tests(
@@ -125,8 +145,8 @@ def refuse_different_tests(
             )
 
 
-def render(page: Page) -> str:
-    """The page as HTML."""
+def render(page: Page, only: Collection[str] = ()) -> str:
+    """The page as HTML, with the sections of these names; empty for all."""
     import jinja2
     from markupsafe import Markup
 
@@ -144,6 +164,9 @@ def render(page: Page) -> str:
         "interval": interval,
         "attack_name": lambda attack: page.titles.get(attack, attack),
         "grey_levels": grey_levels,
+        "points": points,
+        "bounds": bounds,
+        "p_value": p_value,
         "prose": lambda text: re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", str(text)),
     }
     templates.filters["plain"] = msgspec.to_builtins
@@ -155,6 +178,8 @@ def render(page: Page) -> str:
     ]
     parts = []
     for section in sections.SECTIONS:
+        if only and section.__name__ not in only:
+            continue
         found = section(page)
         if found is not None:
             template = templates.get_template(f"{section.__name__}.html.j2")

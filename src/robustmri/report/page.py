@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from robustmri.report.tables import Published, Row, align, main_budget, repairs, stage_names
+from robustmri.report.tables import Published, Row, align, stage_names
 from robustmri.report.verdict import CheckRow, failures, gather_checks
 from robustmri.report.wording import norms_of, people, titles_of
 from robustmri.results.budget import Budget
 from robustmri.results.certificate import Certificate
+from robustmri.results.comparison import Comparison
+from robustmri.results.headline import main_budget
+from robustmri.results.lineage import repairs
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check, NormFacts, RobustnessReport
 
@@ -26,6 +29,8 @@ class Page:
         images: whether scans and case ids may be shown.
         arrays: pictures of the examples; None where there are none to show.
         published: figures from the literature to stand beside the measured ones.
+        given: names of the classifiers; empty for those that tell them apart.
+        comparison: of two results, paired.
         certificates: of each result that has one.
         maps: of the examples, where the first classifier looks, by method; None without pictures.
     """
@@ -35,6 +40,8 @@ class Page:
     images: bool
     arrays: dict[str, Any] | None
     published: Sequence[Published]
+    given: Sequence[str] = ()
+    comparison: Comparison | None = None
     certificates: Sequence[Certificate | None] = ()
     maps: dict[str, Any] | None = None
 
@@ -46,7 +53,7 @@ class Page:
     @cached_property
     def names(self) -> list[str]:
         """Heads of the columns: a stage or a model each."""
-        return stage_names(self.results)
+        return list(self.given) or stage_names(self.results)
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -66,7 +73,7 @@ class Page:
     @cached_property
     def checks(self) -> list[CheckRow]:
         """Checks of all results, and of the comparison."""
-        return gather_checks(self.results, _compare_attacks(self.results))
+        return gather_checks(self.results, _compare_attacks(self.results), self.names)
 
     @cached_property
     def shared(self) -> dict[str, Any]:
@@ -80,6 +87,7 @@ class Page:
             "people": people(self.results[0].cohort),
             "reasons": failures(self.checks),
             "images": self.images,
+            "compared": self.comparison,
         }
 
 

@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 import msgspec
 
+from robustmri.results.comparison import Comparison
 from robustmri.results.schema import RobustnessReport
 
 WITHHELD = "[withheld]"
@@ -47,13 +48,18 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
     ]
     search = _Search({*identifiers, *listed} - {*report.cohort.classes, report.cohort.fingerprint})
     plain: dict[str, Any] = msgspec.to_builtins(report)
-    kept = {name: plain[name] for name in ("results", "confusions")}
-    for check in (*plain["checks"], *plain["split"]["leakage"]):
+    kept = {name: plain[name] for name in ("results", "confusions", "patients")}
+    for cost in (kept["patients"] or {}).get("costs", ()):
+        cost["consequence"] = ""
+    for check in (*plain["checks"], *plain["split"]["leakage"], *plain["model"]["checks"]):
         check["case_ids"] = []
         check["detail"] = QUOTED.sub(WITHHELD, check["detail"])
     plain |= {"title": TITLE, "examples": [], "files": {}}
     plain["cohort"]["name"] = f"cohort {report.cohort.fingerprint[:8]}"
     plain["model"]["weights"] = _weights(report.model.weights)
+    for name in ("source", "route"):
+        plain["model"][name] = WITHHELD if plain["model"][name] else ""
+    plain["model"]["guessed"] = [WITHHELD for _ in report.model.guessed]
     plain["settings"] = _terms(plain["settings"], search)
     plain["model"]["training"] = _terms(plain["model"]["training"], search)
     for run in plain["attacks"]:
@@ -62,6 +68,19 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
     plain = _walk(plain, search) | kept
     plain["cohort"]["classes"] = report.cohort.classes
     return msgspec.convert(plain, RobustnessReport)
+
+
+def redact_comparison(comparison: Comparison, identifiers: Iterable[str]) -> Comparison:
+    """The same comparison without the patients who turned, and any identifier in a text; the names
+    of the two are those that were given for this page.
+    """
+    search = _Search(identifiers)
+    return msgspec.structs.replace(
+        comparison,
+        patients=[],
+        scope=[search.clean(sentence) for sentence in comparison.scope],
+        provenance=_origin(comparison.provenance),
+    )
 
 
 def _weights(words: str) -> str:

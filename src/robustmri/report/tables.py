@@ -5,14 +5,28 @@ markdown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
-from robustmri.results.budget import CLEAN, NO_BUDGET, WORST, Budget
-from robustmri.results.schema import Result, RobustnessReport, html_table
+from robustmri.core.errors import SettingsError
+from robustmri.report.wording import (
+    bounds,
+    budget_words,
+    interval,
+    norms_of,
+    p_value,
+    people,
+    percent,
+    points,
+    titles_of,
+)
+from robustmri.results.budget import CLEAN, WORST, Budget
+from robustmri.results.comparison import Comparison
+from robustmri.results.headline import budget_of, main_budget
+from robustmri.results.lineage import repairs
+from robustmri.results.schema import ENOUGH, NormFacts, Result, RobustnessReport, html_table
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,30 +67,42 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def stage_names(results: Sequence[RobustnessReport]) -> list[str]:
-    """Column heads: Before and After where the last repairs the first, otherwise the models'
-    names.
+    """Column heads: Before and After where the last repairs the first, otherwise what tells the
+    models apart: network, file, or training.
     """
     if repairs(results):
         return ["Before", "After"]
-    names = [result.model.name for result in results]
+    models = [result.model for result in results]
+    names = [model.name for model in models]
+    if len(models) > 1:
+        candidates = (
+            [model.backbone for model in models],
+            [model.source for model in models],
+            names,
+            [f"{model.backbone}, {model.name}" for model in models],
+        )
+        for told in candidates:
+            if len(set(told)) == len(told) and "" not in told:
+                return told
     return [
         name if names.count(name) == 1 else f"{name} ({place + 1})"
         for place, name in enumerate(names)
     ]
 
 
-def repairs(results: Sequence[RobustnessReport]) -> bool:
-    """Whether these are two results, a standard network and a repaired one."""
-    return (
-        len(results) == 2 and results[0].model.objective == "standard" != results[1].model.objective
-    )
+def check_names(names: Sequence[str], count: int) -> list[str]:
+    """Names that a person gave the classifiers, one each.
 
-
-def budget_of(result: Result) -> Budget:
-    """What the attack behind a number was allowed."""
-    if result.attack == CLEAN:
-        return NO_BUDGET
-    return Budget(result.norm, result.eps, result.eps_units, result.eps_image, result.target)
+    Raises:
+        SettingsError: another number of them, an empty one, or the same one twice.
+    """
+    given = [name.strip() for name in names]
+    if len(given) != count or "" in given or len(set(given)) != count:
+        raise SettingsError(
+            f"--names needs {count} different names, one for each result and divided by commas, "
+            f"got {', '.join(names)!r}."
+        )
+    return given
 
 
 def align(results: Sequence[RobustnessReport]) -> list[Row]:
@@ -113,17 +139,6 @@ def align(results: Sequence[RobustnessReport]) -> list[Row]:
     return sorted(found.values(), key=rank)
 
 
-def main_budget(results: Sequence[RobustnessReport]) -> Budget | None:
-    """The budget that the headline speaks of: where most attacks were run, of these the first; None
-    without attacks.
-    """
-    attacks: dict[Budget, set[str]] = {}
-    for result in results[0].results:
-        if result.eps:
-            attacks.setdefault(budget_of(result), set()).add(result.attack)
-    return max(attacks, key=lambda at: len(attacks[at]), default=None)
-
-
 def at_main_eps(rows: Sequence[Row], at: Budget | None) -> list[Row]:
     """Rows that the table shows: clean ones, those at the main eps in every reading of it, those
     without an eps.
@@ -131,20 +146,23 @@ def at_main_eps(rows: Sequence[Row], at: Budget | None) -> list[Row]:
     return [
         row
         for row in rows
-        if row.budget.eps is None or (at is not None and row.budget.eps == at.eps)
+        if row.budget.eps is None
+        or (at is not None and (row.budget.norm, row.budget.eps) == (at.norm, at.eps))
     ]
 
 
-def headline(result: RobustnessReport, at: Budget | None) -> Result | None:
-    """The worst case of a budget, or its strongest attack where no worst case was taken; clean
-    without a budget.
+def beside_main(
+    rows: Sequence[Row], at: Budget | None, norms: Mapping[str, NormFacts]
+) -> list[Row]:
+    """Rows of what is neither an attack in a norm nor the physical threat of the headline:
+    corruptions, and physical threats that were looked at besides.
     """
-    here = [
-        number
-        for number in result.results
-        if number.unit == "slice" and budget_of(number) == (at or NO_BUDGET)
+    main = at.norm if at else ""
+    return [
+        row
+        for row in rows
+        if row.budget.norm and row.budget.norm != main and norms[row.budget.norm].kind != "norm"
     ]
-    return min(here, key=lambda number: (number.attack != WORST, number.accuracy), default=None)
 
 
 def published_for(
@@ -201,6 +219,9 @@ def comparison_table(
         f"Accuracy over {split.n_slices} {split.evaluated_set} slices of {split.n_patients} "
         f"{people(results[0].cohort)}; brackets: 95 % interval."
     ]
+    notes += _memory_note(results, at)
+    if any(check.name == ENOUGH and check.status == "warn" for check in checks):
+        notes.append(f"Too few {people(results[0].cohort)} for a claim.")
     if split.kind in ("slice", "none"):
         notes.append(split.note)
     if results[0].cohort.synthetic:
@@ -215,6 +236,40 @@ def comparison_table(
         *(f"Published, {stage}" for stage in quoted),
     ]
     return Table(heads, rows, notes)
+
+
+def _memory_note(results: Sequence[RobustnessReport], at: Budget | None) -> list[str]:
+    """What the nearest training slice, without any network, reaches at the main eps."""
+    for report in results:
+        if report.baseline is not None:
+            clean, *certified = report.baseline.results
+            limited = [one for one in certified if at and (one.eps, one.norm) == (at.eps, at.norm)]
+            return [
+                f"Nearest training slice, no network: {percent(clean.accuracy)} untouched"
+                + "".join(f", certified {percent(one.accuracy)}" for one in limited[:1])
+                + "."
+            ]
+    return []
+
+
+def tabulate_comparison(comparison: Comparison) -> Table:
+    """Two results, paired: a row for each attack within each budget, differences in points."""
+    rows = [
+        [
+            number.title,
+            "" if number.budget.eps is None else f"{number.budget.norm} {number.budget.eps:.4g}",
+            percent(number.first),
+            percent(number.second),
+            points(number.difference),
+            bounds(number.low, number.high),
+            f"{number.saved}, {number.lost}",
+            p_value(number.p_adjusted),
+        ]
+        for number in comparison.numbers
+    ]
+    sides = (comparison.first.name, comparison.second.name)
+    heads = ["Attack", "Eps", *sides, "Points", "95 %", "Saved, lost", "p"]
+    return Table(heads, rows, comparison.scope)
 
 
 def as_markdown(table: Table) -> str:

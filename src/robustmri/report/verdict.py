@@ -6,11 +6,23 @@ from collections.abc import Sequence
 
 import msgspec
 
-from robustmri.report.tables import headline, repairs, stage_names
-from robustmri.report.wording import grey_levels, interval, norms_of, people, percent, points
+from robustmri.report.tables import stage_names
+from robustmri.report.wording import (
+    bounds,
+    grey_levels,
+    interval,
+    norms_of,
+    people,
+    percent,
+    points,
+    radius,
+)
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+from robustmri.results.comparison import Comparison, Paired
+from robustmri.results.headline import headline
+from robustmri.results.lineage import repairs
 from robustmri.results.outcomes import Outcomes, confidence_when_fooled, count_turned
-from robustmri.results.schema import Check, Result, RobustnessReport, Status
+from robustmri.results.schema import ENOUGH, Check, Result, RobustnessReport, Status
 
 WITHIN = {
     "brain": " of the head",
@@ -47,12 +59,13 @@ class CheckRow(msgspec.Struct, frozen=True):
 
 
 def gather_checks(
-    results: Sequence[RobustnessReport], extra: Sequence[Check] = ()
+    results: Sequence[RobustnessReport],
+    extra: Sequence[Check] = (),
+    names: Sequence[str] | None = None,
 ) -> list[CheckRow]:
     """Checks of all results side by side, the failed ones first."""
-    names = stage_names(results)
     found: dict[str, list[tuple[str, Check]]] = {}
-    for report, name in zip(results, names, strict=True):
+    for report, name in zip(results, names or stage_names(results), strict=True):
         for check in (*report.split.leakage, *report.checks):
             found.setdefault(check.name, []).append((name, check))
     for check in extra:
@@ -77,35 +90,41 @@ def failures(rows: Sequence[CheckRow]) -> list[str]:
 
 
 def write_verdict(
-    results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], at: Budget | None
+    results: Sequence[RobustnessReport],
+    outcomes: Sequence[Outcomes],
+    at: Budget | None,
+    names: Sequence[str] | None = None,
+    comparison: Comparison | None = None,
 ) -> tuple[str, str]:
     """The verdict and the sentence below it, for someone who has never heard of eps.
 
-    The first says what an attacker achieves: of the answers that were right, how many a change
-    turns. The second says what is true of untouched slices.
+    Of a classifier, and of its repair, the first says what an attacker achieves: of the answers
+    that were right, how many a change turns. Of two classifiers that were compared it says which
+    one withstands more. The second says what is true of untouched slices.
     """
-    first, last = results[0], results[-1]
+    names = names or stage_names(results)
+    first, repaired = results[0], repairs(results)
     clean = [headline(report, None) for report in results]
     worst = [headline(report, at) if at else None for report in results]
-    split = first.split
     who = ("phantom " if first.cohort.synthetic else "") + people(first.cohort)
-    slices = f"{split.n_slices} {split.evaluated_set} slices of {split.n_patients} {who}"
-    below = _say_clean(results, clean)
-    if at is None or worst[0] is None or at.eps_image is None:
+    split = first.split
+    only = "only " if few_patients(results) else ""
+    slices = f"{split.n_slices} {split.evaluated_set} slices of {only}{split.n_patients} {who}"
+    below = _say_clean(names, clean, repaired)
+    if at is None or worst[0] is None:
+        attacked = any(report.attacks for report in results)
+        if len(results) > 1 and attacked:
+            return "No attack was run within the same budget on all of them.", below
         return f"No attack was run on these {slices}.", below
-    where = WITHIN.get(first.settings.get("evaluate", {}).get("region", ""), "")
-    norm = norms_of(results)[at.norm]
-    shift = (
-        f"A change of at most {grey_levels(at.eps_image)} of 255 grey levels per pixel{where}"
-        if norm.per_pixel
-        else f"A change{where} of at most {at.eps_image:.4g} in {norm.title} size"
-    )
-    subject = (
-        "this classifier"
-        if len(results) == 1
-        else f"the classifier with {_inside(first.model.name)}"
-    )
-    if repairs(results):
+    shift = _say_change(first, at)
+    if comparison is not None and comparison.headline is not None:
+        if not repaired:
+            return _say_more_robust(comparison, comparison.headline, shift, at, who), (
+                _say_clean_of_two(comparison, names)
+            )
+        below = _say_repair(comparison, comparison.headline, below)
+    subject = "this classifier" if len(results) == 1 else names[0]
+    if repaired:
         subject = "the standard classifier"
     turned = [
         count_turned(rows.rows(CLEAN, NO_BUDGET), rows.rows(number.attack, at), at.target)
@@ -122,39 +141,98 @@ def write_verdict(
     if not first_share.turned:
         said = f"{shift} turned none of {subject}'s {answers} {into}, on {slices}"
     if len(results) > 1 and worst[-1] is not None:
-        other = "after repair" if repairs(results) else f"with {_inside(last.model.name)}"
+        other = "after repair" if repaired else f"of {names[-1]}'s"
         said += f"; {other} {percent(turned[-1].share)}"
     return said + ".", below
+
+
+def _say_change(report: RobustnessReport, at: Budget) -> str:
+    """What the attacker may do, as the subject of a sentence."""
+    where = WITHIN.get(report.settings.get("evaluate", {}).get("region", ""), "")
+    norm, eps = norms_of([report])[at.norm], at.eps_image or 0.0
+    if norm.kind != "norm":
+        return f"A {radius(at, norm)}"
+    if norm.per_pixel:
+        return f"A change of at most {grey_levels(eps)} of 255 grey levels per pixel{where}"
+    return f"A change{where} of at most {eps:.4g} in {norm.title} size"
+
+
+def _say_more_robust(
+    comparison: Comparison, number: Paired, shift: str, at: Budget, who: str
+) -> str:
+    """Which of two classifiers is the more robust, and by how much."""
+    sides = [(comparison.first.name, number.first), (comparison.second.name, number.second)]
+    (better, more), (worse, less) = sorted(sides, key=lambda side: -side[1])
+    low, high = sorted((abs(number.low), abs(number.high)))
+    under = f"under {shift[:1].lower()}{shift[1:]}"
+    kept = f"is not made to say {at.target} on" if at.target else "stays right on"
+    on = f"of {number.n} slices of {number.n_patients} {who}"
+    if number.decided:
+        return (
+            f"{better} is more robust than {worse}: {under} it {kept} {percent(more)} {on}, "
+            f"{worse} on {percent(less)}, a difference of {100 * (more - less):.1f} points (95 % "
+            f"interval {100 * low:.1f} to {100 * high:.1f})."
+        )
+    return (
+        f"{comparison.first.name} and {comparison.second.name} cannot be told apart: {under} the "
+        f"first {kept} {percent(number.first)} {on}, the second on {percent(number.second)}, and "
+        f"the 95 % interval of the difference, {bounds(number.low, number.high)} points, holds 0."
+    )
+
+
+def _say_clean_of_two(comparison: Comparison, names: Sequence[str]) -> str:
+    number = comparison.clean
+    said = (
+        f"On slices left as they were, {names[0]} is right on {percent(number.first)} and "
+        f"{names[1]} on {percent(number.second)} ({points(number.difference)} points, 95 % "
+        f"interval {bounds(number.low, number.high)})."
+    )
+    return " ".join([said, *comparison.scope[1:]])
+
+
+def _say_repair(comparison: Comparison, number: Paired, below: str) -> str:
+    clean = comparison.clean
+    said = (
+        f"Under attack repair is worth {points(number.difference)} points (95 % interval "
+        f"{bounds(number.low, number.high)}), on untouched slices {points(clean.difference)} "
+        f"({bounds(clean.low, clean.high)})."
+    )
+    return " ".join([below, said, *comparison.scope[1:]])
+
+
+def few_patients(results: Sequence[RobustnessReport]) -> str:
+    """Why the headline is about these patients only; empty where there were enough."""
+    found = (check for report in results for check in report.checks if check.name == ENOUGH)
+    return next((check.detail for check in found if check.status != "pass"), "")
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _inside(name: str) -> str:
-    """A name within a sentence.
-
-    >>> _inside("Standard training"), _inside("PGD training")
-    ('standard training', 'PGD training')
-    """
-    return name[:1].lower() + name[1:] if name[1:2].islower() else name
-
-
-def _say_clean(results: Sequence[RobustnessReport], clean: Sequence[Result | None]) -> str:
+def _say_clean(names: Sequence[str], clean: Sequence[Result | None], repaired: bool) -> str:
     first, last = clean[0], clean[-1]
     if first is None:
         return ""
-    said = f"On slices left as they were, it is right on {percent(first.accuracy)}"
-    if len(results) > 1 and last is not None:
-        one, other = (f"with {_inside(results[place].model.name)}" for place in (0, -1))
-        if repairs(results):
-            one, other = "before", "after repair"
-        said += f" {one} and on {percent(last.accuracy)} {other}"
-    return said + "."
+    if len(clean) == 1 or last is None:
+        return f"On slices left as they were, it is right on {percent(first.accuracy)}."
+    if repaired:
+        return (
+            f"On slices left as they were, it is right on {percent(first.accuracy)} before and on "
+            f"{percent(last.accuracy)} after repair."
+        )
+    return (
+        f"On slices left as they were, {names[0]} is right on {percent(first.accuracy)} and "
+        f"{names[-1]} on {percent(last.accuracy)}."
+    )
 
 
 def make_cards(
-    results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], at: Budget | None
+    results: Sequence[RobustnessReport],
+    outcomes: Sequence[Outcomes],
+    at: Budget | None,
+    names: Sequence[str] | None = None,
+    comparison: Comparison | None = None,
 ) -> list[Card]:
     """Clean accuracy, worst case, what repair brings and costs, confidence in the wrong answers."""
     clean = [headline(report, None) for report in results]
@@ -167,21 +245,21 @@ def make_cards(
         lost = points(worst[0].accuracy - clean[0].accuracy)
         cards.append(Card("Lost to the attack", [Figure(None, lost, "percentage points")]))
     elif clean[0] and clean[-1] and worst[0] and worst[-1]:
+        names = names or stage_names(results)
+        against = f"{names[-1]} against {names[0]}, points"
+        title = "What repair brings and costs, points" if repairs(results) else against
         gain, cost = worst[-1].accuracy - worst[0].accuracy, clean[-1].accuracy - clean[0].accuracy
-        title = (
-            "What repair brings and costs, points"
-            if repairs(results)
-            else "Last against first, points"
-        )
-        cards.append(
-            Card(
-                title,
-                [
-                    Figure(None, points(gain), "under attack"),
-                    Figure(None, points(cost), "untouched"),
-                ],
-            )
-        )
+        figures = [
+            Figure(None, points(gain), "under attack"),
+            Figure(None, points(cost), "untouched"),
+        ]
+        if comparison is not None and comparison.headline is not None:
+            measured = ((comparison.headline, "under attack"), (comparison.clean, "untouched"))
+            figures = [
+                Figure(None, points(one.difference), f"{what}, {bounds(one.low, one.high)}")
+                for one, what in measured
+            ]
+        cards.append(Card(title, figures))
     sure = []
     for place, (rows, number) in enumerate(zip(outcomes, worst, strict=True)):
         fooled = number and confidence_when_fooled(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from robustmri.results.budget import TITLES, Budget
+from robustmri.results.budget import CORRUPTION, TITLES, Budget
 from robustmri.results.schema import CohortFacts, NormFacts, Result, RobustnessReport
 
 
@@ -37,7 +37,16 @@ def points(difference: float) -> str:
 
 def change(difference: tuple[float, float, float]) -> str:
     """Difference of two fractions with its interval, in percentage points."""
-    return f"{points(difference[0])} [{points(difference[1])} to {points(difference[2])}]"
+    return f"{points(difference[0])} [{bounds(*difference[1:])}]"
+
+
+def bounds(low: float, high: float) -> str:
+    """Bounds of a difference of two fractions, in percentage points.
+
+    >>> bounds(0.012, 0.3)
+    '+1.2 to +30.0'
+    """
+    return f"{points(low)} to {points(high)}"
 
 
 def interval(result: Result) -> str:
@@ -81,7 +90,15 @@ def radius(budget: Budget, norm: NormFacts) -> str:
     'eps 0.04 (10.2/255)'
     >>> radius(Budget("linf", 0.04, "normalised", 0.00902), linf)
     'eps 0.04 normalised (2.3/255)'
+    >>> turned = NormFacts(
+    ...     title="change of position", meaning="", per_pixel=False, kind="physical", unit="degrees"
+    ... )
+    >>> radius(Budget("affine", 5.0, "image", None), turned)
+    'change of position, eps 5 degrees'
     """
+    if norm.kind != "norm":
+        word = norm.meaning if norm.kind == CORRUPTION else "eps"
+        return " ".join(filter(None, (f"{norm.title}, {word} {budget.eps:.4g}", norm.unit)))
     words = f"eps {budget.eps:.4g}" + (" normalised" if budget.eps_units == "normalised" else "")
     if norm.per_pixel and budget.eps_image is not None:
         return f"{words} ({grey_levels(budget.eps_image)}/255)"
@@ -93,6 +110,17 @@ def budget_words(budget: Budget, norms: Mapping[str, NormFacts]) -> str:
     limited = budget.eps is not None and math.isfinite(budget.eps)
     said = radius(budget, norms[budget.norm]) if limited else ""
     return said + (f", to be called {budget.target}" if budget.target else "")
+
+
+def p_value(value: float) -> str:
+    """A p-value with as many digits as it deserves.
+
+    >>> p_value(0.0312), p_value(0.5), p_value(0.0000123)
+    ('0.031', '0.50', '< 0.001')
+    """
+    if value < 0.001:
+        return "< 0.001"
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def people(cohort: CohortFacts) -> str:

@@ -14,10 +14,13 @@ import msgspec
 
 from robustmri.core.errors import ResultError
 from robustmri.core.files import atomic_file, check_name, read_json, sha256_of
+from robustmri.results.patients import PatientFigures
 
 SCHEMA_VERSION = 2
 AGAIN = "Evaluate again."
 Status = Literal["pass", "warn", "fail"]
+ENOUGH = "enough patients for the claim"
+"""The check by which a headline says that there were few."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +54,8 @@ class AttackRun(msgspec.Struct, frozen=True, kw_only=True):
     """An attack as it was run: what it is, its settings, and what it spent per image.
 
     The facts are those of `attacks.protocol.Facts`. `eps` lists the radii as the user gave them;
-    None where there is none.
+    None where there is none. `norm` is the physical threat that it searched, or `CORRUPTION`; empty
+    for an attack in a norm.
     """
 
     attack: str
@@ -67,17 +71,22 @@ class AttackRun(msgspec.Struct, frozen=True, kw_only=True):
     slices: int
     gradients_per_image: float
     forwards_per_image: float
+    norm: str = ""
 
 
 class NormFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How to speak of a norm; see `threat.norms.Norm`.
+    """How to speak of a norm, or of what stands in its place; see `threat.norms.Norm` and
+    `threat.transforms.Transform`.
 
-    With `per_pixel` a radius bounds each pixel by itself, and can be said in grey levels.
+    With `per_pixel` a radius bounds each pixel by itself, and can be said in grey levels. `unit` is
+    what a radius counts; empty for image units, or a mere number.
     """
 
     title: str
     meaning: str
     per_pixel: bool
+    kind: Literal["norm", "physical", "corruption"] = "norm"
+    unit: str = ""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,12 +222,13 @@ class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CohortFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the images came from."""
+    """Where the images came from, and their size and channels."""
 
     name: str
     synthetic: bool
     classes: list[str]
-    size: int
+    size: int | tuple[int, int]
+    channels: Literal[1, 3] = 1
     intensity: str
     groups: str
     fingerprint: str
@@ -242,7 +252,14 @@ class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was attacked."""
+    """What was attacked.
+
+    `identity` is the hash of all that decides its answers, by which what was hardened from it knows
+    it; empty where that of its weights says as much. Of a classifier from elsewhere `source` is the
+    file that it was made from, `route` how, in words, `guessed` what the file did not say, `checks`
+    what was found of it at its import, and `checked_on` the fingerprint of the cohort whose
+    labelled slices it was tried on. With `black_box` it offers no gradient.
+    """
 
     name: str
     backbone: str
@@ -250,6 +267,27 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     weights: str
     checkpoint_sha256: str
     training: dict[str, Any]
+    identity: str = ""
+    source: str = ""
+    route: str = ""
+    guessed: list[str] = []
+    checks: list[Check] = []
+    checked_on: str = ""
+    black_box: bool = False
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """What needs no network reaches on the same slices; `certified` results are lower bounds that
+    follow without an attack.
+
+    `known` is the number of training slices, of each part where several were pooled; `side` the
+    height and width in pixels at which slices were compared.
+    """
+
+    name: str
+    known: list[int]
+    side: int
+    results: list[Result]
 
 
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,6 +311,8 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     provenance: dict[str, Any]
     files: dict[str, str] = {}
+    baseline: Baseline | None = None
+    patients: PatientFigures | None = None
     regions: list[RegionResult] = []
     saliency: list[SaliencyResult] = []
     sensitivity: list[Sensitivity] = []

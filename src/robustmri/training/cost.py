@@ -30,9 +30,7 @@ class TimeEstimate:
         >>> print(TimeEstimate(seconds=2040, batches=3))
         about 34 min on this machine, measured on 3 batches
         """
-        return (
-            f"about {_duration(self.seconds)} on this machine, measured on {self.batches} batches"
-        )
+        return f"about {duration(self.seconds)} on this machine, measured on {self.batches} batches"
 
 
 def estimate_time(
@@ -74,10 +72,10 @@ def estimate_time(
     return TimeEstimate(seconds=seconds, batches=len(times) or 1)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """In the unit that suits it.
 
-    >>> [_duration(seconds) for seconds in (4, 89, 100, 5400, 6000, 90000, 200000)]
+    >>> [duration(seconds) for seconds in (4, 89, 100, 5400, 6000, 90000, 200000)]
     ['4 s', '89 s', '2 min', '90 min', '1.7 h', '25.0 h', '56 h']
     """
     if seconds < 90:

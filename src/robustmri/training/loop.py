@@ -201,6 +201,8 @@ def fit(
                 validation_robust_accuracy=measured.robust,
                 validation_fgsm_accuracy=measured.one_step,
                 zero_gradient_share=measured.zero_gradients,
+                worst_class_accuracy=measured.worst_class,
+                worst_class_robust_accuracy=measured.worst_class_robust,
                 seconds=round(fabric.broadcast(now - before), 1),
             )
             back = history.add(row, candidate)
@@ -296,6 +298,47 @@ def _expected_cost(
     )
 
 
+def expected_time(
+    classifier: Classifier, train: Examples, validation: Examples, settings: TrainSettings
+) -> TimeEstimate:
+    """What the whole run would take on this machine, measured on a few batches; `classifier` stays
+    as it is.
+    """
+    fabric = launch(settings.devices, settings.nodes, precision=_fabric_precision(settings))
+    train, validation = (
+        Examples(part.images.to(fabric.device), part.labels.to(fabric.device))
+        for part in (train, validation)
+    )
+    classifier = copy.deepcopy(classifier).to(fabric.device)
+    if settings.dual_batch_norm:
+        make_dual(classifier)
+    each = _cost_of_epoch(fabric, classifier, train, validation, settings)
+    seconds = each.seconds * settings.epochs
+    most = 60 * settings.minutes if settings.minutes else math.inf
+    return replace(each, seconds=min(seconds, most))
+
+
+def _cost_of_epoch(
+    fabric: Any,
+    classifier: Classifier,
+    train: Examples,
+    validation: Examples,
+    settings: TrainSettings,
+    most: float = math.inf,
+) -> TimeEstimate:
+    """One with the full eps."""
+    objective, steps = objective_of(settings, classifier), steps_of(len(train.labels), settings)
+
+    def last_pass(pass_index: int) -> Iterator[list[Part]]:
+        ranks = {"rank": fabric.global_rank, "ranks": fabric.world_size}
+        return batches(train, settings, pass_index, begins=settings.epochs - 1.0, **ranks)
+
+    cost = _expected_cost(
+        fabric, classifier, objective, settings, validation, last_pass, 1, steps, most
+    )
+    return replace(cost, seconds=cost.seconds / objective.replays)
+
+
 def _fit_to_minutes(
     fabric: Any,
     classifier: Classifier,
@@ -314,27 +357,11 @@ def _fit_to_minutes(
         return settings, None
     fitted = _on_main_process(fabric, lambda: read_fitted(run))
     if fitted is None:
-        objective, steps = objective_of(settings, classifier), steps_of(len(train.labels), settings)
-
-        def last_pass(pass_index: int) -> Iterator[list[Part]]:
-            """One with the full eps."""
-            ranks = {"rank": fabric.global_rank, "ranks": fabric.world_size}
-            return batches(train, settings, pass_index, begins=settings.epochs - 1.0, **ranks)
-
         whole, each = 60 * settings.minutes, math.inf
         if _on_main_process(fabric, lambda: whole - (time.monotonic() - entered) > TOO_SHORT):
-            cost = _expected_cost(
-                fabric,
-                classifier,
-                objective,
-                settings,
-                validation,
-                last_pass,
-                1,
-                steps,
-                MEASURING * whole,
-            )
-            each = cost.seconds / objective.replays
+            each = _cost_of_epoch(
+                fabric, classifier, train, validation, settings, MEASURING * whole
+            ).seconds
         seconds = max(whole - (time.monotonic() - entered), 0.0)
         fitted = _on_main_process(
             fabric,

@@ -15,7 +15,9 @@ import msgspec
 
 from robustmri.core.errors import DataError
 
-Failure = Literal["divergence", "collapse", "gradient masking", "robust overfitting"]
+Failure = Literal[
+    "divergence", "collapse", "class collapse", "gradient masking", "robust overfitting"
+]
 
 COLLAPSE_SHARE = 0.5
 """Collapse: more than this share of the best robust accuracy is gone. Wong 2020 and Andriushchenko
@@ -30,6 +32,9 @@ to 8 points.
 ONE_STEP_ONLY = 0.5
 """A gap that says collapse by itself, for a run that never was robust. Networks that met no attack
 have one of up to 30 points."""
+LOST_CLASS, KNOWN_CLASS = 0.05, 0.25
+"""Class collapse: the worst class was known, and hardly any slice of it is named rightly any more,
+untouched. What is named one of the other classes whatever is done to it looks robust."""
 MASKED_POINTS = 0.10
 """Masking: the guard's steps leave so many more slices right than a single step does. A longer
 search is the stronger one, so its being behind means that gradients mislead it; 10 points are 5 of
@@ -62,6 +67,9 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
             measured.
         zero_gradient_share: of the guard's slices, those whose input gradient is exactly 0; None:
             not measured.
+        worst_class_accuracy: as validation_accuracy, of the class in which it is lowest; None: not
+            measured.
+        worst_class_robust_accuracy: the same under the guard.
         seconds: that it took.
     """
 
@@ -73,6 +81,8 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     validation_robust_accuracy: float | None
     validation_fgsm_accuracy: float | None = None
     zero_gradient_share: float | None = None
+    worst_class_accuracy: float | None = None
+    worst_class_robust_accuracy: float | None = None
     seconds: float
 
     @property
@@ -83,8 +93,13 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def merit(self) -> float:
-        """Clean accuracy; where robust accuracy was measured, the mean of the two."""
-        return (self.validation_accuracy + self.robust_accuracy) / 2
+        """Clean accuracy; where robust accuracy was measured, the mean of the two, over all and in
+        the worst class.
+        """
+        measured = [self.validation_accuracy, self.robust_accuracy]
+        if self.worst_class_accuracy is not None and self.worst_class_robust_accuracy is not None:
+            measured += [self.worst_class_accuracy, self.worst_class_robust_accuracy]
+        return sum(measured) / len(measured)
 
 
 def read_epochs(run: str | Path) -> list[Epoch]:
@@ -210,7 +225,8 @@ def explain_choice(
     if row.validation_robust_accuracy is None:
         return f"Epoch {row.epoch} has the highest clean accuracy."
     if clean_cost is None:
-        return f"Epoch {row.epoch} has the highest mean of clean and robust accuracy."
+        over = "" if row.worst_class_accuracy is None else ", over all and in the worst class"
+        return f"Epoch {row.epoch} has the highest mean of clean and robust accuracy{over}."
     than = "the start" if reference is not None else "the best epoch of this run"
     lost = _cost(row, history, reference)
     if lost > clean_cost + 1e-9:
@@ -235,6 +251,7 @@ def watch(
       of its best and more than 15 points, while a single step is withstood as before; or, from the
       second epoch on, a single step is withstood by 50 points more than several. Where no single
       step was measured: while clean accuracy held or the loss fell.
+    - class collapse: one class is hardly ever named rightly any more, untouched.
     - gradient masking: the guard is weaker than its own first step, or slices have no gradient: its
       accuracy is not to be trusted.
     - robust overfitting: with a small learning rate, the guard's accuracy stays below its best
@@ -321,6 +338,14 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
         return "gradient masking", (
             f"Epoch {last.epoch}: accuracy is {robust:.1%} under many steps and {one_step:.1%} "
             "under one; the gradient misleads, and the first figure is not to be trusted."
+        )
+    worst = last.worst_class_accuracy
+    known = max(history[:-1], key=lambda row: row.worst_class_accuracy or 0.0, default=last)
+    if worst is not None and worst < LOST_CLASS and (known.worst_class_accuracy or 0) > KNOWN_CLASS:
+        return "class collapse", (
+            f"Epoch {last.epoch}: of one class {worst:.1%} is named rightly, untouched, after "
+            f"{known.worst_class_accuracy:.1%} in epoch {known.epoch}: the network answers "
+            "with the others, which looks robust."
         )
     # Not in the first epoch of a repair, which may still be the network that was broken.
     if (

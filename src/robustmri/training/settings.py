@@ -22,7 +22,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "standard"
     backbone: Annotated[
-        str, about("resnet18, resnet18-half, resnet50, densenet121, vit, or timm:NAME, hf:NAME")
+        str,
+        about("resnet18, resnet18-half, resnet50, densenet121, vit, efficientnet-lite0; timm:NAME"),
     ] = "resnet18"
     weights: Annotated[
         str,

@@ -33,6 +33,8 @@ class Measured(NamedTuple):
     robust: float | None = None
     one_step: float | None = None
     zero_gradients: float | None = None
+    worst_class: float | None = None
+    worst_class_robust: float | None = None
 
 
 def validate(classifier: nn.Module, validation: Examples, settings: TrainSettings) -> Measured:
@@ -54,6 +56,7 @@ def validate(classifier: nn.Module, validation: Examples, settings: TrainSetting
     if not threat.eps:
         # The whole validation set has the answer: the epoch of standard training is chosen.
         return Measured(clean, clean)
+    worst = _worst_class(right, validation.labels)
     n = len(right)
     # Evenly spaced: the cohort lists slices patient by patient.
     looked_at = (
@@ -65,7 +68,7 @@ def validate(classifier: nn.Module, validation: Examples, settings: TrainSetting
     )
     rows = looked_at[right[looked_at]]
     if not len(rows):
-        return Measured(clean, 0.0, 0.0)
+        return Measured(clean, 0.0, 0.0, None, worst, 0.0)
     guard = PGD(
         steps=settings.guard_steps,
         step_size=2.5 / settings.guard_steps,
@@ -79,7 +82,15 @@ def validate(classifier: nn.Module, validation: Examples, settings: TrainSetting
     ]
     flat = _without_gradient(view, images, labels)
     robust, one_step = (float(mask.sum()) / len(looked_at) for mask in held)
-    return Measured(clean, robust, one_step, float(flat.float().mean()))
+    withstood = torch.zeros_like(right)
+    withstood[rows] = held[0]
+    worst_robust = _worst_class(withstood[looked_at], validation.labels[looked_at])
+    return Measured(clean, robust, one_step, float(flat.float().mean()), worst, worst_robust)
+
+
+def _worst_class(right: Tensor, labels: Labels) -> float:
+    """Accuracy of the class that has the lowest."""
+    return min(float(right[labels == label].float().mean()) for label in labels.unique())
 
 
 def _survivors(

@@ -14,6 +14,7 @@ from robustmri.core.progress import Progress, part_of, silent
 from robustmri.recipes import Recipe, change_settings
 from robustmri.threat.eps import parse_eps
 from robustmri.verbs.evaluate import evaluate
+from robustmri.verbs.on_time import share_equally
 from robustmri.verbs.reproduce import check_recipe
 from robustmri.verbs.train import SCRATCH, harden, train
 
@@ -28,6 +29,7 @@ def ablate(
     recipe: Recipe,
     *,
     only: Collection[str] = (),
+    minutes: float = 0.0,
     progress: Progress = silent,
 ) -> Table | None:
     """Harden by each variant of a recipe with each of its seeds, and compare them on the validation
@@ -41,6 +43,8 @@ def ablate(
         recipe: with `variants`; the first is what the others are compared with.
         only: variants to run now, so that several machines can share the work; none: all. Let the
             first be done before others join: they share its standard run.
+        minutes: time for all runs, of which each training gets an equal part; 0: as long as it
+            takes.
         progress: told about every run.
 
     Returns:
@@ -65,16 +69,21 @@ def ablate(
         raise SettingsError(
             f"There is no variant {unknown[0]!r}. {did_you_mean(unknown[0], recipe.variants)}"
         )
+    root = Path(out)
+    recipe = msgspec.structs.replace(
+        recipe,
+        evaluate=msgspec.structs.replace(
+            recipe.evaluate, evaluated_set="validation", examples_per_class=0
+        ),
+    )
+    check_recipe(recipe)
+    if minutes:
+        recipe = share_equally(root, Path(cohort), recipe, minutes)
     settings = {
         name: change_settings(recipe.harden, one.harden) for name, one in recipe.variants.items()
     }
-    check_recipe(recipe)
     for one in settings.values():
         check_objective(one)
-    looked_at = msgspec.structs.replace(
-        recipe.evaluate, evaluated_set="validation", examples_per_class=0
-    )
-    root = Path(out)
     runs = {
         name: [root / name / f"seed-{seed}" for seed in recipe.seeds] for name in recipe.variants
     }
@@ -102,7 +111,7 @@ def ablate(
                 run,
                 cohort,
                 run / "validation",
-                settings=looked_at,
+                settings=recipe.evaluate,
                 title=variant.about,
                 progress=told,
             )

@@ -12,7 +12,7 @@ import msgspec
 from robustmri.core import processes
 from robustmri.core.errors import CheckpointError, DataError, SettingsError
 from robustmri.core.files import explain_full_disk, read_json, sha256_of, write_json
-from robustmri.core.locks import locked
+from robustmri.core.locks import clear_unmarked, locked
 from robustmri.data.cohort import Cohort
 from robustmri.data.leakage import Finding
 from robustmri.data.seen import Seen, check_seen, note_seen
@@ -45,6 +45,8 @@ def claimed_folder(folder: Path, settings: dict[str, Any], *, done: str) -> Iter
             with explain_full_disk(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(folder / LOCK, folder))
+        elif processes.is_main_process():
+            clear_unmarked(folder / LOCK)  # Of a command that was killed when all was done.
         if not is_claimed(folder, settings):  # Another command may have come first.
             write_json(folder / SETTINGS, settings)
         yield

@@ -13,6 +13,7 @@ from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, part_of, silent
 from robustmri.data.split import FOLDS
 from robustmri.recipes import Recipe
+from robustmri.verbs.on_time import as_fitted
 from robustmri.verbs.pool import pool
 from robustmri.verbs.report import write_report
 from robustmri.verbs.reproduce import check_recipe, protocol
@@ -27,6 +28,7 @@ def cross_validate(
     recipe: Recipe,
     *,
     folds: Collection[int | str] = range(1, FOLDS + 1),
+    minutes: float = 0.0,
     title: str = "Five patient-wise folds",
     images: bool = True,
     progress: Progress = silent,
@@ -40,6 +42,8 @@ def cross_validate(
             report.html of all.
         recipe: settings of every stage; its split is replaced.
         folds: those to run now, so that several machines can share the work.
+        minutes: time for all five: the first fold is fitted into a fifth of it, the others are run
+            with the epochs and the number of slices that came out; 0: as long as it takes.
         title: heading of the pooled report.
         images: whether the folds' reports show slices; the pooled one shows none.
         progress: told about every stage.
@@ -56,14 +60,18 @@ def cross_validate(
         raise SettingsError(f"There is no fold {unknown[0]!r}. Choices: 1 to {FOLDS}.")
     root = Path(out)
     for fold in sorted(map(int, folds)):
+        own, time = recipe, minutes / FOLDS if fold == 1 else 0.0
+        if minutes and not time:
+            own = as_fitted(root / "fold-1", recipe)
         protocol(
             source,
             root / f"fold-{fold}",
             images=images,
             title=f"{title}: fold {fold}",
             recipe=msgspec.structs.replace(
-                recipe, prepare=msgspec.structs.replace(recipe.prepare, split="folds", fold=fold)
+                own, prepare=msgspec.structs.replace(recipe.prepare, split="folds", fold=fold)
             ),
+            minutes=time,
             progress=part_of(f"fold {fold}", progress),
         )
     done = [root / f"fold-{fold}" for fold in every]

@@ -11,10 +11,12 @@ from typing import Annotated, Any
 import msgspec
 
 from robustmri.core import processes
+from robustmri.core.errors import SettingsError
 from robustmri.core.files import read_json, write_json
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import Recipe
+from robustmri.training.settings import TrainSettings
 
 FILE = "time.json"
 EVALUATION = 0.3
@@ -87,6 +89,48 @@ def fit_training(root: Path, recipe: Recipe, watch: Stopwatch, stage: str) -> Re
     return msgspec.structs.replace(recipe, **{stage: settings})
 
 
+def as_fitted(root: Path, recipe: Recipe) -> Recipe:
+    """The recipe as the story in that folder was run on its time: epochs, slices and all, so that
+    others can be run alike, however long they take.
+
+    Raises:
+        SettingsError: that story is not at its end.
+    """
+    from robustmri.models.checkpoint import read_checkpoint
+
+    plan, stages = _read(root), {"train": root / "standard", "harden": root / "hardened"}
+    if "limit" not in plan or not all((run / "checkpoint").is_dir() for run in stages.values()):
+        raise SettingsError(
+            f"{root} was not run to its end with --minutes, and the others take its epochs and "
+            "slices. Run it first."
+        )
+    fitted = {
+        stage: msgspec.structs.replace(
+            msgspec.convert(read_checkpoint(run).training, TrainSettings), minutes=0.0
+        )
+        for stage, run in stages.items()
+    }
+    evaluated = msgspec.structs.replace(
+        recipe.evaluate, limit=plan["limit"], max_seconds=plan["max_seconds"]
+    )
+    return msgspec.structs.replace(recipe, evaluate=evaluated, **fitted)
+
+
+def share_equally(root: Path, cohort: Path, recipe: Recipe, minutes: float) -> Recipe:
+    """The recipe of a study with as many slices as fit into the evaluations' share, and for each
+    training an equal part of the rest, so that variants compare at equal cost.
+    """
+    runs, seeds = len(recipe.variants) * len(recipe.seeds), len(recipe.seeds)
+    recipe = fit_evaluation(root, cohort, recipe, Stopwatch(minutes / runs))
+    evaluations = runs * _read(root)["evaluation_minutes"]
+    each = round(max((minutes * (1 - LAST) - evaluations) / (runs + seeds), 0.01), 3)
+    return msgspec.structs.replace(
+        recipe,
+        train=msgspec.structs.replace(recipe.train, minutes=each),
+        harden=msgspec.structs.replace(recipe.harden, minutes=each),
+    )
+
+
 def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, Any]:
     from robustmri.evaluation.expected import plan_evaluation
     from robustmri.evaluation.plan import make_plan
@@ -94,7 +138,9 @@ def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, 
     from robustmri.training.launch import join_processes
 
     scans = Cohort.open(cohort)
-    classifier = build_classifier(recipe.train.backbone, scans.classes, scans.size)
+    classifier = build_classifier(
+        recipe.train.backbone, scans.classes, scans.size, channels=scans.channels
+    )
     whole = make_plan(recipe.evaluate, classifier, scans, Split.load(cohort))
     device = join_processes(recipe.train.devices, recipe.train.nodes)
     plan = plan_evaluation(classifier, whole, 60 * minutes, device)

@@ -22,11 +22,16 @@ def pool(folders: Sequence[str | Path], out: str | Path, *, title: str) -> Robus
     """
     import pyarrow.parquet as pq
 
+    from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
     from robustmri.evaluation.pool import pool_results
 
     result, outcomes = pool_results(folders, title=title)
-    with atomic_file(Path(out) / "outcomes.parquet") as partial:
-        pq.write_table(outcomes, partial)
-    result = msgspec.structs.replace(result, files=hash_files(out, ["outcomes.parquet"]))
+    remembered, baseline = pool_memory(folders)
+    tables = {"outcomes.parquet": outcomes, REMEMBERED: remembered}
+    for name, table in tables.items():
+        if table is not None:
+            with atomic_file(Path(out) / name) as partial:
+                pq.write_table(table, partial)
+    result = msgspec.structs.replace(result, files=hash_files(out, list(tables)), baseline=baseline)
     save_result(result, out)
     return result

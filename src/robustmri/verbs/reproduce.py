@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,11 +14,13 @@ from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort, is_cohort
+from robustmri.data.intensity import AUTO, rule_for
 from robustmri.data.split import Split
 from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import Stopwatch, fit_evaluation, fit_training
 from robustmri.verbs.prepare import prepare
+from robustmri.verbs.preset import choose_preset
 from robustmri.verbs.report import write_report
 from robustmri.verbs.train import harden, train
 
@@ -135,13 +137,18 @@ def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
 def _differences(folder: Path, wanted: PrepareSettings) -> list[str]:
     """Settings that a cohort was prepared with otherwise."""
     cohort, split = Cohort.open(folder), Split.load(folder)
-    there = {
+    there: dict[str, Any] = {
         "size": cohort.size,
         "intensity": cohort.intensity,
+        "pad": cohort.pad,
         "split": split.kind,
         "seed": split.seed,
     }
     asked = {name: getattr(wanted, name) for name in there}
+    if wanted.intensity == AUTO:
+        asked["intensity"] = rule_for(cohort.channels)
+    if wanted.channels is not None:
+        there["channels"], asked["channels"] = cohort.channels, wanted.channels
     if split.kind == "folds":
         there, asked = there | {"fold": split.fold}, asked | {"fold": wanted.fold or 1}
     return [name for name in there if there[name] != asked[name]]
@@ -173,7 +180,8 @@ def reproduce(
         source: the figshare release, or any source with patient ids.
         out: folder, see `protocol`.
         preset: "cpu" (ResNet-18 at 96 px), "small" (half as wide, at 64 px), "gpu" (ResNet-50 at
-            224 px), "offline" (the same from scratch), or the path of a recipe.
+            224 px), "offline" (the same from scratch), "auto" (the largest of small, cpu and
+            offline that `minutes` are enough for), or the path of a recipe.
         images: whether the report shows slices.
         minutes: see `protocol`.
         overrides: single settings, such as "harden.epochs=10".
@@ -181,7 +189,12 @@ def reproduce(
     """
     if name != "poster":
         raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
-    recipe = load_recipe(preset if preset.endswith(".toml") else f"poster-{preset}", overrides)
+    overrides, reason = list(overrides), ""
+    if preset == "auto":
+        chosen, reason = choose_preset(source, out, minutes, overrides)
+        recipe = load_recipe(chosen, overrides)
+    else:
+        recipe = load_recipe(preset if preset.endswith(".toml") else f"poster-{preset}", overrides)
     table = protocol(
         source,
         out,
@@ -193,6 +206,8 @@ def reproduce(
         progress=progress,
     )
     notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]
+    if reason:
+        notes.append(f"Chosen for this machine: {reason}")
     return msgspec.structs.replace(table, notes=notes)
 
 

@@ -252,7 +252,7 @@ def _filled(stage: Stage, given: float, folder: Path, overrides: list[str]) -> I
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ask it and what it started to end, and see to it."""
-    for kind, patience in ((signal.SIGINT, 10), (signal.SIGKILL, 10)):
+    for kind, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         try:
             os.killpg(process.pid, kind)
             process.wait(timeout=patience)

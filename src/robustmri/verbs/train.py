@@ -116,7 +116,7 @@ def _fit(
     origin, before = SCRATCH, dict[str, Any]()
     if start is not None:
         classifier, checkpoint = load_checkpoint(start)
-        check_fits(checkpoint, scans.classes, scans.size)
+        check_fits(checkpoint, scans.classes, scans.size, scans.channels)
         refuse_seen(start, checkpoint, scans, split, split.test)
         before = checkpoint.provenance
         if not classifier.spec.gradients:
@@ -135,6 +135,7 @@ def _fit(
             settings.backbone,
             scans.classes,
             scans.size,
+            channels=scans.channels,
             weights=settings.weights,
             seed=settings.seed,
             progress=lambda done, total: progress("fetching the weights", done, total or 0),
@@ -164,18 +165,18 @@ def _fit(
             classifier, learn, choose, settings, run, repair=start is not None, progress=progress
         )
         settings = fitted_settings(run, settings)
-        seen = join_seen(start, before, scans, (*split.train, *split.validation))
-        provenance = describe_run(settings.seed) | {
-            "cohort": scans.fingerprint,
-            "split": split.fingerprint,
-            "start": origin,
-            "seen_sha256": sha256(seen).hexdigest(),
-            "kept_epoch": msgspec.to_builtins(choice.row),
-            "kept_because": choice.reason,
-            "alarms": [alarm.sentence for alarm in choice.alarms],
-        }
 
         def finish() -> None:
+            seen = join_seen(start, before, scans, (*split.train, *split.validation))
+            provenance = describe_run(settings.seed) | {
+                "cohort": scans.fingerprint,
+                "split": split.fingerprint,
+                "start": origin,
+                "seen_sha256": sha256(seen).hexdigest(),
+                "kept_epoch": msgspec.to_builtins(choice.row),
+                "kept_because": choice.reason,
+                "alarms": [alarm.sentence for alarm in choice.alarms],
+            }
             save_checkpoint(
                 classifier,
                 run / "checkpoint",

@@ -21,11 +21,15 @@ from robustmri.report.pictures import load_examples
 from robustmri.results.cases import CaseTable, load_cases
 from robustmri.results.schema import RobustnessReport, load_result
 
-Kind = Literal["result", "run", "cohort", "report", "source"]
+Kind = Literal["result", "run", "cohort", "report", "source", "answer", "slice", "model"]
 DEEPEST, MOST_FOLDERS = 6, 20_000
 PAGE = b'<meta name="generator" content="robustmri">'
-KEEP = 4
-"""Large things of a kind that stay in memory."""
+UPLOADS = ".uploads"
+"""Folder of what was given to the page; a file's name begins with its kind."""
+MODELS = (".onnx", ".safetensors", ".pth", ".pt", ".pt2", ".ckpt")
+KEEP, KEEP_SMALL = 4, 256
+"""Things of a kind that stay in memory: large ones, and results and the like."""
+SMALL = ("result", "cohort", "answer", "search")
 T = TypeVar("T")
 
 
@@ -127,13 +131,18 @@ class Folder:
 
     def cohort_of(self, result: RobustnessReport) -> Cohort | None:
         """The cohort that a result was measured on, if it is in the folder."""
+        found = self.cohort_found(result)
+        return self.cohort(found.id) if found else None
+
+    def cohort_found(self, result: RobustnessReport) -> Found | None:
+        """Where that is."""
         for found in self._contents.of("cohort") or self.look(at_most_every=1.0).of("cohort"):
             try:
                 cohort = self.cohort(found.id)
             except RobustMRIError:
                 continue
             if cohort.fingerprint == result.cohort.fingerprint:
-                return cohort
+                return found
         return None
 
     def say(self, error: BaseException) -> str:
@@ -157,7 +166,8 @@ class Folder:
                 return made
             made = make()
             self._kept[key] = (state, made)
-            while sum(kept == what for kept, _ in self._kept) > KEEP:
+            most = KEEP_SMALL if what in SMALL else KEEP
+            while sum(kept == what for kept, _ in self._kept) > most:
                 self._kept.pop(next(one for one in self._kept if one[0] == what))
             return made
 
@@ -187,8 +197,19 @@ def _search(root: Path) -> Contents:
     return Contents(found, left_out)
 
 
+def uploads_of(root: Path) -> list[tuple[Kind, Path]]:
+    """What was given to the page, in that order."""
+    place = root / UPLOADS
+    if place.is_symlink() or not place.is_dir():
+        return []
+    files = sorted(path for path in place.iterdir() if path.is_file())
+    kinds: tuple[Kind, ...] = ("slice", "model")
+    return [(kind, path) for path in files for kind in kinds if path.name.startswith(f"{kind}-")]
+
+
 def _walk(root: Path) -> Iterator[tuple[Path, list[Kind]]]:
-    """Folders and reports below `root` that are something; links to folders are not followed."""
+    """Folders and files below `root` that are something; links to folders are not followed."""
+    yield from ((path, [kind]) for kind, path in uploads_of(root))
     for number, (place, folders, files) in enumerate(os.walk(root, followlinks=False)):
         here = Path(place)
         kinds = _kinds_of(here, set(files), set(folders))
@@ -206,6 +227,8 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[Kind]]]:
         for name in sorted(files):
             if name.endswith(".html") and _is_report(here / name):
                 yield here / name, ["report"]
+            elif not deep and name.endswith(MODELS) and (here / name).is_file():
+                yield here / name, ["model"]
 
 
 def _kinds_of(here: Path, files: set[str], folders: set[str]) -> list[Kind]:
@@ -213,9 +236,12 @@ def _kinds_of(here: Path, files: set[str], folders: set[str]) -> list[Kind]:
         return ["cohort"]
     if "robustness.json" in files:
         return ["result"]
+    if "case.json" in files:
+        return ["answer"]
     if "settings.json" in files and ("epochs.csv" in files or "checkpoint" in folders):
         return ["run"]
-    return ["run"] if (here / "checkpoint" / "classifier.json").is_file() else []
+    places = (here, here / "checkpoint")
+    return ["run"] if any((place / "classifier.json").is_file() for place in places) else []
 
 
 def _is_report(path: Path) -> bool:

@@ -47,7 +47,7 @@ PROGRESS = re.compile(r"^(?P<task>.+): (?P<done>\d+)/(?P<total>\d+)(?P<rest>.*)$
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as its files tell it."""
+    """A job as its files tell it; `said` counts the bytes of its log."""
 
     id: str
     verb: str
@@ -62,6 +62,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     note: str = ""
     out: str = ""
+    said: int = 0
 
 
 class Jobs:
@@ -83,7 +84,9 @@ class Jobs:
         self._closed = threading.Event()
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def add(self, verb: str, title: str, words: Sequence[str], out: str = "") -> Job:
+    def add(
+        self, verb: str, title: str, words: Sequence[str], out: str = "", *, guarded: bool = False
+    ) -> Job:
         """Put a command into the queue.
 
         Args:
@@ -91,12 +94,15 @@ class Jobs:
             title: what it is called.
             words: the whole command, program first.
             out: what it makes, relative to the folder.
+            guarded: whether it opens files from elsewhere, and may have so much memory and time
+                and no more (see `run_job`).
         """
         with self._lock:
             taken = [int(path.name) for path in self._places()]
             place = self.folder / f"{max(taken, default=0) + 1:06d}"
             place.mkdir(parents=True)
-            job = {"verb": verb, "title": title, "command": [*words], "out": out, "asked": now()}
+            job = {"verb": verb, "title": title, "command": [*words], "guarded": guarded}
+            job |= {"out": out, "asked": now()}
             write_json(place / "job.json", job | {"seal": seal(place, job)})
         return self.read(place.name)
 
@@ -133,6 +139,7 @@ class Jobs:
             started=start.get("when", ""),
             ended=end.get("when", ""),
             status=end.get("status"),
+            said=_size_of(place / "log.txt"),
             **task,
         )
 
@@ -269,6 +276,10 @@ def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(DataError):
         return dict(read_json(path))
     return {}
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _locked(place: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from typing import TextIO
 from robustmri.core.files import read_json, write_json
 from robustmri.core.provenance import now
 from robustmri.web.seal import is_sealed
+
+MEMORY, SECONDS = 8 * 2**30, 30 * 60
+"""Bytes and seconds of a verb that opens what came from elsewhere; on the CPU alone, whose memory
+can be bounded."""
 
 
 def run_job(folder: Path) -> int:
@@ -41,18 +46,42 @@ def run_job(folder: Path) -> int:
         if (folder / "cancel").exists():
             write_json(folder / "end.json", {"status": -signal.SIGINT, "when": now()})
             return 1
-        words = job["command"]
+        guarded = job.get("guarded", False)
         process = subprocess.Popen(
-            words,
+            job["command"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=(lock.fileno(),),
+            preexec_fn=limit_process if guarded else None,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""} if guarded else None,
         )
-        status = process.wait()
+        try:
+            status = process.wait(SECONDS if guarded else None)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+            log.write(b"stopped: it took longer than %d minutes.\n" % (SECONDS // 60))
         with contextlib.suppress(OSError):  # A full disk: then it counts as stopped.
             write_json(folder / "end.json", {"status": status, "when": now()})
     return status
+
+
+def limit_process() -> None:
+    """Bound the memory, the time and the files of this process, for good: what it opens came from
+    elsewhere, and may be made to exhaust the machine.
+    """
+    # Of data and not of addresses: torch maps far more than it ever uses.
+    bounds = [
+        (resource.RLIMIT_DATA, MEMORY),
+        (resource.RLIMIT_CPU, SECONDS),
+        (resource.RLIMIT_FSIZE, MEMORY),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    for kind, most in bounds:
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
 
 
 def _take(lock: TextIO) -> bool:

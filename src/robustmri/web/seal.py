@@ -34,7 +34,7 @@ def _key() -> bytes:
 
 def seal(place: Path, job: Mapping[str, Any]) -> str:
     """What only this user can say of a job in this folder, 64 hexadecimal digits."""
-    facts = [str(place.resolve()), job["command"]]
+    facts = [str(place.resolve()), job["command"], job.get("guarded", False)]
     return hmac.new(_key(), msgspec.json.encode(facts), hashlib.sha256).hexdigest()
 
 

@@ -12,9 +12,13 @@ from typing import Any
 from torch import nn
 
 from robustmri.core.errors import CheckpointError
+from robustmri.core.sizes import Size, size_of
+from robustmri.models.backbones import MONAI_BACKBONES, monai_settings
+from robustmri.models.classifier import Constant
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.hugging_face import read_config
 from robustmri.models.importers.programs import found_by_export, load_exactly
+from robustmri.models.weights import STEMS
 
 CONFIGS = ("inference.json", "train.json", "evaluate.json")
 NETWORK = "network_def"
@@ -26,7 +30,7 @@ def is_monai_bundle(folder: Path) -> bool:
     return any((folder / "configs" / name).is_file() for name in CONFIGS)
 
 
-def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Found:
+def read_monai_bundle(folder: Path, *, size: Size = 0, trust: bool = False) -> Found:
     """The network of a bundle whose `network_def` is one of MONAI's with plain settings.
 
     Args:
@@ -39,7 +43,7 @@ def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Fo
             holds expressions.
     """
     config = _find_config(folder)
-    network = _build(folder.name, config)
+    network, backbone = _build(folder.name, config)
     weights = next(
         (
             folder / "models" / name
@@ -55,11 +59,54 @@ def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Fo
     formats = (read_config(metadata) if metadata.is_file() else {}).get("network_data_format", {})
     image: dict[str, Any] = next(iter(formats.get("inputs", {}).values()), {})
     shape = [side for side in image.get("spatial_shape", ()) if isinstance(side, int)]
-    size = size or (shape[0] if len(set(shape)) == 1 else 0)
-    found = found_by_export(network.eval(), folder.name, "bundle", size=size)
+    size = size or (size_of(*shape) if len(shape) == 2 else 0)
+    found = _found(network.eval(), backbone, folder.name, size)
+    mean, std = _normalisation(config)
     answer: dict[str, Any] = next(iter(formats.get("outputs", {}).values()), {})
     names = {int(number): str(name) for number, name in answer.get("channel_def", {}).items()}
-    return replace(found, classes=tuple(names[number] for number in sorted(names)))
+    classes = tuple(names[number] for number in sorted(names))
+    return replace(found, classes=classes, mean=mean, std=std)
+
+
+def _found(network: nn.Module, backbone: str, name: str, size: Size) -> Found:
+    """One of our networks as that, any other as a graph."""
+    if not backbone:
+        return found_by_export(network, name, "bundle", size=size)
+    stem = network.get_parameter(STEMS.get(backbone, ("conv1.weight",))[0])
+    return Found(
+        network=network,
+        backbone=backbone,
+        how=f"MONAI bundle of {backbone}",
+        channels=3 if stem.shape[1] == 3 else 1,
+        size=size or None,
+        ends_in="logits",
+    )
+
+
+def _normalisation(config: dict[str, Any]) -> tuple[Constant | None, Constant | None]:
+    """Mean and standard deviation, where plain numbers follow a scaling of the images to [0, 1]."""
+    steps = config.get("preprocessing")
+    steps = steps.get("transforms") if isinstance(steps, dict) else None
+    scaled = False
+    for step in steps if isinstance(steps, list) else ():
+        kind = str(step.get("_target_", "")) if isinstance(step, dict) else ""
+        kind = kind.rpartition(".")[2].removesuffix("d")
+        if kind == "ScaleIntensity":
+            scaled = (step.get("minv", 0.0), step.get("maxv", 1.0)) == (0.0, 1.0)
+        elif kind == "ScaleIntensityRange":
+            scaled = (step.get("b_min"), step.get("b_max")) == (0.0, 1.0)
+        elif kind == "NormalizeIntensity" and scaled:
+            mean, std = (_constant(step.get(name)) for name in ("subtrahend", "divisor"))
+            return (mean, std) if mean is not None and std is not None else (None, None)
+    return None, None
+
+
+def _constant(value: object) -> Constant | None:
+    given = value if isinstance(value, list) else [value]
+    numbers = [float(one) for one in given if isinstance(one, int | float)]
+    if len(numbers) != len(given) or len(numbers) not in (1, 3):
+        return None
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1], numbers[2])
 
 
 def _find_config(folder: Path) -> dict[str, Any]:
@@ -74,7 +121,8 @@ def _find_config(folder: Path) -> dict[str, Any]:
     )
 
 
-def _build(name: str, config: dict[str, Any]) -> nn.Module:
+def _build(name: str, config: dict[str, Any]) -> tuple[nn.Module, str]:
+    """The network, and which of ours it is, if it is one."""
     import monai.networks.nets
 
     settings = dict(config[NETWORK]) if isinstance(config[NETWORK], dict) else {}
@@ -88,11 +136,21 @@ def _build(name: str, config: dict[str, Any]) -> nn.Module:
         )
     if "pretrained" in inspect.signature(kind).parameters:
         settings["pretrained"] = False  # Nothing is fetched; the bundle's own weights come next.
+    settings = {key: value for key, value in settings.items() if not key.startswith("_")}
     try:
-        return kind(**{key: value for key, value in settings.items() if not key.startswith("_")})
+        return kind(**settings), _ours(target.removeprefix(NETWORKS), settings)
     except (TypeError, ValueError, KeyError) as error:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{name}: {target} cannot be built ({said}).") from error
+
+
+def _ours(kind: str, settings: dict[str, Any]) -> str:
+    outputs = settings.get("num_classes", settings.get("out_channels", 0))
+    planes = settings.get("n_input_channels", settings.get("in_channels", 0))
+    for backbone in MONAI_BACKBONES if outputs > 1 and planes in (1, 3) else ():
+        if monai_settings(backbone, outputs, planes) == (kind, settings):
+            return backbone
+    return ""
 
 
 def _plain(value: Any, config: dict[str, Any], name: str) -> Any:

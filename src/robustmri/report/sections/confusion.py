@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from robustmri.report.page import Page
-from robustmri.report.tables import headline
 from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.headline import headline
 from robustmri.results.schema import Confusion, RobustnessReport
 
 PLACE = 60

@@ -15,6 +15,6 @@ def curve(page: Page) -> dict[str, Any] | None:
     classes = len(page.results[0].cohort.classes)
     plots = [
         (plot, *(draw_accuracy(plot, classes=classes, width=width) for width in (760, 360)))
-        for plot in collect_plots(page.results)
+        for plot in collect_plots(page.results, page.names)
     ]
     return {"plots": plots} if plots else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from robustmri.report.page import Page
-from robustmri.report.tables import headline
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+from robustmri.results.headline import headline
 from robustmri.results.outcomes import Outcomes, count_classes, count_patients
 from robustmri.results.schema import RobustnessReport
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from robustmri.report.figures import draw_intervals
 from robustmri.report.page import Page
-from robustmri.report.tables import Published, Row, at_main_eps, published_for
+from robustmri.report.tables import Published, Row, at_main_eps, beside_main, published_for
 from robustmri.report.wording import budget_words, norms_of, points
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.schema import RobustnessReport
@@ -17,7 +17,9 @@ PLACE = 30
 
 def table(page: Page) -> dict[str, Any]:
     """Rows at the main eps, and all of them where there are more."""
-    shown = at_main_eps(page.rows, page.budget)
+    beside = beside_main(page.rows, page.budget, page.norms)
+    rows = [row for row in page.rows if row not in beside]
+    shown = at_main_eps(rows, page.budget)
     quoted = [
         stage
         for stage in ("before", "after")
@@ -30,10 +32,10 @@ def table(page: Page) -> dict[str, Any]:
             for row in rows
         ]
 
-    every = [number for row in page.rows for number in row.slices if number]
+    every = [number for row in rows for number in row.slices if number]
     return {
         "rows": lines(shown),
-        "every": lines(page.rows) if shown != page.rows else [],
+        "every": lines(rows) if shown != rows else [],
         "quoted": quoted,
         "alone": any(number.only is not None for number in every),
         "suites": _say_who_broke(shown, page),

@@ -10,6 +10,13 @@ export async function send(path, body = {}) {
   return answer(await fetch(path, { method: "POST", headers, body: JSON.stringify(body) }));
 }
 
+/** Give a file to the page; it is kept under a name of its own. */
+export async function give(kind, file) {
+  const suffix = /\.[A-Za-z0-9]{1,12}$/.exec(file.name)?.[0] ?? "";
+  const headers = { "Content-Type": "application/octet-stream" };
+  return answer(await fetch(address(`/api/uploads/${kind}`, { suffix }), { method: "POST", headers, body: file }));
+}
+
 async function answer(response) {
   const said = await response.json().catch(() => ({ error: `The server answered ${response.status}.` }));
   if (!response.ok) throw new Error(said.error || `The server answered ${response.status}.`);

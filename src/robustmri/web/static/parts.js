@@ -42,8 +42,10 @@ export const FATES = { holds: ["right", "Holds"], falls: ["wrong", "Falls"], wro
 
 /** Pictures of cases, to go through with the arrow keys. */
 export function gallery(cases, result, link) {
-  const list = h("ul", { class: "gallery", onkeydown: move }, cases.map((one) => h("li", {}, h("a", { href: link(one), class: `case-card ${one.fate}` },
-    one.image ? h("img", { src: `/api/results/${result}/cases/${one.id}/thumbnail.png`, alt: "", width: 128, height: 128, loading: "lazy", decoding: "async" }) : h("span", { class: "no-picture", "aria-hidden": "true" }),
+  // Where most have no picture, its empty place would be all that one sees.
+  const bare = cases.filter((one) => one.image).length < cases.length / 2;
+  const list = h("ul", { class: `gallery${bare ? " bare" : ""}`, onkeydown: move }, cases.map((one) => h("li", {}, h("a", { href: link(one), class: `case-card ${one.fate}` },
+    one.image ? h("img", { src: `/api/results/${result}/cases/${one.id}/thumbnail.png`, alt: "", width: 128, height: 128, loading: "lazy", decoding: "async" }) : h("span", { class: "no-picture", "aria-hidden": "true" }, "no picture"),
     h("span", { class: "case-name" }, one.name),
     h("span", { class: "case-label" }, one.label),
     h("span", { class: `fate ${(FATES[one.fate] || FATES.holds)[0]}` }, fate(one))))));

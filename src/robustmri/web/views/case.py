@@ -10,14 +10,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from robustmri.core.sizes import sides
 from robustmri.data.cohort import Cohort
 from robustmri.report.pictures import trace_outline
-from robustmri.report.tables import budget_of, headline, main_budget
 from robustmri.report.wording import budget_words, titles_of
 from robustmri.results.budget import CLEAN, NO_BUDGET, TITLES, WORST, Budget
 from robustmri.results.cases import CaseTable
+from robustmri.results.headline import budget_of, headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
+from robustmri.web.forms import search_fields
 from robustmri.web.views.result import (
     brief,
     choose,
@@ -27,6 +29,7 @@ from robustmri.web.views.result import (
     row_in,
     say_share,
 )
+from robustmri.web.views.searches import Search, renamed, searches_of
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -42,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
     confidence: str
     label_confidence: float | None
     label_words: str
+    per_pixel: bool
 
 
 def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -55,7 +59,9 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
     listed = choose(folder, id, query)
     place = np.flatnonzero(listed == number)
     fragile = int((_order(known) < _order(known)[number]).sum())
-    cohort, example = folder.cohort_of(report), example_of(report, said["name"])
+    cohort = folder.cohort_of(report)
+    searches = [*searches_of(folder, report, said["name"])]
+    picture = _pictured(id, report, said["name"], searches)
     return {
         **said,
         "result": id,
@@ -64,15 +70,18 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "synthetic": report.cohort.synthetic,
         "plane": str(table.column("plane")[number]) if "plane" in table.outcomes else "",
         "clean_right": bool(table.right[number]),
-        "answers": answers(report, table, number),
+        "answers": [*answers(report, table, number), *_searched(searches)],
+        "search": search_fields(report),
         "main_attack": main.attack if main else CLEAN,
         "main_eps": at.eps_image if at else None,
         "per_pixel": bool(at and report.norms[at.norm].per_pixel),
         "classes": len(report.cohort.classes),
         "less_fragile": len(table) - fragile - 1,
         "of": len(table),
-        "size": report.cohort.size,
-        "change": _describe(report, example) if example else None,
+        "height": sides(report.cohort.size)[0],
+        "width": sides(report.cohort.size)[1],
+        "channels": report.cohort.channels,
+        "change": picture,
         "outline": _outline(cohort, table, number),
         "neighbours": _neighbours(table, listed, place),
         "patient_id": id_of("patient", said["patient"]),
@@ -80,6 +89,26 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "cohort_here": cohort is not None,
         "beside": _beside(folder, beside, said["name"]) if beside else None,
     }
+
+
+def _searched(searches: list[Search]) -> list[Answer]:
+    """What the searches found, without what every result says of a case."""
+    return [
+        renamed(answer, search)
+        for search in searches
+        for answer in answers(search.report, search.table, search.number)
+        if answer.attack not in (CLEAN, WORST)
+    ]
+
+
+def _pictured(
+    id: str, report: RobustnessReport, name: str, searches: list[Search]
+) -> dict[str, Any] | None:
+    """The attacked picture of a case: the result's own, or that of the latest search."""
+    for result, made in ((id, report), *((one.found.id, one.report) for one in searches[::-1])):
+        if example := example_of(made, name):
+            return {"result": result, **_describe(made, example)}
+    return None
 
 
 def _order(known: Any) -> npt.NDArray[np.float64]:
@@ -119,6 +148,7 @@ def answers(report: RobustnessReport, table: CaseTable, number: int) -> list[Ans
                 confidence=say_share(columns["confidence"][row]),
                 label_confidence=left if np.isfinite(left) else None,
                 label_words=say_share(left),
+                per_pixel=where.norm in report.norms and report.norms[where.norm].per_pixel,
             )
         )
     last = [CLEAN, *(run.attack for run in report.attacks), WORST]
@@ -207,7 +237,7 @@ def _outline(cohort: Cohort | None, table: CaseTable, number: int) -> str:
 
 
 def pixels(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.uint16]:
-    """The slice, shape (size, size); 0 to 65535 stands for [0, 1].
+    """The slice, shape (h, w), or (h, w, 3) in colour; 0 to 65535 stands for [0, 1].
 
     Raises:
         NotThereError: the cohort is not in the folder, and the case is no example.
@@ -228,7 +258,7 @@ def pixels(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.uint16]:
 
 
 def change(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.float32]:
-    """What the attack of an example added to the slice, shape (size, size), in image units.
+    """What the attack of an example added to the slice, in its shape, in image units.
 
     Raises:
         NotThereError: the case is no example.
@@ -248,10 +278,8 @@ def thumbnail(folder: Folder, id: str, case_id: str, side: int = 128) -> bytes:
     """The slice as a small PNG."""
     from PIL import Image
 
-    grey = (pixels(folder, id, case_id) >> 8).astype(np.uint8)
-    picture = Image.fromarray(grey)
-    if picture.width > side:
-        picture = picture.resize((side, side), Image.Resampling.BOX)
+    picture = Image.fromarray((pixels(folder, id, case_id) >> 8).astype(np.uint8))
+    picture.thumbnail((side, side), Image.Resampling.BOX)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -10,10 +10,13 @@ import msgspec
 
 import robustmri
 from robustmri.core.errors import RobustMRIError
-from robustmri.report.tables import headline, main_budget
+from robustmri.core.files import read_json
+from robustmri.core.sizes import size_option
 from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
+from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Result, RobustnessReport
 from robustmri.web.folder import Folder, Found
+from robustmri.web.views.answer import read_answer, said_eps
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -40,7 +43,13 @@ def overview(folder: Folder) -> dict[str, Any]:
     contents = folder.look()
     left_out = dict(contents.left_out)
     shown: dict[str, list[dict[str, Any]]] = {}
-    describe = {"result": _result, "run": _run, "cohort": _cohort, "report": _report}
+    describe = {
+        "result": _result,
+        "run": _run,
+        "cohort": _cohort,
+        "report": _report,
+        "answer": _answer,
+    }
     for kind, function in describe.items():
         shown[kind] = []
         for found in contents.found.values():
@@ -60,6 +69,7 @@ def overview(folder: Folder) -> dict[str, Any]:
         "runs": shown["run"],
         "cohorts": shown["cohort"],
         "reports": shown["report"],
+        "answers": shown["answer"],
         "left_out": [{"name": name, "why": why} for name, why in sorted(left_out.items())],
     }
 
@@ -89,6 +99,7 @@ def describe_result(result: RobustnessReport) -> dict[str, Any]:
         "failed": [check.name for check in checks if check.status == "fail"],
         "warned": [check.name for check in checks if check.status == "warn"],
         "checks": len(checks),
+        "chosen": is_chosen(result),
         "test_set": [
             result.cohort.fingerprint,
             result.split.fingerprint,
@@ -96,6 +107,12 @@ def describe_result(result: RobustnessReport) -> dict[str, Any]:
             result.split.n_slices,
         ],
     }
+
+
+def is_chosen(result: RobustnessReport) -> bool:
+    """Whether its slices were named in place of the whole set: a search."""
+    asked = result.settings.get("evaluate", {})
+    return bool(asked.get("cases") or asked.get("patients"))
 
 
 class _Kept(msgspec.Struct):
@@ -114,23 +131,41 @@ class _Origin(msgspec.Struct):
 class _Spec(msgspec.Struct):
     backbone: str
     classes: list[str]
-    size: int
+    size: int | tuple[int, int]
+    guessed: list[str] = []
 
 
-class _Head(msgspec.Struct):
+class _Checked(msgspec.Struct):
+    name: str
+    status: str
+    detail: str
+
+
+class Head(msgspec.Struct):
     """What the workbench shows of a checkpoint's classifier.json."""
 
     spec: _Spec
+    weights_sha256: str = ""
     training: dict[str, Any] = {}
+    imported: str = ""
+    checks: list[_Checked] = []
     provenance: _Origin = msgspec.field(default_factory=_Origin)
 
 
-def _run(folder: Folder, found: Found) -> dict[str, Any]:
-    checkpoint = found.path / "checkpoint"
-    head = (checkpoint if checkpoint.is_dir() else found.path) / "classifier.json"
+def read_head(run: Found) -> Head | None:
+    """What the checkpoint of a run says of itself; None where there is none so far."""
+    checkpoint = run.path / "checkpoint"
+    head = (checkpoint if checkpoint.is_dir() else run.path) / "classifier.json"
     if not head.is_file():
+        return None
+    made: Head = read_json(head, Head, again="Train or import it again.")
+    return made
+
+
+def _run(folder: Folder, found: Found) -> dict[str, Any]:
+    made = read_head(found)
+    if made is None:
         return {"when": _time_of(found.path), "finished": False}
-    made = msgspec.json.decode(head.read_bytes(), type=_Head)
     kept = made.provenance.kept_epoch
     robust = kept.validation_robust_accuracy if kept else None
     return {
@@ -139,11 +174,14 @@ def _run(folder: Folder, found: Found) -> dict[str, Any]:
         "backbone": made.spec.backbone,
         "objective": str(made.training.get("objective", "")),
         "classes": made.spec.classes,
-        "size": made.spec.size,
+        "size": size_option(made.spec.size),
         "epoch": kept.epoch if kept else None,
         "clean": percent(kept.validation_accuracy) if kept else "",
         "robust": percent(robust) if robust is not None else "",
         "alarms": made.provenance.alarms,
+        "imported": made.imported,
+        "guessed": made.spec.guessed,
+        "checks": made.checks,
     }
 
 
@@ -156,9 +194,20 @@ def _cohort(folder: Folder, found: Found) -> dict[str, Any]:
         "patients": cohort.n_patients,
         "people": "patients" if cohort.groups == "patient" else "inferred groups",
         "classes": list(cohort.classes),
-        "size": cohort.size,
+        "size": size_option(cohort.size),
         "synthetic": cohort.synthetic,
         "left_out": len(cohort.left_out),
+    }
+
+
+def _answer(folder: Folder, found: Found) -> dict[str, Any]:
+    written = read_answer(folder, found.id)
+    return {
+        "when": written.provenance.created,
+        "answer": written.case.answer,
+        "nearest": written.case.nearest,
+        "eps": said_eps(written.case),
+        "backbone": written.classifier.backbone,
     }
 
 

@@ -7,6 +7,7 @@ import { typing } from "../keys.js";
 import { answer, trail } from "../parts.js";
 import { draw } from "../curve.js";
 import { PRESETS } from "../pixels.js";
+import { searching } from "../search.js";
 import { Viewer } from "../viewer.js";
 
 const LIST = ["class", "patient", "fate", "sort"];
@@ -22,12 +23,17 @@ export async function show(view, result, id) {
 
   const pictures = one.image ? pictured(one, result, other) : null;
   const eps = one.answers.some((row) => row.on_curve && row.eps) ? epsCard(one, view.query, pictures) : null;
+  const search = searching({
+    fields: one.search, result,
+    scopes: [["this slice", { case: id }], ["this patient's slices", { patient: one.patient_id }], ["the whole test set", {}]],
+    found: () => go(location.pathname + location.search, { replace: true }),
+  });
   put(view.root,
     trail(["Overview", "/"], [one.result_name, address(`/results/${result}`, listed)], [one.name]),
     head(one, other),
     h("div", { class: "case-grid" },
       h("div", { class: "case-pictures" }, pictures ? pictures.root : h("p", { class: "caution" }, "The cohort of this result is not in the folder, and it keeps no picture of this case.")),
-      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, whole, other, id))),
+      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, whole, other, id), search.root)),
     table(one));
   if (pictures) await pictures.load();
   for (const next of [one.neighbours.after, one.neighbours.before]) if (next && one.cohort_here) numbers(`/api/results/${result}/cases/${next}/slice`, Uint16Array).catch(() => {});
@@ -52,7 +58,7 @@ export async function show(view, result, id) {
     act();
   };
   document.addEventListener("keydown", keys);
-  view.leave = () => { document.removeEventListener("keydown", keys); pictures?.close(); };
+  view.leave = () => { document.removeEventListener("keydown", keys); pictures?.close(); search.close(); };
 }
 
 function head(one, other) {
@@ -66,13 +72,13 @@ function head(one, other) {
 
 function pictured(one, result, other) {
   const state = h("span", { class: "quiet reading", "aria-live": "off" });
-  const viewer = new Viewer({ size: one.size, outline: one.outline, onstate: () => { state.textContent = reading(viewer.state); } });
+  const viewer = new Viewer({ width: one.width, height: one.height, channels: one.channels, outline: one.outline, onstate: () => { state.textContent = reading(viewer.state); } });
   const clean = one.answers.find((row) => row.attack === "none");
   const panel = (kind, title, label, below) => h("figure", { class: "panel" }, h("figcaption", { class: "panel-title" }, title), viewer.panel(kind, label), below);
   const first = h("span", {}, "Slice");
   const panels = [panel("slice", first, `Slice with ${one.label}`, clean ? answer(clean.prediction, clean.right, clean.confidence) : null)];
   if (one.change) {
-    panels.push(panel("change", "Change, enlarged", `Change by ${one.change.attack}: at most ${one.change.levels} of 255 grey levels`, changeKey(one, viewer)));
+    panels.push(panel("change", "Change, enlarged", `Change by ${one.change.attack}: at most ${one.change.levels} of 255 levels`, changeKey(one, viewer)));
     panels.push(panel("attacked", `Attacked: ${one.change.attack}`, "Attacked slice", [answer(one.change.prediction, one.change.right, one.change.confidence, one.change.radius)]));
   }
   let timer = 0;
@@ -140,7 +146,7 @@ function pictured(one, result, other) {
     root, viewer, play, flicker, outline,
     turn: (step) => at((here + step + one.slices.length) % one.slices.length),
     async load() {
-      const [values, change] = await Promise.all([numbers(source(one.id), Uint16Array), one.change ? numbers(`/api/results/${result}/cases/${one.id}/change`, Float32Array) : null]);
+      const [values, change] = await Promise.all([numbers(source(one.id), Uint16Array), one.change ? numbers(`/api/results/${one.change.result}/cases/${one.id}/change`, Float32Array) : null]);
       viewer.setSlice(values, change);
       if (one.slices.length > 1) at(here);
     },
@@ -158,7 +164,7 @@ function changeKey(one, viewer) {
   };
   label();
   return h("div", { class: "change-key" },
-    h("div", { class: "ramp" }, low, h("i", { "aria-hidden": "true" }), high, h("span", { class: "quiet" }, "grey levels")),
+    h("div", { class: one.channels === 3 ? "ramp by-channel" : "ramp" }, low, h("i", { "aria-hidden": "true" }), high, h("span", { class: "quiet" }, one.channels === 3 ? "levels of each channel" : "grey levels")),
     h("label", { class: "quiet" }, "Stronger ", h("input", { type: "range", min: 0, max: 4, step: 0.1, value: 0, "aria-label": "Amplification of the change", oninput: (event) => { viewer.amplify = 2 ** Number(event.target.value); label(); viewer.draw(); } })));
 }
 
@@ -168,7 +174,7 @@ function reading(state) {
 
 function lineOf(answers, attack, name, place) {
   const points = answers.filter((row) => row.on_curve && (row.attack === attack || row.attack === "none"))
-    .map((row) => ({ eps: row.eps, value: row.label_confidence, right: row.right, answer: row.prediction, confidence: row.confidence, radius: row.radius, words: `${row.radius || "untouched"}: ${row.prediction} ${row.confidence}` }));
+    .map((row) => ({ eps: row.eps, value: row.label_confidence, right: row.right, answer: row.prediction, confidence: row.confidence, radius: row.radius, perPixel: row.per_pixel, words: `${row.radius || "untouched"}: ${row.prediction} ${row.confidence}` }));
   return { name, place, points };
 }
 
@@ -181,6 +187,8 @@ function epsCard(one, query, pictures) {
   let beside;
   let curve;
   let here = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let writing;
   const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "eps", class: "eps-slider", oninput: (event) => move(Number(event.target.value)) });
   const track = h("div", { class: "eps-track" });
   const said = h("div", { class: "eps-said", "aria-live": "polite" });
@@ -188,7 +196,7 @@ function epsCard(one, query, pictures) {
   function build() {
     line = lineOf(one.answers, attack, one.model, one.beside ? 0 : 1);
     beside = one.beside ? lineOf(one.beside.answers, attack, one.beside.model, 1) : null;
-    curve = draw(beside ? [line, beside] : [line], { perPixel: one.per_pixel, classes: one.classes });
+    curve = draw(beside ? [line, beside] : [line], { perPixel: line.points.some((point) => point.perPixel), classes: one.classes });
     slider.max = String(line.points.length - 1);
     const flip = line.points.findIndex((point) => !point.right);
     track.replaceChildren(...line.points.map((point, place) => h("i", { class: `${point.right ? "right" : "wrong"}${place === flip ? " flip" : ""}`, style: { left: `${(100 * place) / Math.max(line.points.length - 1, 1)}%` } })));
@@ -217,8 +225,8 @@ function epsCard(one, query, pictures) {
   }
   function remember(name, value) {
     query.set(name, value);
-    clearTimeout(remember.timer);
-    remember.timer = setTimeout(() => { if (root.isConnected) history.replaceState(null, "", `${location.pathname}?${query}`); }, 250);
+    clearTimeout(writing);
+    writing = setTimeout(() => { if (root.isConnected) history.replaceState(null, "", `${location.pathname}?${query}`); }, 250);
   }
   build();
   return { root, step: (by) => { move(here + by); say(line.points[here].words); } };

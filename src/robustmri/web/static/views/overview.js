@@ -12,9 +12,15 @@ export async function show(view) {
   view.synthetic = every.length > 0 && every.every((one) => one.synthetic);
   put(view.root,
     h("div", { class: "head" }, h("p", { class: "kicker" }, "Folder"), h("h1", {}, all.folder),
-      h("p", { class: "below" }, [count(all.results.length, "result"), count(all.runs.length, "run"), count(all.cohorts.length, "cohort"), count(all.reports.length, "report")].join(", "), all.read_only ? ". Read only." : "."),
+      h("p", { class: "below" }, counted(all), all.read_only ? " Read only." : null),
       every.length ? null : h("p", { class: "caution" }, "Nothing to see so far. ", h("a", { href: "/jobs" }, "Prepare a cohort"), ", or open a folder that ", h("code", {}, "robustmri demo"), " made.")),
-    results(all.results), runs(all.runs), cohorts(all.cohorts), reports(all.reports), leftOut(all.left_out));
+    results(all.results.filter((one) => !one.chosen)), searches(all.results.filter((one) => one.chosen)), runs(all.runs), answers(all.answers), cohorts(all.cohorts), reports(all.reports), leftOut(all.left_out));
+}
+
+function counted(all) {
+  const kinds = [["result", all.results], ["run", all.runs], ["cohort", all.cohorts], ["report", all.reports]];
+  const said = kinds.filter(([, rows]) => rows.length).map(([kind, rows]) => count(rows.length, kind));
+  return said.length ? `${said.join(", ")}.` : "Empty so far.";
 }
 
 function part(title, said, ...content) {
@@ -40,7 +46,7 @@ function results(rows) {
   const head = h("tr", {}, rows.length > 1 ? h("th", { scope: "col" }, h("span", { class: "unseen" }, "Choose")) : null,
     ["Result", "Measured on"].map((name) => h("th", { scope: "col" }, name)),
     h("th", { scope: "col", class: "s1", title: "Share of slices that are named rightly when nobody attacks" }, "Untouched"),
-    h("th", { scope: "col", class: "axis" }, h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))),
+    h("th", { scope: "col", class: "axis" }, h("span", { class: "unseen" }, "Intervals"), h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))),
     h("th", { scope: "col", class: "s0", title: "Share of slices that no attack of this radius fooled" }, "Worst case"),
     h("th", { scope: "col" }, "Change allowed"), h("th", { scope: "col" }, "Checks"));
   return part("Results", "What was measured on classifiers. Small figures and whiskers: 95 % intervals, by patient.",
@@ -48,14 +54,36 @@ function results(rows) {
     rows.length > 1 ? h("p", { class: "actions" }, button) : null);
 }
 
+function searches(rows) {
+  if (!rows.length) return null;
+  return part("Searches", "Attacks on slices that were named. What they found is also shown with each case.", h("ul", { class: "tiles" }, rows.map((row) => h("li", { class: "tile" },
+    h("h3", {}, h("a", { href: `/results/${row.id}` }, row.name)), h("p", {}, row.test), h("p", { class: "quiet" }, [row.worst_of, row.radius].filter(Boolean).join(", ")), h("p", { class: "quiet" }, when(row.when))))));
+}
+
 function runs(rows) {
   if (!rows.length) return null;
   const line = (row) => h("tr", {}, h("th", { scope: "row" }, row.name, h("small", {}, when(row.when))), row.finished
-    ? [h("td", {}, row.objective || "given", h("small", {}, `${row.backbone}, ${row.size} px`)), h("td", { class: "number" }, row.clean || "\u2013"), h("td", { class: "number" }, row.robust || "\u2013"), h("td", { class: "number" }, row.epoch ?? "\u2013"),
-       h("td", {}, row.alarms.length ? h("span", { class: "chip warn", title: row.alarms.join(" ") }, count(row.alarms.length, "alarm")) : h("span", { class: "chip pass" }, "finished"))]
+    ? [h("td", {}, row.objective || (row.imported ? "imported" : "given"), h("small", {}, `${row.backbone}, ${row.size} px`)), h("td", { class: "number" }, row.clean || "\u2013"), h("td", { class: "number" }, row.robust || "\u2013"), h("td", { class: "number" }, row.epoch ?? "\u2013"),
+       h("td", {}, row.alarms.length ? h("span", { class: "chip warn", title: row.alarms.join(" ") }, count(row.alarms.length, "alarm")) : row.checks.length ? selfCheck(row) : h("span", { class: "chip pass" }, "finished"))]
     : [h("td", { colspan: 4, class: "quiet" }, "no checkpoint so far: the same command goes on where it was"), h("td", {}, h("span", { class: "chip warn" }, "not finished"))]);
   return part("Runs", "Trained classifiers. Accuracies are those on the validation patients that chose the epoch.",
     h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, ["Run", "Objective", "Untouched", "Under attack", "Epoch kept", "State"].map((name, place) => h("th", { scope: "col", class: place > 1 && place < 5 ? "number" : "" }, name)))), h("tbody", {}, rows.map(line)))));
+}
+
+/** What an imported classifier was found to be. */
+function selfCheck(row) {
+  const marks = ["fail", "warn"].map((status) => row.checks.filter((check) => check.status === status).length);
+  const [kind, words] = marks[0] ? ["fail", `${marks[0]} failed`] : marks[1] ? ["warn", `${marks[1]} to note`] : ["pass", `all ${row.checks.length}`];
+  return h("details", { class: "self-check" }, h("summary", {}, h("span", { class: `chip ${kind}` }, words)),
+    h("p", { class: "quiet" }, [row.imported, ...row.guessed.map((one) => `Guessed: ${one}`)].join(" ")),
+    h("ul", { class: "checks" }, row.checks.map((check) => h("li", {}, h("span", { class: `chip ${check.status}` }, check.status), h("div", {}, h("h3", {}, check.name), h("p", {}, check.detail))))));
+}
+
+function answers(rows) {
+  if (!rows.length) return null;
+  return part("Single slices", "How little it takes to change the answer about one.", h("ul", { class: "tiles" }, rows.map((row) => h("li", { class: "tile" },
+    h("h3", {}, h("a", { href: `/answers/${row.id}` }, row.name)), h("p", {}, row.eps ? `${row.answer}, and ${row.nearest} after a change` : `${row.answer}; nothing changed it`),
+    row.eps ? h("p", { class: "quiet" }, row.eps) : null, h("p", { class: "quiet" }, `${row.backbone}, ${when(row.when)}`)))));
 }
 
 function cohorts(rows) {

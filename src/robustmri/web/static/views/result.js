@@ -1,8 +1,10 @@
 // One result: its verdict, and its cases to browse.
 
+import { go } from "../app.js";
 import { address, ask } from "../api.js";
 import { h, put, say, when } from "../dom.js";
 import { typing } from "../keys.js";
+import { searching } from "../search.js";
 import { cards, gallery, intervals, number, trail } from "../parts.js";
 
 const NAMES = ["class", "patient", "fate", "sort"];
@@ -11,7 +13,12 @@ export async function show(view, id) {
   const result = await ask(`/api/results/${id}`);
   view.title = result.name;
   view.synthetic = result.synthetic;
-  put(view.root, trail(["Overview", "/"], [result.name]), masthead(result), details(result));
+  const search = searching({
+    fields: result.search, result: id,
+    scopes: [["the whole test set", {}], ...result.patients.map((one) => [`${result.people === "patients" ? "patient" : "group"} ${one.name}`, { patient: one.id }])],
+    found: () => go("/"),
+  });
+  put(view.root, trail(["Overview", "/"], [result.name]), masthead(result), details(result, search.root));
   const list = h("div", { class: "found", "aria-live": "polite" });
   const query = Object.fromEntries(NAMES.map((name) => [name, view.query.get(name) || ""]));
   const form = filters(result, query, () => load(0));
@@ -37,7 +44,7 @@ export async function show(view, id) {
     form.querySelector("select").focus();
   };
   document.addEventListener("keydown", keys);
-  view.leave = () => document.removeEventListener("keydown", keys);
+  view.leave = () => { document.removeEventListener("keydown", keys); search.close(); };
 }
 
 function masthead(result) {
@@ -54,15 +61,16 @@ function id2(id, other) {
   return `${id}/${other.id}`;
 }
 
-function details(result) {
+function details(result, search) {
   const row = (one) => h("tr", { class: one.worst ? "worst" : "" }, h("th", { scope: "row" }, one.attack, h("small", {}, one.radius)), h("td", { class: "forest-cell" }, one.slices ? intervals([one.slices]) : ""), number(one.slices), number(one.patients));
   const marks = { fail: 0, warn: 0, pass: 0 };
   result.check_rows.forEach((check) => { marks[check.status] += 1; });
   const said = [marks.fail ? `${marks.fail} failed` : "", marks.warn ? `${marks.warn} to note` : "", `${marks.pass} passed`].filter(Boolean).join(", ");
   return h("div", { class: "fold" },
-    h("details", {}, h("summary", {}, "Accuracy under each attack"), h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Attack"), h("th", { scope: "col", class: "axis" }, h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))), h("th", { scope: "col" }, "Slices right"), h("th", { scope: "col" }, `${result.people[0].toUpperCase()}${result.people.slice(1)} right`))), h("tbody", {}, result.numbers.map(row))))),
+    h("details", {}, h("summary", {}, "Accuracy under each attack"), h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Attack"), h("th", { scope: "col", class: "axis" }, h("span", { class: "unseen" }, "Intervals"), h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))), h("th", { scope: "col" }, "Slices right"), h("th", { scope: "col" }, `${result.people[0].toUpperCase()}${result.people.slice(1)} right`))), h("tbody", {}, result.numbers.map(row))))),
     h("details", {}, h("summary", {}, `Checks: ${said}`), h("ul", { class: "checks" }, result.check_rows.map((check) => h("li", {}, h("span", { class: `chip ${check.status}` }, check.status), h("div", {}, h("h3", {}, check.name), h("p", {}, check.detail)))))),
-    h("details", {}, h("summary", {}, "What the attacker may do"), h("ul", { class: "sentences" }, result.threat.map((line) => h("li", {}, line)))));
+    h("details", {}, h("summary", {}, "What the attacker may do"), h("ul", { class: "sentences" }, result.threat.map((line) => h("li", {}, line)))),
+    search);
 }
 
 function filters(result, query, changed) {

@@ -1,0 +1,213 @@
+"""What remembering the training slices is worth: the nearest of them names the slice, and how far
+no attack changes that follows from geometry, without a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robustmri.core.arrays import Images, Labels
+from robustmri.core.errors import ResultError
+from robustmri.data.cohort import Cohort
+from robustmri.data.loaders import load_images, load_labels
+from robustmri.data.split import Split
+from robustmri.evaluation.intervals import cluster_bootstrap
+from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+from robustmri.results.schema import Baseline, Result, load_result
+from robustmri.threat.norms import NORMS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SIDE = 32
+"""Height and width, in pixels, at which slices are compared."""
+MOST = 30_000_000
+"""Pairs of a training and a test slice; of more, nobody waits for the answer."""
+NEIGHBOURS, AT_ONCE = 16, 128
+CERTIFIED = "certified"
+REMEMBERED = "nearest_neighbour.parquet"
+"""The file beside a result, with a row for each slice."""
+ORDER = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
+
+
+class Remembered(NamedTuple):
+    """Per image: whether its nearest neighbour has its label, and a radius within which no change
+    alters that (0 where it has not), shape (n,) each.
+    """
+
+    right: Tensor
+    radius: Tensor
+
+
+def remember(
+    known: Images, known_labels: Labels, images: Images, labels: Labels, *, norm: str = "linf"
+) -> Remembered:
+    """The nearest neighbour in l2 among known images, both averaged to `SIDE` px, and its
+    certificate.
+
+    A neighbour b is passed over for a, whatever is added within eps, if
+
+        |x - b|^2 - |x - a|^2 > 2 eps |b - a|_dual,
+
+    since the left side is linear in x. The radius is the least over all b of another label, for
+    each b by the best of the `NEIGHBOURS` nearest a of the own label; [0, 1] is not used, and of
+    two neighbours in question the radius is exact. Averages of pixels change by no more than the
+    pixels in linf; in the other norms the factor is counted.
+
+    Args:
+        known: images that are remembered, shape (m, c, h, w), in [0, 1].
+        known_labels: their classes, shape (m,).
+        images: images to be named, shape (n, c, h, w).
+        labels: their true classes, shape (n,).
+        norm: of the radius, in image units.
+
+    Reference: Wang et al. 2018, "Analyzing the robustness of nearest neighbors", for the question.
+
+    >>> known = torch.tensor([0.2, 0.8]).reshape(2, 1, 1, 1).expand(2, 1, 32, 32)
+    >>> remember(known, torch.tensor([0, 1]), known[:1] + 0.1, torch.tensor([0])).radius
+    tensor([0.2000])
+    """
+    order = ORDER[NORMS[norm].dual]
+    shrink = _shrinking(known.shape[-2:]) ** (1.0 / ORDER[norm])
+    memory, asked = _flat(known), _flat(images)
+    away = torch.cdist(asked, memory) ** 2
+    radius = torch.zeros(len(asked))
+    right = known_labels[away.argmin(1)] == labels
+    for row in right.nonzero().flatten().tolist():
+        own = known_labels == labels[row]
+        near, far = away[row][own], away[row][~own]
+        if not len(far):
+            radius[row] = torch.inf
+            continue
+        best = near.topk(min(NEIGHBOURS, len(near)), largest=False).indices
+        friends, others = memory[own][best], memory[~own]
+        lead = far - near[best[0]]
+        # Those that win first against the nearest friend are looked at against all of them.
+        likely = lead / (2 * torch.cdist(others, friends[:1], p=order)[:, 0]).clamp_min(1e-12)
+        least = torch.tensor(torch.inf)
+        for few in likely.argsort().split(AT_ONCE):
+            if likely[few[0]] >= least:
+                break
+            leads = far[few, None] - near[best][None]
+            apart = 2 * torch.cdist(others[few], friends, p=order)
+            least = torch.minimum(least, (leads / apart.clamp_min(1e-12)).amax(1).min())
+        radius[row] = least / shrink
+    return Remembered(right, radius)
+
+
+def _flat(images: Images) -> Tensor:
+    return functional.adaptive_avg_pool2d(images.float(), SIDE).flatten(1)
+
+
+def _shrinking(shape: torch.Size) -> float:
+    """The most that one pixel weighs in all averages together: a change of size 1 in l1 becomes so
+    large, in l2 its root.
+    """
+    pixels = torch.zeros(1, 1, *shape, requires_grad=True)
+    (weight,) = torch.autograd.grad(functional.adaptive_avg_pool2d(pixels, SIDE).sum(), pixels)
+    return float(weight.max())
+
+
+def remember_slices(cohort: Cohort, split: Split, rows: list[int], *, norm: str) -> pa.Table | None:
+    """What the nearest training slice says of each evaluated one: columns `index`, `group`, `right`
+    and `radius`, in image units of the norm.
+
+    Returns:
+        None where there are no training slices, where the norm has no such certificate (l0), or
+        where it would take minutes.
+    """
+    import pyarrow as pa
+
+    if NORMS[norm].dual not in ORDER or not 0 < len(split.train) * len(rows) <= MOST:
+        return None
+    (known, labels), (images, wanted) = (
+        (load_images(cohort, part), load_labels(cohort, part)) for part in (split.train, rows)
+    )
+    found = remember(known, labels, images, wanted, norm=norm)
+    groups = [cohort.cases[row].group for row in rows]
+    return pa.table(
+        {
+            "index": rows,
+            "group": groups,
+            "right": found.right.numpy(),
+            "radius": found.radius.double().numpy(),
+        }
+    )
+
+
+def summarise_memory(
+    table: pa.Table, budgets: Iterable[Budget], *, norm: str, known: list[int], seed: int
+) -> Baseline:
+    """Accuracy by the nearest neighbour, untouched and certified at each radius in its norm.
+
+    Args:
+        table: as `remember_slices` makes it.
+        budgets: those of the evaluation; of them the ones in another norm, with a target or without
+            a radius are passed over.
+        norm: of the radii in the table.
+        known: number of training slices; of several tables, of each.
+        seed: of the intervals.
+    """
+    right, radius = (table[name].to_numpy() for name in ("right", "radius"))
+    groups = np.array(table["group"].to_pylist())
+    limited = [one for one in budgets if one.norm == norm and one.eps_image and not one.target]
+    results = []
+    for attack, budget in ((CLEAN, NO_BUDGET), *((CERTIFIED, one) for one in limited)):
+        correct = right & (radius > (budget.eps_image or -1.0))
+        interval = cluster_bootstrap(correct, groups, seed=seed)
+        results.append(
+            Result(
+                attack=attack,
+                norm=budget.norm,
+                eps=budget.eps,
+                eps_units=cast(Literal["image", "normalised"], budget.eps_units),
+                eps_image=budget.eps_image,
+                unit="slice",
+                n=len(correct),
+                accuracy=float(correct.mean()),
+                ci_low=interval.low,
+                ci_high=interval.high,
+                interval=interval.method,
+            )
+        )
+    return Baseline(name="nearest neighbour", known=known, side=SIDE, results=results)
+
+
+def pool_memory(folders: Sequence[str | Path]) -> tuple[pa.Table | None, Baseline | None]:
+    """The tables of several evaluations as one, and what it amounts to; None where one has none."""
+    import pyarrow as pa
+
+    parts = [load_result(folder) for folder in folders]
+    baselines = [part.baseline for part in parts if part.baseline is not None]
+    if len(baselines) < len(parts):
+        return None, None
+    table = pa.concat_tables([_read(Path(folder) / REMEMBERED) for folder in folders])
+    settings = parts[0].settings["evaluate"]
+    return table, summarise_memory(
+        table,
+        [
+            Budget(one.norm, one.eps, one.eps_units, one.eps_image)
+            for one in baselines[0].results
+            if one.attack == CERTIFIED
+        ],
+        norm=settings["norm"],
+        known=[known for one in baselines for known in one.known],
+        seed=settings["seed"],
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, columns=["index", "group", "right", "radius"])
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise ResultError(f"{path} is missing or damaged. Evaluate again.") from error

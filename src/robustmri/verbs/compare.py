@@ -1,0 +1,101 @@
+"""Two results of the same slices, paired by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from robustmri.core.errors import ResultError
+from robustmri.core.provenance import describe_run
+
+if TYPE_CHECKING:
+    from robustmri.results.comparison import Comparison
+
+SECTIONS = ("masthead", "comparison", "checks", "threat", "limits", "provenance")
+"""Of the page about a comparison."""
+
+
+def compare(
+    first: str | Path,
+    second: str | Path,
+    out: str | Path,
+    *,
+    names: Sequence[str] = (),
+    images: bool = True,
+    title: str | None = None,
+) -> Comparison:
+    """Write what sets two results apart: `out`, one HTML page, and beside it the same as JSON.
+
+    Slices are paired, intervals are drawn by patient. A network and its repair are told by what the
+    results say of them, and stand in that order.
+
+    Args:
+        first: result folder.
+        second: result folder.
+        out: the HTML file to write; the JSON gets its name with the ending .json.
+        names: of the two classifiers, in the order of the folders.
+        images: False leaves out every patient and case id, in both files.
+        title: heading of the page.
+
+    Raises:
+        ResultError: a folder is missing, damaged or contradicts itself, or the two share no slice.
+        SettingsError: names that do not fit.
+    """
+    from robustmri.report import write_page
+    from robustmri.report.redact import redact_comparison
+    from robustmri.results.comparison import save_comparison
+    from robustmri.results.outcomes import load_outcomes
+
+    page = Path(out)
+    if page.suffix == ".json":
+        raise ResultError(f"{page} is the name of the JSON beside the page. Name the page: .html.")
+    folders, names, comparison = pair_results([first, second], names)
+    if not images:
+        identifiers = set().union(*(load_outcomes(folder).identifiers for folder in folders))
+        comparison = redact_comparison(comparison, identifiers)
+    write_page(
+        folders,
+        page,
+        images=images,
+        title=title or f"{comparison.second.name} against {comparison.first.name}",
+        names=names,
+        comparison=comparison,
+        only=SECTIONS,
+    )
+    save_comparison(comparison, page.with_suffix(".json"))
+    return comparison
+
+
+def pair_results(
+    folders: Sequence[str | Path], names: Sequence[str] = ()
+) -> tuple[list[str | Path], list[str], Comparison]:
+    """Two folders in the order in which they are shown, their names, and how they compare; every
+    number was counted again before.
+    """
+    from robustmri.evaluation.paired import compare_results
+    from robustmri.evaluation.recount import refuse_contradictions
+    from robustmri.report.tables import check_names, stage_names
+    from robustmri.report.wording import budget_words, norms_of
+    from robustmri.results.lineage import put_repair_last
+    from robustmri.results.outcomes import columns_of, read_table
+    from robustmri.results.schema import load_result
+
+    for folder in folders:
+        refuse_contradictions(folder)
+    given = check_names(names, len(folders)) if names else []
+    results = [load_result(folder) for folder in folders]
+    order = put_repair_last(results)
+    folders, results = [folders[k] for k in order], [results[k] for k in order]
+    named = [given[k] for k in order] if given else stage_names(results)
+    norms = norms_of(results)
+    comparison = compare_results(
+        results,
+        [columns_of(read_table(folder)) for folder in folders],
+        named,
+        words=lambda at: budget_words(at, norms) or "their own distance",
+    )
+    made = msgspec.structs.replace(comparison, provenance=describe_run())
+    return list(folders), named, made

@@ -1,0 +1,121 @@
+// A form for each verb: what it needs, what may be given to it, how long it would take.
+
+import { give, send } from "./api.js";
+import { h, say } from "./dom.js";
+
+/**
+ * Tabs of forms.
+ * @param {any[]} forms
+ * @param {Record<string, {id: string, name: string}[]>} things what can be chosen, by kind
+ * @param {(job: any) => Promise<void>} started
+ * @param {string} [first] verb that is shown at first
+ */
+export function starter(forms, things, started, first = "") {
+  const body = h("div", {});
+  const choose = (form) => {
+    [...tabs.children].forEach((tab, place) => tab.setAttribute("aria-pressed", String(forms[place] === form)));
+    body.replaceChildren(draw(form, things, started));
+  };
+  const tabs = h("div", { class: "tabs", role: "group", "aria-label": "What to start" }, forms.map((form) => h("button", { type: "button", class: "tab", onclick: () => choose(form) }, form.title)));
+  const next = things.cohort.length ? (things.run.length ? "evaluate" : "train") : "prepare";
+  choose(forms.find((form) => form.verb === (first || next)) ?? forms[0]);
+  return h("div", {}, tabs, body);
+}
+
+function draw(form, things, started) {
+  const error = h("p", { class: "refused", role: "alert" });
+  const needed = form.fields.filter((field) => !field.setting);
+  const rest = form.fields.filter((field) => field.setting);
+  const told = h("p", { class: "quiet", role: "status" });
+  const answers = () => {
+    const data = new FormData(root);
+    const read = (field) => (field.what === "things" ? data.getAll(field.name) : field.what === "switch" ? data.has(field.name) : data.get(field.name) || "");
+    return Object.fromEntries(form.fields.map((field) => [field.name, read(field)]));
+  };
+  const asking = async (path, said, done) => {
+    error.textContent = "";
+    told.textContent = said;
+    try {
+      await done(await send(path, { verb: form.verb, answers: answers() }));
+    } catch (problem) {
+      told.textContent = "";
+      error.textContent = problem.message;
+    }
+  };
+  const start = (event) => {
+    event.preventDefault();
+    return asking("/api/jobs", "", started);
+  };
+  const estimate = async (event) => {
+    const button = event.currentTarget;
+    button.disabled = true;
+    await asking("/api/estimates", "Measuring a few batches \u2026", (answer) => { told.textContent = sentence(answer.words); });
+    button.disabled = false;
+  };
+  const root = h("form", { class: "job-form", onsubmit: start, autocomplete: "off" }, h("p", { class: "quiet" }, form.about), needed.map((field) => control(field, things, error)),
+    rest.length ? h("details", { open: rest.length < 3 }, h("summary", {}, "Settings"), h("div", { class: "settings" }, rest.map((field) => control(field, things, error)))) : null,
+    error, told, h("p", { class: "buttons" }, h("button", { class: "button strong" }, form.title), form.estimates ? h("button", { type: "button", class: "button", onclick: estimate }, "How long will it take?") : null));
+  return root;
+}
+
+function sentence(words) {
+  return `${words[0].toUpperCase()}${words.slice(1)}.`;
+}
+
+/** A field's question and the place for its answer. */
+export function control(field, things, error) {
+  const id = `field-${field.name}`;
+  const about = field.help ? h("small", { id: `${id}-about` }, field.help) : null;
+  const common = { id, name: field.name, "aria-describedby": about ? `${id}-about` : null };
+  if (field.what === "switch") return h("label", { class: "switch" }, h("input", { ...common, type: "checkbox" }), field.label, about);
+  if (field.what === "things") {
+    const list = things[field.kind];
+    return h("fieldset", {}, h("legend", {}, field.label), list.length ? list.map((one) => h("label", { class: "switch" }, h("input", { type: "checkbox", name: field.name, value: one.id }), one.name)) : h("p", { class: "quiet" }, "None in this folder so far."));
+  }
+  const input = field.what === "thing" ? h("select", common, options(field, things))
+    : field.what === "choice" ? h("select", common, Object.entries(field.choices).map(([value, words]) => h("option", { value, selected: value === field.default }, words)))
+    : h("input", { ...common, type: field.what === "number" ? "number" : "text", step: "any", min: 0, value: field.default, spellcheck: "false" });
+  return h("div", { class: "field" }, h("label", { for: id }, field.label), input, field.upload ? uploading(field, input, things, error) : null, about);
+}
+
+function options(field, things, chosen = "") {
+  const list = things[field.kind];
+  const none = field.optional ? "none" : list.length ? "" : "none in this folder so far";
+  return [none ? h("option", { value: "" }, none) : null, ...list.map((one) => h("option", { value: one.id, selected: one.id === chosen }, one.name))].filter(Boolean);
+}
+
+/** A place to drop a file on, or to choose one by, and a way to take it back. */
+function uploading(field, select, things, error) {
+  const take = async (file) => {
+    if (!file) return;
+    error.textContent = "";
+    place.classList.add("busy");
+    try {
+      const made = await give(field.kind, file);
+      Object.assign(things, made.things);
+      select.replaceChildren(...options(field, things, made.id));
+      say(`${select.selectedOptions[0].textContent} was received`);
+    } catch (problem) {
+      error.textContent = problem.message;
+    }
+    place.classList.remove("busy");
+    input.value = "";
+  };
+  const forget = async () => {
+    try {
+      Object.assign(things, await send("/api/uploads/remove", { kind: field.kind, id: select.value }));
+      select.replaceChildren(...options(field, things));
+    } catch (problem) {
+      error.textContent = problem.message;
+    }
+  };
+  const input = h("input", { type: "file", class: "unseen", id: `field-${field.name}-file`, onchange: (event) => take(event.target.files[0]) });
+  const over = (on) => (event) => {
+    event.preventDefault();
+    place.classList.toggle("over", on);
+  };
+  const place = h("div", { class: "drop", ondragover: over(true), ondragleave: over(false), ondrop: (event) => { over(false)(event); take(event.dataTransfer.files[0]); } },
+    input, h("label", { for: input.id, class: "button" }, "Upload a file"), h("span", { class: "quiet" }, "or drop it here"),
+    h("button", { type: "button", class: "plain", onclick: forget, title: "Remove the chosen file, if it was uploaded" }, "Remove"));
+  return place;
+}
