@@ -368,7 +368,7 @@ def check_gradients(zero_share: float) -> Check:
         status="pass" if zero_share == 0 else "warn" if zero_share <= MANY_ZERO else "fail",
         detail=(
             f"{zero_share:.1%} of the images have no loss gradient (exactly 0, missing or not "
-            f"finite); up to {100 * MANY_ZERO:.0f} % is a warning, more a failure: such images look robust "
+            f"finite); up to {MANY_ZERO:.0%} is a warning, more a failure: such images look robust "
             "and are not."
         ),
     )
@@ -423,7 +423,7 @@ def _compare(
         status="fail" if max(rise for rise, _ in rises) > SLACK else "warn",
         detail=(
             f"{len(rises)} of {len(pairs)} comparisons fail: "
-            f"{'; '.join(text for _, text in rises)}. Up to {100 * SLACK:.0f} % is a warning, more a "
+            f"{'; '.join(text for _, text in rises)}. Up to {SLACK:.0%} is a warning, more a "
             "failure."
         ),
         case_ids=sorted(revived),
