@@ -235,7 +235,7 @@ def write_maps(
         if maps is not None:
             # The brightest hundredth alike: a single pixel would leave the rest black.
             most = maps.flatten(1).quantile(0.99, dim=1).clamp_min(1e-12)
-            scaled = (maps[:, 0] / most[:, None, None]).clamp(0, 1) * 255
+            scaled = (maps.mean(1) / most[:, None, None]).clamp(0, 1) * 255
             arrays[name] = scaled.round().byte().cpu().numpy()
     with atomic_file(folder / "saliency.npz") as partial, open(partial, "wb") as stream:
         np.savez_compressed(stream, **arrays)
