@@ -10,6 +10,7 @@ from robustmri.attacks import Cascade as Cascade
 from robustmri.attacks import DeepFool as DeepFool
 from robustmri.attacks import ElasticNet as ElasticNet
 from robustmri.attacks import HopSkipJump as HopSkipJump
+from robustmri.attacks import Nearest as Nearest
 from robustmri.attacks import SparsePGD as SparsePGD
 from robustmri.attacks import Square as Square
 from robustmri.attacks import Transfer as Transfer

@@ -96,6 +96,15 @@ ROWS = [
         {"steps": 10, "searches": 3, "initial_c": 10.0, "learning_rate": 0.1},
         random=False,
     ),
+    Row(
+        "nearest",
+        100,
+        113,
+        {"steps": 10, "walk": 5},
+        # With the forward that tells which point is the nearest.
+        members={"deepfool": (10, 7), "ddn": (10, 12), "cw-l2": (30, 36), "ead": (40, 46)},
+        random=False,
+    ),
     Row("standard", 20, 33, {"steps": 4, "queries": 6}, members={"square": (0, 3), "fmn": (4, 6)}),
 ]
 

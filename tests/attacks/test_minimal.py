@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import copy
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from robustmri.attacks import ATTACKS, PGD, CarliniWagnerL2, make_attack
 from robustmri.attacks.bisection import shorten
 from robustmri.attacks.engine import Found
+from robustmri.attacks.nearest import least_change
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
@@ -109,6 +112,10 @@ SLACK = {
     ("ead", "l1"): 1.07,
     ("deepfool", "linf"): 1.01,
     ("deepfool", "l2"): 1.01,
+    # The walk takes a linear classifier for what it is.
+    ("nearest", "linf"): 1.001,
+    ("nearest", "l2"): 1.001,
+    ("nearest", "l1"): 1.001,
 }
 CASES = list(SLACK)
 # The cross-entropy looks at several classes at once where the network is not sure, so scale
@@ -371,7 +378,7 @@ def peers(foolbox: Any) -> dict[tuple[str, str], Any]:
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize(("name", "norm"), [case for case in CASES if case[0] != "nearest"])
 def test_no_further_than_foolbox(name, norm, trained, blobs):
     """With the same number of gradients; and without the way back, which costs ten forwards
     more.
@@ -412,3 +419,77 @@ def test_fewer_pixels_than_salt_and_pepper(trained, blobs):
         size(ours - images).mean()
         < size(theirs - images)[trained(theirs).argmax(1) != labels].mean()
     )
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_nearest_is_as_near_as_any_of_foolbox(norm, trained, blobs):
+    """Each of foolbox's with as many gradients as ours in all, or more; Brendel and Bethge's walk
+    where what it needs is installed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        foolbox = pytest.importorskip("foolbox", exc_type=ImportError)
+    images, labels = blobs[0][:32], blobs[1][:32]
+    model = foolbox.PyTorchModel(copy.deepcopy(trained), bounds=(0, 1), device="cpu")
+    attacks, goal = foolbox.attacks, foolbox.criteria.Misclassification(labels)
+    theirs = {
+        "linf": [attacks.LInfFMNAttack(steps=1000)],
+        "l2": [attacks.L2FMNAttack(steps=1000), attacks.DDNAttack(steps=1000)],
+        "l1": [attacks.L1FMNAttack(steps=1000)],
+    }[norm]
+    walks = {
+        "linf": attacks.LinfinityBrendelBethgeAttack,
+        "l2": attacks.L2BrendelBethgeAttack,
+        "l1": attacks.L1BrendelBethgeAttack,
+    }
+    own = run("nearest", trained, images, labels, ThreatModel(norm))
+    assert (trained(own).argmax(1) != labels).sum() >= 0.9 * len(labels)
+    ours = NORMS[norm].size(own - images)
+    start = run("fmn", trained, images, labels, ThreatModel(norm))
+    found = [one.run(model, images, goal) for one in theirs]
+    if find_spec("numba"):
+        walk = walks[norm](steps=300)
+        found.append(walk.run(model, images, goal, starting_points=start))
+    for points in found:
+        beaten = trained(points).argmax(1) != labels
+        distance = NORMS[norm].size(points - images)
+        assert ours[beaten].mean() <= 1.005 * distance[beaten].mean()
+
+
+def test_a_walk_brings_nobody_further(trained, blobs):
+    images, labels = blobs[0][:12], blobs[1][:12]
+    for norm, gain in {"linf": 0.999, "l2": 0.999, "l1": 0.999}.items():
+        threat = ThreatModel(norm)
+        still, walked = (
+            NORMS[norm].size(run("nearest", trained, images, labels, threat, walk=w) - images)
+            for w in (0, 30)
+        )
+        fmn = NORMS[norm].size(run("fmn", trained, images, labels, threat) - images)
+        assert (walked <= still).all()
+        assert (still <= fmn).all()
+        assert walked.mean() < gain * still.mean()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_the_least_change_is_no_larger_than_any_other(norm):
+    """Against random changes that grow the same function as far, scaled down to do just so."""
+    generator = torch.Generator().manual_seed(0)
+    slope = torch.randn(1, 1, 4, 4, generator=generator, dtype=torch.float64)
+    bound = torch.rand(1, 1, 4, 4, generator=generator, dtype=torch.float64)
+    for needed in (1.5, -1.5):
+        wanted = torch.tensor([needed], dtype=torch.float64)
+        found = least_change(slope, wanted, -bound, bound, norm)
+        assert float((slope * found).sum()) == pytest.approx(needed)
+        assert ((found >= -bound) & (found <= bound)).all()
+        draws = torch.rand(400, 1, 4, 4, generator=generator, dtype=torch.float64)
+        others = bound * (2 * draws - 1)
+        others = others + (0.7 * np.sign(needed) * bound * slope.sign() - others) * torch.rand(
+            400, 1, 1, 1, generator=generator, dtype=torch.float64
+        )
+        growth = (slope * others).flatten(1).sum(1) / needed
+        enough = others[growth >= 1] / growth[growth >= 1].reshape(-1, 1, 1, 1)
+        assert len(enough) > 20
+        assert (NORMS[norm].size(enough) >= NORMS[norm].size(found) - 1e-9).all()
+    far = least_change(slope, torch.tensor([1e9], dtype=torch.float64), -bound, bound, norm)
+    torch.testing.assert_close(far, bound * slope.sign())

@@ -168,6 +168,8 @@ def test_shares_and_likeness():
     inside, area = share_in(weights, masks)
     assert inside[0] == area[0] == 0.25
     assert inside[1:].isnan().all(), "neither without weight nor without a mask"
+    in_colour, _ = share_in(weights.expand(3, 3, 4, 4), masks)
+    assert in_colour[0] == 0.25
     images = torch.rand(2, 1, 16, 16)
     noisy = (images + 0.1 * torch.rand(2, 1, 16, 16)).clamp(0, 1)
     noisy[0] = images[0]

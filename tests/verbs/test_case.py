@@ -75,7 +75,7 @@ def test_a_second_look_finds_no_farther_image_than_the_first(scan, tiny_run, tmp
         generator=torch.Generator(),
     )
     assert facts.smallest_eps <= float((alone - image).abs().max()) + 1e-6
-    assert facts.attacks == ("fmn", "pgd")
+    assert facts.attacks == ("nearest", "pgd")
 
 
 def test_the_lesion_and_a_result_to_compare_with(scan, tiny_run, tiny_cohort, tmp_path):

@@ -19,6 +19,7 @@ from robustmri.attacks.deepfool import DeepFool
 from robustmri.attacks.elastic_net import ElasticNet
 from robustmri.attacks.fmn import FMN
 from robustmri.attacks.hop_skip_jump import HopSkipJump
+from robustmri.attacks.nearest import Nearest
 from robustmri.attacks.noise import Noise
 from robustmri.attacks.pgd import PGD, bim, fgsm
 from robustmri.attacks.protocol import Attack, CheckedAttack, Facts, described
@@ -112,6 +113,7 @@ __all__ = [
     "DeepFool",
     "ElasticNet",
     "HopSkipJump",
+    "Nearest",
     "Noise",
     "RandomStep",
     "SparsePGD",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robustmri.attacks import FMN, PGD, Attack, HopSkipJump
+from robustmri.attacks import PGD, Attack, HopSkipJump, Nearest
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.core.arrays import Images
 from robustmri.data.loaders import planes_first, planes_last
@@ -69,8 +69,8 @@ def examine_case(
     """Look for the nearest image about which the classifier says something else.
 
     The true label is not asked for: what is measured is how firmly the classifier holds its own
-    answer. With gradients FMN looks for the nearest image, and PGD at shares of that distance for a
-    nearer one; without, HopSkipJump.
+    answer. With gradients `Nearest` looks for the nearest image, and PGD at shares of that distance
+    for a nearer one; without, HopSkipJump.
 
     Args:
         classifier: in evaluation mode.
@@ -123,7 +123,10 @@ def examine_case(
 def _searches(classifier: Classifier, norm: str) -> list[tuple[str, Any]]:
     if not classifier.spec.gradients:
         return [("hop-skip-jump", HopSkipJump())]
-    return [("fmn", FMN(steps=200)), ("pgd", PGD(steps=50, restarts=2, stop_when_fooled=True))]
+    return [
+        ("nearest", Nearest(steps=200)),
+        ("pgd", PGD(steps=50, restarts=2, stop_when_fooled=True)),
+    ]
 
 
 def _run(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 STEPS = 32
 """Points on the way from black to the slice."""
 AT_ONCE = 8
+COARSEST = 4
+"""Side of the smallest map that still says where: small slices end in 2 x 2."""
 NUMBERS = ("in_lesion", "chance", "in_lesion_shuffled", "likeness")
 
 
@@ -62,15 +64,16 @@ def integrated_gradients(classifier: nn.Module, images: Images, classes: Labels)
 
 
 def grad_cam(classifier: nn.Module, images: Images, classes: Labels) -> Images | None:
-    """Channels of the last convolution, each weighted by the mean gradient of the class's logit,
-    what is positive, enlarged to the slice; None where there is at most one convolution.
+    """Channels of the last convolution that still has a map of 4 x 4, each weighted by the mean
+    gradient of the class's logit, what is positive, enlarged to the slice; None where there is at
+    most one convolution.
 
     Reference: Selvaraju et al. 2017, Eq. 1 and 2.
     """
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.dim() == 4 and min(output.shape[-2:]) > 1:
+        if output.dim() == 4 and min(output.shape[-2:]) >= COARSEST:
             seen.append(output)
 
     hooks = [
@@ -232,7 +235,7 @@ def write_maps(
         if maps is not None:
             # The brightest hundredth alike: a single pixel would leave the rest black.
             most = maps.flatten(1).quantile(0.99, dim=1).clamp_min(1e-12)
-            scaled = (maps[:, 0] / most[:, None, None]).clamp(0, 1) * 255
+            scaled = (maps.mean(1) / most[:, None, None]).clamp(0, 1) * 255
             arrays[name] = scaled.round().byte().cpu().numpy()
     with atomic_file(folder / "saliency.npz") as partial, open(partial, "wb") as stream:
         np.savez_compressed(stream, **arrays)

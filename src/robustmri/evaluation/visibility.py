@@ -37,10 +37,11 @@ def share_in(weights: Tensor, masks: Tensor) -> tuple[PerImage, PerImage]:
     shape (n,), NaN where there is no weight or no mask.
 
     Args:
-        weights: at least 0, shape (n, 1, h, w).
-        masks: bool, the same shape.
+        weights: at least 0, shape (n, channels, h, w).
+        masks: bool, shape (n, 1, h, w) or that of the weights.
     """
-    weights, masks = weights.double().flatten(1), masks.flatten(1)
+    masks = masks.expand_as(weights).flatten(1)
+    weights = weights.double().flatten(1)
     area = masks.double().mean(1)
     area = area.where(area > 0, torch.nan)
     total = weights.sum(1)

@@ -39,7 +39,7 @@ def plot_of(found: Certificate, report: RobustnessReport) -> Plot:
         for number in report.results
         if (number.norm, number.unit, number.eps_units) == ("l2", "slice", "image")
         and number.eps
-        and number.eps <= found.largest
+        and number.eps <= (found.certified[-1].eps or 0.0)
         and not number.target
     ]
     lowest: dict[float, Result] = {}
@@ -50,7 +50,7 @@ def plot_of(found: Certificate, report: RobustnessReport) -> Plot:
     clean = [one for one in report.results if (one.attack, one.unit) == ("none", "slice")]
     lines = [
         Curve("Certified", "certificate", *_line(found.certified)),
-        Curve("Left by the attack", "smoothed", *_line(found.attacked)),
+        Curve("Attacked", "smoothed", *_line(found.attacked)),
         Curve(
             "Without noise",
             "worst",
