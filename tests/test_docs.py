@@ -332,6 +332,7 @@ def test_every_row_of_a_check_is_one():
     assert len(names) > 12
     split = {
         "patients in one set only",
+        "copies in one set only",
         "groups in one set only",
         "near-duplicates in one set only",
     }

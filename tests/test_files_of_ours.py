@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bounded import bounded
 from robustmri.core.errors import RobustMRIError
 from robustmri.core.files import write_json
 from robustmri.core.sealed import write_sealed
@@ -155,7 +156,8 @@ def try_with(whole, tmp_path_factory, use_tiny_networks, monkeypatch):
         (room / name).write_bytes(content)
         use = FILES[name]
         try:
-            use(room / folder)
+            with bounded():
+                use(room / folder)
         except RobustMRIError as error:
             said = str(error)
             assert said
@@ -234,6 +236,7 @@ def test_odd_values_are_refused_or_do_no_harm(name, odd, whole, try_with):
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", JSON)
 def test_mutated_json(name, whole, try_with):
     told = json.loads((whole / name).read_bytes())
@@ -259,6 +262,7 @@ def test_mutated_json(name, whole, try_with):
 
 
 @pytest.mark.fuzz
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", FILES)
 def test_mutated_bytes(name, whole, try_with):
     content = (whole / name).read_bytes()

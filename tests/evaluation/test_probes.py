@@ -205,7 +205,8 @@ def test_what_can_be_lived_with_is_noted(whole, sound, plant, name, said):
 )
 def test_nothing_is_found_in_a_sound_network(checks_of, sound, settings):
     found = checks_of(own(sound), **settings)
-    few = {"enough patients for the claim"} if settings.get("limit") == 1 else set()
+    few = {"enough patients for the claim"}
+    few |= {"more than one class"} if settings.get("limit") == 1 else set()
     assert {name for name, check in found.items() if check.status != "pass"} == few
 
 
@@ -223,7 +224,8 @@ def test_nothing_is_found_in_untrained_networks(checks_of, sound, tiny_cohort, b
     # Undecided: else many answer one class to all, which is a failure.
     undecided = faults.Around(network, lambda network, images: network(images) - usual)
     found = checks_of(undecided, eps=("0.01",), limit=6)
-    assert not [name for name, check in found.items() if check.status != "pass"]
+    alarms = {name for name, check in found.items() if check.status != "pass"}
+    assert alarms == {"enough patients for the claim"}
 
 
 def test_a_network_that_cannot_answer_one_image_is_refused_in_a_sentence(whole, sound, tmp_path):

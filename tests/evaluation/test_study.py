@@ -21,14 +21,49 @@ def test_slice_wise_split_says_what_it_does():
 
 def test_few_patients_are_a_warning_with_their_number(table):
     check = study.check_patients(table(12).columns())
-    assert check.status == "pass"
+    assert check.status == "warn"
     assert check.detail.startswith("6 patients were tested (4 with glioma, 4 with meningioma, ")
     assert "may still happen to 46% of all" in check.detail, "0.025 ** (1 / 6) is 0.54"
-    assert study.check_patients(table(8).columns()).status == "warn"
-    single = table(12).columns()
-    rare = single["label"] == "glioma"
-    single["group"][rare] = "P9"
-    assert study.check_patients(single).status == "warn"
+    assert "too few for a claim" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("slices", "status"), [(4, "fail"), (6, "warn"), (58, "warn"), (60, "pass")]
+)
+def test_the_number_of_patients_decides(slices, status, table):
+    """Two slices each: 2 are too few for a figure, 3 for a claim, 29 too, 30 are enough."""
+    assert study.check_patients(table(slices).columns()).status == status
+
+
+def test_patients_of_few_slices_count_for_less(table):
+    """Half of the slices are of one of 31 patients, who tell as much as four equal ones."""
+    uneven = table(120).columns()
+    uneven["group"][:60] = "P9"
+    check = study.check_patients(uneven)
+    assert check.status == "warn"
+    assert "31 patients" in check.detail
+    assert "as much as 4 equal ones" in check.detail
+
+
+def test_a_class_of_few_patients_is_too_few(table):
+    single = table(60).columns()
+    single["group"][single["label"] == "glioma"] = "P9"
+    check = study.check_patients(single)
+    assert check.status == "warn"
+    assert "1 with glioma" in check.detail
+
+
+def test_one_class_alone_fails_and_one_that_is_missing_warns(table):
+    three = table(6).columns()
+    assert study.check_classes(three, ("meningioma", "glioma", "pituitary")).status == "pass"
+    check = study.check_classes(three, ("meningioma", "glioma", "pituitary", "none"))
+    assert check.status == "warn"
+    assert "None is of none" in check.detail
+    one = table(6).columns()
+    one["label"][:] = "glioma"
+    check = study.check_classes(one, ("meningioma", "glioma"))
+    assert check.status == "fail"
+    assert "right on all of them" in check.detail
 
 
 def test_training_attack_must_not_be_the_only_one(table):

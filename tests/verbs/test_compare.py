@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import msgspec
 import pytest
 from typer.testing import CliRunner
@@ -16,32 +13,6 @@ from robustmri.results.comparison import Comparison
 from robustmri.results.schema import load_result, save_result
 
 NAMES = ("ResNet-50", "DenseNet")
-
-
-def made_results():
-    """`tests/report/conftest.py`, which draws results from a seed."""
-    path = Path(__file__).parents[1] / "report" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("made_results", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """A network, its repair, and another network that withstands as much. Read them only."""
-    root, made = tmp_path_factory.mktemp("results"), made_results()
-    few = {"patients": 12, "images": False, "attacks": ("fgsm", "pgd", "worst")}
-    other = {"start": "ef" * 32, "backbone": "densenet121", "name": "standard training"}
-    return {
-        name: made.settle(made.build_result(root / name, **few, **settings))
-        for name, settings in {
-            "before": {},
-            "after": {"repaired": True},
-            "other": {"repaired": True, **other},
-            "fewer": {"repaired": True, **other, "seed": 1},
-        }.items()
-    }
 
 
 def words(path):
@@ -123,7 +94,7 @@ def test_what_cannot_be_paired_or_named_is_one_sentence(folders, tmp_path):
     with pytest.raises(ResultError, match="JSON beside the page"):
         robustmri.compare(*pair, tmp_path / "a.json")
     with pytest.raises(ResultError, match="have another patient or label"):
-        robustmri.write_report([folders["before"], folders["fewer"]], out)
+        robustmri.write_report([folders["before"], folders["strangers"]], out)
     assert not list(tmp_path.iterdir())
 
 

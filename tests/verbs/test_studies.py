@@ -93,12 +93,16 @@ def test_pooled_numbers_are_those_of_all_slices(folds):
         assert number.ci_low <= number.accuracy <= number.ci_high
 
 
-def test_a_finished_study_is_not_repeated(folds, tiny_scans):
+def test_a_finished_study_is_not_repeated(folds, tiny_scans, monkeypatch):
     out, _, table = folds
     before = {path: path.stat().st_mtime_ns for path in out.glob("fold-*/*/checkpoint/*")}
     assert len(before) >= 10
+    monkeypatch.setattr("robustmri.core.provenance.now", lambda: "2222-02-22T22:22:22+00:00")
+    pages = ("report.html", "table.md", "before/robustness.json", "after/robustness.json")
+    whole = [(out / name).read_bytes() for name in pages]
     assert cross_validate(tiny_scans, out, RECIPE, folds=[]) == table
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [(out / name).read_bytes() for name in pages] == whole
 
 
 def test_a_check_that_fails_in_one_part_fails_for_all(folds, tmp_path):

@@ -33,8 +33,8 @@ def tabulate_checks() -> Table:
     rows = [list(check) for check in list_checks()]
     notes = [
         "Each passes, warns or fails; a failed one takes the headline out of the report, and "
-        "evaluate --strict then ends with status 3. Besides, of the split: patients, groups and "
-        "near-duplicates in one set only. More: docs/checks.md."
+        "evaluate --strict then ends with status 3. Besides, of the split: patients, groups, "
+        "copies and near-duplicates in one set only. More: docs/checks.md."
     ]
     return Table(["Check", "Asks whether", "About"], rows, notes)
 

@@ -23,20 +23,22 @@ from robustmri.app.options import (
     Images,
     Minutes,
     Nodes,
+    On,
     Out,
     RecipeName,
     Set,
     Verbs,
     listed,
 )
-from robustmri.app.results import compare, report
+from robustmri.app.results import check, compare, report, schema
 from robustmri.app.serve import serve
-from robustmri.app.studies import ablate, cross_validate, demo, reproduce
+from robustmri.app.studies import ablate, contrast, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.core.settings import choices_of, help_of
+from robustmri.data.regions import REGIONS
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings
 from robustmri.training.settings import TrainSettings
@@ -236,6 +238,10 @@ def evaluate(
     ] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    regions: Annotated[
+        str, option(EvaluateSettings, "regions", note="; comma-separated, or all")
+    ] = "",
+    saliency: Annotated[int | None, option(EvaluateSettings, "saliency")] = None,
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     case: Annotated[
         list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
@@ -251,9 +257,14 @@ def evaluate(
     recipe: RecipeName = "standard",
     set_: Set = None,
     estimate: Estimate = False,
+    on: On = "",
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
+    costs: Annotated[
+        Path | None,
+        typer.Option("--costs", help="CSV of what each wrong answer costs: truth,answer,cost."),
+    ] = None,
     page: Annotated[
         Path | None, typer.Option("--report", help="Write the page about it, too.")
     ] = None,
@@ -265,6 +276,7 @@ def evaluate(
     """Attack a classifier on the test slices and write down how easily it is fooled."""
     from robustmri.recipes import change_settings, load_recipe
     from robustmri.report import comparison_table
+    from robustmri.report.scanner import corruption_table, threat_table
 
     given = {
         "attacks": attacks,
@@ -275,6 +287,8 @@ def evaluate(
         "corruptions": corruptions,
         "target": target,
         "region": region,
+        "regions": ",".join(REGIONS) if regions == "all" else regions,
+        "saliency": saliency,
         "classes": classes,
         "limit": limit,
         "seed": seed,
@@ -288,6 +302,11 @@ def evaluate(
     if estimate:
         say(robustmri.estimate_evaluation(checkpoint, cohort, change_settings(settings, asked)))
         return
+    if on:
+        from robustmri.app.cluster import submit_whole
+
+        submit_whole(on, out, nodes=nodes or 1, tasks=devices or 1)
+        return
     with shown_progress() as progress:
         result = robustmri.evaluate(
             checkpoint,
@@ -297,19 +316,24 @@ def evaluate(
             devices=devices or 1,
             nodes=nodes or 1,
             trusted=listed(attacks) if trust else (),
+            costs=costs,
             progress=progress,
             **asked,
         )
     print_table(comparison_table([result]))
+    for table in (corruption_table([result]), threat_table([result])):
+        if table is not None:
+            say("")
+            print_table(table)
     checks = [*result.split.leakage, *result.checks]
-    for check in checks:
-        if check.status != "pass":
-            say(f"{check.status}: {check.name}: {check.detail}")
+    for one in checks:
+        if one.status != "pass":
+            say(f"{one.status}: {one.name}: {one.detail}")
     if page is None:
         say(f"wrote {out}; see it with: robustmri report {out} --out report.html")
     else:
         say(f"wrote {out} and {robustmri.write_report([out], page, images=images)}")
-    if strict and any(check.status == "fail" for check in checks):
+    if strict and any(one.status == "fail" for one in checks):
         raise typer.Exit(CHECK_FAILED)
 
 
@@ -325,11 +349,14 @@ def download(out: Out) -> None:
 
 app.command()(report)
 app.command()(compare)
+app.command()(check)
+app.command()(schema)
 app.command()(certify)
 app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)
 app.command()(ablate)
+app.command()(contrast)
 app.command("import")(import_)
 app.command()(export)
 app.command("models")(list_models)

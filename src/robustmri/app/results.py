@@ -1,4 +1,4 @@
-"""The commands on results that are there: `report` and `compare`."""
+"""The commands on results that are there: `report`, `compare`, `check`, and `schema`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,24 @@ Names = Annotated[
         show_default=False,
     ),
 ]
+Minimum = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--min",
+        help="The least that a number must be, e.g. worst_case=0.5, clean=90 %, pgd@8/255=0.4.",
+        metavar="NAME=VALUE",
+    ),
+]
+CriteriaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--criteria",
+        help="TOML file: intended_use, version, decided_by, and a table min.",
+        show_default=False,
+    ),
+]
+NOT_GOOD_ENOUGH = 3
+"""Exit status of `check` where something failed."""
 Title = Annotated[str | None, typer.Option(help="Heading of the page.")]
 
 
@@ -55,3 +73,62 @@ def compare(
     made = robustmri.compare(first, second, out, names=listed(names), images=images, title=title)
     print_table(tabulate_comparison(made))
     say(f"wrote {out} and {out.with_suffix('.json')}")
+
+
+def check(
+    result: Annotated[
+        Path, typer.Argument(help="Result folder, or its robustness.json.", show_default=False)
+    ],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Result folder that it must not fall behind.", show_default=False),
+    ] = None,
+    minimum: Minimum = None,
+    criteria: CriteriaFile = None,
+    margin: Annotated[
+        float, typer.Option(help="Drop that is put up with, as a fraction: 0.02 is two points.")
+    ] = 0.0,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML, too.", show_default=False)
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write JSON, too.", show_default=False)] = None,
+) -> None:
+    """Pass or fail a result, for continuous integration: minima, its own checks, a baseline. Ends
+    with status 3 where something failed.
+    """
+    from robustmri.results.acceptance import parse_minimum
+
+    gate = robustmri.check(
+        result,
+        baseline=baseline,
+        minimum=parse_minimum(minimum or []),
+        criteria=criteria,
+        margin=margin,
+        json=json,
+        junit=junit,
+    )
+    for finding in gate.findings:
+        say(f"{finding.status}: {finding.kind}: {finding.name}: {finding.detail}")
+    failed = sum(finding.status == "fail" for finding in gate.findings)
+    say("passed" if gate.passed else f"failed: {failed} of {len(gate.findings)}")
+    if not gate.passed:
+        raise typer.Exit(NOT_GOOD_ENOUGH)
+
+
+def schema(
+    name: Annotated[str, typer.Argument(help="robustness, comparison or gate.")] = "robustness",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; else it is printed.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the JSON Schema of robustness.json, or of what compare and check write."""
+    from robustmri.core.files import atomic_file
+    from robustmri.results.json_schema import schema_text
+
+    text = schema_text(name)
+    if out is None:
+        print(text, end="")
+        return
+    with atomic_file(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+    say(f"wrote {out}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -41,7 +42,8 @@ class Finding:
 
 
 def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
-    """What the sets of a split have in common: patients, groups of patients, near-duplicate slices.
+    """What the sets of a split have in common: patients, groups of patients, copies of slices and
+    files, near-duplicate slices.
 
     An overlap of patients fails a patient-wise split. In a slice-wise one, which promises nothing
     else, it warns; so do ids that differ by a trailing letter in the folds of the authors, who
@@ -72,7 +74,12 @@ def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
     groups = _check_overlap(
         "groups in one set only", alike, lenient, cohort, where, lambda case: case.group
     )
-    return [patients, groups, _check_duplicates(cohort, where)]
+    return [
+        patients,
+        groups,
+        _check_copies(cohort, where, serious),
+        _check_duplicates(cohort, where),
+    ]
 
 
 def _check_overlap(
@@ -96,6 +103,25 @@ def _check_overlap(
         f"{len(shared)} of {len(sets)} {unit} are in two sets or more, so the accuracy is inflated"
     )
     return Finding(name, status, detail, ids)
+
+
+def _check_copies(cohort: Cohort, where: dict[int, str], serious: Status) -> Finding:
+    """Slices with the same pixels, and source files, such as volumes, in two sets."""
+    places: dict[bytes, set[str]] = {}
+    keys: dict[int, tuple[bytes, bytes]] = {}
+    for index, name in where.items():
+        pixels = blake2b(cohort.images[index].tobytes(), digest_size=16).digest()
+        keys[index] = (pixels, cohort.cases[index].sha256.encode())
+        for key in keys[index]:
+            places.setdefault(key, set()).add(name)
+    shared = [index for index in sorted(keys) if any(len(places[key]) > 1 for key in keys[index])]
+    return Finding(
+        "copies in one set only",
+        serious if shared else "pass",
+        f"{len(shared)} slices have the same pixels as, or come from one file with, a slice of "
+        "another set",
+        tuple(cohort.cases[index].case_id for index in shared),
+    )
 
 
 def _check_duplicates(cohort: Cohort, where: dict[int, str]) -> Finding:

@@ -16,10 +16,8 @@ from robustmri.core.arrays import Images
 from robustmri.data.loaders import planes_first, planes_last
 from robustmri.evaluation.attacked import probabilities, verify
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.metrics import find_right
 from robustmri.models.classifier import Classifier
-from robustmri.results.budget import CLEAN
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.cases import CaseTable
 from robustmri.threat.norms import find_norm
 from robustmri.threat.threat_model import ThreatModel
 
@@ -39,7 +37,8 @@ class CaseFacts(msgspec.Struct, frozen=True, kw_only=True):
         nearest: what it says instead: the nearest wrong diagnosis.
         share_in_lesion: of the change's energy, where the lesion's outline is known.
         lesion_share: of the pixels that are in the lesion.
-        more_fragile: share of a result's slices that take a smaller change; None without a result.
+        more_fragile: share of a result's slices, right untouched and attacked in that norm, that
+            are known to take a smaller change; None without a result.
         compared_with: how many slices these are.
         attacks: that were tried.
     """
@@ -64,7 +63,7 @@ def examine_case(
     *,
     norm: str = "linf",
     mask: npt.NDArray[np.bool_] | None = None,
-    outcomes: Outcomes | None = None,
+    outcomes: CaseTable | None = None,
     seed: int = 0,
 ) -> tuple[CaseFacts, npt.NDArray[np.float32]]:
     """Look for the nearest image about which the classifier says something else.
@@ -113,29 +112,12 @@ def examine_case(
         attacks=tuple(tried),
     )
     if outcomes is not None and size is not None:
-        needed = smallest_changes(outcomes, norm)
+        needed = outcomes.smallest_eps(norm)[outcomes.right & outcomes.attacked_in(norm)]
         if len(needed):
             facts = msgspec.structs.replace(
                 facts, more_fragile=float(np.mean(needed < size)), compared_with=len(needed)
             )
     return facts, planes_last(points)[0].numpy()
-
-
-def smallest_changes(outcomes: Outcomes, norm: str) -> npt.NDArray[np.float64]:
-    """For each slice that was right untouched, the smallest change of all that fooled it; infinite
-    where none did.
-
-    Args:
-        outcomes: every column of a result's table.
-        norm: in which the changes are measured.
-    """
-    right = np.asarray(outcomes["clean_prediction"] == outcomes["label"], dtype=bool)
-    sizes = np.where(find_right(outcomes), np.inf, outcomes[f"distance_{norm}"].astype(float))
-    attacked = right & (outcomes["attack"] != CLEAN)
-    slices, of = np.unique(outcomes["index"][attacked], return_inverse=True)
-    smallest = np.full(len(slices), np.inf)
-    np.minimum.at(smallest, of, sizes[attacked])
-    return smallest
 
 
 def _searches(classifier: Classifier, norm: str) -> list[tuple[str, Any]]:

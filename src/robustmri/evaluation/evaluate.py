@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
 from robustmri.data.corruptions import CORRUPTIONS, corrupt
-from robustmri.data.loaders import load_images, load_labels, load_region
+from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
 from robustmri.data.split import Split
 from robustmri.evaluation.attacked import (
     Attacked,
@@ -39,6 +40,7 @@ from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.shards import divide, run_shards, shards_of
 from robustmri.evaluation.trial import NOTHING, Trial
+from robustmri.evaluation.visibility import share_in, structural_similarity
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.results.schema import AttackRun
@@ -212,7 +214,7 @@ class ShardRunner:
         right = ~threat.fooled(clean, labels)
         tables = []
         for one, at, outcome in parts:
-            columns = self._columns(one, rows, at, clean, outcome)
+            columns = self._columns(one, rows, images, at, clean, outcome)
             columns["broken_by"] = [members[place] for place in outcome.broken_by.tolist()]
             columns["zero_gradient"] = zero.tolist()
             # One search for a whole curve: each of its radii bears an equal part.
@@ -242,22 +244,44 @@ class ShardRunner:
             )
             outcome = corrupted(self.classifier, points, images, labels)
             one = trial.at(severity, self.plan.std)
-            columns = self._columns(one, rows, trial.threat, clean, outcome)
+            columns = self._columns(one, rows, images, trial.threat, clean, outcome)
             columns |= {"broken_by": [""] * n, "zero_gradient": [False] * n}
             columns |= {"forwards": [1.0] * n, "gradients": [0.0] * n, "cut_short": [False] * n}
             tables.append(pa.table(columns))
         return tables
 
+    def _seen_in(
+        self, rows: Sequence[int], images: Images, attacked: Attacked
+    ) -> dict[str, list[float]]:
+        """How much of each change lies in the lesion, and how like the slice is to what it was; NaN
+        where it has no outline, or where nothing changed.
+        """
+        changed = attacked.images - images
+        masks = load_masks(self.cohort, rows)
+        lesion = torch.zeros_like(changed, dtype=torch.bool) if masks is None else masks
+        inside, area = share_in(changed.cpu().square(), lesion.cpu())
+        alike = structural_similarity(attacked.images, images).cpu()
+        return {
+            "lesion_energy": inside.tolist(),
+            "lesion_area": area.tolist(),
+            "ssim": alike.tolist(),
+        }
+
     def _columns(
         self,
         trial: Trial,
         rows: Sequence[int],
+        images: Images,
         threat: ThreatModel,
         clean: Logits,
         attacked: Attacked,
     ) -> dict[str, Any]:
+        import pyarrow as pa
+
         cases = [self.cohort.cases[row] for row in rows]
         n, classes = len(cases), self.classifier.classes
+        # Named as a file names them, so that a shard is the same before and after it was stored.
+        shares = pa.list_(pa.field("element", pa.float64()))
         # On the CPU, where looking at them one by one does not stop a GPU each time.
         before, after = probabilities(clean).cpu(), probabilities(attacked.logits).cpu()
         eps = trial.eps or Eps(0.0)
@@ -279,10 +303,23 @@ class ShardRunner:
             "prediction": [classes[k] for k in attacked.logits.argmax(1).tolist()],
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
+            "probabilities": pa.array(after.tolist(), shares),
+            "lesion_share": _lesion_shares(self.cohort, rows),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
+            **self._seen_in(rows, images, attacked),
             "fooled": attacked.fooled.tolist(),
             "verified": attacked.verified.tolist(),
         }
+
+
+def _lesion_shares(cohort: Cohort, rows: Sequence[int]) -> list[float]:
+    """Part of each picture that its lesion covers; NaN where none is outlined."""
+    masks = cohort.masks(rows)
+    if masks is None:
+        return [math.nan] * len(rows)
+    shares = masks.mean(axis=(1, 2)).tolist()
+    outlined = (cohort.cases[row].lesion_box is not None for row in rows)
+    return [share if known else math.nan for share, known in zip(shares, outlined, strict=True)]
 
 
 def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:

@@ -74,10 +74,14 @@ def work_of(plan: Plan, classes: int) -> list[Work]:
         toy = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval().requires_grad_(False)
         images = torch.rand(1, 1, 8, 8)
     labels = toy(images).argmax(1)
-    counted: dict[tuple[str, int], AttackCost] = {}  # It is the same at every radius.
+    counted: dict[tuple[str, str, int], AttackCost] = {}  # It is the same at every radius.
     work = []
     for trial in plan.attacks:
-        key, minimal = (trial.facts.name, len(trial.curve)), trial.facts.minimal
+        if trial.corruption:
+            work.append(Work(trial.name, False, 0, len(trial.curve)))
+            continue
+        key = (trial.facts.name, trial.norm, len(trial.curve))
+        minimal = trial.facts.minimal
         if key not in counted and trial.attack is not None:
             attack = trial.attack if minimal else quick(trial.attack)
             if trial.curve:

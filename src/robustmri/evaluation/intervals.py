@@ -91,6 +91,37 @@ def cluster_bootstrap(
     return Interval(low, high, f"cluster bootstrap over {n} patients, {draws} draws")
 
 
+def quantile_interval(
+    values: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    *,
+    share: float = 0.5,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a quantile over slices, patients drawn with replacement; a bound is
+    infinite where so many of the values are.
+
+    Args: as of `cluster_bootstrap`, with values, which may be infinite; `share` is which quantile.
+
+    >>> quantile_interval([1.0, 2.0, 3.0, float("inf")], [0, 1, 2, 3]).high
+    inf
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    names, owner = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
+    n = len(names)
+    if n == 1:
+        return Interval(float(numbers.min()), float(numbers.max()), "one patient: no interval")
+    order = np.argsort(numbers, kind="stable")
+    weights = _draw_patients(n, draws, seed)[:, owner[order]].cumsum(1)
+    places = (weights < share * weights[:, -1:]).sum(1)
+    found = np.sort(numbers[order][places])
+    tail = (1 - level) / 2
+    low, high = found[round(tail * (draws - 1))], found[round((1 - tail) * (draws - 1))]
+    return Interval(float(low), float(high), f"cluster bootstrap over {n} patients, {draws} draws")
+
+
 def patient_accuracy(
     correct: npt.ArrayLike, clusters: npt.ArrayLike, *, level: float = 0.95
 ) -> PatientAccuracy:
@@ -113,6 +144,29 @@ def patient_accuracy(
     # At 0 and 1 a bound equals the share; rounding may put it beside.
     low, high = min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
     return PatientAccuracy(share, n, Interval(float(low), float(high), f"Wilson over {n} patients"))
+
+
+def mean_interval(
+    values: npt.ArrayLike, clusters: npt.ArrayLike, *, level: float = 0.95
+) -> Interval:
+    """Interval of the mean of numbers of at least 0, such as costs, by patient: Student's t with a
+    variance that holds the slices of a patient together, and as many degrees of freedom as there
+    are effective patients, less one.
+
+    Reference: Kish 1965, Sec. 6.3 (the mean as a ratio) and 8.2 (effective numbers).
+
+    >>> mean_interval([0, 1, 2, 1], ["a", "b", "c", "d"])
+    Interval(low=0.0, high=2.29..., method='Student t over 4 patients')
+    """
+    from scipy.special import stdtrit
+
+    sums, sizes = _sum_by_patient(np.asarray(values, dtype=np.float64), clusters)
+    n, mean = len(sizes), float(sums.sum() / sizes.sum())
+    if n == 1:
+        return Interval(0.0, np.inf, "one patient: no interval")
+    freedom = max(1.0, effective_patients(sizes) - 1)
+    half = float(stdtrit(freedom, 0.5 + level / 2) * np.sqrt(_variance(sums, sizes)))
+    return Interval(max(0.0, mean - half), mean + half, f"Student t over {n} patients")
 
 
 def paired_difference(
@@ -177,20 +231,39 @@ def paired_difference(
 
 def _per_patient(values: npt.ArrayLike, clusters: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Sum of `values` and number of slices for each patient, patients in the order of their ids."""
-    flags, ids = np.asarray(values, dtype=bool), np.asarray(clusters)
-    if flags.ndim != 1 or flags.shape != ids.shape:
+    return _sum_by_patient(np.asarray(values, dtype=bool), clusters)
+
+
+def _sum_by_patient(values: npt.NDArray[Any], clusters: npt.ArrayLike) -> tuple[Floats, Floats]:
+    ids = np.asarray(clusters)
+    if values.ndim != 1 or values.shape != ids.shape:
         raise ResultError(
-            f"expected one patient for each slice, got {flags.shape} slices and {ids.shape} "
+            f"expected one patient for each slice, got {values.shape} slices and {ids.shape} "
             "patients."
         )
-    if not len(flags):
+    if not len(values):
         raise ResultError(
             "an interval needs at least one slice, got none. Was every case left out, or --limit 0?"
         )
     names: npt.NDArray[Any]
     names, owner = np.unique(ids.astype(str), return_inverse=True)
     sizes = np.bincount(owner, minlength=len(names)).astype(np.float64)
-    return np.bincount(owner, weights=flags, minlength=len(names)).astype(np.float64), sizes
+    return np.bincount(owner, weights=values, minlength=len(names)).astype(np.float64), sizes
+
+
+def effective_patients(sizes: Floats) -> float:
+    """How many patients of one size would tell as much, were the slices of each all alike (Kish).
+
+    >>> effective_patients(np.array([5.0, 5.0])), effective_patients(np.array([99.0, 1.0]))
+    (2.0, 1.02...)
+    """
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def _variance(sums: Floats, sizes: Floats) -> float:
+    """Of the mean over slices, by how each patient's sum departs from it."""
+    n, residuals = len(sizes), sums - sums.sum() / sizes.sum() * sizes
+    return float(n / (n - 1) * (residuals**2).sum() / sizes.sum() ** 2)
 
 
 def _differing(sums: Floats, sizes: Floats) -> int:

@@ -15,6 +15,7 @@ from robustmri.core.errors import ResultError
 from robustmri.core.files import fingerprint
 from robustmri.core.provenance import describe_run
 from robustmri.evaluation.metrics import count_confusions, summarise
+from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.recount import refuse_contradictions
 from robustmri.results.outcomes import columns_of, read_table
 from robustmri.results.schema import AttackRun, Check, RobustnessReport, load_result, suites_of
@@ -74,14 +75,28 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         model=model,
         split=split,
         examples=[],
+        regions=[],
+        saliency=[],
+        sensitivity=[],
         checks=_merge([part.checks for part in parts]),
         attacks=attacks,
         results=summarise(columns, suites=suites_of(attacks), seed=seed),
         confusions=count_confusions(columns, first.cohort.classes),
+        patients=first.patients
+        and summarise_patients(
+            columns, first.cohort.classes, costs=first.patients.costs, seed=seed
+        ),
         baseline=None,
-        provenance=describe_run(seed) | {"pooled": [part.provenance for part in parts]},
+        provenance=describe_run(seed) | _latest(parts) | {"pooled": [p.provenance for p in parts]},
     )
     return result, outcomes
+
+
+def _latest(parts: Sequence[RobustnessReport]) -> dict[str, str]:
+    """When the last of them was measured: pooled once more, they give the same file."""
+    known = [part.provenance.get("created") for part in parts]
+    times = [time for time in known if isinstance(time, str)]
+    return {"created": max(times)} if times else {}
 
 
 def _merge_attacks(parts: Sequence[RobustnessReport]) -> list[AttackRun]:
@@ -116,6 +131,7 @@ def _refuse_unlike(
             "cohorts": (first.cohort.fingerprint, part.cohort.fingerprint),
             "settings": tuple({**one.settings["evaluate"], **shown_apart} for one in (first, part)),
             "objectives": (first.model.objective, part.model.objective),
+            "costs": tuple(one.patients.costs if one.patients else [] for one in (first, part)),
             "trainings": tuple(_training_of(one) for one in (first, part)),
         }
         for what, (expected, came) in facts.items():

@@ -8,7 +8,7 @@ al. 2018, "Obfuscated Gradients".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from robustmri.evaluation.metrics import Rows, Setting, find_right, find_setting
 from robustmri.evaluation.probed import Probed, check_probes
 from robustmri.evaluation.study import (
     check_chosen,
+    check_classes,
     check_knowledge,
     check_patients,
     check_selection,
@@ -54,6 +55,7 @@ def run_checks(
     per_pixel: Collection[str] = (),
     knowledge: Mapping[str, str] | None = None,
     probed: Probed | None = None,
+    classes: Sequence[str] = (),
 ) -> list[Check]:
     """Every check whose question arises.
 
@@ -73,6 +75,7 @@ def run_checks(
         knowledge: of a classifier that offers no gradient, title of each attack to what it asks
             for; else nothing.
         probed: what the classifier did when it was asked further; None if it was not.
+        classes: what the classifier tells apart.
     """
     checks = [
         check_verified(outcomes),
@@ -93,6 +96,7 @@ def run_checks(
         check_split(split_kind, groups),
         check_patients(outcomes),
         check_chosen() if chosen else None,
+        check_classes(outcomes, classes),
         check_training_attack(outcomes, training_attack),
         check_selection(selected_on, evaluated_set),
     ]

@@ -4,17 +4,25 @@ seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from robustmri.results.budget import CLEAN, WORST
+from robustmri.evaluation.intervals import effective_patients
+from robustmri.results.budget import CLEAN, CORRUPTION, RANDOM, RANDOM_SEARCH, WORST
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check, Status
 
 CONFIDENCE = 0.975  # Each side of a two-sided interval of 95 %.
-FEWEST_PATIENTS = 5
-FEWEST_OF_A_CLASS = 2
+FEWEST_PATIENTS = 3
+"""With fewer there is no figure to speak of."""
+ENOUGH_PATIENTS = 30
+"""With fewer a figure is that of these patients; so it is with fewer effective ones, where a few
+patients have most of the slices.
+"""
+ENOUGH_OF_A_CLASS = 5
+DRAWN = (RANDOM, RANDOM_SEARCH, "noise")
+"""Attacks that draw the parameters of a physical threat, and search for nothing."""
 
 
 def check_split(split_kind: str, groups: str) -> Check:
@@ -74,28 +82,92 @@ def check_knowledge(knowledge: Mapping[str, str]) -> Check:
 
 
 def check_patients(outcomes: Outcomes) -> Check:
-    """Enough patients were tested for their number to bound what was not seen."""
+    """Enough patients were tested for their number to bound what was not seen; else the headline
+    says that there were few.
+    """
     clean = outcomes["attack"] == CLEAN
     groups, labels = (outcomes[name][clean].astype(str) for name in ("group", "label"))
-    patients = len(np.unique(groups))
+    sizes = np.unique(groups, return_counts=True)[1].astype(float)
+    patients = len(sizes)
+    effective = effective_patients(sizes) if patients else 0.0
     each = {label: len(np.unique(groups[labels == label])) for label in np.unique(labels)}
     # Two-sided 95 % bound of a share of which nothing was seen in n patients.
     unseen = 1 - (1 - CONFIDENCE) ** (1 / patients) if patients else 1.0
-    few = patients < FEWEST_PATIENTS or min(each.values(), default=0) < FEWEST_OF_A_CLASS
+    few = (
+        min(patients, round(effective)) < ENOUGH_PATIENTS
+        or min(each.values(), default=0) < ENOUGH_OF_A_CLASS
+    )
+    status: Status = "fail" if patients < FEWEST_PATIENTS else "warn" if few else "pass"
     named = ", ".join(f"{count} with {label}" for label, count in each.items())
+    uneven = ""
+    if patients - effective >= 1:
+        uneven = f" Some have many slices: they tell as much as {effective:.0f} equal ones."
     return Check(
         name="enough patients for the claim",
-        status="warn" if few else "pass",
+        status=status,
         detail=(
-            f"{patients} patients were tested ({named}). What happened to none of {patients} may "
-            f"still happen to {unseen:.0%} of all."
+            f"{patients} patients were tested ({named}).{uneven} What happened to none of "
+            f"{patients} may still happen to {unseen:.0%} of all."
         )
         + (
-            f" Fewer than {FEWEST_PATIENTS}, or than {FEWEST_OF_A_CLASS} of a class, is a warning: "
-            "the figures are those of these patients."
+            f" Fewer than {ENOUGH_PATIENTS}, or than {ENOUGH_OF_A_CLASS} of a class, are too few "
+            f"for a claim, and fewer than {FEWEST_PATIENTS} for a figure."
             if few
             else ""
         ),
+    )
+
+
+def check_physics(outcomes: Outcomes) -> Check | None:
+    """What a scanner or a physical threat changed was confirmed again, and random draws broke no
+    more than a search.
+    """
+    rows = np.flatnonzero((outcomes["attack"] != CLEAN) & (outcomes["attack"] != WORST))
+    if not len(rows):
+        return None
+    doubtful = int(np.sum(~outcomes["verified"][rows].astype(bool)))
+    broke: dict[tuple[str, float], dict[str, int]] = {}
+    names = ("norm", "eps", "attack", "fooled")
+    for kind, eps, attack, fooled in zip(*(outcomes[name][rows] for name in names), strict=True):
+        if kind != CORRUPTION:
+            found = broke.setdefault((str(kind), float(eps)), {})
+            found[str(attack)] = found.get(str(attack), 0) + int(fooled)
+    weaker = []
+    for (kind, eps), found in broke.items():
+        drawn = max((n for attack, n in found.items() if attack in DRAWN), default=0)
+        searched = max((n for attack, n in found.items() if attack not in DRAWN), default=drawn)
+        if drawn > searched:
+            weaker.append(f"{kind} {eps:g} ({drawn} slices against {searched})")
+    said = f" Random draws broke more than a search: {', '.join(weaker)}." if weaker else ""
+    return Check(
+        name="scanner and physical threats in order",
+        status="fail" if doubtful else "warn" if weaker else "pass",
+        detail=(
+            f"{len(rows) - doubtful} of {len(rows)} slices that a scanner or a physical threat "
+            f"changed lie in their box and were confirmed by the original classifier.{said}"
+        ),
+    )
+
+
+def check_classes(outcomes: Outcomes, classes: Sequence[str] = ()) -> Check:
+    """Slices of every class were tested; with one class alone, a classifier that says nothing else
+    is always right.
+    """
+    labels = np.unique(outcomes["label"][outcomes["attack"] == CLEAN].astype(str)).tolist()
+    missing = [name for name in classes if name not in labels]
+    alone = len(labels) < 2
+    detail = f"Slices of {len(labels)} classes were tested: {', '.join(labels)}."
+    if alone:
+        detail = (
+            f"Every slice that was tested is of one class ({', '.join(labels)}): a classifier that "
+            "says so of every image would be right on all of them."
+        )
+    elif missing:
+        detail += f" None is of {', '.join(missing)}, of which the figures say nothing."
+    return Check(
+        name="more than one class",
+        status="fail" if alone else "warn" if missing else "pass",
+        detail=detail,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,16 @@ from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
+from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.study import check_physics
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CORRUPTION
 from robustmri.results.outcomes import Outcomes, columns_of
+from robustmri.results.patients import Cost
 from robustmri.results.schema import (
     Check,
     CohortFacts,
@@ -60,12 +64,13 @@ def summarise_evaluation(
     provenance: dict[str, Any],
     seen: Finding | None = None,
     probed: Probed | None = None,
+    costs: Sequence[Cost] = (),
 ) -> RobustnessReport:
     """Numbers with intervals, checks, and what is needed to understand both.
 
     `training_attack` is the attack that made the training examples, None where there were none;
     `seen` is what is known of test slices among those that were trained on, `probed` what the
-    classifier did when it was asked further.
+    classifier did when it was asked further, `costs` what each wrong answer costs, if anybody said.
     """
     settings, outcomes = plan.settings, columns_of(evaluated.outcomes)
     leakage = [
@@ -74,8 +79,10 @@ def summarise_evaluation(
         )
         for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
+    # Checks of attacks judge what the evaluation is about: a norm, or the threat in its place.
+    about = {"", settings.threat} if settings.threat else {"", *NORMS}
     checks = run_checks(
-        searched(outcomes, settings.threat or None),
+        _rows_in(outcomes, about, inside=True),
         split_kind=split.kind,
         groups=cohort.groups,
         training_attack=training_attack,
@@ -85,13 +92,19 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         chosen=settings.chosen,
-        iterative={run.attack for run in evaluated.attacks if run.iterative},
+        # Over few parameters the loss has many hills: one long step may find the highest.
+        iterative=set()
+        if settings.threat
+        else {run.attack for run in evaluated.attacks if run.iterative},
         knowledge={}
         if classifier.spec.gradients
-        else {run.title: run.knowledge for run in evaluated.attacks},
+        else {run.title: run.knowledge for run in evaluated.attacks if not run.norm},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
         probed=probed,
+        classes=cohort.classes,
     )
+    physics = check_physics(_rows_in(outcomes, {"", *NORMS}, inside=False))
+    checks += [physics] if physics else []
     return RobustnessReport(
         title=title,
         model=model,
@@ -125,18 +138,15 @@ def summarise_evaluation(
         results=summarise(outcomes, suites=suites_of(evaluated.attacks), seed=settings.seed),
         checks=[shorten_ids(check) for check in checks],
         confusions=count_confusions(outcomes, cohort.classes),
+        patients=summarise_patients(outcomes, cohort.classes, costs=costs, seed=settings.seed),
         examples=examples,
         settings={"evaluate": _plain(settings)},
         provenance=provenance,
     )
 
 
-def searched(outcomes: Outcomes, threat: str | None = None) -> Outcomes:
-    """Rows of what the evaluation is about, which checks judge: untouched slices, and attacks in a
-    norm, or on the physical threat that stands in its place.
-    """
-    about = {"", threat} if threat else {"", *NORMS}
-    keep = np.isin(outcomes["norm"].astype(str), sorted(about))
+def _rows_in(outcomes: Outcomes, norms: Collection[str], *, inside: bool) -> Outcomes:
+    keep = np.isin(outcomes["norm"].astype(str), sorted(norms)) == inside
     return Outcomes({name: column[keep] for name, column in outcomes.items()})
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from robustmri.core.errors import CheckpointError, SettingsError
@@ -23,6 +24,10 @@ PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
 
 HUB_NAME = re.compile(r"(timm|torchvision):[\w.]+|hf:\w[\w.-]*(/\w[\w.-]*)?")
 """Names that a file may give; a person may also type a folder, or a repository of timm's."""
+
+
+_DECLARED: list[torch.library.Library] = []
+"""Operators that were declared for torchvision, which live as long as this."""
 
 
 def is_hub(backbone: str) -> bool:
@@ -118,13 +123,33 @@ def _open(backbone: str) -> tuple[Any, str]:
     prefix, _, name = backbone.partition(":")
     package = PACKAGES[prefix]
     try:
-        return importlib.import_module(package), name
+        return _import(package), name
     # torchvision built for another torch raises a RuntimeError.
     except (ImportError, RuntimeError) as error:
         raise SettingsError(
             f"{backbone!r} needs the package {package}, which cannot be imported "
-            f"({_first_line(error)}). Install it with: pip install 'robustmri[hub]'"
+            f"({_first_line(error)}). Install it with: pip install 'robustmri[hub]'; "
+            "docs/importing.md has the command that leaves this torch in place."
         ) from error
+
+
+def _import(package: str) -> Any:
+    """The package, also beside a torch for which torchvision's compiled operators were not built.
+
+    PyPI's torchvision for Linux is built for CUDA. Beside a CPU torch its operators do not load,
+    and its import ends where it adds to two of them; the networks that classify use none.
+    """
+    try:
+        return importlib.import_module(package)
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+    _DECLARED.append(torch.library.Library("torchvision", "FRAGMENT"))
+    for operator in ("nms", "qnms"):
+        _DECLARED[0].define(
+            f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+    return importlib.import_module(package)
 
 
 def _timm_size(hub: Any, name: str, size: Size) -> dict[str, Size]:

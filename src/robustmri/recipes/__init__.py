@@ -26,6 +26,8 @@ else:
 FOLDER = Path(__file__).parent
 RADII = ("eps", "curve")
 """Settings that may be written as numbers."""
+LISTS = ("attacks", "corruptions", "examples", "classes", "regions")
+"""Settings of an evaluation that a text divides by commas."""
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
@@ -261,7 +263,7 @@ def _override(settings: dict[str, Any], text: str) -> None:
         place[names[-1]] = _literal(value.strip())
     elif names[0] == "evaluate" and names[-1] in RADII:
         place[names[-1]] = split_radii(value)
-    elif names[0] == "evaluate" and names[-1] in ("attacks", "corruptions", "examples"):
+    elif names[0] == "evaluate" and names[-1] in LISTS:
         place[names[-1]] = [part.strip() for part in value.split(",") if part.strip()]
     else:
         place[names[-1]] = value.strip()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,34 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
             f"{sorted(shapes)}. Evaluate again."
         )
     return arrays
+
+
+def load_maps(folder: Path | str, report: RobustnessReport) -> dict[str, Plane] | None:
+    """Title of each method to the maps of the examples, uint8 of shape (k, height, width); None
+    where none were kept.
+
+    Raises:
+        ResultError: damaged, or not of the examples that the report speaks of.
+    """
+    path = Path(folder) / "saliency.npz"
+    if not report.saliency or not report.examples or not path.is_file():
+        return None
+    shape, k = sides(report.cohort.size), 1 + max(example.position for example in report.examples)
+    titles = {one.method: one.title for one in report.saliency}
+    try:
+        with open_zip(
+            path, most_bytes=min(len(titles) * (k * math.prod(shape) + 4096), MOST_BYTES)
+        ):
+            pass
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            maps = {title: file[name] for name, title in titles.items() if name in file.files}
+    except (DataError, OSError, MemoryError, ValueError, KeyError, EOFError, zlib.error) as error:
+        raise system_error(error, path) or ResultError(
+            f"{path} is damaged or incomplete ({error}). Evaluate again."
+        ) from error
+    if any((one.shape, one.dtype) != ((k, *shape), np.uint8) for one in maps.values()):
+        raise ResultError(f"{path} should hold {k} maps by each method. Evaluate again.")
+    return maps
 
 
 def encode_png(image: Plane, *, colours: int | None = None) -> str:

@@ -48,7 +48,9 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
     ]
     search = _Search({*identifiers, *listed} - {*report.cohort.classes, report.cohort.fingerprint})
     plain: dict[str, Any] = msgspec.to_builtins(report)
-    kept = {name: plain[name] for name in ("results", "confusions")}
+    kept = {name: plain[name] for name in ("results", "confusions", "patients")}
+    for cost in (kept["patients"] or {}).get("costs", ()):
+        cost["consequence"] = ""
     for check in (*plain["checks"], *plain["split"]["leakage"], *plain["model"]["checks"]):
         check["case_ids"] = []
         check["detail"] = QUOTED.sub(WITHHELD, check["detail"])

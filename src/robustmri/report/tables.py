@@ -26,7 +26,7 @@ from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.comparison import Comparison
 from robustmri.results.headline import budget_of, main_budget
 from robustmri.results.lineage import repairs
-from robustmri.results.schema import NormFacts, Result, RobustnessReport, html_table
+from robustmri.results.schema import ENOUGH, NormFacts, Result, RobustnessReport, html_table
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +220,8 @@ def comparison_table(
         f"{people(results[0].cohort)}; brackets: 95 % interval."
     ]
     notes += _memory_note(results, at)
+    if any(check.name == ENOUGH and check.status == "warn" for check in checks):
+        notes.append(f"Too few {people(results[0].cohort)} for a claim.")
     if split.kind in ("slice", "none"):
         notes.append(split.note)
     if results[0].cohort.synthetic:

@@ -22,7 +22,7 @@ from robustmri.results.comparison import Comparison, Paired
 from robustmri.results.headline import headline
 from robustmri.results.lineage import repairs
 from robustmri.results.outcomes import Outcomes, confidence_when_fooled, count_turned
-from robustmri.results.schema import Check, Result, RobustnessReport, Status
+from robustmri.results.schema import ENOUGH, Check, Result, RobustnessReport, Status
 
 WITHIN = {
     "brain": " of the head",
@@ -108,7 +108,8 @@ def write_verdict(
     worst = [headline(report, at) if at else None for report in results]
     who = ("phantom " if first.cohort.synthetic else "") + people(first.cohort)
     split = first.split
-    slices = f"{split.n_slices} {split.evaluated_set} slices of {split.n_patients} {who}"
+    only = "only " if few_patients(results) else ""
+    slices = f"{split.n_slices} {split.evaluated_set} slices of {only}{split.n_patients} {who}"
     below = _say_clean(names, clean, repaired)
     if at is None or worst[0] is None:
         attacked = any(report.attacks for report in results)
@@ -197,6 +198,12 @@ def _say_repair(comparison: Comparison, number: Paired, below: str) -> str:
         f"({bounds(clean.low, clean.high)})."
     )
     return " ".join([below, said, *comparison.scope[1:]])
+
+
+def few_patients(results: Sequence[RobustnessReport]) -> str:
+    """Why the headline is about these patients only; empty where there were enough."""
+    found = (check for report in results for check in report.checks if check.name == ENOUGH)
+    return next((check.detail for check in found if check.status != "pass"), "")
 
 
 def _capital(text: str) -> str:

@@ -59,7 +59,7 @@ def case(
     from robustmri.evaluation.case import examine_case
     from robustmri.models.checkpoint import load_checkpoint
     from robustmri.models.optimised import full_float32
-    from robustmri.results.outcomes import columns_of, read_table
+    from robustmri.results.cases import load_cases
     from robustmri.threat.norms import find_norm
 
     find_norm(norm)
@@ -81,7 +81,7 @@ def case(
     lesion = None
     if mask is not None:
         lesion = resize(read_mask(mask, scan.image.shape), size, pad=pad) >= 0.5
-    outcomes = None if result is None else columns_of(read_table(result))
+    outcomes = None if result is None else load_cases(result)
     small = resize(native, size, pad=pad)
     with full_float32():
         facts, attacked = examine_case(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import struct
 import warnings
 import zipfile
@@ -25,7 +24,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from formats import write_dicom, write_excel, write_nifti
+from bounded import bounded
+from formats import write_cifar, write_dicom, write_excel, write_nifti
 from robustmri.core.errors import DataError
 from robustmri.data import limits
 from robustmri.data.prepare import write_cohort
@@ -36,8 +36,6 @@ from scans import OUTLINE, SliceList, draw, slices_of, write_csv_layout, write_m
 
 EXAMPLES = int(os.environ.get("ROBUSTMRI_FUZZ_EXAMPLES", "2500"))
 PIXELS = 1 << 20
-MOST_MEMORY_KIB = 512 * 1024
-"""More than before; a slice may have 16 MiB."""
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(3600)]
 
@@ -166,6 +164,11 @@ def other_table(suffix: str) -> Callable[[Path], Path]:
     return make
 
 
+def cifar(folder: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    return write_cifar(folder / "data_batch_1.bin", pixels, [0, 1, 2])
+
+
 KINDS: dict[str, Callable[[Path], Path]] = {
     **{kind: image(kind) for kind in FORMATS},
     "TIFF, LZW": tiff("tiff_lzw"),
@@ -190,11 +193,12 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "nii.gz": nifti("nii.gz"),
     "npy": npy,
     "npz": npz,
+    "cifar": cifar,
 }
 # A file that is the whole source may be refused as a whole.
 ALONE = (
     *("cohort.json", "cases.parquet", "images.npy", "masks.npy"),
-    *("csv", "xlsx", "parquet", "npz"),
+    *("csv", "xlsx", "parquet", "npz", "cifar"),
 )
 ODD = [0, 1, 2, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 
@@ -261,7 +265,6 @@ def test_a_damaged_file_costs_its_own_slice_only(
     content = path.read_bytes()
     alone = kind in ALONE
     whole = len(store_slices(open_source(scans), out, 16, "minmax", None).cases)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @settings(
         max_examples=EXAMPLES,
@@ -274,7 +277,7 @@ def test_a_damaged_file_costs_its_own_slice_only(
     def check(changes: list[tuple[int, bytes, str]], mend: bool) -> None:
         path.write_bytes(damage(content, changes, mend))
         try:
-            with warnings.catch_warnings():
+            with bounded(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Decoders warn of what they mend by themselves.
                 stored = store_slices(open_source(scans), out, 16, "minmax", None)
         except DataError:
@@ -284,8 +287,7 @@ def test_a_damaged_file_costs_its_own_slice_only(
         assert all(left.source and left.reason for left in stored.left_out)
 
     check()
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < MOST_MEMORY_KIB, f"{grown} KiB more than before"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"scans", "out"}
 
 
 def test_the_damage_reaches_what_lies_behind_checksums() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from robustmri.report.glance import glance
 from robustmri.report.page import Page
-from robustmri.report.verdict import make_cards, write_verdict
+from robustmri.report.verdict import few_patients, make_cards, write_verdict
 
 PLACE = 10
 
@@ -18,6 +18,7 @@ def masthead(page: Page) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "below": below,
+        "few": few_patients(page.results),
         "cards": make_cards(*said),
         "glance": glance(page.results),
     }

@@ -187,6 +187,8 @@ function epsCard(one, query, pictures) {
   let beside;
   let curve;
   let here = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let writing;
   const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "eps", class: "eps-slider", oninput: (event) => move(Number(event.target.value)) });
   const track = h("div", { class: "eps-track" });
   const said = h("div", { class: "eps-said", "aria-live": "polite" });
@@ -223,8 +225,8 @@ function epsCard(one, query, pictures) {
   }
   function remember(name, value) {
     query.set(name, value);
-    clearTimeout(remember.timer);
-    remember.timer = setTimeout(() => { if (root.isConnected) history.replaceState(null, "", `${location.pathname}?${query}`); }, 250);
+    clearTimeout(writing);
+    writing = setTimeout(() => { if (root.isConnected) history.replaceState(null, "", `${location.pathname}?${query}`); }, 250);
   }
   build();
   return { root, step: (by) => { move(here + by); say(line.points[here].words); } };

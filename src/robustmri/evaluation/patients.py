@@ -1,0 +1,238 @@
+"""Patients rather than slices: who is right, who is affected, which confusion costs what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.evaluation.intervals import cluster_bootstrap, mean_interval, patient_accuracy
+from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings
+from robustmri.results.budget import CLEAN, NO_BUDGET, WORST
+from robustmri.results.outcomes import Outcomes
+from robustmri.results.patients import (
+    Cost,
+    Endpoint,
+    MeanCost,
+    Mistake,
+    PatientFigures,
+    PatientShare,
+    Stratum,
+)
+
+LEVEL = 0.95
+SIZES = ("small", "middle", "large")
+"""Thirds of the slices that have a lesion, by its share of the picture."""
+Flags = npt.NDArray[np.bool_]
+
+
+def summarise_patients(
+    outcomes: Outcomes, classes: Sequence[str], *, costs: Sequence[Cost] = (), seed: int = 0
+) -> PatientFigures:
+    """Endpoints of every worst case, and strata, mistakes and costs under that of the headline.
+
+    Args:
+        outcomes: table with the rows of "worst" in it; planes, sizes of lesions and probabilities
+            where it has them.
+        classes: in the order of the classifier.
+        costs: of every wrong answer, as `read_costs` gives them; none for no mean cost.
+        seed: of the intervals' draws.
+    """
+    settings = find_settings(outcomes)
+    clean = next((s for s in settings if s.attack == CLEAN), Setting(CLEAN, NO_BUDGET))
+    worst = [setting for setting in settings if setting.attack == WORST]
+    main = _headline(settings)
+    before, after = settings.get(clean, _none()), settings.get(main, _none()) if main else _none()
+    strata = list(_strata(outcomes, before)) if main else []
+    level = 1 - (1 - LEVEL) / max(1, len(strata))
+    budget = main.budget if main else NO_BUDGET
+    return PatientFigures(
+        shares=[
+            share
+            for setting in ([clean, *worst] if len(before) else [])
+            for share in _share(outcomes, classes, setting, settings[setting], before)
+        ],
+        attack=main.attack if main else "",
+        norm=budget.norm,
+        eps=budget.eps,
+        eps_units=budget.eps_units,
+        target=budget.target,
+        level=level,
+        strata=[
+            _measure(outcomes, by, name, chosen, before, after, level, seed)
+            for by, name, chosen in strata
+        ],
+        mistakes=_count_mistakes(outcomes, classes, before, after),
+        costs=list(costs),
+        mean_costs=_mean_costs(outcomes, costs, [(CLEAN, before), (WORST, after)]) if costs else [],
+    )
+
+
+def _none() -> Rows:
+    return np.array([], dtype=np.intp)
+
+
+def _headline(settings: dict[Setting, Rows]) -> Setting | None:
+    """The worst case of the budget that most attacks were run in, of these the first."""
+    attacks: dict[Setting, int] = {}
+    for setting in settings:
+        if setting.attack not in (CLEAN, WORST) and setting.budget.eps:
+            worst = Setting(WORST, setting.budget)
+            attacks[worst] = attacks.get(worst, 0) + 1
+    return max(attacks, key=lambda one: attacks[one], default=None)
+
+
+def _share(
+    outcomes: Outcomes, classes: Sequence[str], setting: Setting, rows: Rows, before: Rows
+) -> Iterator[PatientShare]:
+    """A share for each endpoint that the table can tell."""
+    budget = setting.budget
+    untouched = dict(_right_patients(outcomes, classes, before, budget.target))
+    for endpoint, right in _right_patients(outcomes, classes, rows, budget.target):
+        found = patient_accuracy(right, np.arange(len(right)))
+        was = untouched[endpoint]
+        same = len(was) == len(right)  # An attack of fewer slices may have fewer patients.
+        yield PatientShare(
+            endpoint=endpoint,
+            attack=setting.attack,
+            norm=budget.norm,
+            eps=None if setting.attack == CLEAN else budget.eps,
+            eps_units=budget.eps_units,
+            target=budget.target,
+            n=len(right),
+            accuracy=found.accuracy,
+            ci_low=found.interval.low,
+            ci_high=found.interval.high,
+            interval=found.interval.method,
+            of=int(was.sum()),
+            turned=int((was & ~right).sum()) if same else 0,
+        )
+
+
+def _right_patients(
+    outcomes: Outcomes, classes: Sequence[str], rows: Rows, target: str
+) -> Iterator[tuple[Endpoint, Flags]]:
+    """Per patient, in the order of their ids, whether they are right."""
+    aimed = Outcomes({name: outcomes[name][rows] for name in ("label", "prediction", "target")})
+    if target:  # Also of untouched slices, which are no attempt at it.
+        aimed = Outcomes({**aimed, "target": np.full(len(rows), target, dtype=object)})
+    right = find_right(aimed)
+    _, patient = np.unique(outcomes["group"][rows].astype(str), return_inverse=True)
+    sizes = np.bincount(patient)
+    kept = np.bincount(patient, weights=right)
+    yield "every slice", kept == sizes
+    yield "majority", 2 * kept > sizes
+    if "probabilities" not in outcomes:
+        return
+    given = np.stack([np.asarray(one, dtype=float) for one in outcomes["probabilities"][rows]])
+    sums = np.zeros((len(sizes), len(classes)))
+    np.add.at(sums, patient, given)
+    labels = np.zeros_like(sums)
+    place = {name: number for number, name in enumerate(classes)}
+    named_as = np.array([place[label] for label in outcomes["label"][rows]], dtype=np.intp)
+    np.add.at(labels, (patient, named_as), 1)
+    answer, truth = sums.argmax(axis=1), labels.argmax(axis=1)
+    named = answer == truth if not target else (answer != place[target]) | (truth == place[target])
+    yield "mean probability", named & np.isfinite(sums).all(axis=1)
+
+
+def _strata(outcomes: Outcomes, before: Rows) -> Iterator[tuple[str, str, set[int]]]:
+    """What the slices are divided by, the part's name, and the indexes of its slices."""
+    index = outcomes["index"][before]
+    for by, column in (("class", "label"), ("plane", "plane")):
+        values = outcomes[column][before].astype(str) if column in outcomes else np.array([])
+        names = [name for name in dict.fromkeys(values.tolist()) if name]
+        if len(names) > 1 or by == "class":
+            for name in sorted(names):
+                yield by, name, set(index[values == name].tolist())
+    if "lesion_share" not in outcomes:
+        return
+    share = outcomes["lesion_share"][before].astype(float)
+    known = np.isfinite(share) & (share > 0)
+    if known.sum() < len(SIZES):
+        return
+    edges = np.quantile(share[known], [1 / 3, 2 / 3])
+    size = np.digitize(share, edges, right=True)
+    limits = [f"{100 * edge:.2g} %" for edge in edges]
+    said = (f"up to {limits[0]}", f"up to {limits[1]}", f"above {limits[1]}")
+    for number, (name, of) in enumerate(zip(SIZES, said, strict=True)):
+        chosen = set(index[known & (size == number)].tolist())
+        if chosen:
+            yield "lesion size", f"{name} ({of} of the picture)", chosen
+
+
+def _measure(
+    outcomes: Outcomes,
+    by: str,
+    name: str,
+    chosen: set[int],
+    before: Rows,
+    after: Rows,
+    level: float,
+    seed: int,
+) -> Stratum:
+    right, indexes = find_right(outcomes), np.array(sorted(chosen))
+    untouched, attacked = (
+        rows[np.isin(outcomes["index"][rows], indexes)] for rows in (before, after)
+    )
+    patients = outcomes["group"][attacked]
+    interval = cluster_bootstrap(right[attacked], patients, level=level, seed=seed)
+    return Stratum(
+        by=by,  # type: ignore[arg-type]
+        name=name,
+        n_slices=len(attacked),
+        n_patients=len(set(patients.tolist())),
+        clean=float(right[untouched].mean()),
+        accuracy=float(right[attacked].mean()),
+        ci_low=interval.low,
+        ci_high=interval.high,
+        interval=interval.method,
+    )
+
+
+def _count_mistakes(
+    outcomes: Outcomes, classes: Sequence[str], before: Rows, after: Rows
+) -> list[Mistake]:
+    """Every pair of classes that is confused at all, the ones confused most under attack first."""
+    found = []
+    for truth in classes:
+        for answer in classes:
+            untouched, attacked = (
+                rows[(outcomes["label"][rows] == truth) & (outcomes["prediction"][rows] == answer)]
+                for rows in (before, after)
+            )
+            if truth != answer and (len(untouched) or len(attacked)):
+                found.append(
+                    Mistake(
+                        truth=truth,
+                        answer=answer,
+                        clean=len(untouched),
+                        attacked=len(attacked),
+                        patients=len(set(outcomes["group"][attacked].tolist())),
+                    )
+                )
+    return sorted(found, key=lambda one: -one.attacked)
+
+
+def _mean_costs(
+    outcomes: Outcomes, costs: Sequence[Cost], settings: list[tuple[str, Rows]]
+) -> list[MeanCost]:
+    table = {(one.truth, one.answer): one.cost for one in costs}
+    found = []
+    for attack, rows in settings:
+        if not len(rows):
+            continue
+        pairs = zip(outcomes["label"][rows], outcomes["prediction"][rows], strict=True)
+        values = [table.get((str(truth), str(answer)), 0.0) for truth, answer in pairs]
+        interval = mean_interval(values, outcomes["group"][rows], level=LEVEL)
+        found.append(
+            MeanCost(
+                attack=attack,
+                mean=float(np.mean(values)),
+                ci_low=interval.low,
+                ci_high=interval.high,
+                interval=interval.method,
+            )
+        )
+    return found
