@@ -16,7 +16,8 @@ def test_a_packaged_recipe_is_whole(name):
     assert len(recipe.about) > 20
     assert (recipe.train.attacked, recipe.harden.attacked) == (False, True)
     assert recipe.train.backbone in BACKBONES
-    assert recipe.harden.eps == recipe.evaluate.eps[0], "repaired against the eps it is tested at"
+    if name != "contrast":  # Which repairs nothing.
+        assert recipe.harden.eps == recipe.evaluate.eps[0], "against the eps it is tested at"
     assert recipe.train.epochs > recipe.train.warmup_epochs
     assert recipe.harden.epochs > recipe.harden.eps_ramp_epochs
     attacks = set(resolve_attacks(recipe.evaluate))

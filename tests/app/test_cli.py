@@ -422,7 +422,7 @@ def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
         tmp_path / "cohort",
         "--size",
         2,
-        says="size must be at least 8",
+        says="size must have sides of 8 to 4096 pixels",
     )
     refuses("prepare", tiny_scans, *out, "--split", "patients", says="Did you mean 'patient'?")
     refuses(

@@ -206,7 +206,7 @@ def test_what_was_made_for_another_kind_of_slice_is_refused(run, cohort, tiny_ne
         (
             {"size": (32, 48), "channels": 3},
             ("--region", "brain"),
-            "the region 'brain' is a bright head on black",
+            "the region 'brain' is about a bright head on black",
         ),
     ):
         checkpoint = untrained(tmp_path / "checkpoint", **facts)

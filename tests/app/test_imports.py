@@ -20,7 +20,7 @@ def test_an_import_says_what_it_guessed_and_found(robustmri, tmp_path):
     )
     assert (status, err) == (0, "")
     assert "theirs.onnx: ONNX, a graph of known operators." in out
-    assert "32 px, classes ill, well, other" in out
+    assert "32 px, in colour or grey, classes ill, well, other" in out
     assert "guessed: Mean and standard deviation are ImageNet's: the file does not say." in out
     for check in read_checkpoint(tmp_path / "out").checks:
         assert check.name in out

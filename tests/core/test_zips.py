@@ -109,7 +109,7 @@ def test_a_packed_cohort_is_no_larger_than_it_should_be(lie, members, tmp_path):
 
 def test_pictures_are_no_larger_than_the_result_says(tmp_path):
     result = SimpleNamespace(
-        examples=[SimpleNamespace(position=0)], cohort=SimpleNamespace(size=64)
+        examples=[SimpleNamespace(position=0)], cohort=SimpleNamespace(size=64, channels=1)
     )
     for kind, right in ((np.float64, False), (np.uint16, True)):
         planes = dict.fromkeys(ARRAYS, np.zeros((1, 64, 64), kind))

@@ -147,7 +147,7 @@ def schema(
 
     text = schema_text(name)
     if out is None:
-        print(text, end="")
+        say(*text.splitlines())
         return
     with atomic_file(out) as partial:
         partial.write_text(text, encoding="utf-8")

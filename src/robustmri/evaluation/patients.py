@@ -43,7 +43,11 @@ def summarise_patients(
     worst = [setting for setting in settings if setting.attack == WORST]
     main = _headline(settings)
     before, after = settings.get(clean, _none()), settings.get(main, _none()) if main else _none()
-    strata = list(_strata(outcomes, before)) if main else []
+    strata = [
+        (by, name, chosen)
+        for by, name, chosen in (_strata(outcomes, before) if main else ())
+        if np.isin(outcomes["index"][after], sorted(chosen)).any()  # A target's own class is not.
+    ]
     level = 1 - (1 - LEVEL) / max(1, len(strata))
     budget = main.budget if main else NO_BUDGET
     return PatientFigures(
