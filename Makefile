@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # their names: by their number, the few that take long would come last, one core waiting for the other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test test-slow test-peer test-gpu test-browser fuzz coverage benchmark docs dist lint format clean
+.PHONY: help install demo test test-slow test-peer test-gpu test-browser lint-js fuzz coverage benchmark docs dist lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs       the site, into build/site; broken links fail"
 	@echo "make dist       the wheel, into dist/; fails unless it holds the package and starts"
 	@echo "make install    .venv alone; with HASHES=1 each file is compared with hashes.txt first"
+	@echo "make lint-js    types of the workbench's scripts; needs npm, as test-browser does"
 	@echo "make lint       ruff, mypy and the import contracts; 'make format' mends what can be mended"
 	@echo "make clean      remove .venv and the caches"
 
@@ -52,7 +53,16 @@ test-gpu: $(INSTALLED)
 test-browser: $(INSTALLED)
 	@$(PIP) install --constraint constraints.txt --editable '.[browser]'
 	@test -n "$(CHROMIUM)" || command -v chromium > /dev/null || $(BIN)/playwright install chromium
-	$(BIN)/pytest -m browser tests/web
+	$(MAKE) lint-js
+	AXE=build/npm/node_modules/axe-core/axe.min.js $(BIN)/pytest -m browser tests/web
+
+# The page's scripts: their types, as their comments say them. From npm, for the tests alone.
+lint-js: build/npm/.installed
+	build/npm/node_modules/.bin/tsc --project tests/web/tsconfig.json
+
+build/npm/.installed: Makefile
+	npm install --prefix build/npm --no-save --no-audit --no-fund --silent axe-core@4.14.1 typescript@7.0.2
+	@touch $@
 
 fuzz: $(INSTALLED)
 	$(PYTEST) --dist load -m fuzz

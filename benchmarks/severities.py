@@ -33,7 +33,7 @@ MOST = {
     "ghosting": 1.0,
     "rotation": 60.0,
     "shift": 25.0,
-    "elastic": 10.0,
+    "elastic": 4.0,
     "resolution": 2.0,
 }
 """More than severity 5 needs."""

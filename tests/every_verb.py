@@ -99,8 +99,8 @@ def verbs(given: Path) -> dict[str, Callable[[], Any]]:
 def build(given: Path) -> None:
     """Everything that the commands start from; this process is a tiny one from now on."""
     torch.set_num_threads(1)
-    backbones.build_network = checkpoint.build_network = tiny_network  # type: ignore[assignment]
-    bundling.fetch_wheels = lambda packages, folder, *_: [  # type: ignore[assignment]
+    backbones.build_network = checkpoint.build_network = tiny_network  # type: ignore[attr-defined]
+    bundling.fetch_wheels = lambda packages, folder, *_: [  # type: ignore[attr-defined,assignment]
         (folder / f"{name}.whl").write_bytes(name.encode()) for name in packages
     ]
     scans = write_scans(given / "scans", patients=6, each=2)
@@ -187,7 +187,7 @@ def _be_the_child(work: Callable[[], Any], place: Path) -> None:
         os.chdir(place)
         time.monotonic = lambda: 0.0
         provenance.now = lambda: "2026-01-01T00:00:00+00:00"
-        provenance.commit = bundling.commit = lambda: "0123456789ab"
+        provenance.commit = bundling.commit = lambda: "0123456789ab"  # type: ignore[attr-defined]
         try:
             work()
             status = 0

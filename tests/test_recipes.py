@@ -31,6 +31,7 @@ def test_a_packaged_recipe_is_whole(name):
 def test_the_packaged_recipes():
     assert list_recipes() == [
         "ablation",
+        "contrast",
         "demo",
         "folds-cpu",
         "folds-gpu",
@@ -163,7 +164,8 @@ def test_a_broken_recipe_is_named(tmp_path, content, message):
 @pytest.mark.parametrize("name", ["demi", "/nowhere/mine.toml", ""])
 def test_a_missing_recipe_is_named(name):
     with pytest.raises(
-        SettingsError, match=r"There is no recipe .* Choices: ablation, demo, folds-cpu, folds-gpu"
+        SettingsError,
+        match=r"There is no recipe .* Choices: ablation, contrast, demo, folds-cpu, folds-gpu",
     ):
         load_recipe(name)
 

@@ -57,12 +57,14 @@ def write_scans(
     return folder
 
 
-def tiny_network(name: str, classes: int, size: int, **shape: object) -> nn.Sequential:
+def tiny_network(
+    name: str, classes: int, size: int | tuple[int, int], channels: int = 1, **shape: object
+) -> nn.Sequential:
     """In place of `robustmri.models.backbones.build_network`: learns the task above in a few
     epochs, in a second.
     """
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(channels, 8, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(8),
         nn.ReLU(),
         nn.Conv2d(8, 12, 3, stride=2, padding=1),

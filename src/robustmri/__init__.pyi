@@ -22,6 +22,7 @@ from robustmri.attacks import learn_universal as learn_universal
 from robustmri.attacks import standard as standard
 from robustmri.core.errors import RobustMRIError as RobustMRIError
 from robustmri.data.cohort import Cohort as Cohort
+from robustmri.data.corruptions import corrupt as corrupt
 from robustmri.data.split import Split as Split
 from robustmri.models.black_box import BlackBox as BlackBox
 from robustmri.models.checkpoint import load_checkpoint as load_checkpoint
@@ -31,6 +32,7 @@ from robustmri.models.classifier import ClassifierSpec as ClassifierSpec
 from robustmri.recipes import load_recipe as load_recipe
 from robustmri.results.schema import load_result as load_result
 from robustmri.threat.eps import parse_eps as parse_eps
+from robustmri.threat.physical import PhysicalThreat as PhysicalThreat
 from robustmri.threat.threat_model import ThreatModel as ThreatModel
 from robustmri.verbs.ablate import ablate as ablate
 from robustmri.verbs.bundle import bundle as bundle
@@ -38,6 +40,7 @@ from robustmri.verbs.case import case as case
 from robustmri.verbs.certify import certify as certify
 from robustmri.verbs.check import check as check
 from robustmri.verbs.compare import compare as compare
+from robustmri.verbs.contrast import contrast as contrast
 from robustmri.verbs.cross_validate import cross_validate as cross_validate
 from robustmri.verbs.estimate import estimate_evaluation as estimate_evaluation
 from robustmri.verbs.estimate import estimate_training as estimate_training

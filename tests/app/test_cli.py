@@ -328,6 +328,7 @@ def test_version_and_recipes(robustmri):
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == [
         "ablation",
+        "contrast",
         "demo",
         "folds-cpu",
         "folds-gpu",

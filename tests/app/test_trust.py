@@ -26,13 +26,14 @@ def planted(folder: Path) -> tuple[Path, Path]:
     return recipe, mark
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "cross-validate", "ablate"])
+@pytest.mark.parametrize("verb", ["evaluate", "cross-validate", "ablate", "contrast"])
 def test_a_recipe_runs_no_command(verb, run, tiny_run, tiny_cohort, tiny_scans, tmp_path):
     recipe, mark = planted(tmp_path)
     given = {
         "evaluate": (tiny_run, tiny_cohort),
         "cross-validate": (tiny_scans,),
         "ablate": (tiny_cohort,),
+        "contrast": (tiny_cohort, tiny_cohort),
     }[verb]
     status, said = run(verb, *given, "--out", tmp_path / "out", "--recipe", recipe)
     assert status == 2

@@ -245,7 +245,7 @@ def test_an_existing_folder_is_not_overwritten(cohort: Cohort) -> None:
 
 
 def test_settings_are_checked_first(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="size must be at least 8"):
+    with pytest.raises(SettingsError, match="size must have sides of 8"):
         write_cohort(SliceList([]), tmp_path / "cohort", size=4)
     with pytest.raises(SettingsError, match="intensity 'zscore' is not a rule"):
         write_cohort(SliceList([]), tmp_path / "cohort", intensity="zscore")
@@ -291,8 +291,8 @@ def test_changed_cases_are_found_at_once_and_changed_pixels_by_verify(cohort: Co
     head.write_text(text.replace('"size": 32', '"size": 31'))
     with pytest.raises(DataError, match="was changed after it was written"):
         Cohort.open(cohort.root)
-    head.write_text(text.replace('"schema_version": 1', '"schema_version": 2'))
-    with pytest.raises(DataError, match="schema version 2, expected 1"):
+    head.write_text(text.replace('"schema_version": 1', '"schema_version": 3'))
+    with pytest.raises(DataError, match="schema version 3, expected 1 or 2"):
         Cohort.open(cohort.root)
     head.write_text(text)
     change(cohort.root / "images.npy")

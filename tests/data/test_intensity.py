@@ -40,7 +40,7 @@ def test_percentile_clips_the_outliers() -> None:
     [
         (np.full((4, 4), 7), "constant image: every pixel is 7"),
         (np.array([[0.0, np.nan], [np.inf, 1.0]]), "2 of 4 pixels are NaN or infinite"),
-        (np.zeros((4, 4, 3)), "expected a 2-D grey image, got shape"),
+        (np.zeros((4, 4, 2)), "expected a 2-D grey image, or three channels"),
         (np.zeros((0, 4)), "expected a 2-D grey image"),
         (np.array([[1e308, -1e308]]), "too far apart for floating point"),
         (np.array([[2**63, 2**63 + 1]], dtype=np.uint64), "cannot be told apart"),

@@ -100,7 +100,7 @@ def planned() -> Callable[..., Plan]:
         facts["gradients"] = settings.pop("gradients", True)
         spec = ClassifierSpec(backbone="theirs", classes=classes, size=8, **facts)
         classifier = SimpleNamespace(classes=classes, spec=spec)
-        cohort: Any = SimpleNamespace(cases=cases)
+        cohort: Any = SimpleNamespace(cases=cases, channels=1, shape=(1, 8, 8))
         return make_plan(
             EvaluateSettings(**settings), cast(Any, classifier), cohort, cast(Any, split)
         )

@@ -41,6 +41,15 @@ def test_an_attack_is_counted_alike_at_every_radius(plan):
     assert [one.gradients for one in work_of(plan(both), 3)] == [4, 4]
 
 
+def test_corruptions_are_counted_and_physical_threats_apart(plan):
+    both = EvaluateSettings(
+        attacks=("apgd",), options={"apgd": {"steps": 4}}, corruptions=("rotation", "patch")
+    )
+    work = [(one.gradients, one.forwards) for one in work_of(plan(both), 3)]
+    assert work[:4] == [(4, 5), (0, 5), (0, 1), (0, 20)]
+    assert work[4][0] == 3 * 30
+
+
 def test_as_many_slices_as_fit(monkeypatch, classifier, plan):
     monkeypatch.setattr(expected, "pace_of", lambda *given: Pace(0.01, 0.003))
     slices = len(plan().trials[0].rows)

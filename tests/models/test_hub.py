@@ -7,18 +7,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import robustmri
 from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.backbones import build_classifier
 from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
-from robustmri.models.hub import is_hub, pretrained_state
-from robustmri.models.stem import ThreePlanes
+from robustmri.models.hub import _import, is_hub, pretrained_state
+from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD, ThreePlanes
 
 NAMES = {"timm": "timm:resnet10t", "torchvision": "torchvision:mobilenet_v3_small"}
 
 
 def imports(package):
     try:
-        __import__(package)
+        _import(package)
     except (ImportError, RuntimeError):
         return False
     return True
@@ -58,6 +59,47 @@ def test_a_foreign_network_is_built_saved_and_loaded(package, name, tmp_path):
     ).eval()
     with torch.no_grad():
         assert torch.equal(other(images), logits)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timm:resnet10t",
+        "timm:tf_efficientnet_lite0",
+        "timm:vit_tiny_patch16_224",
+        "torchvision:resnet18",
+        "torchvision:mobilenet_v3_small",
+    ],
+)
+def test_a_file_of_the_library_answers_as_its_own_network(name, tmp_path):
+    """What stands in the file is all that the library's own code needs, too."""
+    package, _, model = name.partition(":")
+    if not imports(package):
+        pytest.skip(f"{package} is not installed")
+    library, mean, std = _import(package), IMAGENET_MEAN, IMAGENET_STD
+    if package == "timm":
+        facts = library.get_pretrained_cfg(model)
+        mean, std = facts.mean, facts.std
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if package == "timm":
+            network = library.create_model(model, num_classes=3)
+        else:
+            network = library.models.get_model(model, weights=None, num_classes=3)
+        network.train()(torch.rand(4, 3, 224, 224))  # Statistics of its own.
+    network.eval()
+    torch.save(network.state_dict(), tmp_path / "theirs.pth")
+    made = robustmri.import_model(
+        tmp_path / "theirs.pth", tmp_path / "checkpoint", arch=name, classes=("a", "b", "c")
+    )
+    assert (made.spec.backbone, made.spec.size) == (name, 224)
+    images = torch.rand(2, 1, 224, 224, generator=torch.Generator().manual_seed(1))
+    planes = [(images - one) / other for one, other in zip(mean, std, strict=True)]
+    with torch.no_grad():
+        expected = network(torch.cat(planes, 1))
+        found = load_checkpoint(tmp_path / "checkpoint")[0](images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,8 @@ def test_a_network_of_another_library_by_name(tmp_path, monkeypatch):
     network = author_network(4)
     path = write_state(network, tmp_path / "theirs.pth")
     found = read_model(str(path), arch="torchvision:theirs", size=SIDE)
-    assert (found.backbone, found.channels) == ("torchvision:theirs", 1)
-    images = example(1, 3)
+    assert (found.backbone, found.channels) == ("torchvision:theirs", 3)
+    images = example(3, 3)
     wishes = Wishes(("a", "b", "c", "d"))
     for mean, std in (((), ()), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), ((0.5,), (0.25,))):
         wishes = wishes._replace(mean=mean, std=std)
@@ -399,7 +399,7 @@ def test_what_cannot_be_imported_is_said_in_one_sentence(tmp_path):
         (onnx_file, {"arch": "resnet18"}, "--arch belongs to files of weights"),
         (onnx_file, {"weights": "w.pt"}, "--weights belongs to package.module:function"),
         (state, {"black_box": True}, "--black-box belongs to ONNX"),
-        (wide, {}, "48 x 32 px. Expected squares"),
+        (wide, {}, "cannot run wide.onnx"),
         (whole, {}, "UINT8 of shape"),
         (tmp_path / "broken.pt2", {}, "cannot be read|damaged"),
         (tmp_path / "empty", {}, "no known layout"),

@@ -266,7 +266,7 @@ def test_position_embeddings_of_another_number_of_patches(before, after, class_t
     state = {POSITIONS: positions}
     if class_token:
         state["vit.cls_token"] = torch.ones(1, 1, 3)
-    found = _resample_positions(state, after)
+    found = _resample_positions(state, after, None)
     assert found[POSITIONS].shape == (1, expected, 3)
     if expected == before:
         assert torch.equal(found[POSITIONS], positions)

@@ -113,12 +113,12 @@ def test_a_comma_divides_radii_and_is_no_decimal_point(text, radii):
 def test_a_radius_within_which_everything_or_nothing_could_be_done_is_refused(
     said, norm, std, message
 ):
-    pixels = None if std is None else 1024
+    shape = None if std is None else (1, 32, 32)
     if not message:
-        check_eps(parse_eps(said), norm, std=std, pixels=pixels)
+        check_eps(parse_eps(said), norm, std=std, shape=shape)
         return
     with pytest.raises(ThreatModelError, match=message.replace("?", r"\?")):
-        check_eps(parse_eps(said), norm, std=std, pixels=pixels)
+        check_eps(parse_eps(said), norm, std=std, shape=shape)
 
 
 def test_numbers_texts_and_radii_are_one():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -32,7 +33,9 @@ def test_every_norm_has_a_row():
 
 @pytest.mark.parametrize("name", NORMS)
 def test_size_is_the_textbook_norm_of_each_image(name, deltas):
-    expected = [torch.linalg.vector_norm(delta, NORM_ROWS[name].order) for delta in deltas]
+    # A pixel counts once in l0, whatever its channels are.
+    kept = deltas.abs().amax(1) if name == "l0" else deltas
+    expected = [torch.linalg.vector_norm(delta, NORM_ROWS[name].order) for delta in kept]
     torch.testing.assert_close(NORMS[name].size(deltas), torch.stack(expected))
 
 
@@ -76,7 +79,28 @@ def test_equal_pixels_share_the_step_of_l1():
     ],
 )
 def test_a_radius_in_words(name, sentence):
-    assert NORMS[name].explain("0.04", 0.2, 0.25, 8) == sentence
+    assert NORMS[name].explain("0.04", 0.2, 0.25, (1, 8, 8)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("l2", "The change of all 4 x 8 pixels in their 3 channels together .* 5.21 of 255"),
+        ("l1", "The changes of all 4 x 8 pixels in their 3 channels together, .* 0.06667 pixels"),
+        ("l0", "At most 0.04 pixels change."),
+    ],
+)
+def test_a_radius_in_words_for_colours(name, sentence):
+    assert re.match(sentence, NORMS[name].explain("0.04", 0.2, 0.25, (3, 4, 8)))
+
+
+def test_a_pixel_of_three_channels_counts_once_in_l0():
+    delta = torch.zeros(1, 3, 2, 2)
+    delta[0, :, 0, 0], delta[0, 1, 1, 1] = 0.2, 0.5
+    assert L0.size(delta).tolist() == [2]
+    kept = L0.project(delta, 1.0)
+    assert kept[0, :, 0, 0].tolist() == pytest.approx([0.2, 0.2, 0.2])
+    assert L0.size(kept).tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from torch.nn import functional
 from robustmri.attacks import APGD, ATTACKS, PGD, Noise, bim, make_attack
 from robustmri.attacks.protocol import searches_parameters
 from robustmri.core.errors import ThreatModelError
+from robustmri.core.settings import help_of
+from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.threat.physical import PhysicalThreat
 from robustmri.threat.transforms import TRANSFORMS, Affine, BiasField, Deformation, Gamma, Patch
 
@@ -165,6 +167,12 @@ def test_the_search_finds_what_is_known_to_be_there():
             threat = PhysicalThreat("gamma", share * needed)
             found = attack(bright, image, torch.tensor([0]), threat)
             assert (bright(found).argmax(1) != 0).item() == falls
+
+
+def test_the_setting_names_them_all():
+    """Its help is written out: the command line answers without torch."""
+    said = help_of(EvaluateSettings, "threat")
+    assert said.endswith(f"{', '.join(KINDS[:-1])} or {KINDS[-1]}")
 
 
 def test_a_target_is_the_goal():

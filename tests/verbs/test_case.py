@@ -13,9 +13,8 @@ import robustmri
 from robustmri.core.errors import DataError
 from robustmri.data.derived import WARNING, spread_change
 from robustmri.data.intensity import resize, scale
-from robustmri.evaluation.case import smallest_changes
 from robustmri.models.checkpoint import load_checkpoint
-from robustmri.results.outcomes import columns_of, read_table
+from robustmri.results.cases import load_cases
 from robustmri.threat.norms import NORMS
 from robustmri.verbs.case import case
 from robustmri.verbs.evaluate import evaluate
@@ -91,7 +90,8 @@ def test_the_lesion_and_a_result_to_compare_with(scan, tiny_run, tiny_cohort, tm
     )
     assert facts.lesion_share == pytest.approx(0.5)
     assert 0 < facts.share_in_lesion < 1
-    needed = smallest_changes(columns_of(read_table(tmp_path / "result")), "linf")
+    cases = load_cases(tmp_path / "result")
+    needed = cases.smallest_eps("linf")[cases.right]
     assert facts.compared_with == len(needed)
     assert facts.more_fragile == pytest.approx(float(np.mean(needed < facts.smallest_eps)))
     Image.fromarray(mask[:-1]).save(tmp_path / "mask.png")

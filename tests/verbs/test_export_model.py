@@ -70,7 +70,9 @@ def test_an_import_goes_out_as_onnx_and_back(planes, tmp_path):
     expected = logits_of(tmp_path / "first")
     torch.testing.assert_close(logits_of(tmp_path / "again"), expected, rtol=1e-4, atol=1e-4)
     session = runtime.InferenceSession(out.read_bytes())
-    (answers,) = session.run(None, {session.get_inputs()[0].name: example(1, 5).numpy()})
+    (answers,) = session.run(
+        None, {session.get_inputs()[0].name: example(1, 5).repeat(1, planes, 1, 1).numpy()}
+    )
     torch.testing.assert_close(torch.tensor(answers), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -84,3 +90,60 @@ def client(shown: Path) -> TestClient:
 def ids(client: TestClient) -> dict[str, str]:
     """Name to id of the results in it."""
     return {one["name"]: one["id"] for one in client.get("/api/overview").json()["results"]}
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium: the one in CHROMIUM, the system's, or Playwright's own."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or None
+    with playwright.sync_playwright() as started:
+        yield started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[..., str]]:
+    """`served(folder)` gives the address that opens the workbench."""
+    import uvicorn
+
+    servers = []
+
+    def serve(folder: Path, **settings: Any) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        tokens: list[str] = []
+        app = make_app(Folder(folder), Keys(tokens.append), **settings)
+        server = uvicorn.Server(
+            uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{port}/?token={tokens[0]}"
+
+    yield serve
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def page(browser: Any, served: Callable[..., str]) -> Iterator[Any]:
+    """A page that fails the test if it asks for anything elsewhere, or an error comes up. It is
+    closed before the server.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, wrong = context.new_page(), list[str]()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
+    page.on("request", lambda one: wrong.append(one.url) if "//127.0.0.1" not in one.url else None)
+    page.set_default_timeout(60_000)  # A busy machine is no fault.
+    yield page
+    context.close()
+    assert wrong == []

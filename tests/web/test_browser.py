@@ -6,71 +6,13 @@ console.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import socket
 import sys
-import threading
-import time
 
 import pytest
-import uvicorn
 
-from robustmri.web.folder import Folder
-from robustmri.web.guard import Keys
-from robustmri.web.server import make_app
-
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
-BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or None
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-
-
-@pytest.fixture
-def served():
-    """`served(folder)` gives the address that opens the workbench."""
-    servers = []
-
-    def serve(folder, **settings):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        tokens = []
-        app = make_app(Folder(folder), Keys(tokens.append), **settings)
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{port}/?token={tokens[0]}"
-
-    yield serve
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(10)
-
-
-@pytest.fixture
-def page(browser, served):
-    """A page that fails the test if it asks for anything elsewhere, or an error comes up. It is
-    closed before the server.
-    """
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page, wrong = context.new_page(), []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-    page.on("request", lambda one: wrong.append(one.url) if "//127.0.0.1" not in one.url else None)
-    page.set_default_timeout(10_000)
-    yield page
-    context.close()
-    assert wrong == []
 
 
 def open_case(page, shown_picture=True):
@@ -167,6 +109,39 @@ def test_flicker_shows_the_attacked_slice(page, served, shown):
     assert grey_sum(page, 0) == attacked
     page.keyboard.press("f")
     assert grey_sum(page, 0) == slice_
+
+
+def test_a_cine_runs_and_stops(page, served, shown):
+    page.goto(served(shown))
+    page.wait_for_selector("h1")
+    open_case(page)
+    slider = page.get_by_label("Slice of the patient")
+    here = slider.input_value()
+    page.keyboard.press("c")
+    page.wait_for_function(
+        "([slider, here]) => slider.value !== here", arg=[slider.element_handle(), here]
+    )
+    assert page.get_by_role("button", name="Cine").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("c")
+    assert page.get_by_role("button", name="Cine").get_attribute("aria-pressed") == "false"
+    before = slider.input_value()
+    page.keyboard.press(".")
+    page.wait_for_function(
+        "([slider, before]) => slider.value !== before", arg=[slider.element_handle(), before]
+    )
+
+
+def test_a_click_on_a_class_shows_its_cases_alone(page, served, shown):
+    page.goto(served(shown))
+    page.wait_for_selector("h1")
+    for box in page.get_by_role("checkbox").all():
+        box.check()
+    page.get_by_role("button", name="Compare these two").click()
+    page.get_by_role("link", name="glioma", exact=True).click()
+    page.get_by_text("Show those of all").wait_for()
+    labels = page.locator(".gallery .case-label").all_inner_texts()
+    assert labels
+    assert {label.lower() for label in labels} == {"glioma"}
 
 
 def test_compare_two(page, served, shown):

@@ -226,6 +226,20 @@ def test_compare_counts_who_was_saved_and_lost(client, ids, shown):
     assert back["total"]["lost"] == expected["saved"]
 
 
+def test_compare_keeps_a_class_and_a_patient(client, ids):
+    path = f"/api/compare/{ids['before']}/{ids['deep/after']}"
+    whole = get(client, path)
+    for row in whole["classes"]:
+        only = get(client, path, **{"class": row["id"]})
+        assert (only["found"], only["total"]) == (row["saved"], whole["total"])
+        assert {one["label"] for one in only["cases"]} <= {row["name"]}
+    patient = max(whole["patients"], key=lambda row: row["saved"])
+    only = get(client, path, patient=patient["id"])
+    assert {one["patient"] for one in only["cases"]} == {patient["name"]}
+    for wrong in ({"class": "9"}, {"patient": "nobody"}, {"show": "all"}):
+        assert client.get(path, params=wrong).status_code in (404, 422)
+
+
 def test_results_of_other_slices_are_not_compared(tmp_path, shown, open_on):
     shutil.copytree(shown / "before", tmp_path / "a")
     shutil.copytree(shown / "before", tmp_path / "b")

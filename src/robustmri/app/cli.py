@@ -23,6 +23,7 @@ from robustmri.app.options import (
     Images,
     Minutes,
     Nodes,
+    On,
     Out,
     RecipeName,
     Set,
@@ -31,12 +32,13 @@ from robustmri.app.options import (
 )
 from robustmri.app.results import check, compare, report, schema
 from robustmri.app.serve import serve
-from robustmri.app.studies import ablate, cross_validate, demo, reproduce
+from robustmri.app.studies import ablate, contrast, cross_validate, demo, reproduce
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.core.settings import choices_of, help_of
+from robustmri.data.regions import REGIONS
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings
 from robustmri.training.settings import TrainSettings
@@ -89,10 +91,12 @@ def prepare(
         ),
     ],
     out: Out,
-    size: Annotated[int, option(PrepareSettings, "size")] = 224,
+    size: Annotated[str, option(PrepareSettings, "size")] = "224",
+    channels: Annotated[int | None, option(PrepareSettings, "channels")] = None,
+    pad: Annotated[bool, option(PrepareSettings, "pad", "--pad/--stretch")] = True,
     split: Annotated[str, option(PrepareSettings, "split")] = "patient",
     fold: Annotated[int | None, option(PrepareSettings, "fold")] = None,
-    intensity: Annotated[str, option(PrepareSettings, "intensity")] = "minmax",
+    intensity: Annotated[str, option(PrepareSettings, "intensity")] = "auto",
     columns: Annotated[str, option(PrepareSettings, "columns")] = "",
     patient_pattern: Annotated[str, option(PrepareSettings, "patient_pattern")] = "",
     slices: Annotated[str, option(PrepareSettings, "slices")] = "",
@@ -105,6 +109,8 @@ def prepare(
             source,
             out,
             size=size,
+            channels=channels,
+            pad=pad,
             split=split,
             fold=fold,
             intensity=intensity,
@@ -232,6 +238,10 @@ def evaluate(
     ] = "",
     target: Annotated[str, option(EvaluateSettings, "target")] = "",
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
+    regions: Annotated[
+        str, option(EvaluateSettings, "regions", note="; comma-separated, or all")
+    ] = "",
+    saliency: Annotated[int | None, option(EvaluateSettings, "saliency")] = None,
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     case: Annotated[
         list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
@@ -247,6 +257,7 @@ def evaluate(
     recipe: RecipeName = "standard",
     set_: Set = None,
     estimate: Estimate = False,
+    on: On = "",
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the code of attacks MODULE:NAME in --attacks.")
     ] = False,
@@ -265,6 +276,7 @@ def evaluate(
     """Attack a classifier on the test slices and write down how easily it is fooled."""
     from robustmri.recipes import change_settings, load_recipe
     from robustmri.report import comparison_table
+    from robustmri.report.scanner import corruption_table, threat_table
 
     given = {
         "attacks": attacks,
@@ -275,6 +287,8 @@ def evaluate(
         "corruptions": corruptions,
         "target": target,
         "region": region,
+        "regions": ",".join(REGIONS) if regions == "all" else regions,
+        "saliency": saliency,
         "classes": classes,
         "limit": limit,
         "seed": seed,
@@ -287,6 +301,11 @@ def evaluate(
     asked |= {"patients": tuple(patient)} if patient else {}
     if estimate:
         say(robustmri.estimate_evaluation(checkpoint, cohort, change_settings(settings, asked)))
+        return
+    if on:
+        from robustmri.app.cluster import submit_whole
+
+        submit_whole(on, out, nodes=nodes or 1, tasks=devices or 1)
         return
     with shown_progress() as progress:
         result = robustmri.evaluate(
@@ -302,6 +321,10 @@ def evaluate(
             **asked,
         )
     print_table(comparison_table([result]))
+    for table in (corruption_table([result]), threat_table([result])):
+        if table is not None:
+            say("")
+            print_table(table)
     checks = [*result.split.leakage, *result.checks]
     for one in checks:
         if one.status != "pass":
@@ -333,6 +356,7 @@ app.command()(demo)
 app.command()(reproduce)
 app.command("cross-validate")(cross_validate)
 app.command()(ablate)
+app.command()(contrast)
 app.command("import")(import_)
 app.command()(export)
 app.command("models")(list_models)

@@ -14,6 +14,7 @@ from robustmri.app.console import print_table
 from robustmri.app.options import Out, listed
 from robustmri.app.terminal import say
 from robustmri.core.errors import SettingsError
+from robustmri.core.sizes import size_words
 
 
 def import_(
@@ -37,7 +38,12 @@ def import_(
     classes: Annotated[
         str, typer.Option(help="Comma-separated names, in the order of the network's outputs.")
     ] = "",
-    size: Annotated[int, typer.Option(help="Pixels along its images; 0: as it says.", min=0)] = 0,
+    size: Annotated[
+        str, typer.Option(help="Pixels of its images, N or HEIGHTxWIDTH; as it says if not given.")
+    ] = "",
+    channels: Annotated[
+        int, typer.Option(help="1 (grey) or 3 (colour); 0: as it says, or as many as it takes.")
+    ] = 0,
     mean: Annotated[
         str, typer.Option(help="What its images, in [0, 1], are normalised with: 1 or 3 numbers.")
     ] = "",
@@ -72,6 +78,7 @@ def import_(
         arch=arch,
         classes=listed(classes),
         size=size,
+        channels=channels,
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
         ends_in=given,
@@ -82,7 +89,8 @@ def import_(
         trust=trust,
     )
     say(made.imported)
-    say(f"{made.spec.size} px, classes {', '.join(made.spec.classes)}")
+    colour = ", in colour or grey" if made.spec.channels == 3 else ""
+    say(f"{size_words(made.spec.size)}{colour}, classes {', '.join(made.spec.classes)}")
     for sentence in made.spec.guessed:
         say(f"guessed: {sentence}")
     print_table(

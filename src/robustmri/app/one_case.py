@@ -25,8 +25,15 @@ def case(
     out: Out,
     norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "linf",
     intensity: Annotated[
-        str, typer.Option(help="minmax or percentile, as the classifier's cohort was prepared.")
-    ] = "minmax",
+        str,
+        typer.Option(
+            help="minmax, percentile or full, as the classifier's cohort was prepared; auto: "
+            "minmax for grey, full for colour."
+        ),
+    ] = "auto",
+    pad: Annotated[
+        bool, typer.Option("--pad/--stretch", help="Likewise, for another aspect ratio.")
+    ] = True,
     mask: Annotated[
         Path | None, typer.Option(help="Image of the same size, not black where the lesion is.")
     ] = None,
@@ -45,6 +52,7 @@ def case(
         out,
         norm=norm,
         intensity=intensity,
+        pad=pad,
         mask=mask,
         result=result,
         seed=seed,

@@ -45,6 +45,15 @@ Minutes = Annotated[
     ),
 ]
 
+
+On = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        help="Submit it: slurm, or slurm:partition=gpu,time=600,gpus_per_node=1; local tries that.",
+        metavar="CLUSTER",
+    ),
+]
 Estimate = Annotated[
     bool,
     typer.Option("--estimate", help="Say how long it would take on this machine, and stop."),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from robustmri.app.cluster import read_place
+from robustmri.app.options import On
 from robustmri.core.errors import SettingsError
 
 
@@ -21,6 +23,7 @@ def serve(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Show, and let nothing be started or changed.")
     ] = False,
+    on: On = "",
 ) -> None:
     """Look at a folder of runs and results in a browser, and start what is next. Ctrl-C ends it."""
     try:
@@ -29,4 +32,6 @@ def serve(
         raise SettingsError(
             f"The workbench needs {error.name}. Install it with: pip install 'robustmri[web]'"
         ) from error
-    server.serve(folder, host=host, port=port, read_only=read_only)
+    if on:
+        read_place(on)
+    server.serve(folder, host=host, port=port, read_only=read_only, on=on)

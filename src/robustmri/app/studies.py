@@ -1,5 +1,5 @@
-"""The commands that call others one after another: `demo`, `reproduce`, `cross-validate` and
-`ablate`.
+"""The commands that call others one after another: `demo`, `reproduce`, `cross-validate`,
+`ablate` and `contrast`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import typer
 
 import robustmri
 from robustmri.app.console import print_table, shown_progress
-from robustmri.app.options import Cohort, Images, Minutes, Out, RecipeName, Set, listed
+from robustmri.app.options import Cohort, Images, Minutes, On, Out, RecipeName, Set, listed
 from robustmri.app.terminal import say
 
 
@@ -71,6 +71,7 @@ def cross_validate(
     images: Images = True,
     minutes: Minutes = 0.0,
     set_: Set = None,
+    on: On = "",
 ) -> None:
     """Train, attack, harden and attack again on five patient-wise folds, and pool their test
     patients.
@@ -78,6 +79,12 @@ def cross_validate(
     from robustmri.recipes import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
+    if on:
+        from robustmri.app.cluster import submit_parts
+        from robustmri.data.split import FOLDS
+
+        submit_parts(on, out, listed(only) or [str(fold + 1) for fold in range(FOLDS)])
+        return
     given: dict[str, Any] = {"folds": listed(only)} if only else {}
     with shown_progress() as progress:
         table = robustmri.cross_validate(
@@ -99,16 +106,42 @@ def ablate(
     only: Annotated[str, typer.Option(help="Comma-separated variants to run now.")] = "",
     minutes: Minutes = 0.0,
     set_: Set = None,
+    on: On = "",
 ) -> None:
     """Harden by each variant of a recipe, and compare them on the validation patients."""
     from robustmri.recipes import load_recipe
 
     settings = load_recipe(recipe, set_ or [])
+    if on:
+        from robustmri.app.cluster import submit_parts
+
+        variants = [*settings.variants]
+        # The others share the standard run that the first one makes.
+        submit_parts(on, out, listed(only) or variants, first=variants[0] if variants else "")
+        return
     with shown_progress() as progress:
         table = robustmri.ablate(
             cohort, out, settings, only=listed(only), minutes=minutes, progress=progress
         )
     _print_study(table, out, "variants")
+
+
+def contrast(
+    cohort: Cohort,
+    other: Annotated[
+        Path, typer.Argument(help="A second cohort, for instance of photographs (CIFAR-10).")
+    ],
+    out: Out,
+    recipe: RecipeName = "contrast",
+    set_: Set = None,
+) -> None:
+    """Train the same network on two cohorts, and compare how little fools it."""
+    from robustmri.recipes import load_recipe
+
+    settings = load_recipe(recipe, set_ or [])
+    with shown_progress() as progress:
+        table = robustmri.contrast(cohort, other, out, settings, progress=progress)
+    _print_study(table, out, "cohorts")
 
 
 def _print_study(table: Any, out: Path, parts: str, also: str = "") -> None:

@@ -11,6 +11,7 @@ import robustmri
 from robustmri.app.console import shown_progress
 from robustmri.app.options import Cohort, Out, RecipeName, Set, listed
 from robustmri.app.terminal import say
+from robustmri.core.sizes import size_words
 
 
 def bundle(
@@ -108,7 +109,7 @@ def unpack(
     """Put together what came home from a run without network; or the cohort that travelled."""
     if (folder / "bundle.json").is_file() or folder.is_file():
         made = robustmri.unpack_travelled(folder, out)
-        say(f"{out}: {len(made)} slices of {made.size} px, fingerprint {made.fingerprint}")
+        say(f"{out}: {len(made)} slices of {size_words(made.size)}, fingerprint {made.fingerprint}")
         return
     for one in robustmri.unpack(folder, out, cohort=cohort):
         tested = "not tested; give --cohort"

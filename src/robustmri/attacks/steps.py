@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from robustmri.core.arrays import Images, PerImage
-from robustmri.threat.norms import L0, broadcast_eps, per_image
+from robustmri.threat.norms import broadcast_eps, count_changed, per_image
 from robustmri.threat.threat_model import ThreatModel
 
 State = dict[str, Tensor]
@@ -192,12 +192,12 @@ def adaptive_sparse(steps: int) -> Rule:
     def update(seen: Seen, state: State) -> tuple[Images, State]:
         if not state:
             state = _begin(seen, step_size=1.0)
-            free = L0.size(seen.threat.allow(torch.ones_like(seen.points)))
+            free = count_changed(seen.threat.allow(torch.ones_like(seen.points)))
             state |= {"changed": free, "pixels": 0.2 * free}
         state = _tracked(seen, state)
         points, gradient = seen.points, seen.gradient
         if seen.step and seen.step % every == 0:
-            changed = L0.size(state["best"] - seen.images)
+            changed = count_changed(state["best"] - seen.images)
             fewer = changed < 0.95 * state["changed"]
             size = torch.where(fewer, 1.0, (state["step_size"] / 1.5).clamp_min(0.1))
             points, gradient, _ = _back(fewer, seen, state)
@@ -273,4 +273,4 @@ def _signs_of_largest(gradient: Images, pixels: PerImage) -> Images:
     signs = gradient.sign() * (
         gradient.abs() >= per_image(ranked.gather(1, place[:, None]), gradient)
     )
-    return signs / per_image(L0.size(signs).clamp_min(1), gradient)
+    return signs / per_image(count_changed(signs).clamp_min(1), gradient)

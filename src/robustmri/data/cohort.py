@@ -16,11 +16,16 @@ import numpy.typing as npt
 
 from robustmri.core.errors import CheckpointError, DataError
 from robustmri.core.files import check_name, fingerprint, read_json, sha256_of
+from robustmri.core.sizes import Size, sides, size_words
 from robustmri.data.cases import Case, read_cases
 from robustmri.data.readers.source import LeftOut
 from robustmri.data.storage import IMAGES, MASKS
 
 SCHEMA_VERSION = 1
+SHAPES_VERSION = 2
+"""Of cohorts in colour, not square or stretched, which releases before cannot read."""
+NEW_FACTS = {"channels": 1, "pad": True}
+"""What only such a cohort says of itself, with its value in all others."""
 HEAD, CASES, SPLIT = "cohort.json", "cases.parquet", "split.json"
 AGAIN = "Make the cohort again with robustmri prepare."
 
@@ -38,7 +43,9 @@ class CohortHead(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int
     name: str
     classes: tuple[str, ...]
-    size: Annotated[int, msgspec.Meta(ge=1)]
+    size: int | tuple[int, int]  # No bounds here: msgspec 0.22 crashes on them in a union.
+    channels: Literal[1, 3] = 1
+    pad: bool = True
     intensity: str
     groups: Literal["patient", "inferred"]
     synthetic: bool
@@ -60,19 +67,20 @@ class Cohort:
 
     Attributes:
         classes: labels in the order of `class_index`.
-        size: height and width of the images in pixels.
-        intensity: rule that mapped grey values to [0, 1], a key of
-            `robustmri.data.intensity.RULES`.
+        size: height and width of the images in pixels, one number where they are equal.
+        intensity: rule that mapped values to [0, 1], a key of `robustmri.data.intensity.RULES`.
         groups: "patient" where ids came with the data, "inferred" where near-duplicates stand in
             for them.
         notes: sentences on what was guessed of the slices, and what is odd about them.
         fingerprint: of classes, cases and pixels; it goes into every later file.
+        channels: 1 (grey) or 3 (colour).
+        pad: whether slices of another aspect ratio were padded; else they were stretched.
     """
 
     root: Path
     name: str
     classes: tuple[str, ...]
-    size: int
+    size: Size
     intensity: str
     groups: Literal["patient", "inferred"]
     synthetic: bool
@@ -80,6 +88,8 @@ class Cohort:
     left_out: tuple[LeftOut, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    channels: Literal[1, 3] = 1
+    pad: bool = True
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -87,9 +97,15 @@ class Cohort:
     def __repr__(self) -> str:
         return (
             f"Cohort {self.name!r}: {len(self)} slices of {self.n_patients} "
-            f"{'patients' if self.groups == 'patient' else 'inferred groups'}, {self.size} px, "
+            f"{'patients' if self.groups == 'patient' else 'inferred groups'}, "
+            f"{size_words(self.size)}{' in colour' if self.channels == 3 else ''}, "
             f"classes {', '.join(self.classes)}, in {self.root}"
         )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, *sides(self.size)
 
     @property
     def n_patients(self) -> int:
@@ -98,19 +114,22 @@ class Cohort:
 
     @cached_property
     def images(self) -> npt.NDArray[np.uint16]:
-        """All slices, shape (n, size, size), memory-mapped; 0 to 65535 stands for [0, 1].
+        """All slices, shape (n, h, w), or (n, h, w, 3) in colour, memory-mapped; 0 to 65535 stands
+        for [0, 1].
 
         Raises:
             DataError: they are not those that were written; the file is hashed when it is first
                 asked for.
         """
-        return self._map(IMAGES, "<u2", (len(self), self.size, self.size))
+        colours = (3,) * (self.channels == 3)
+        return self._map(IMAGES, "<u2", (len(self), *sides(self.size), *colours))
 
     @cached_property
     def _packed_masks(self) -> npt.NDArray[np.uint8] | None:
         if not (self.root / MASKS).exists():
             return None
-        return self._map(MASKS, "|u1", (len(self), self.size, (self.size + 7) // 8))
+        height, width = sides(self.size)
+        return self._map(MASKS, "|u1", (len(self), height, (width + 7) // 8))
 
     def _map(self, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         path = self.root / name
@@ -129,13 +148,13 @@ class Cohort:
         return array
 
     def masks(self, indexes: Iterable[int]) -> npt.NDArray[np.bool_] | None:
-        """Lesions of some cases, bool, shape (k, size, size); empty where a case has none, None if
+        """Lesions of some cases, bool, shape (k, h, w); empty where a case has none, None if
         no case has one.
         """
         if self._packed_masks is None:
             return None
         packed = self._packed_masks[np.fromiter(indexes, dtype=np.int64)]
-        return np.unpackbits(packed, axis=2, count=self.size).astype(bool)
+        return np.unpackbits(packed, axis=2, count=sides(self.size)[1]).astype(bool)
 
     def with_classes(self, classes: Sequence[str], names: Mapping[str, str]) -> Cohort:
         """The same slices with the classes of a classifier, in its order.
@@ -219,6 +238,8 @@ class Cohort:
             left_out=head.left_out,
             fingerprint=head.fingerprint,
             notes=head.notes,
+            channels=head.channels,
+            pad=head.pad,
         )
 
     def verify(self) -> None:
@@ -247,13 +268,25 @@ def read_head(root: Path) -> CohortHead:
         DataError: it is damaged, or of another release.
     """
     version = read_json(root / HEAD, _Version, again=AGAIN).schema_version
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, SHAPES_VERSION):
         raise DataError(
-            f"{root} is a cohort of schema version {str(version)[:20]}, expected {SCHEMA_VERSION}. "
-            f"{AGAIN}"
+            f"{root} is a cohort of schema version {str(version)[:20]}, expected {SCHEMA_VERSION} "
+            f"or {SHAPES_VERSION}. {AGAIN}"
         )
     head: CohortHead = read_json(root / HEAD, CohortHead, again=AGAIN)
+    if min(sides(head.size)) < 1:
+        raise DataError(f"{root / HEAD} is damaged: a size of {head.size}. {AGAIN}")
     return head
+
+
+def version_for(size: Size, channels: int, pad: bool) -> int:
+    """Schema version of a cohort with these slices: the first where earlier releases can read it.
+
+    >>> version_for(224, 1, True), version_for(224, 3, True)
+    (1, 2)
+    """
+    told = not isinstance(size, int) or (channels, pad) != tuple(NEW_FACTS.values())
+    return SHAPES_VERSION if told else SCHEMA_VERSION
 
 
 def is_cohort(path: str | Path) -> bool:
@@ -267,5 +300,7 @@ def fingerprint_of(head: dict[str, Any], cases: Iterable[Case]) -> str:
         key: head[key]
         for key in ("schema_version", "classes", "size", "intensity", "groups", "synthetic")
     }
+    if head["schema_version"] != SCHEMA_VERSION:
+        facts |= {key: head.get(key, usual) for key, usual in NEW_FACTS.items()}
     pixels = {name: file["sha256"] for name, file in head["files"].items() if name != CASES}
     return fingerprint([facts, pixels, [asdict(case) for case in cases]])

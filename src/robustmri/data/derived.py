@@ -1,35 +1,66 @@
-"""A changed scan as a DICOM derived image: the source's geometry and person, identities of its own,
-and a description that says what it is.
+"""A changed scan as a file: a PNG of 16 bit, and a DICOM derived image with the source's geometry
+and person, identities of its own, and a description that says what it is.
 """
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import DataError
+from robustmri.core.sizes import size_of
+from robustmri.data.intensity import canvas_of, to_grey
 from robustmri.data.one_scan import Scan
 from robustmri.data.readers.dicom import open_dataset
 
 WARNING = "ADVERSARIAL EXAMPLE, NOT FOR DIAGNOSIS"
 
 
+def write_png(path: Path, image: npt.NDArray[np.float32]) -> None:
+    """Write an image in [0, 1], shape (h, w) or (h, w, 3), with 16 bits a channel, which Pillow can
+    for grey alone.
+    """
+    height, width = image.shape[:2]
+    values = np.round(image.clip(0, 1) * 65535).astype(">u2").reshape(height, -1)
+    lines = b"".join(b"\0" + line.tobytes() for line in values)  # 0: no filter.
+    head = struct.pack(">IIBBBBB", width, height, 16, 2 if image.ndim == 3 else 0, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+            for kind, content in chunks
+        )
+    )
+
+
 def write_derived(
-    path: Path, scan: Scan, change: npt.NDArray[np.float32], native: npt.NDArray[np.float32]
+    path: Path,
+    scan: Scan,
+    change: npt.NDArray[np.float32],
+    native: npt.NDArray[np.float32],
+    *,
+    pad: bool = True,
 ) -> None:
     """Write the source with a change in it, uncompressed.
 
     Args:
         path: of the new file.
         scan: the source, a DICOM file.
-        change: of the prepared slice, in units of the [0, 1] range, shape (size, size); it is
-            spread over the source's pixels.
-        native: the source's grey values in [0, 1], in its own size.
+        change: of the prepared slice, in units of the [0, 1] range, shape (h, w) or (h, w, 3); it
+            is spread over the source's pixels, a change of grey over all channels alike.
+        native: the source's values in [0, 1], in its own size, with the change's channels.
+        pad: whether the prepared slice was padded; else stretched.
 
     Raises:
-        DataError: colours, which have no single grey value to change.
+        DataError: a palette or floating point, whose values no change can be added to.
     """
     from pydicom.dataset import Dataset
     from pydicom.pixels.utils import pixel_array
@@ -38,11 +69,14 @@ def write_derived(
 
     dataset = open_dataset(scan.content)
     stored = pixel_array(dataset, index=0)
-    if stored.ndim != 2 or stored.dtype.kind not in "ui":
-        raise DataError("a DICOM file of colours or floating point cannot be derived here.")
-    spread = spread_change(change, native.shape)
-    # Grey values were scaled by a straight line; its slope is that of the pixels that it moved.
-    slope = _slope(native, stored)
+    palette = stored.ndim < scan.image.ndim
+    if palette or stored.dtype.kind not in "ui":
+        raise DataError("a DICOM file of a palette or of floating point cannot be derived here.")
+    spread = spread_change(change, native.shape, pad=pad)
+    # Values were scaled by a straight line; its slope is that of the pixels that it moved.
+    slope = _slope(native, stored if stored.ndim == native.ndim else to_grey(stored))
+    if stored.ndim > spread.ndim:
+        spread = spread[:, :, None]
     low, high = _limits(dataset, stored)
     moved = np.clip(np.round(stored + spread * slope), low, high).astype(stored.dtype)
     source = Dataset()
@@ -61,6 +95,8 @@ def write_derived(
     for name in ("PerFrameFunctionalGroupsSequence", "NumberOfFrames"):
         if name in dataset:
             delattr(dataset, name)
+    if stored.ndim == 3:  # As they were decoded.
+        dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset.PixelData = moved.astype(moved.dtype.newbyteorder("<")).tobytes()
     dataset["PixelData"].VR = "OW" if dataset.BitsAllocated > 8 else "OB"
@@ -69,7 +105,7 @@ def write_derived(
 
 
 def spread_change(
-    change: npt.NDArray[np.float32], shape: tuple[int, ...]
+    change: npt.NDArray[np.float32], shape: tuple[int, ...], *, pad: bool = True
 ) -> npt.NDArray[np.float32]:
     """The change of a prepared slice on the pixels of its source: each takes that of the prepared
     pixel that its middle lies in.
@@ -77,11 +113,16 @@ def spread_change(
     >>> spread_change(np.array([[1.0, 2.0], [3.0, 4.0]], np.float32), (2, 4)).tolist()
     [[1.0, 1.0, 2.0, 2.0], [3.0, 3.0, 4.0, 4.0]]
     """
-    side, size = max(shape), len(change)
-    places = ((np.arange(side) + 0.5) * size / side).astype(int)
-    square = change[np.ix_(places, places)]
-    top, left = ((side - length) // 2 for length in shape)
-    cropped: npt.NDArray[np.float32] = square[top : top + shape[0], left : left + shape[1]]
+    height, width = shape[0], shape[1]
+    size = change.shape[:2]
+    full = canvas_of((height, width), size_of(*size)) if pad else (height, width)
+    rows, columns = (
+        ((np.arange(length) + 0.5) * before / length).astype(int)
+        for length, before in zip(full, size, strict=True)
+    )
+    canvas = change[rows][:, columns]
+    top, left = (full[0] - height) // 2, (full[1] - width) // 2
+    cropped: npt.NDArray[np.float32] = canvas[top : top + height, left : left + width]
     return cropped
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.data.intensity import resize
+from robustmri.data.intensity import resize, to_grey
 from robustmri.data.parallel import map_in_order
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def near_duplicates(
     """Pairs (i, j), i < j, of slices that look the same.
 
     Args:
-        images: shape (n, size, size).
+        images: shape (n, h, w) or (n, h, w, 3).
         threshold: least correlation of the square roots of the grey values at 32 x 32 pixels.
     """
     pairs: list[tuple[int, int]] = []
@@ -192,8 +192,8 @@ def describe_slices(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """Unit vectors whose inner products are correlations; the root lifts brain tissue against
     bright fat.
     """
-    small = map_in_order(lambda image: np.sqrt(resize(image, DESCRIPTOR_SIZE)).ravel(), images)
-    vectors = np.stack(list(small))
+    small = map_in_order(lambda image: resize(to_grey(image), DESCRIPTOR_SIZE).ravel(), images)
+    vectors = np.sqrt(np.stack(list(small)))
     vectors -= vectors.mean(axis=1, keepdims=True)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: npt.NDArray[np.float32] = vectors / np.maximum(length, np.finfo(np.float32).tiny)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustmri.core.errors import DataError
-from robustmri.data.readers.decode import read_picture
+from robustmri.data.readers.decode import not_black, read_picture
 from robustmri.data.readers.dicom import is_dicom, open_dataset, read_head
 from robustmri.data.readers.dicom_pixels import read_frame
 from robustmri.data.readers.files import read_regular
@@ -19,7 +19,7 @@ class Scan:
     """One slice.
 
     Attributes:
-        image: grey values of the file's own depth, 2-D.
+        image: of the file's own depth, shape (h, w), or (h, w, 3) in colour.
         content: bytes of the file.
         dicom: whether it is a DICOM file.
         notes: what was done to it.
@@ -55,7 +55,7 @@ def read_scan(path: Path | str) -> Scan:
     except Exception as error:  # A damaged file can make a decoder raise anything.
         reason = leave_out(error, str(path)).reason
         raise DataError(f"{path}: {reason}. Expected an image or a DICOM file.") from error
-    return Scan(picture.grey, content, dicom=False, notes=picture.notes)
+    return Scan(picture.pixels, content, dicom=False, notes=picture.notes)
 
 
 def read_mask(path: Path | str, shape: tuple[int, ...]) -> Array:
@@ -68,9 +68,12 @@ def read_mask(path: Path | str, shape: tuple[int, ...]) -> Array:
     Raises:
         DataError: of another size, or all black.
     """
-    mask: Array = read_scan(path).image > 0
-    if mask.shape != shape:
-        raise DataError(f"{path} has {mask.shape} pixels, the scan {shape}. Give its own mask.")
-    if not mask.any():
+    image = read_scan(path).image
+    if image.shape[:2] != shape[:2]:
+        raise DataError(
+            f"{path} has {image.shape[:2]} pixels, the scan {shape[:2]}. Give its own mask."
+        )
+    mask = not_black(image)
+    if mask is None:
         raise DataError(f"{path} is black everywhere: it outlines nothing.")
     return mask

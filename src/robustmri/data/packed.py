@@ -1,7 +1,7 @@
 """A cohort in one small file, to be carried where there is no network, and the same cohort unpacked
 from it.
 
-Grey values are brought to 8 bit; if that is not small enough, to every second or third or ... grey
+Values are brought to 8 bit; if that is not small enough, to every second or third or ... grey
 level, so that no pixel is off by more than a stated number of the 255 levels. The pixels differ
 from those of the cohort that was packed, so the packed one is a cohort of its own, with a
 fingerprint of its own; cases and split are the same.
@@ -32,6 +32,7 @@ from robustmri.core.files import (
     system_error,
     write_json,
 )
+from robustmri.core.sizes import sides
 from robustmri.core.zips import open_zip
 from robustmri.data.cohort import CASES, HEAD, SPLIT, Cohort, CohortHead, fingerprint_of
 from robustmri.data.parallel import map_in_order
@@ -141,7 +142,7 @@ def unpack_cohort(file: str | Path, out: str | Path) -> Cohort:
         with open_zip(file, most_bytes=MOST_BYTES) as bag, atomic_folder(out) as folder:
             facts: _PackedHead = decode_json(bag.read(HEAD), _PackedHead, f"{HEAD} in {file}")
             head, grey_error = json.loads(bag.read(HEAD)), facts.packed.grey_error
-            shape = _refuse_large(file, facts.n_cases, facts.size)
+            shape = _refuse_large(file, facts)
             for name in (CASES, *([MASKS] if MASKS in head["files"] else [])):
                 (folder / name).write_bytes(bag.read(name))
             write_json(folder / HEAD, head)
@@ -181,22 +182,25 @@ def _reduce(
     return content.getvalue(), restored, float(np.abs(restored / 257 - image / 257).mean())
 
 
-def _refuse_large(file: str | Path, n: object, size: object) -> tuple[int, int, int]:
+def _refuse_large(file: str | Path, head: CohortHead) -> tuple[int, ...]:
     """Shape of the images that the head claims."""
-    if type(n) is not int or type(size) is not int or n < 0 or size < 1:
-        raise ValueError(f"{n} slices of {size} px")
-    if 2 * n * size**2 > MOST_BYTES:
+    height, width = sides(head.size)
+    if head.n_cases < 0 or min(height, width) < 1:
+        raise ValueError(f"{head.n_cases} slices of {height} x {width} px")
+    bytes_ = 2 * head.n_cases * height * width * head.channels
+    if bytes_ > MOST_BYTES:
         raise DataError(
-            f"{file} would take {2 * n * size**2} bytes once it is unpacked, expected at most "
-            f"{MOST_BYTES}."
+            f"{file} would take {bytes_} bytes once it is unpacked, expected at most {MOST_BYTES}."
         )
-    return n, size, size
+    return head.n_cases, height, width, *((3,) * (head.channels == 3))
 
 
 def _restored(
-    bag: zipfile.ZipFile, shape: tuple[int, int, int], grey_error: int
+    bag: zipfile.ZipFile, shape: tuple[int, ...], grey_error: int
 ) -> Iterator[npt.NDArray[np.uint16]]:
     from PIL import Image
+
+    mode = "RGB" if len(shape) == 4 else "L"
 
     def one(row: int) -> npt.NDArray[np.uint16]:
         try:
@@ -204,7 +208,7 @@ def _restored(
         except Image.DecompressionBombError as error:
             raise ValueError(f"slice {row}: {error}") from error
         with opened as image:
-            if image.size != shape[1:] or image.mode != "L":
+            if image.size != (shape[2], shape[1]) or image.mode != mode:
                 raise ValueError(f"slice {row} is {image.mode} of {image.size}")
             return _restore(np.asarray(image), grey_error)
 

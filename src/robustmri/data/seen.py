@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.data.cohort import Cohort
-from robustmri.data.intensity import resize
+from robustmri.data.intensity import resize, to_grey
 from robustmri.data.leakage import Finding
 from robustmri.data.parallel import map_in_order
 
@@ -112,7 +112,7 @@ def looks_of(cohort: Cohort, rows: Sequence[int]) -> npt.NDArray[np.bool_]:
 
 def small_look(image: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """A slice at 16 x 16 pixels."""
-    return resize(image, SIDE)
+    return resize(to_grey(image), SIDE)
 
 
 def look_of_small(small: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

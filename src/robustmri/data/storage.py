@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import DataError
+from robustmri.core.sizes import Size, sides
 from robustmri.data import intensity as grey
 from robustmri.data.cases import Case, group_of
 from robustmri.data.limits import check_pixels, large_ones_alone
@@ -29,7 +31,36 @@ from robustmri.data.readers.source import (
 from robustmri.data.register import Register
 
 IMAGES, MASKS = "images.npy", "masks.npy"
+MADE_GREY = "has colours, which become grey"
+MADE_COLOUR = "is grey, and is repeated in three channels"
 Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every slice of a cohort becomes.
+
+    Attributes:
+        size: of the stored slices.
+        channels: 1 (grey) or 3 (colour).
+        intensity: rule that maps values to [0, 1], a key of `robustmri.data.intensity.RULES`.
+        pad: whether slices of another aspect ratio are padded; else they are stretched.
+    """
+
+    size: Size
+    channels: int
+    intensity: str
+    pad: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a stored slice: (h, w), or (h, w, 3) in colour."""
+        return (*sides(self.size), 3) if self.channels == 3 else sides(self.size)
+
+    def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """A slice as it came, in [0, 1] and of this form."""
+        wanted = grey.to_channels(image, self.channels)
+        return grey.resize(grey.scale(wanted, self.intensity), self.size, pad=self.pad)
 
 
 @dataclass(frozen=True)
@@ -61,9 +92,20 @@ class Stored:
 
 
 def store_slices(
-    source: Source, folder: Path, size: int, intensity: str, progress: Progress | None
+    source: Source,
+    items: Iterable[RawSlice | LeftOut],
+    folder: Path,
+    form: Form,
+    progress: Progress | None,
 ) -> Stored:
-    """Stream the slices into the two arrays, in the order of the source.
+    """Stream the slices of a source into the two arrays, in their order.
+
+    Args:
+        source: of the slices.
+        items: what it has read.
+        folder: of the arrays.
+        form: that they get.
+        progress: called with (files done, files in all).
 
     Raises:
         DataError: two labels that differ by case or spelling only.
@@ -73,14 +115,15 @@ def store_slices(
     register = Register()
     total = len(source)
     has_mask = False
-    width = (size + 7) // 8
-    no_mask = np.zeros((size, width), dtype=np.uint8).tobytes()
+    rows, columns = sides(form.size)
+    packed = (rows, (columns + 7) // 8)
+    no_mask = np.zeros(packed, dtype=np.uint8).tobytes()
     # Plain writes: on a full disk they raise, where a memory map would kill the process.
     with ExitStack() as stack:
         images, masks = (stack.enter_context(open(folder / name, "wb")) for name in (IMAGES, MASKS))
         for array in (images, masks):
             array.write(npy_header("<u2", (0,)))
-        for done, item in enumerate(_prepared(source, size, intensity), start=1):
+        for done, item in enumerate(_prepared(source, items, form), start=1):
             if isinstance(item, _Prepared):
                 item = register.admit(item.case, item.pixels, item.notes) or item
             if isinstance(item, LeftOut):
@@ -95,9 +138,9 @@ def store_slices(
                 stored.cases.append(replace(item.case, index=len(stored.cases)))
             if progress:
                 progress(done, max(done, total))
-        for array, kind, last in ((images, "<u2", size), (masks, "|u1", width)):
+        for array, kind, shape in ((images, "<u2", form.shape), (masks, "|u1", packed)):
             array.seek(0)
-            array.write(npy_header(kind, (len(stored.cases), size, last)))
+            array.write(npy_header(kind, (len(stored.cases), *shape)))
     if not has_mask:
         (folder / MASKS).unlink()
     stored.notes = register.notes()
@@ -112,38 +155,43 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + text.ljust(117).encode() + b"\n"
 
 
-def _prepared(source: Source, size: int, intensity: str) -> Iterator[_Prepared | LeftOut]:
+def _prepared(
+    source: Source, items: Iterable[RawSlice | LeftOut], form: Form
+) -> Iterator[_Prepared | LeftOut]:
     def one(item: RawSlice | LeftOut) -> _Prepared | LeftOut:
         if isinstance(item, LeftOut):
             return item
         try:
             with large_ones_alone(item.image.size):
-                return _prepare(item, size, intensity, source.patient_ids)
+                return _prepare(item, form, source.patient_ids)
         except DataError as error:
             return LeftOut(item.source, str(error))
         except MemoryError as error:
             raise stop_on(error, item.source) from error
 
-    return map_in_order(one, source.read(), weigh=weigh)
+    return map_in_order(one, items, weigh=weigh)
 
 
-def _prepare(item: RawSlice, size: int, intensity: str, patient_ids: bool) -> _Prepared:
+def _prepare(item: RawSlice, form: Form, patient_ids: bool) -> _Prepared:
     _require(item.label, "label")
     if patient_ids:
         _require(item.patient_id, "patient id")
     for text in (item.case_id, item.label, item.patient_id or "", item.source):
         if text != readable_name(text):
             raise DataError(f"{readable_name(text)!r} has characters that cannot be printed")
-    if item.image.ndim == 2:
-        check_pixels(*item.image.shape)
-    image = grey.to_uint16(grey.resize(grey.scale(item.image, intensity), size))
+    if item.image.ndim >= 2:
+        check_pixels(*item.image.shape[:2])
+    image = np.ascontiguousarray(grey.to_uint16(form.apply(item.image)))
     mask = None
     if item.mask is not None:
-        if item.mask.shape != item.image.shape:
+        if item.mask.shape != item.image.shape[:2]:
             raise DataError(
-                f"the lesion mask has shape {item.mask.shape}, the image {item.image.shape}"
+                f"the lesion mask has shape {item.mask.shape}, the image {item.image.shape[:2]}"
             )
-        mask = grey.resize(item.mask, size) >= 0.5
+        mask = grey.resize(item.mask, form.size, pad=form.pad) >= 0.5
+    notes = item.notes
+    if grey.is_colour(item.image) != (form.channels == 3):
+        notes = (*notes, MADE_GREY if form.channels == 1 else MADE_COLOUR)
     patient = item.patient_id or ""
     case = Case(
         index=-1,
@@ -161,7 +209,7 @@ def _prepare(item: RawSlice, size: int, intensity: str, patient_ids: bool) -> _P
         lesion_box=None if mask is None else _box(mask),
     )
     pixels = hashlib.sha256(np.ascontiguousarray(item.image).data).hexdigest()
-    return _Prepared(case, image, mask, pixels, item.notes)
+    return _Prepared(case, image, mask, pixels, notes)
 
 
 def _require(text: str | None, what: str) -> None:

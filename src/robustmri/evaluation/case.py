@@ -13,12 +13,11 @@ import torch
 from robustmri.attacks import FMN, PGD, Attack, HopSkipJump
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.core.arrays import Images
+from robustmri.data.loaders import planes_first, planes_last
 from robustmri.evaluation.attacked import probabilities, verify
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.metrics import find_right
 from robustmri.models.classifier import Classifier
-from robustmri.results.budget import CLEAN
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.cases import CaseTable
 from robustmri.threat.norms import find_norm
 from robustmri.threat.threat_model import ThreatModel
 
@@ -38,7 +37,8 @@ class CaseFacts(msgspec.Struct, frozen=True, kw_only=True):
         nearest: what it says instead: the nearest wrong diagnosis.
         share_in_lesion: of the change's energy, where the lesion's outline is known.
         lesion_share: of the pixels that are in the lesion.
-        more_fragile: share of a result's slices that take a smaller change; None without a result.
+        more_fragile: share of a result's slices, right untouched and attacked in that norm, that
+            are known to take a smaller change; None without a result.
         compared_with: how many slices these are.
         attacks: that were tried.
     """
@@ -63,7 +63,7 @@ def examine_case(
     *,
     norm: str = "linf",
     mask: npt.NDArray[np.bool_] | None = None,
-    outcomes: Outcomes | None = None,
+    outcomes: CaseTable | None = None,
     seed: int = 0,
 ) -> tuple[CaseFacts, npt.NDArray[np.float32]]:
     """Look for the nearest image about which the classifier says something else.
@@ -74,16 +74,16 @@ def examine_case(
 
     Args:
         classifier: in evaluation mode.
-        image: grey values in [0, 1], shape (size, size) of the classifier.
+        image: in [0, 1], shape (h, w) of the classifier's size, or (h, w, 3) in colour.
         norm: "linf", "l2" or "l1".
-        mask: the lesion, of the same shape.
+        mask: the lesion, shape (h, w).
         outcomes: of a result, to say how many of its slices are more fragile.
         seed: of the attacks.
 
     Returns:
         The facts, and the attacked image, which is the image itself where nothing was found.
     """
-    images = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None, None]
+    images = planes_first(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None])
     before = logits_of(classifier, images)
     labels = before.argmax(1)
     threat = ThreatModel(norm=norm, eps=float("inf"))
@@ -95,7 +95,7 @@ def examine_case(
     after = logits_of(classifier, points)
     changed = bool(after.argmax(1) != labels)
     size = float(find_norm(norm).size(points - images)) if changed else None
-    delta = (points - images)[0, 0].numpy()
+    delta = planes_last(points - images)[0].numpy()
     energy = float((delta**2).sum())
     facts = CaseFacts(
         answer=classifier.classes[int(labels)],
@@ -112,29 +112,12 @@ def examine_case(
         attacks=tuple(tried),
     )
     if outcomes is not None and size is not None:
-        needed = smallest_changes(outcomes, norm)
+        needed = outcomes.smallest_eps(norm)[outcomes.right & outcomes.attacked_in(norm)]
         if len(needed):
             facts = msgspec.structs.replace(
                 facts, more_fragile=float(np.mean(needed < size)), compared_with=len(needed)
             )
-    return facts, points[0, 0].numpy()
-
-
-def smallest_changes(outcomes: Outcomes, norm: str) -> npt.NDArray[np.float64]:
-    """For each slice that was right untouched, the smallest change of all that fooled it; infinite
-    where none did.
-
-    Args:
-        outcomes: every column of a result's table.
-        norm: in which the changes are measured.
-    """
-    right = np.asarray(outcomes["clean_prediction"] == outcomes["label"], dtype=bool)
-    sizes = np.where(find_right(outcomes), np.inf, outcomes[f"distance_{norm}"].astype(float))
-    attacked = right & (outcomes["attack"] != CLEAN)
-    slices, of = np.unique(outcomes["index"][attacked], return_inverse=True)
-    smallest = np.full(len(slices), np.inf)
-    np.minimum.at(smallest, of, sizes[attacked])
-    return smallest
+    return facts, planes_last(points)[0].numpy()
 
 
 def _searches(classifier: Classifier, norm: str) -> list[tuple[str, Any]]:

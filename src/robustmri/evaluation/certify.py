@@ -67,7 +67,7 @@ def run_certificates(
     import pyarrow as pa
 
     classifier = classifier.to(device).eval().requires_grad_(False)
-    example = torch.zeros(2, 1, cohort.size, cohort.size, device=device)
+    example = torch.zeros(2, *cohort.shape, device=device)
     view = OptimisedView(classifier, example, precision="fp32")
     smoothed = Smoothed(
         view,

@@ -21,7 +21,7 @@ from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
 from robustmri.data.corruptions import CORRUPTIONS, corrupt
-from robustmri.data.loaders import load_images, load_labels, load_region
+from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
 from robustmri.data.split import Split
 from robustmri.evaluation.attacked import (
     Attacked,
@@ -40,6 +40,7 @@ from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.shards import divide, run_shards, shards_of
 from robustmri.evaluation.trial import NOTHING, Trial
+from robustmri.evaluation.visibility import share_in, structural_similarity
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.results.schema import AttackRun
@@ -153,7 +154,7 @@ class ShardRunner:
 
     def _view(self, precision: Precision | None) -> OptimisedView:
         spec = self.classifier.spec
-        example = torch.zeros(2, 1, spec.size, spec.size, device=self.device)
+        example = torch.zeros(2, *self.cohort.shape, device=self.device)
         if not spec.gradients or spec.ends_in != "logits":
             precision = "fp32"  # Of 16 bits a probability near 1 has no logarithm left.
         compiled = self.plan.settings.compile and spec.gradients
@@ -213,7 +214,7 @@ class ShardRunner:
         right = ~threat.fooled(clean, labels)
         tables = []
         for one, at, outcome in parts:
-            columns = self._columns(one, rows, at, clean, outcome)
+            columns = self._columns(one, rows, images, at, clean, outcome)
             columns["broken_by"] = [members[place] for place in outcome.broken_by.tolist()]
             columns["zero_gradient"] = zero.tolist()
             # One search for a whole curve: each of its radii bears an equal part.
@@ -243,16 +244,34 @@ class ShardRunner:
             )
             outcome = corrupted(self.classifier, points, images, labels)
             one = trial.at(severity, self.plan.std)
-            columns = self._columns(one, rows, trial.threat, clean, outcome)
+            columns = self._columns(one, rows, images, trial.threat, clean, outcome)
             columns |= {"broken_by": [""] * n, "zero_gradient": [False] * n}
             columns |= {"forwards": [1.0] * n, "gradients": [0.0] * n, "cut_short": [False] * n}
             tables.append(pa.table(columns))
         return tables
 
+    def _seen_in(
+        self, rows: Sequence[int], images: Images, attacked: Attacked
+    ) -> dict[str, list[float]]:
+        """How much of each change lies in the lesion, and how like the slice is to what it was; NaN
+        where it has no outline, or where nothing changed.
+        """
+        changed = attacked.images - images
+        masks = load_masks(self.cohort, rows)
+        lesion = torch.zeros_like(changed, dtype=torch.bool) if masks is None else masks
+        inside, area = share_in(changed.cpu().square(), lesion.cpu())
+        alike = structural_similarity(attacked.images, images).cpu()
+        return {
+            "lesion_energy": inside.tolist(),
+            "lesion_area": area.tolist(),
+            "ssim": alike.tolist(),
+        }
+
     def _columns(
         self,
         trial: Trial,
         rows: Sequence[int],
+        images: Images,
         threat: ThreatModel,
         clean: Logits,
         attacked: Attacked,
@@ -287,6 +306,7 @@ class ShardRunner:
             "probabilities": pa.array(after.tolist(), shares),
             "lesion_share": _lesion_shares(self.cohort, rows),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
+            **self._seen_in(rows, images, attacked),
             "fooled": attacked.fooled.tolist(),
             "verified": attacked.verified.tolist(),
         }

@@ -14,7 +14,13 @@ import torch
 from robustmri.core.errors import DataError
 from robustmri.core.files import atomic_file
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
+from robustmri.data.loaders import (
+    load_images,
+    load_labels,
+    load_masks,
+    load_region,
+    planes_last,
+)
 from robustmri.data.regions import check_region
 from robustmri.evaluation.attacked import attack_batch, loss_gradient, probabilities, verify
 from robustmri.evaluation.exact import logits_of
@@ -87,10 +93,10 @@ def write_examples(
     with atomic_file(folder / "examples.npz") as partial, open(partial, "wb") as stream:
         np.savez_compressed(
             stream,
-            clean=np.round(images[picked, 0].cpu().numpy() * 65535).astype(np.uint16),
-            attacked=attacked.images[picked, 0].cpu().numpy(),
-            sign=signs[picked, 0].cpu().numpy(),
-            mask=np.zeros((len(chosen), cohort.size, cohort.size), bool)
+            clean=np.round(planes_last(images[picked]).cpu().numpy() * 65535).astype(np.uint16),
+            attacked=planes_last(attacked.images[picked]).cpu().numpy(),
+            sign=planes_last(signs[picked]).cpu().numpy(),
+            mask=np.zeros((len(chosen), *cohort.shape[1:]), bool)
             if masks is None
             else masks[picked, 0].numpy(),
         )

@@ -74,10 +74,14 @@ def work_of(plan: Plan, classes: int) -> list[Work]:
         toy = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval().requires_grad_(False)
         images = torch.rand(1, 1, 8, 8)
     labels = toy(images).argmax(1)
-    counted: dict[tuple[str, int], AttackCost] = {}  # It is the same at every radius.
+    counted: dict[tuple[str, str, int], AttackCost] = {}  # It is the same at every radius.
     work = []
     for trial in plan.attacks:
-        key, minimal = (trial.facts.name, len(trial.curve)), trial.facts.minimal
+        if trial.corruption:
+            work.append(Work(trial.name, False, 0, len(trial.curve)))
+            continue
+        key = (trial.facts.name, trial.norm, len(trial.curve))
+        minimal = trial.facts.minimal
         if key not in counted and trial.attack is not None:
             attack = trial.attack if minimal else quick(trial.attack)
             if trial.curve:
@@ -91,9 +95,9 @@ def work_of(plan: Plan, classes: int) -> list[Work]:
     return work
 
 
-def pace_of(view: Predictor, size: int, batch: int, device: torch.device) -> Pace:
+def pace_of(view: Predictor, shape: tuple[int, int, int], batch: int, device: torch.device) -> Pace:
     """Time a gradient and a forward; the first of each is not timed."""
-    images = torch.rand(batch, 1, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    images = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     rows, labels = (
         torch.arange(batch, device=device),
         torch.zeros(batch, dtype=torch.long, device=device),
@@ -132,15 +136,15 @@ def plan_evaluation(
     at_once = settings.batch_size if device.type == "cuda" else ENOUGH_ON_CPU
     batch = min(settings.batch_size, most, at_once)
     classifier = classifier.to(device).eval().requires_grad_(False)
-    size = classifier.spec.size
-    example = torch.zeros(2, 1, size, size, device=device)
+    shape = classifier.spec.shape
+    example = torch.zeros(2, *shape, device=device)
     counted = work_of(plan, len(classifier.classes))
     precision: Precision | None = None if settings.precision == "auto" else settings.precision
     with full_float32():  # As in an evaluation.
         paces = {
             minimal: pace_of(
                 OptimisedView(classifier, example, precision="fp32" if minimal else precision),
-                size,
+                shape,
                 batch,
                 device,
             )

@@ -102,6 +102,37 @@ def share_interval(
     )
 
 
+def quantile_interval(
+    values: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    *,
+    share: float = 0.5,
+    draws: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a quantile over slices, patients drawn with replacement; a bound is
+    infinite where so many of the values are.
+
+    Args: as of `share_interval`, with values, which may be infinite; `share` is which quantile.
+
+    >>> quantile_interval([1.0, 2.0, 3.0, float("inf")], [0, 1, 2, 3]).high
+    inf
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    names, owner = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
+    n = len(names)
+    if n == 1:
+        return Interval(float(numbers.min()), float(numbers.max()), "one patient: no interval")
+    order = np.argsort(numbers, kind="stable")
+    weights = _draw_patients(n, draws, seed)[:, owner[order]].cumsum(1)
+    places = (weights < share * weights[:, -1:]).sum(1)
+    found = np.sort(numbers[order][places])
+    tail = (1 - level) / 2
+    low, high = found[round(tail * (draws - 1))], found[round((1 - tail) * (draws - 1))]
+    return Interval(float(low), float(high), f"cluster bootstrap over {n} patients, {draws} draws")
+
+
 def patient_accuracy(
     correct: npt.ArrayLike, clusters: npt.ArrayLike, *, level: float = 0.95
 ) -> PatientAccuracy:

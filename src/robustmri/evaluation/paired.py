@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
+from robustmri.core.sizes import size_words
 from robustmri.evaluation.intervals import paired_difference
 from robustmri.evaluation.metrics import Setting, find_right, find_settings, worst_case
 from robustmri.results.budget import CLEAN, NO_BUDGET, TITLES, WORST, Budget
@@ -314,8 +315,8 @@ def _say_scope(
     one, other = (result.cohort for result in results)
     if one.fingerprint != other.fingerprint:
         scope.append(
-            f"The slices were prepared twice ({one.size} px {one.intensity}; {other.size} px "
-            f"{other.intensity}) and are matched by id, patient and label."
+            f"The slices were prepared twice ({size_words(one.size)} {one.intensity}; "
+            f"{size_words(other.size)} {other.intensity}) and are matched by id, patient and label."
         )
     if results[0].split.fingerprint != results[1].split.fingerprint:
         scope.append("The two were not split alike: each was tested on patients of its own test.")

@@ -14,7 +14,7 @@ from robustmri.data.corruptions import CORRUPTIONS, SEVERITIES
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.trial import Trial
 from robustmri.models.classifier import Classifier
-from robustmri.results.budget import RANDOM
+from robustmri.results.budget import RANDOM, RANDOM_SEARCH
 from robustmri.threat.eps import Eps
 from robustmri.threat.physical import PhysicalThreat
 from robustmri.threat.threat_model import ThreatModel
@@ -26,7 +26,7 @@ CONTROL = "the control arm"
 SEARCHES: tuple[tuple[Facts, Attack], ...] = (
     (Facts(RANDOM, "One random draw", CONTROL, knowledge="nothing"), Noise()),
     (
-        Facts("random-search", f"Worst of {DRAWS} random draws", CONTROL, knowledge="decisions"),
+        Facts(RANDOM_SEARCH, f"Worst of {DRAWS} random draws", CONTROL, knowledge="decisions"),
         Noise(draws=DRAWS),
     ),
 )

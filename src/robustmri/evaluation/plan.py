@@ -141,7 +141,7 @@ def make_plan(
             return physical_trial(facts, attack, physical, attacked)
         for one in curve or (eps,):
             if one is not None:
-                check_eps(one, settings.norm, std=std, pixels=classifier.spec.size**2)
+                check_eps(one, settings.norm, std=std, shape=cohort.shape)
         largest = max(one.in_image_units(std) for one in (curve or (eps,)) if one is not None)
         threat = ThreatModel(settings.norm, largest, target=target)
         return Trial(facts, attack, eps, curve, threat, tuple(attacked))

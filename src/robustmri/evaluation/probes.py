@@ -71,10 +71,10 @@ def refuse_unanswering(classifier: Classifier) -> None:
     Raises:
         CheckpointError: it raises an error, or its answer is of another shape.
     """
-    size, classes = classifier.spec.size, len(classifier.classes)
+    shape_in, classes = classifier.spec.shape, len(classifier.classes)
     for n in (1, 2):
         device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
-        images = torch.rand(n, 1, size, size, generator=torch.Generator().manual_seed(n)).to(device)
+        images = torch.rand(n, *shape_in, generator=torch.Generator().manual_seed(n)).to(device)
         try:
             shape = tuple(logits_of(classifier, images).shape)
         except Exception as error:  # Whatever the code of a network raises.

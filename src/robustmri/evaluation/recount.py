@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from robustmri.core.errors import ResultError
+from robustmri.core.sizes import sides
 from robustmri.evaluation.metrics import count_confusions, summarise
 from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.evaluation.patients import summarise_patients
@@ -78,7 +79,33 @@ def refuse_contradictions(folder: Path | str) -> None:
             _refuse(folder, "the figures by patient differ")
     if result.baseline is not None and result.baseline != pool_memory([folder])[1]:
         _refuse(folder, f"the nearest neighbour's figures, of {REMEMBERED}, differ")
+    _recount_further(folder, result)
     _recount_certificate(folder, result)
+
+
+def _recount_further(folder: Path | str, result: RobustnessReport) -> None:
+    """Regions, saliency and smallest changes; results of earlier releases have none."""
+    from robustmri.evaluation.further import summarise_further
+
+    names = ["outcomes", *(name for name in ("regions", "saliency") if getattr(result, name))]
+    if len(names) == 1 and not result.sensitivity:
+        return
+    tables = {name: read_table(folder, name) for name in names}
+    seed = result.settings["evaluate"]["seed"]
+    pixels = math.prod(sides(result.cohort.size)) * result.cohort.channels
+    counted = summarise_further(tables, seed=seed, pixels=pixels)
+    for name, found in counted.items():
+        said = getattr(result, name)
+        if said and not _same_all(msgspec.to_builtins(said), msgspec.to_builtins(found)):
+            _refuse(folder, f"{name} differ from what was counted")
+
+
+def _same_all(told: Any, true: Any) -> bool:
+    if isinstance(told, dict) and isinstance(true, dict):
+        return told.keys() == true.keys() and all(_same_all(told[key], true[key]) for key in told)
+    if isinstance(told, list) and isinstance(true, list):
+        return len(told) == len(true) and all(map(_same_all, told, true))
+    return _same(told, true)
 
 
 def _recount_certificate(folder: Path | str, result: RobustnessReport) -> None:

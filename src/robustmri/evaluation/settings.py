@@ -82,6 +82,24 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
     region: Annotated[
         Region, about("where pixels may change, a key of `robustmri.data.regions.REGIONS`")
     ] = "image"
+    regions: Annotated[
+        tuple[Region, ...],
+        about(
+            "parts of the slice to which one attack is confined in turn, for the table of regions; "
+            "`image` is the attack that is not confined"
+        ),
+    ] = ()
+    regions_attack: Annotated[str, about("attack of the table of regions, at the first eps")] = (
+        "pgd"
+    )
+    saliency: Annotated[
+        int,
+        about(
+            "slices, evenly spaced, of which it is measured how much of the attribution lies in "
+            "the lesion; 0: none",
+            at_least=0,
+        ),
+    ] = 0
     options: Annotated[
         dict[str, dict[str, Any]],
         about("settings of single attacks, by name, in place of their defaults"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from robustmri.evaluation.intervals import effective_patients
-from robustmri.results.budget import CLEAN, WORST
+from robustmri.results.budget import CLEAN, CORRUPTION, RANDOM, RANDOM_SEARCH, WORST
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Check, Status
 
@@ -21,6 +21,8 @@ ENOUGH_PATIENTS = 30
 patients have most of the slices.
 """
 ENOUGH_OF_A_CLASS = 5
+DRAWN = (RANDOM, RANDOM_SEARCH, "noise")
+"""Attacks that draw the parameters of a physical threat, and search for nothing."""
 
 
 def check_split(split_kind: str, groups: str) -> Check:
@@ -112,6 +114,37 @@ def check_patients(outcomes: Outcomes) -> Check:
             f"for a claim, and fewer than {FEWEST_PATIENTS} for a figure."
             if few
             else ""
+        ),
+    )
+
+
+def check_physics(outcomes: Outcomes) -> Check | None:
+    """What a scanner or a physical threat changed was confirmed again, and random draws broke no
+    more than a search.
+    """
+    rows = np.flatnonzero((outcomes["attack"] != CLEAN) & (outcomes["attack"] != WORST))
+    if not len(rows):
+        return None
+    doubtful = int(np.sum(~outcomes["verified"][rows].astype(bool)))
+    broke: dict[tuple[str, float], dict[str, int]] = {}
+    names = ("norm", "eps", "attack", "fooled")
+    for kind, eps, attack, fooled in zip(*(outcomes[name][rows] for name in names), strict=True):
+        if kind != CORRUPTION:
+            found = broke.setdefault((str(kind), float(eps)), {})
+            found[str(attack)] = found.get(str(attack), 0) + int(fooled)
+    weaker = []
+    for (kind, eps), found in broke.items():
+        drawn = max((n for attack, n in found.items() if attack in DRAWN), default=0)
+        searched = max((n for attack, n in found.items() if attack not in DRAWN), default=drawn)
+        if drawn > searched:
+            weaker.append(f"{kind} {eps:g} ({drawn} slices against {searched})")
+    said = f" Random draws broke more than a search: {', '.join(weaker)}." if weaker else ""
+    return Check(
+        name="scanner and physical threats in order",
+        status="fail" if doubtful else "warn" if weaker else "pass",
+        detail=(
+            f"{len(rows) - doubtful} of {len(rows)} slices that a scanner or a physical threat "
+            f"changed lie in their box and were confirmed by the original classifier.{said}"
         ),
     )
 

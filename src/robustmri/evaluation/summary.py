@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.probed import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.study import check_physics
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CORRUPTION
 from robustmri.results.outcomes import Outcomes, columns_of
@@ -78,8 +79,10 @@ def summarise_evaluation(
         )
         for found in (*check_leakage(cohort, split), *([seen] if seen else []))
     ]
+    # Checks of attacks judge what the evaluation is about: a norm, or the threat in its place.
+    about = {"", settings.threat} if settings.threat else {"", *NORMS}
     checks = run_checks(
-        searched(outcomes, settings.threat or None),
+        _rows_in(outcomes, about, inside=True),
         split_kind=split.kind,
         groups=cohort.groups,
         training_attack=training_attack,
@@ -89,14 +92,19 @@ def summarise_evaluation(
         region=settings.region,
         limited=any(settings.limits),
         chosen=settings.chosen,
-        iterative={run.attack for run in evaluated.attacks if run.iterative},
+        # Over few parameters the loss has many hills: one long step may find the highest.
+        iterative=set()
+        if settings.threat
+        else {run.attack for run in evaluated.attacks if run.iterative},
         knowledge={}
         if classifier.spec.gradients
-        else {run.title: run.knowledge for run in evaluated.attacks},
+        else {run.title: run.knowledge for run in evaluated.attacks if not run.norm},
         per_pixel={name for name, norm in NORMS.items() if norm.per_pixel},
         probed=probed,
         classes=cohort.classes,
     )
+    physics = check_physics(_rows_in(outcomes, {"", *NORMS}, inside=False))
+    checks += [physics] if physics else []
     return RobustnessReport(
         title=title,
         model=model,
@@ -105,6 +113,7 @@ def summarise_evaluation(
             synthetic=cohort.synthetic,
             classes=list(cohort.classes),
             size=cohort.size,
+            channels=cohort.channels,
             intensity=cohort.intensity,
             groups=cohort.groups,
             fingerprint=cohort.fingerprint,
@@ -123,7 +132,7 @@ def summarise_evaluation(
             n_patients=len(np.unique(outcomes["group"].astype(str))),
             leakage=[shorten_ids(check) for check in leakage],
         ),
-        threat=describe_threat(plan, classifier),
+        threat=describe_threat(plan, classifier, cohort.shape),
         norms=describe_norms(plan),
         attacks=evaluated.attacks,
         results=summarise(outcomes, suites=suites_of(evaluated.attacks)),
@@ -136,12 +145,8 @@ def summarise_evaluation(
     )
 
 
-def searched(outcomes: Outcomes, threat: str | None = None) -> Outcomes:
-    """Rows of what the evaluation is about, which checks judge: untouched slices, and attacks in a
-    norm, or on the physical threat that stands in its place.
-    """
-    about = {"", threat} if threat else {"", *NORMS}
-    keep = np.isin(outcomes["norm"].astype(str), sorted(about))
+def _rows_in(outcomes: Outcomes, norms: Collection[str], *, inside: bool) -> Outcomes:
+    keep = np.isin(outcomes["norm"].astype(str), sorted(norms)) == inside
     return Outcomes({name: column[keep] for name, column in outcomes.items()})
 
 
@@ -173,9 +178,9 @@ def _plain(settings: EvaluateSettings) -> dict[str, Any]:
     return dict(msgspec.to_builtins(settings))
 
 
-def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
+def describe_threat(plan: Plan, classifier: Classifier, shape: tuple[int, int, int]) -> list[str]:
     """What the attacker may do, knows and wants, in sentences."""
-    settings, std, size = plan.settings, plan.std, classifier.spec.size
+    settings, std = plan.settings, plan.std
     sentences = []
     in_norm = [trial for trial in plan.attacks if not trial.physical and not trial.corruption]
     for eps in dict.fromkeys(eps for trial in in_norm for eps in trial.radii):
@@ -183,7 +188,7 @@ def describe_threat(plan: Plan, classifier: Classifier) -> list[str]:
         said = f"eps = {eps.value:g} " + (
             "of the [0, 1] range" if eps.units == "image" else "after normalisation"
         )
-        sentences.append(find_norm(settings.norm).explain(said, image, std, size))
+        sentences.append(find_norm(settings.norm).explain(said, image, std, shape))
     physical = dict.fromkeys(trial.physical for trial in plan.attacks if trial.physical)
     sentences += [one.transform.explain(one.amount) for one in physical]
     corrupted = [trial.facts.title.lower() for trial in plan.attacks if trial.corruption]

@@ -1,11 +1,11 @@
-"""The networks: ResNets, DenseNet-121 and ViT-B/16 from MONAI, and EfficientNet-Lite0; grey slices
-in and logits out.
+"""The networks: ResNets, DenseNet-121 and ViT-B/16 from MONAI, and EfficientNet-Lite0; slices in
+and logits out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from robustmri.core.arrays import Images, Logits
 from robustmri.core.download import Progress
 from robustmri.core.errors import SettingsError, did_you_mean
+from robustmri.core.sizes import Size, sides, size_of, size_option, size_words
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.hub import PACKAGES, build_hub_network, is_hub
 from robustmri.models.weights import load_weights
@@ -25,7 +26,7 @@ PATCH_SIZE = 16
 
 
 def build_network(
-    name: str, classes: int, size: int, *, channels: int = 1, one_logit: bool = False
+    name: str, classes: int, size: Size, *, channels: int = 1, one_logit: bool = False
 ) -> nn.Module:
     """Build a network with fresh weights, drawn from torch's global generator.
 
@@ -35,11 +36,11 @@ def build_network(
         classes: number of logits.
         size: height and width of the images in pixels; the networks take any size from 32, "vit"
             multiples of 16.
-        channels: planes of the images, of `BACKBONES` only.
+        channels: planes of the images; another library's network takes grey and colour alike.
         one_logit: one output for two classes, as some networks of other authors have it.
 
     Returns:
-        Maps normalised images of shape (n, channels, size, size) to logits of shape (n, classes).
+        Maps normalised images of shape (n, channels, h, w) to logits of shape (n, classes).
 
     Raises:
         SettingsError: unknown name, or a size that the network cannot take.
@@ -51,10 +52,10 @@ def build_network(
         )
     if classes < 2:
         raise SettingsError(f"A classifier needs at least 2 classes, got {classes}.")
-    if size < SMALLEST_SIZE:
+    if min(sides(size)) < SMALLEST_SIZE:
         raise SettingsError(
-            f"{name} needs images of at least {SMALLEST_SIZE} px, got {size}. Prepare the cohort "
-            "with a larger --size."
+            f"{name} needs images of at least {SMALLEST_SIZE} px, got {size_words(size)}. Prepare "
+            "the cohort with a larger --size."
         )
     outputs = 1 if one_logit else classes
     if is_hub(name):
@@ -75,8 +76,9 @@ def build_network(
 def build_classifier(
     backbone: str,
     classes: Sequence[str],
-    size: int,
+    size: Size,
     *,
+    channels: Literal[1, 3] = 1,
     weights: str = "none",
     seed: int = 0,
     progress: Progress | None = None,
@@ -87,6 +89,7 @@ def build_classifier(
         backbone: see `build_network`.
         classes: names of the classes, in the order of the logits.
         size: height and width of the images in pixels.
+        channels: planes of the images: 1 (grey) or 3 (colour).
         weights: where to start from, see `weights.load_weights`.
         seed: draws what `weights` leaves open; torch's global generator is left as it was.
         progress: follows a download of the weights, in bytes.
@@ -101,8 +104,10 @@ def build_classifier(
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        network = build_network(backbone, len(classes), size)
-    start = load_weights(network, backbone, weights, size=size, progress=progress)
+        network = build_network(backbone, len(classes), size, channels=channels)
+    start = load_weights(
+        network, backbone, weights, size=size, channels=channels, progress=progress
+    )
     spec = ClassifierSpec(
         backbone=backbone,
         classes=tuple(classes),
@@ -110,6 +115,7 @@ def build_classifier(
         mean=start.mean,
         std=start.std,
         weights=start.words,
+        channels=channels,
     )
     return Classifier(network, spec)
 
@@ -119,23 +125,27 @@ class VisionTransformer(nn.Module):
 
     Args:
         classes: number of logits.
-        size: height and width of the images in pixels, a multiple of 16.
+        size: height and width of the images in pixels, multiples of 16.
         channels: planes of the images.
     """
 
-    def __init__(self, classes: int, size: int, channels: int = 1) -> None:
+    def __init__(self, classes: int, size: Size, channels: int = 1) -> None:
         super().__init__()
         from monai.networks.nets.vit import ViT
 
-        if size % PATCH_SIZE:
-            near = max(SMALLEST_SIZE, round(size / PATCH_SIZE) * PATCH_SIZE)
+        if any(side % PATCH_SIZE for side in sides(size)):
+            near = [
+                max(SMALLEST_SIZE, round(side / PATCH_SIZE) * PATCH_SIZE) for side in sides(size)
+            ]
             raise SettingsError(
-                f"vit cuts images into patches of {PATCH_SIZE} px, got a size of {size}. Prepare "
-                f"the cohort with --size {near}, or take another network."
+                f"vit cuts images into patches of {PATCH_SIZE} px, got a size of "
+                f"{size_option(size)}. Prepare the cohort with --size "
+                f"{size_option(size_of(*near))}, or take another network."
             )
+        self.grid = tuple(side // PATCH_SIZE for side in sides(size))
         self.vit = ViT(
             in_channels=channels,
-            img_size=size,
+            img_size=sides(size),
             patch_size=PATCH_SIZE,
             num_classes=classes,
             spatial_dims=2,

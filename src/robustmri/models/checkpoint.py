@@ -16,6 +16,7 @@ from torch import nn
 
 from robustmri.core.errors import CheckpointError
 from robustmri.core.files import atomic_folder, fingerprint, read_json, sha256_of
+from robustmri.core.sizes import Size, sides, size_option, size_words
 from robustmri.models.backbones import build_network
 from robustmri.models.black_box import BlackBox, read_black_box
 from robustmri.models.classifier import Classifier, ClassifierSpec
@@ -170,7 +171,8 @@ def _version_for(spec: ClassifierSpec) -> int:
     plain = ClassifierSpec(backbone="", classes=(), size=0)
     new = ("format", "channels", "ends_in", "one_logit", "order")
     told = any(getattr(spec, name) != getattr(plain, name) for name in new)
-    return IMPORT_VERSION if told or isinstance(spec.mean, tuple) else FORMAT_VERSION
+    told = told or isinstance(spec.mean, tuple) or not isinstance(spec.size, int)
+    return IMPORT_VERSION if told else FORMAT_VERSION
 
 
 def load_checkpoint(
@@ -198,7 +200,7 @@ def load_checkpoint(
     weights = _intact(folder / WEIGHTS_FILE, checkpoint.weights_sha256)
     if spec.format == "graph":
         network = _read_graph(_intact(folder / GRAPH_FILE, checkpoint.graph_sha256), weights)
-        network.refuse_growth(spec.channels, spec.size)
+        network.refuse_growth(spec.shape)
         return Classifier(network, spec).to(device).eval(), checkpoint
     if network is None:
         if is_hub(spec.backbone) and not HUB_NAME.fullmatch(spec.backbone):
@@ -231,7 +233,7 @@ def describe_classifier(classifier: Classifier) -> Checkpoint:
     spec = classifier.spec
     known = classifier.network.state_dict()
     if not known:
-        images = torch.rand(4, 1, spec.size, spec.size, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(4, 1, *spec.shape[1:], generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             known = {"answers": classifier(images)}
     digest = hashlib.sha256()
@@ -261,7 +263,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if (
         len(set(spec.classes)) < max(2, len(spec.classes))
         or not all(std > 0 for std in stds)
-        or spec.size < 1
+        or min(sides(spec.size)) < 1
     ):
         raise CheckpointError(
             f"{head} cannot be used: expected two classes or more, a std above 0 and a size of at "
@@ -270,9 +272,11 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     return checkpoint
 
 
-def check_fits(checkpoint: Checkpoint, classes: Sequence[str], size: int) -> None:
-    """Refuse a cohort whose classes (also their order) or image size the checkpoint was not made
-    for.
+def check_fits(
+    checkpoint: Checkpoint, classes: Sequence[str], size: Size, channels: int = 1
+) -> None:
+    """Refuse a cohort whose classes (also their order), image size or colours the checkpoint was
+    not made for. A network of three channels takes grey slices too.
 
     Raises:
         CheckpointError: they disagree.
@@ -287,8 +291,14 @@ def check_fits(checkpoint: Checkpoint, classes: Sequence[str], size: int) -> Non
         )
     if size != spec.size:
         raise CheckpointError(
-            f"The checkpoint was made for images of {spec.size} px; the cohort has {size} px. "
-            f"Prepare it again: robustmri prepare SOURCE --out COHORT --size {spec.size}."
+            f"The checkpoint was made for images of {size_words(spec.size)}; the cohort has "
+            f"{size_words(size)}. Prepare it again: robustmri prepare SOURCE --out COHORT --size "
+            f"{size_option(spec.size)}."
+        )
+    if channels == 3 and spec.channels == 1:
+        raise CheckpointError(
+            "The checkpoint was made for grey images of one channel; the cohort is in colour, with "
+            "three. Prepare it again: robustmri prepare SOURCE --out COHORT --channels 1."
         )
 
 

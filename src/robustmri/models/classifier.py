@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.core.arrays import Images, Logits
+from robustmri.core.errors import ThreatModelError
+from robustmri.core.sizes import sides
 
 Format = Literal["backbone", "graph", "black-box"]
 EndsIn = Literal["logits", "softmax", "sigmoid"]
@@ -27,15 +29,16 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
         backbone: name of the network; of an import that no library builds by name, the kind of its
             file.
         classes: names of the classes, in the order of the logits.
-        size: height and width of the images in pixels.
+        size: height and width of the images in pixels, one number where they are equal.
         mean: what is subtracted from the images, in units of the [0, 1] range: a number, or one for
-            each of three planes. ImageNet's, averaged, since the slices are grey; some weights ask
+            each of three planes. ImageNet's, averaged where the slices are grey; some weights ask
             for others.
         std: what they are then divided by, likewise.
         weights: what it started from, in words.
         format: how the network is kept: built by its name, as a graph of known operators, or as a
             file that only answers.
-        channels: planes that the network takes; to three the grey slice is repeated.
+        channels: planes that the network takes: 1 (grey) or 3 (colour); to three a grey slice is
+            repeated.
         ends_in: what comes out of the network. Probabilities are turned into logits.
         one_logit: whether it has one output for two classes, the second class's.
         order: which output is which class's; empty where they are in the order of `classes`.
@@ -45,7 +48,7 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     backbone: str
     classes: tuple[str, ...]
-    size: int
+    size: int | tuple[int, int]
     mean: Constant = 0.449
     std: Constant = 0.226
     weights: str = "none"
@@ -56,6 +59,15 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
     order: tuple[int, ...] = ()
     gradients: bool = True
     guessed: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Planes, height and width of the images that the network takes.
+
+        >>> ClassifierSpec(backbone="a", classes=("b",), size=(8, 16), channels=3).shape
+        (3, 8, 16)
+        """
+        return self.channels, *sides(self.size)
 
     @property
     def grey_std(self) -> float:
@@ -73,7 +85,7 @@ class Classifier(nn.Module):
     """A network with its normalisation inside, so that eps keeps its meaning in image units.
 
     Args:
-        network: maps normalised images of shape (n, channels, size, size) to logits of shape
+        network: maps normalised images of shape (n, channels, h, w) to logits of shape
             (n, classes), or to what `spec.ends_in` names.
         spec: class names, image size, mean and standard deviation (in units of the [0, 1] range).
     """
@@ -99,9 +111,19 @@ class Classifier(nn.Module):
         return self.spec.classes
 
     def forward(self, images: Images) -> Logits:
-        """Logits of images in [0, 1] with one plane."""
+        """Logits of images in [0, 1], shape (n, channels, h, w); those of one plane may be given to
+        a network of three.
+
+        Raises:
+            ThreatModelError: images of three planes for a network of one.
+        """
         if self.spec.channels == 3:
             images = images.expand(-1, 3, -1, -1)
+        elif images.shape[1] == 3:
+            raise ThreatModelError(
+                f"{self.spec.backbone} takes grey images of one plane, got three: shape "
+                f"{tuple(images.shape)}. Average them first."
+            )
         return as_logits(self.network((images - self._mean) / self._std), self.spec)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.core.files import atomic_file, atomic_folder
+from robustmri.core.sizes import sides
 from robustmri.models.backbones import MONAI_BACKBONES, monai_settings
 from robustmri.models.classifier import Classifier, ClassifierSpec
 
@@ -55,7 +56,7 @@ RESNETS: dict[str, dict[str, Any]] = {
 
 
 def write_onnx(classifier: Classifier, out: Path) -> None:
-    """Images in [0, 1] of shape (n, 1, size, size) to logits; the normalisation is inside.
+    """Images in [0, 1] of shape (n, channels, h, w) to logits; the normalisation is inside.
 
     Its metadata hold the class names, and a mean of 0 and a standard deviation of 1, so that
     `import` reads it back as it is.
@@ -144,7 +145,7 @@ def write_hugging_face(classifier: Classifier, out: Path) -> None:
         "do_normalize": True,
         "image_mean": list(spec.mean) if isinstance(spec.mean, tuple) else [spec.mean],
         "image_std": list(spec.std) if isinstance(spec.std, tuple) else [spec.std],
-        "size": {"height": spec.size, "width": spec.size},
+        "size": dict(zip(("height", "width"), sides(spec.size), strict=True)),
     }
     with atomic_folder(out, replaces="config.json") as partial:
         for file, facts in (("config.json", config), ("preprocessor_config.json", processor)):
@@ -189,7 +190,7 @@ def _bundle_metadata(spec: ClassifierSpec) -> dict[str, Any]:
         "type": "image",
         "format": "magnitude",
         "num_channels": spec.channels,
-        "spatial_shape": [spec.size, spec.size],
+        "spatial_shape": list(sides(spec.size)),
         "dtype": "float32",
         "is_patch_data": False,
         "channel_def": {str(plane): "image" for plane in range(spec.channels)},
@@ -238,7 +239,7 @@ def _bundle_inference(spec: ClassifierSpec) -> dict[str, Any]:
             for value in (spec.mean, spec.std)
         )
         constants |= {"subtrahend": mean, "divisor": std}
-    side = [spec.size, spec.size]
+    side = list(sides(spec.size))
     steps: list[dict[str, Any]] = [
         {
             "_target_": "LoadImaged",
@@ -322,8 +323,7 @@ def _climbable(classifier: Classifier) -> Classifier:
 
 
 def _images(classifier: Classifier) -> Tensor:
-    side = classifier.spec.size
-    return torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0))
+    return torch.rand(2, *classifier.spec.shape, generator=torch.Generator().manual_seed(0))
 
 
 def to_onnx(module: nn.Module, images: Tensor, name: str, *, program: Any = None) -> Any:

@@ -156,19 +156,21 @@ class GraphNetwork(nn.Module):
         return torch.cat([self._run(part) for part in full.split(batch)])[: len(images)]
 
     @torch.no_grad()
-    def refuse_growth(self, channels: int, size: int) -> None:
+    def refuse_growth(self, shape: tuple[int, int, int]) -> None:
         """Run once, on one black image, with a look at the size of each result before it is made: a
         few operators in a row can ask for any memory.
 
         Raises:
             CheckpointError: one has more than `LARGEST_RESULT` numbers, or the graph does not run.
         """
-        one = torch.zeros(max(self.graph.batch, 1), channels, size, size)
+        one = torch.zeros(max(self.graph.batch, 1), *shape)
         try:
             self._run(one, careful=True)
         except (RuntimeError, IndexError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"The graph does not run on {size} px ({reason}).") from error
+            raise CheckpointError(
+                f"The graph does not run on images of shape {shape} ({reason})."
+            ) from error
 
     def _run(self, images: Images, *, careful: bool = False) -> Logits:
         values: dict[str, Any] = {self.graph.input: images}

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.sizes import Size, size_words
 from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD, ThreePlanes
 
 PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
@@ -22,6 +24,10 @@ PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
 
 HUB_NAME = re.compile(r"(timm|torchvision):[\w.]+|hf:\w[\w.-]*(/\w[\w.-]*)?")
 """Names that a file may give; a person may also type a folder, or a repository of timm's."""
+
+
+_DECLARED: list[torch.library.Library] = []
+"""Operators that were declared for torchvision, which live as long as this."""
 
 
 def is_hub(backbone: str) -> bool:
@@ -33,11 +39,12 @@ def is_hub(backbone: str) -> bool:
     return backbone.partition(":")[0] in PACKAGES and ":" in backbone
 
 
-def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
-    """Build the named network with fresh weights, one grey plane in and bare logits out.
+def build_hub_network(backbone: str, *, classes: int, size: Size) -> nn.Module:
+    """Build the named network with fresh weights, one grey plane or three in and bare logits out.
 
     Raises:
-        SettingsError: the library is not installed, or does not know the name.
+        SettingsError: the library is not installed, does not know the name, or builds it for
+            squares only.
     """
     hub, name = _open(backbone)
     try:
@@ -48,7 +55,10 @@ def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
             model = hub.create_model(name, num_classes=classes, **_timm_size(hub, name, size))
             return ThreePlanes(model, facts.mean, facts.std)
         if backbone.startswith("torchvision:"):
-            room = {"image_size": size} if name.startswith("vit_") else {}
+            fixed = name.startswith("vit_")
+            if fixed and not isinstance(size, int):
+                raise ValueError(f"it takes squares, not {size_words(size)}")
+            room = {"image_size": size} if fixed else {}
             return ThreePlanes(
                 hub.models.get_model(name, weights=None, num_classes=classes, **room)
             )
@@ -62,7 +72,7 @@ def build_hub_network(backbone: str, *, classes: int, size: int) -> nn.Module:
         ) from error
 
 
-def pretrained_state(backbone: str, size: int) -> dict[str, Tensor]:
+def pretrained_state(backbone: str, size: Size) -> dict[str, Tensor]:
     """Weights that the library itself publishes under the name; its own cache holds the file, and
     its own rules say whether it is the right one (torchvision: by eight digits of its sha256).
 
@@ -113,16 +123,36 @@ def _open(backbone: str) -> tuple[Any, str]:
     prefix, _, name = backbone.partition(":")
     package = PACKAGES[prefix]
     try:
-        return importlib.import_module(package), name
+        return _import(package), name
     # torchvision built for another torch raises a RuntimeError.
     except (ImportError, RuntimeError) as error:
         raise SettingsError(
             f"{backbone!r} needs the package {package}, which cannot be imported "
-            f"({_first_line(error)}). Install it with: pip install 'robustmri[hub]'"
+            f"({_first_line(error)}). Install it with: pip install 'robustmri[hub]'; "
+            "docs/importing.md has the command that leaves this torch in place."
         ) from error
 
 
-def _timm_size(hub: Any, name: str, size: int) -> dict[str, int]:
+def _import(package: str) -> Any:
+    """The package, also beside a torch for which torchvision's compiled operators were not built.
+
+    PyPI's torchvision for Linux is built for CUDA. Beside a CPU torch its operators do not load,
+    and its import ends where it adds to two of them; the networks that classify use none.
+    """
+    try:
+        return importlib.import_module(package)
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+    _DECLARED.append(torch.library.Library("torchvision", "FRAGMENT"))
+    for operator in ("nms", "qnms"):
+        _DECLARED[0].define(
+            f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+    return importlib.import_module(package)
+
+
+def _timm_size(hub: Any, name: str, size: Size) -> dict[str, Size]:
     """Settings that only the networks with position embeddings take."""
     facts = hub.get_pretrained_cfg(name)
     return {"img_size": size} if facts is not None and facts.fixed_input_size else {}

@@ -1,4 +1,4 @@
-"""Grey slices for networks that were trained on three colour planes.
+"""Slices for networks that were trained on three colour planes.
 
 A grey value g, repeated in three planes and normalised plane by plane, is x_c = (g - mean_c) /
 std_c. `Classifier` normalises it once, z = (g - mean) / std, so that x_c = scale_c * z + shift_c
@@ -80,7 +80,8 @@ def fold_planes(
 
 
 class ThreePlanes(nn.Module):
-    """A foreign three-channel model behind a one-channel input; its logits, bare.
+    """A foreign three-channel model behind an input of one channel or three, whose planes are all
+    normalised with `GREY_MEAN` and `GREY_STD`; its logits, bare.
 
     Args:
         model: maps images of three planes to logits, or to an object with `logits`.
@@ -104,7 +105,7 @@ class ThreePlanes(nn.Module):
         self.register_buffer("shift", shift.float().view(1, 3, 1, 1))
 
     def forward(self, images: Images) -> Logits:
-        """Logits of images of one normalised grey plane."""
+        """Logits of images of one normalised grey plane, or of three."""
         output = self.model(images * self.scale + self.shift)
         logits: Logits = getattr(output, "logits", output)
         return logits

@@ -1,11 +1,11 @@
-"""Where a network starts from: published weights by name, or a file of one's own, fitted to grey
+"""Where a network starts from: published weights by name, or a file of one's own, fitted to the
 slices.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from robustmri.core.download import Progress
 from robustmri.core.errors import CheckpointError, SettingsError, did_you_mean
 from robustmri.core.files import sha256_of
+from robustmri.core.sizes import Size
+from robustmri.models.classifier import Constant
 from robustmri.models.hub import is_hub, pretrained_state
 from robustmri.models.layouts import Published, read_published
 from robustmri.models.starts import (
@@ -25,7 +27,15 @@ from robustmri.models.starts import (
     is_address,
     is_start,
 )
-from robustmri.models.stem import GREY_MEAN, GREY_STD, fold_planes, grey_constants, plane_constants
+from robustmri.models.stem import (
+    GREY_MEAN,
+    GREY_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    fold_planes,
+    grey_constants,
+    plane_constants,
+)
 
 # The first convolution, and what absorbs the constant that folding its three planes leaves.
 STEMS = {
@@ -87,8 +97,8 @@ class Loaded:
     """
 
     words: str
-    mean: float = GREY_MEAN
-    std: float = GREY_STD
+    mean: Constant = GREY_MEAN
+    std: Constant = GREY_STD
 
 
 def load_weights(
@@ -96,16 +106,17 @@ def load_weights(
     backbone: str,
     weights: str,
     *,
-    size: int = 224,
+    size: Size = 224,
+    channels: int = 1,
     progress: Progress | None = None,
 ) -> Loaded:
     """Load a start into `network`, in place.
 
-    Names of torchvision are translated to MONAI's. A first convolution over three planes is folded
-    into one, see `stem.fold_planes`; what its planes were normalised with is known from the file's
-    layout (see `layouts`), and is taken to be ImageNet's otherwise. The last layer keeps its fresh
-    weights where the file has another number of classes, or none. Position embeddings of another
-    image size are interpolated.
+    Names of torchvision are translated to MONAI's. For grey slices a first convolution over three
+    planes is folded into one, see `stem.fold_planes`; what its planes were normalised with is known
+    from the file's layout (see `layouts`), and is taken to be ImageNet's otherwise. The last layer
+    keeps its fresh weights where the file has another number of classes, or none. Position
+    embeddings of another image size are interpolated.
 
     Args:
         network: made by `build_network(backbone, ...)`.
@@ -115,6 +126,7 @@ def load_weights(
             (for timm:, torchvision: and hf: networks); `https://HOST/FILE#sha256=DIGITS`; or the
             path of a .pth, .pt, .ckpt or .safetensors file.
         size: height and width of the images in pixels; only "pretrained" asks for it.
+        channels: planes of the images.
         progress: follows the download.
 
     Raises:
@@ -122,6 +134,9 @@ def load_weights(
         SettingsError: there are no such weights for this network.
         DownloadError: the file could not be fetched.
     """
+    hub = is_hub(backbone)
+    if weights == "none" and channels == 3 and not hub:
+        return Loaded("none", IMAGENET_MEAN, IMAGENET_STD)
     if weights == "none":
         return Loaded("none")
     if weights == "pretrained":
@@ -153,10 +168,22 @@ def load_weights(
             )
     state = read_published(path)
     notes = fit_state(network, backbone, state, path.name)
-    mean, std = (GREY_MEAN, GREY_STD) if is_hub(backbone) else grey_constants(state.mean, state.std)
+    mean: Constant
+    std: Constant
+    if hub:  # Which normalises its planes by itself.
+        mean, std = GREY_MEAN, GREY_STD
+    elif channels == 3:
+        mean, std = _three(state.mean), _three(state.std)
+    else:
+        mean, std = grey_constants(state.mean, state.std)
     return Loaded(
         "; ".join([f"{source}{path.name} (sha256 {sha256_of(path)[:16]})", *notes]), mean, std
     )
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 def fit_state(network: nn.Module, backbone: str, published: Published, file: str) -> list[str]:
@@ -176,7 +203,7 @@ def fit_state(network: nn.Module, backbone: str, published: Published, file: str
         notes.append("three colour planes folded into one")
     if POSITIONS in state and POSITIONS in own:
         state, before = (
-            _resample_positions(state, own[POSITIONS].shape[1]),
+            _resample_positions(state, own[POSITIONS].shape[1], getattr(network, "grid", None)),
             state[POSITIONS].shape[1],
         )
         if before not in (own[POSITIONS].shape[1], own[POSITIONS].shape[1] + 1):
@@ -233,8 +260,11 @@ def translate(backbone: str, published: Published, own: Mapping[str, Tensor]) ->
     return translated
 
 
-def _resample_positions(state: dict[str, Tensor], patches: int) -> dict[str, Tensor]:
-    """Position embeddings for another number of patches, by bicubic interpolation on the grid.
+def _resample_positions(
+    state: dict[str, Tensor], patches: int, grid: tuple[int, int] | None
+) -> dict[str, Tensor]:
+    """Position embeddings for another number of patches, by bicubic interpolation on the grid,
+    which is square if none is given; the file's is.
 
     torchvision has one embedding more, of the class token, which is always the same sum: it moves
     into the token.
@@ -246,13 +276,14 @@ def _resample_positions(state: dict[str, Tensor], patches: int) -> dict[str, Ten
     ):
         state = state | {"vit.cls_token": state["vit.cls_token"] + positions[:, :1]}
         positions = positions[:, 1:]
-    before, after = round(positions.shape[1] ** 0.5), round(patches**0.5)
-    if before != after and before**2 == positions.shape[1]:
-        grid = positions.transpose(1, 2).unflatten(2, (before, before))
-        grid = F.interpolate(
-            grid, (after, after), mode="bicubic", antialias=True, align_corners=False
+    side = round(positions.shape[1] ** 0.5)
+    after = grid or (round(patches**0.5),) * 2
+    if positions.shape[1] != patches and side**2 == positions.shape[1]:
+        before = positions.transpose(1, 2).unflatten(2, (side, side))
+        resampled = F.interpolate(
+            before, after, mode="bicubic", antialias=True, align_corners=False
         )
-        positions = grid.flatten(2).transpose(1, 2)
+        positions = resampled.flatten(2).transpose(1, 2)
     return state | {POSITIONS: positions}
 
 

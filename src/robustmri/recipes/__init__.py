@@ -13,6 +13,7 @@ import msgspec
 from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.core.files import check_name
 from robustmri.core.settings import SEEDS, about, check_bounds, choices_of
+from robustmri.core.sizes import parse_size
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.threat.eps import Eps, eps_text, radii_text, split_radii
 from robustmri.training.settings import TrainSettings
@@ -25,6 +26,8 @@ else:
 FOLDER = Path(__file__).parent
 RADII = ("eps", "curve")
 """Settings that may be written as numbers."""
+LISTS = ("attacks", "corruptions", "examples", "classes", "regions")
+"""Settings of an evaluation that a text divides by commas."""
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
@@ -32,11 +35,20 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a source becomes a cohort; see `robustmri.verbs.prepare.prepare`."""
 
     size: Annotated[
-        int, about("height and width of the stored slices in pixels", at_least=8, at_most=4096)
+        int | tuple[int, int] | str,
+        about("height and width of the stored slices in pixels: one number, or HEIGHTxWIDTH"),
     ] = 224
+    channels: Annotated[
+        int | None,
+        about("of the stored slices: 1 (grey) or 3 (colour); as the first slices are if not given"),
+    ] = None
     intensity: Annotated[
-        Literal["minmax", "percentile"], about("rule that maps grey values to [0, 1]")
-    ] = "minmax"
+        Literal["auto", "minmax", "percentile", "full"],
+        about("rule that maps values to [0, 1]; auto: minmax for grey, full for colour"),
+    ] = "auto"
+    pad: Annotated[
+        bool, about("slices of another aspect ratio are padded with black; else stretched")
+    ] = True
     columns: Annotated[
         str,
         about(
@@ -77,6 +89,9 @@ class PrepareSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        msgspec.structs.force_setattr(self, "size", parse_size(self.size))
+        if self.channels not in (None, 1, 3):
+            raise SettingsError(f"channels must be 1 (grey) or 3 (colour), got {self.channels}.")
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -248,7 +263,7 @@ def _override(settings: dict[str, Any], text: str) -> None:
         place[names[-1]] = _literal(value.strip())
     elif names[0] == "evaluate" and names[-1] in RADII:
         place[names[-1]] = split_radii(value)
-    elif names[0] == "evaluate" and names[-1] in ("attacks", "corruptions", "examples"):
+    elif names[0] == "evaluate" and names[-1] in LISTS:
         place[names[-1]] = [part.strip() for part in value.split(",") if part.strip()]
     else:
         place[names[-1]] = value.strip()

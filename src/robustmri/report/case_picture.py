@@ -22,7 +22,7 @@ def draw_case(slice_: Plane, attacked: Plane, *, before: str, after: str) -> Ima
     """Draw the three panels with their captions.
 
     Args:
-        slice_: grey values in [0, 1], shape (size, size).
+        slice_: in [0, 1], shape (h, w), or (h, w, 3) in colour.
         attacked: likewise.
         before: answer about the slice.
         after: answer about the attacked slice; "" where nothing changed the answer.
@@ -33,19 +33,20 @@ def draw_case(slice_: Plane, attacked: Plane, *, before: str, after: str) -> Ima
     largest = float(np.abs(change).max())
     magnified = f"{1 / largest:.0f} times" if largest else "none found"
     panels = (
-        (_grey(slice_), "Slice", f"answer: {before}"),
+        (_shown(slice_), "Slice", f"answer: {before}"),
         (_signed(change), "Change", f"enlarged {magnified}" if largest else magnified),
-        (_grey(attacked), "Attacked slice", f"answer: {after or before}"),
+        (_shown(attacked), "Attacked slice", f"answer: {after or before}"),
     )
-    canvas = Image.new("RGB", (3 * PANEL + 4 * MARGIN, PANEL + 2 * MARGIN + CAPTION), PAPER)
+    high = round(PANEL * slice_.shape[0] / slice_.shape[1])
+    canvas = Image.new("RGB", (3 * PANEL + 4 * MARGIN, high + 2 * MARGIN + CAPTION), PAPER)
     pen = ImageDraw.Draw(canvas)
     bold, plain = ImageFont.load_default(18), ImageFont.load_default(15)
     for place, (pixels, title, words) in enumerate(panels):
         left = MARGIN + place * (PANEL + MARGIN)
-        panel = Image.fromarray(pixels).resize((PANEL, PANEL), Image.Resampling.NEAREST)
+        panel = Image.fromarray(pixels).resize((PANEL, high), Image.Resampling.NEAREST)
         canvas.paste(panel, (left, MARGIN))
-        pen.text((left, MARGIN + PANEL + 10), title, fill=INK, font=bold)
-        pen.text((left, MARGIN + PANEL + 36), _shortened(words), fill=INK, font=plain)
+        pen.text((left, MARGIN + high + 10), title, fill=INK, font=bold)
+        pen.text((left, MARGIN + high + 36), _shortened(words), fill=INK, font=plain)
     return canvas
 
 
@@ -54,14 +55,18 @@ def _shortened(words: str, most: int = 48) -> str:
     return shown if len(shown) <= most else f"{shown[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _grey(plane: Plane) -> npt.NDArray[np.uint8]:
-    grey = np.rint(plane.clip(0, 1) * 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def _shown(image: Plane) -> npt.NDArray[np.uint8]:
+    levels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
+    return levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)
 
 
 def _signed(change: Plane) -> npt.NDArray[np.uint8]:
-    """White where nothing changed, orange where it got brighter, blue where darker."""
+    """White where nothing changed, orange where it got brighter, blue where darker. In colour each
+    channel by itself, around grey.
+    """
     share = change / max(float(np.abs(change).max()), 1e-12)
+    if change.ndim == 3:
+        return np.asarray(np.rint(255 * (share + 1) / 2), dtype=np.uint8)
     colour = np.where(share[:, :, None] > 0, BRIGHTER, DARKER)
     mixed = 255 + np.abs(share[:, :, None]) * (colour - 255)
     return np.asarray(np.rint(mixed), dtype=np.uint8)

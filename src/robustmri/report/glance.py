@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from robustmri.core.sizes import size_words
 from robustmri.report.redact import WITHHELD
 from robustmri.report.wording import people
 from robustmri.results.lineage import SCRATCH, start_of
@@ -72,7 +73,8 @@ def tell_test(report: RobustnessReport) -> list[str]:
     synthetic = "synthetic " if cohort.synthetic else ""
     return [
         f"{split.n_slices} {synthetic}{split.evaluated_set} slices of {split.n_patients} {who}, "
-        f"{cohort.size} px, from {cohort.name}. {kind}."
+        f"{size_words(cohort.size)}{' in colour' if cohort.channels == 3 else ''}, from "
+        f"{cohort.name}. {kind}."
     ]
 
 

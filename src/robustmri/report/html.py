@@ -16,7 +16,7 @@ from robustmri.report.figures import (
     TEMPLATES,
 )
 from robustmri.report.page import Page
-from robustmri.report.pictures import load_examples
+from robustmri.report.pictures import load_examples, load_maps
 from robustmri.report.redact import redact, redact_comparison
 from robustmri.report.tables import Published, check_names
 from robustmri.report.wording import (
@@ -80,13 +80,14 @@ def write_page(
     if comparison is None:
         refuse_different_tests(results, outcomes, [str(folder) for folder in folders])
     arrays = load_examples(folders[0], results[0]) if images else None
+    maps = load_maps(folders[0], results[0]) if arrays else None
     if not images:
         identifiers = set().union(*(rows.identifiers for rows in outcomes))
         results = [redact(report, identifiers) for report in results]
         comparison = comparison and redact_comparison(comparison, identifiers)
     if title is not None:
         results[0] = msgspec.structs.replace(results[0], title=title)
-    page = Page(results, outcomes, images, arrays, published, names, comparison, certificates)
+    page = Page(results, outcomes, images, arrays, published, names, comparison, certificates, maps)
     text = render(page, only)
     with atomic_file(out) as partial:
         partial.write_bytes(text.encode("utf-8"))

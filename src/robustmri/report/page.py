@@ -32,6 +32,7 @@ class Page:
         given: names of the classifiers; empty for those that tell them apart.
         comparison: of two results, paired.
         certificates: of each result that has one.
+        maps: of the examples, where the first classifier looks, by method; None without pictures.
     """
 
     results: Sequence[RobustnessReport]
@@ -42,6 +43,7 @@ class Page:
     given: Sequence[str] = ()
     comparison: Comparison | None = None
     certificates: Sequence[Certificate | None] = ()
+    maps: dict[str, Any] | None = None
 
     @cached_property
     def budget(self) -> Budget | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from markupsafe import Markup
 
 from robustmri.core.errors import DataError, ResultError
 from robustmri.core.files import system_error
+from robustmri.core.sizes import sides
 from robustmri.core.zips import open_zip
 from robustmri.report.figures import drawing, element
 from robustmri.report.wording import percent
@@ -29,8 +31,8 @@ Plane = npt.NDArray[Any]
 
 
 def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Plane] | None:
-    """Arrays of `folder/examples.npz`, shape (k, size, size) each; None where no pictures were
-    kept.
+    """Arrays of `folder/examples.npz`, shape (k, h, w) each, in colour (k, h, w, 3) but for the
+    masks; None where no pictures were kept.
 
     Raises:
         ResultError: damaged, or not the examples that the report speaks of.
@@ -38,9 +40,10 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
     path = Path(folder) / "examples.npz"
     if not report.examples or not path.is_file():
         return None
-    size = report.cohort.size
-    # Eight bytes a pixel in all four arrays, and their heads.
-    most = min(8 * len(report.examples) * size**2 + 4096, MOST_BYTES)
+    (height, width), channels = sides(report.cohort.size), report.cohort.channels
+    # Seven bytes a value and one a pixel in all four arrays, and their heads.
+    pixels = len(report.examples) * height * width
+    most = min((7 * channels + 1) * pixels + 4096, MOST_BYTES)
     try:
         with open_zip(path, most_bytes=most):
             pass
@@ -52,7 +55,9 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
         ) from error
     needed = 1 + max(example.position for example in report.examples)
     shapes = {array.shape for array in arrays.values()}
-    if len(shapes) > 1 or len(arrays["clean"]) < needed or arrays["clean"].ndim != 3:
+    wanted = (len(arrays["mask"]), height, width)
+    colours = (*wanted, 3) if channels == 3 else wanted
+    if shapes != {wanted, colours} or arrays["mask"].shape != wanted or wanted[0] < needed:
         raise ResultError(
             f"{path} should hold {needed} images under each of {', '.join(ARRAYS)}, got shapes "
             f"{sorted(shapes)}. Evaluate again."
@@ -60,8 +65,36 @@ def load_examples(folder: Path | str, report: RobustnessReport) -> dict[str, Pla
     return arrays
 
 
+def load_maps(folder: Path | str, report: RobustnessReport) -> dict[str, Plane] | None:
+    """Title of each method to the maps of the examples, uint8 of shape (k, height, width); None
+    where none were kept.
+
+    Raises:
+        ResultError: damaged, or not of the examples that the report speaks of.
+    """
+    path = Path(folder) / "saliency.npz"
+    if not report.saliency or not report.examples or not path.is_file():
+        return None
+    shape, k = sides(report.cohort.size), 1 + max(example.position for example in report.examples)
+    titles = {one.method: one.title for one in report.saliency}
+    try:
+        with open_zip(
+            path, most_bytes=min(len(titles) * (k * math.prod(shape) + 4096), MOST_BYTES)
+        ):
+            pass
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            maps = {title: file[name] for name, title in titles.items() if name in file.files}
+    except (DataError, OSError, MemoryError, ValueError, KeyError, EOFError, zlib.error) as error:
+        raise system_error(error, path) or ResultError(
+            f"{path} is damaged or incomplete ({error}). Evaluate again."
+        ) from error
+    if any((one.shape, one.dtype) != ((k, *shape), np.uint8) for one in maps.values()):
+        raise ResultError(f"{path} should hold {k} maps by each method. Evaluate again.")
+    return maps
+
+
 def encode_png(image: Plane, *, colours: int | None = None) -> str:
-    """8-bit grey image, shape (h, w), as a `data:` address."""
+    """8-bit image, shape (h, w) or (h, w, 3), as a `data:` address."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -119,10 +152,11 @@ def _smooth(corners: Sequence[tuple[int, int]]) -> str:
 
 
 class Picture(msgspec.Struct, frozen=True):
-    """One case, ready to show; images are `data:` addresses."""
+    """One case, ready to show; images are `data:` addresses, `height` and `width` in pixels."""
 
     example: Example
-    size: int
+    height: int
+    width: int
     clean: str
     sign: str
     change: str
@@ -136,7 +170,7 @@ def _eight_bit(images: Plane) -> Plane:
 
 def make_picture(example: Example, arrays: dict[str, Plane]) -> Picture:
     """Panels of one example; grey in the change means none, white and black the largest one, up and
-    down.
+    down. In colour each channel of the change is shown so by itself.
     """
     place = example.position
     clean = arrays["clean"][place].astype(np.float64) / 65535.0
@@ -146,10 +180,13 @@ def make_picture(example: Example, arrays: dict[str, Plane]) -> Picture:
     largest = max(float(np.abs(change).max()), 0.1 / 255)
     return Picture(
         example=example,
-        size=int(clean.shape[0]),
+        height=int(clean.shape[0]),
+        width=int(clean.shape[1]),
         clean=encode_png(_eight_bit(clean)),
         sign=encode_png(_eight_bit((arrays["sign"][place].astype(np.float64) + 1) / 2)),
-        change=encode_png(_eight_bit((change / largest + 1) / 2), colours=16),
+        change=encode_png(
+            _eight_bit((change / largest + 1) / 2), colours=16 if clean.ndim == 2 else 64
+        ),
         attacked=encode_png(_eight_bit(attacked)),
         outline=trace_outline(arrays["mask"][place]),
     )
@@ -171,6 +208,7 @@ def draw_case(picture: Picture) -> Markup:
     `standalone`.
     """
     example, side, gap = picture.example, 224, 36
+    high = round(side * picture.height / picture.width)
     exact = example.attack == "fgsm"
     panels = [
         (picture.clean, example.clean_prediction, f" {percent(example.clean_confidence)}"),
@@ -180,21 +218,21 @@ def draw_case(picture: Picture) -> Markup:
     parts = []
     for place, (image, answer, rest) in enumerate(panels):
         x = place * (side + gap)
-        parts.append(element("image", href=image, x=x, y=0, width=side, height=side))
+        parts.append(element("image", href=image, x=x, y=0, width=side, height=high))
         if answer and picture.outline:
-            scale = f"translate({x} 0) scale({side / picture.size:.6g})"
+            scale = f"translate({x} 0) scale({side / picture.width:.6g})"
             parts.append(element("path", of="outline", d=picture.outline, transform=scale))
         if place:
             parts.append(
-                element("text", "+="[place - 1], of="operator", x=x - gap / 2, y=side / 2 + 8)
+                element("text", "+="[place - 1], of="operator", x=x - gap / 2, y=high / 2 + 8)
             )
         name = element("tspan", answer, of="strong" if answer == example.label else "wrong")
-        parts.append(element("text", name + rest, x=x, y=side + 20))
+        parts.append(element("text", name + rest, x=x, y=high + 20))
     said = (
         f"A slice with {example.label}, called {example.clean_prediction}, plus a small change is "
         f"called {example.prediction} with {percent(example.confidence)} confidence"
     )
-    return drawing(3 * side + 2 * gap, side + 30, said, Markup("").join(parts))
+    return drawing(3 * side + 2 * gap, high + 30, said, Markup("").join(parts))
 
 
 def _middle(example: Example, exact: bool) -> str:

@@ -10,6 +10,8 @@ CORRUPTION = "corruption"
 """In the place of a norm: what a scanner did; the radius is a severity."""
 RANDOM = "random-draw"
 """An attack that draws the parameters of a physical threat once: what happens on average."""
+RANDOM_SEARCH = "random-search"
+"""The same several times, and the worst of them."""
 TITLES = {CLEAN: "No attack", WORST: "Worst case"}
 
 

@@ -38,6 +38,15 @@ class CaseTable:
     outcomes: Outcomes
     case_of: npt.NDArray[np.intp]
 
+    @classmethod
+    def of(cls, outcomes: Outcomes) -> CaseTable:
+        """Cases of a table, told apart by their ids, in the order in which they appear."""
+        names = outcomes["case_id"].astype(str)
+        found, first, of = np.unique(names, return_index=True, return_inverse=True)
+        place = np.empty(len(found), dtype=np.intp)
+        place[np.argsort(first)] = np.arange(len(found))
+        return cls(outcomes, place[of])
+
     def __len__(self) -> int:
         return len(self.clean)
 
@@ -89,17 +98,45 @@ class CaseTable:
         radius of an attack that did, or the size of the nearest fooling image that was found; 0
         where the untouched slice is wrong already, infinite where none did.
         """
+        rows, sizes = self._fooling(norm)
+        smallest = np.full(len(self), np.inf)
+        np.minimum.at(smallest, self.case_of[rows], sizes)
+        return np.where(self.right, smallest, 0.0)
+
+    def nearest_rows(self, norm: str) -> npt.NDArray[np.intp]:
+        """The row of each case that `smallest_eps` speaks of; -1 where nothing fooled it."""
+        rows, sizes = self._fooling(norm)
+        nearest = np.full(len(self), -1, dtype=np.intp)
+        order = np.argsort(-sizes, kind="stable")  # The smallest is written last.
+        nearest[self.case_of[rows[order]]] = rows[order]
+        return nearest
+
+    def attacked_in(self, norm: str) -> npt.NDArray[np.bool_]:
+        """Whether each case met an attack in that norm that wanted any wrong answer."""
+        met = np.zeros(len(self), dtype=bool)
+        met[self.case_of[self._tried(norm)]] = True
+        return met
+
+    @property
+    def norms(self) -> list[str]:
+        """In which something was tried, in order."""
+        return [norm for norm in dict.fromkeys(map(str, self.outcomes["norm"])) if norm]
+
+    def _tried(self, norm: str) -> npt.NDArray[np.bool_]:
         columns = self.outcomes
         tried = (columns["norm"] == norm) & (columns["target"] == "")
         tried &= (columns["attack"] != CLEAN) & (columns["attack"] != WORST)
-        rows = np.flatnonzero(tried & columns["fooled"].astype(bool))
+        return np.asarray(tried, dtype=bool)
+
+    def _fooling(self, norm: str) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+        """Rows that fooled in that norm, and how large the change is that each is known to be."""
+        columns = self.outcomes
+        rows = np.flatnonzero(self._tried(norm) & columns["fooled"].astype(bool))
         sizes = columns["eps_image"][rows].astype(float)
         if f"distance_{norm}" in columns:
             found = columns[f"distance_{norm}"][rows].astype(float)
             sizes = np.where(np.isfinite(sizes), sizes, found)
-        smallest = np.full(len(self), np.inf)
-        np.minimum.at(smallest, self.case_of[rows], sizes)
-        return np.where(self.right, smallest, 0.0)
+        return rows, sizes
 
     def rows_of(self, attack: str, at: Budget) -> npt.NDArray[np.intp]:
         """Rows of one attack within one budget; the budget of clean slices does not matter."""

@@ -92,8 +92,11 @@ def columns_of(table: pa.Table) -> Outcomes:
     return Outcomes({name: table[name].to_numpy() for name in table.column_names})
 
 
-def read_table(folder: Path | str, *, every_column: bool = True) -> pa.Table:
-    """Read `folder/outcomes.parquet`, all of it or the columns of `COLUMNS`.
+def read_table(
+    folder: Path | str, name: str = "outcomes", *, every_column: bool = True
+) -> pa.Table:
+    """Read `folder/outcomes.parquet`, all of it or the columns of `COLUMNS`; or another table
+    beside it, by name.
 
     Raises:
         ResultError: no such file, damaged, or without a column of `COLUMNS`.
@@ -101,14 +104,15 @@ def read_table(folder: Path | str, *, every_column: bool = True) -> pa.Table:
     import pyarrow
     import pyarrow.parquet
 
-    path = Path(folder) / "outcomes.parquet"
+    path = Path(folder) / f"{name}.parquet"
+    needed = COLUMNS if name == "outcomes" else ()
     if not path.is_file():
         raise ResultError(
-            f"{folder} holds no outcomes.parquet beside its robustness.json. Evaluate again."
+            f"{folder} holds no {path.name} beside its robustness.json. Evaluate again."
         )
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+            missing = [column for column in needed if column not in file.schema_arrow.names]
             columns = None if every_column or missing else list(COLUMNS)
             table = read_bounded(file, path, columns)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:

@@ -126,13 +126,109 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
+class RegionResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one attack does that may change one part of the slices only.
+
+    Attributes:
+        region: a key of `data.regions.REGIONS`, with its `meaning` in words.
+        attack: with norm, eps, eps_units, eps_image and target as in `Result`.
+        n: slices, right untouched, of `n_patients` patients.
+        turned: share of them that the attack turned, with its 95 % interval by patient.
+        patients_turned: share of patients of whom it turned a slice.
+        area: mean share of the pixels that may change.
+        lesion_energy: mean share of the change's energy that lies in the lesion; None without
+            outlines.
+        lesion_area: mean share of the pixels that are in the lesion: what chance would give.
+    """
+
+    region: str
+    meaning: str
+    attack: str
+    norm: str
+    eps: float
+    eps_units: Literal["image", "normalised"]
+    eps_image: float
+    target: str = ""
+    n: int
+    n_patients: int
+    turned: float
+    ci_low: float
+    ci_high: float
+    interval: str
+    patients_turned: float
+    area: float
+    lesion_energy: float | None
+    lesion_area: float | None
+
+
+class SaliencyResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a classifier looks, by one method of attribution.
+
+    Attributes:
+        method: its name, with `title` and `paper`.
+        n: slices of `n_patients` patients.
+        in_lesion: mean share of the attribution that lies in the lesion, with its 95 % interval by
+            patient.
+        chance: mean share of the pixels that are in the lesion.
+        in_lesion_shuffled: the same of a network whose weights were shuffled.
+        likeness: mean rank correlation between the maps of both networks: a method whose maps stay
+            alike shows the slice, and not what the network has learnt.
+    """
+
+    method: str
+    title: str
+    paper: str
+    n: int
+    n_patients: int
+    in_lesion: float
+    ci_low: float
+    ci_high: float
+    interval: str
+    chance: float
+    in_lesion_shuffled: float
+    likeness: float
+
+
+class Sensitivity(msgspec.Struct, frozen=True, kw_only=True):
+    """How little it takes to turn an answer, in one norm: of each slice that is right untouched the
+    smallest change that is known to.
+
+    Attributes:
+        norm: in which the changes are measured; sizes are in image units.
+        n: slices, right untouched and attacked, of `n_patients` patients.
+        never: how many of them no attack turned.
+        quantiles: share of slices to the size that turns so many; None where fewer were turned.
+        ci_low, ci_high: 95 % interval of the median, by patient; None where it is beyond what was
+            turned.
+        patients: the same shares of patients, of each the most fragile slice.
+        nearest: true class to what it is called instead, with the number of slices.
+        ssim: median over the slices that were turned, as the others below.
+        psnr: in decibels.
+        grey_levels: largest change of any pixel, of 255.
+    """
+
+    norm: str
+    n: int
+    n_patients: int
+    never: int
+    quantiles: dict[str, float | None]
+    ci_low: float | None
+    ci_high: float | None
+    patients: dict[str, float | None]
+    nearest: dict[str, dict[str, int]]
+    ssim: float | None
+    psnr: float | None
+    grey_levels: float | None
+
+
 class CohortFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the images came from."""
+    """Where the images came from, and their size and channels."""
 
     name: str
     synthetic: bool
     classes: list[str]
-    size: int
+    size: int | tuple[int, int]
+    channels: Literal[1, 3] = 1
     intensity: str
     groups: str
     fingerprint: str
@@ -197,7 +293,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an evaluation found out.
 
-    `files` holds the sha256 of each file that was written beside it, by name.
+    `files` holds the sha256 of each file that was written beside it, by name. `regions`, `saliency`
+    and `sensitivity` are empty where nobody asked, and in results of earlier releases.
     """
 
     title: str
@@ -216,6 +313,9 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str] = {}
     baseline: Baseline | None = None
     patients: PatientFigures | None = None
+    regions: list[RegionResult] = []
+    saliency: list[SaliencyResult] = []
+    sensitivity: list[Sensitivity] = []
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

@@ -116,14 +116,20 @@ def split_radii(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def check_eps(eps: Eps, norm: str, *, std: float | None = None, pixels: int | None = None) -> None:
+def check_eps(
+    eps: Eps,
+    norm: str,
+    *,
+    std: float | None = None,
+    shape: tuple[int, int, int] | None = None,
+) -> None:
     """Refuse a radius within which nothing, or everything, could be done to an image.
 
     Args:
         eps: the radius.
         norm: that it is measured in.
         std: that the classifier divides by; None: not known yet, and a normalised eps is let pass.
-        pixels: of an image; None: not known yet.
+        shape: channels, height and width of an image; None: not known yet.
 
     Raises:
         ThreatModelError: more than the whole range of grey values, or no whole number of pixels.
@@ -142,7 +148,7 @@ def check_eps(eps: Eps, norm: str, *, std: float | None = None, pixels: int | No
         )
     if eps.units == "normalised" and std is None:
         return
-    image, largest = eps.in_image_units(std or 1.0), _largest(norm, pixels)
+    image, largest = eps.in_image_units(std or 1.0), _largest(norm, shape)
     if image <= largest:
         return
     units = "@normalised" if eps.units == "normalised" else ""
@@ -152,20 +158,22 @@ def check_eps(eps: Eps, norm: str, *, std: float | None = None, pixels: int | No
         if largest == 1
         else f"Take at most {largest:g}."
     )
-    where = "from black to white" if pixels is None else f"all {pixels} pixels from black to white"
+    pixels = "" if shape is None else f"all {shape[1] * shape[2]} pixels "
+    where = f"{pixels}from black to white"
     raise ThreatModelError(
         f"eps {eps} is {image / largest:.3g} times the largest change that there is in {norm}: "
         f"{where}. {how}"
     )
 
 
-def _largest(norm: str, pixels: int | None) -> float:
+def _largest(norm: str, shape: tuple[int, int, int] | None) -> float:
     """Size of the change from black to white; infinite where that is not known."""
     if norm == "linf":
         return 1.0
-    if pixels is None or norm not in ("l2", "l1", "l0"):
+    if shape is None or norm not in ("l2", "l1", "l0"):
         return math.inf
-    return math.sqrt(pixels) if norm == "l2" else float(pixels)
+    values = math.prod(shape)
+    return {"l2": math.sqrt(values), "l1": float(values), "l0": float(shape[1] * shape[2])}[norm]
 
 
 def _number(number: str, text: str) -> float:

@@ -6,6 +6,7 @@ Each works separately on every image of a batch; `eps` is one radius, or one per
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from robustmri.core.arrays import Images, PerImage
 from robustmri.core.errors import ThreatModelError, did_you_mean
 
 Radius = float | Tensor
+Shape = tuple[int, int, int]
 Box = tuple[Tensor, Tensor]
 """Lowest and highest change that the bounds of the grey values leave to each pixel."""
 
@@ -48,14 +50,14 @@ class Norm(Protocol):
     def sparse(self) -> bool:
         """Whether its steepest direction changes the fewest pixels: none of them may be stuck."""
 
-    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+    def explain(self, said: str, eps: float, std: float, shape: Shape) -> str:
         """What an attacker with radius `eps` may change, in a sentence.
 
         Args:
             said: the radius as it was given.
             eps: the same in image units.
             std: standard deviation that the classifier normalises with.
-            size: height and width of the images in pixels.
+            shape: channels, height and width of the images.
         """
 
     def size(self, delta: Images) -> PerImage:
@@ -93,6 +95,23 @@ def broadcast_eps(eps: Radius, like: Tensor) -> Radius:
     return per_image(eps, like).to(like) if isinstance(eps, Tensor) and eps.dim() else eps
 
 
+def _all_pixels(shape: Shape) -> str:
+    """In words.
+
+    >>> _all_pixels((3, 32, 48))
+    'all 32 x 48 pixels in their 3 channels'
+    """
+    channels, height, width = shape
+    return f"all {height} x {width} pixels" + (
+        f" in their {channels} channels" if channels > 1 else ""
+    )
+
+
+def count_changed(delta: Images) -> PerImage:
+    """Number of values of each image that are not 0, each channel's by itself."""
+    return (delta != 0).flatten(1).sum(1).to(delta.dtype)
+
+
 class LinfNorm:
     """Largest change of any pixel."""
 
@@ -103,7 +122,7 @@ class LinfNorm:
     per_pixel = True
     sparse = False
 
-    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+    def explain(self, said: str, eps: float, std: float, shape: Shape) -> str:
         """See `Norm`."""
         return (
             f"No pixel changes by more than {said}: {eps:.4g} of the [0, 1] range, "
@@ -145,12 +164,12 @@ class L2Norm:
     per_pixel = False
     sparse = False
 
-    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+    def explain(self, said: str, eps: float, std: float, shape: Shape) -> str:
         """See `Norm`."""
         return (
-            f"The change of all {size} x {size} pixels together has a Euclidean length of at "
+            f"The change of {_all_pixels(shape)} together has a Euclidean length of at "
             f"most {said}: {eps:.4g} in units of the [0, 1] range, as much as "
-            f"{255 * eps / size:.2f} of 255 grey levels on every pixel."
+            f"{255 * eps / math.sqrt(math.prod(shape)):.2f} of 255 grey levels on every pixel."
         )
 
     def size(self, delta: Images) -> PerImage:
@@ -197,12 +216,12 @@ class L1Norm:
     per_pixel = False
     sparse = True
 
-    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+    def explain(self, said: str, eps: float, std: float, shape: Shape) -> str:
         """See `Norm`."""
         return (
-            f"The changes of all {size} x {size} pixels together, each without its sign, sum to at "
-            f"most {said}: {eps:.4g} in units of the [0, 1] range, as much as {eps:.4g} pixels "
-            "from black to white."
+            f"The changes of {_all_pixels(shape)} together, each without its sign, sum to at "
+            f"most {said}: {eps:.4g} in units of the [0, 1] range, as much as "
+            f"{eps / shape[0]:.4g} pixels from black to white."
         )
 
     def size(self, delta: Images) -> PerImage:
@@ -275,25 +294,26 @@ class L0Norm:
     per_pixel = False
     sparse = False
 
-    def explain(self, said: str, eps: float, std: float, size: int) -> str:
+    def explain(self, said: str, eps: float, std: float, shape: Shape) -> str:
         """See `Norm`."""
         return f"At most {said} pixels change."
 
     def size(self, delta: Images) -> PerImage:
-        """Number of changed pixels of each image.
+        """Number of changed pixels of each image; one of three channels counts once.
 
         >>> L0.size(torch.tensor([[[[0.3, 0.0, -0.1]]]]))
         tensor([2.])
         """
-        return (delta != 0).flatten(1).sum(1).to(delta.dtype)
+        return (delta != 0).any(1).flatten(1).sum(1).to(delta.dtype)
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
-        """Keep the eps largest changes, after the clip to the box."""
+        """Keep the eps pixels that change most, after the clip to the box."""
         if box is not None:
             delta = torch.minimum(torch.maximum(delta, box[0]), box[1])
-        order = delta.flatten(1).abs().sort(dim=1, descending=True, stable=True).indices
+        much = delta.abs().sum(1, keepdim=True)
+        order = much.flatten(1).sort(dim=1, descending=True, stable=True).indices
         # Sorting the order gives each pixel's rank.
-        kept = order.argsort(1).reshape(delta.shape) + 1 <= broadcast_eps(eps, delta)
+        kept = order.argsort(1).reshape(much.shape) + 1 <= broadcast_eps(eps, delta)
         return delta * kept
 
     def steepest(self, gradient: Images) -> Images:

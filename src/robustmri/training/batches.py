@@ -14,6 +14,7 @@ import torch
 from robustmri.attacks.engine import SeededGenerator
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import SettingsError
+from robustmri.core.sizes import sides, size_of, size_option, size_words
 from robustmri.models.classifier import Classifier
 from robustmri.training.augment import augmentation
 from robustmri.training.minimax import Batch
@@ -22,7 +23,7 @@ from robustmri.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Examples:
-    """Images in [0, 1], shape (n, 1, size, size), and their labels."""
+    """Images in [0, 1], shape (n, channels, h, w), and their labels."""
 
     images: Images
     labels: Labels
@@ -151,16 +152,17 @@ def check_parts(classifier: Classifier, n: int, settings: TrainSettings) -> None
     """
     if smallest_part(n, settings) > 1:
         return
-    network, size = copy.deepcopy(classifier).train(), classifier.spec.size
+    network, spec = copy.deepcopy(classifier).train(), classifier.spec
     try:
         with torch.no_grad():
-            network(torch.zeros(1, 1, size, size))
+            network(torch.zeros(1, *spec.shape))
     except ValueError as error:
         raise SettingsError(
-            f"batch-norm of {classifier.spec.backbone} cannot learn from one slice of {size} px at "
-            f"a time: raise batch_size (now {settings.batch_size}), lower accumulate (now "
+            f"batch-norm of {spec.backbone} cannot learn from one slice of {size_words(spec.size)} "
+            f"at a time: raise batch_size (now {settings.batch_size}), lower accumulate (now "
             f"{settings.accumulate}) or devices (now {settings.devices}), or prepare the cohort "
-            f"with --size {2 * size}. The training set has {n} slices."
+            f"with --size {size_option(size_of(*(2 * side for side in sides(spec.size))))}. The "
+            f"training set has {n} slices."
         ) from error
 
 

@@ -252,7 +252,7 @@ def threat_of(settings: TrainSettings, classifier: Classifier) -> ThreatModel:
         ThreatModelError: an eps that is more than the whole range of grey values.
     """
     eps, spec = parse_eps(settings.eps), classifier.spec
-    check_eps(eps, settings.norm, std=spec.grey_std, pixels=spec.size**2)
+    check_eps(eps, settings.norm, std=spec.grey_std, shape=spec.shape)
     return ThreatModel(norm=settings.norm, eps=eps.in_image_units(spec.grey_std))
 
 

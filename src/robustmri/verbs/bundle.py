@@ -64,7 +64,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     imports: tuple[str, ...]
     overrides: tuple[str, ...]
-    cohort: dict[str, str | int]
+    cohort: dict[str, str | int | tuple[int, int]]
     loss: str
     mib: dict[str, float]
     minutes: float

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from robustmri.core.errors import DataError
 from robustmri.core.files import atomic_folder, write_json
 from robustmri.core.provenance import describe_run
+from robustmri.data.intensity import AUTO
+from robustmri.data.storage import MADE_COLOUR, MADE_GREY
 
 if TYPE_CHECKING:
     from robustmri.data.one_scan import Scan
@@ -26,7 +28,8 @@ def case(
     out: str | Path,
     *,
     norm: str = "linf",
-    intensity: str = "minmax",
+    intensity: str = AUTO,
+    pad: bool = True,
     mask: str | Path | None = None,
     result: str | Path | None = None,
     seed: int = 0,
@@ -39,7 +42,9 @@ def case(
         checkpoint: checkpoint folder, or the run folder that holds it.
         out: folder to make; one that an earlier call made is replaced.
         norm: "linf", "l2" or "l1".
-        intensity: rule that maps grey values to [0, 1], as the classifier's cohort was prepared.
+        intensity: rule that maps values to [0, 1], as the classifier's cohort was prepared; "auto":
+            minmax for grey, full for colour.
+        pad: whether a slice of another aspect ratio is padded, likewise; else it is stretched.
         mask: image of the same size in which the lesion is not black.
         result: result folder of the same classifier, to say how many of its slices are more
             fragile.
@@ -49,33 +54,41 @@ def case(
         DataError: the scan or the mask cannot be read.
         CheckpointError: the checkpoint cannot.
     """
-    from robustmri.data.intensity import resize, scale
+    from robustmri.data.intensity import is_colour, resize, rule_for, scale, to_grey
     from robustmri.data.one_scan import read_mask, read_scan
     from robustmri.evaluation.case import examine_case
     from robustmri.models.checkpoint import load_checkpoint
     from robustmri.models.optimised import full_float32
-    from robustmri.results.outcomes import columns_of, read_table
+    from robustmri.results.cases import load_cases
     from robustmri.threat.norms import find_norm
 
     find_norm(norm)
     scan = read_scan(image)
     classifier, stored = load_checkpoint(checkpoint)
-    size = classifier.spec.size
+    size, colour = classifier.spec.size, is_colour(scan.image)
+    notes = list(scan.notes)
+    shown = scan.image
+    if colour and classifier.spec.channels == 1:
+        shown, colour = to_grey(scan.image), False
+        notes.append(MADE_GREY)
+    elif not colour and classifier.spec.channels == 3:
+        notes.append(MADE_COLOUR)
+    rule = rule_for(3 if colour else 1, intensity)
     try:
-        native = scale(scan.image, intensity)
+        native = scale(shown, rule)
     except DataError as error:
         raise DataError(f"{image}: {error}.") from error
     lesion = None
     if mask is not None:
-        lesion = resize(read_mask(mask, scan.image.shape), size) >= 0.5
-    outcomes = None if result is None else columns_of(read_table(result))
-    small = resize(native, size)
+        lesion = resize(read_mask(mask, scan.image.shape), size, pad=pad) >= 0.5
+    outcomes = None if result is None else load_cases(result)
+    small = resize(native, size, pad=pad)
     with full_float32():
         facts, attacked = examine_case(
             classifier, small, norm=norm, mask=lesion, outcomes=outcomes, seed=seed
         )
     with atomic_folder(out, replaces=HEAD) as folder:
-        written = _write_pictures(folder, scan, small, attacked, facts, native)
+        written = _write_pictures(folder, scan, small, attacked, facts, native, pad)
         told: dict[str, Any] = {
             "case": facts,
             "source": {
@@ -83,14 +96,15 @@ def case(
                 "sha256": scan.sha256,
                 "height": scan.image.shape[0],
                 "width": scan.image.shape[1],
-                "notes": list(scan.notes),
+                "notes": notes,
             },
             "classifier": {
                 "backbone": stored.spec.backbone,
                 "size": size,
                 "weights_sha256": stored.weights_sha256,
             },
-            "intensity": intensity,
+            "intensity": rule,
+            "pad": pad,
             "files": written,
             "provenance": describe_run(seed),
         }
@@ -105,18 +119,16 @@ def _write_pictures(
     attacked: npt.NDArray[np.float32],
     facts: CaseFacts,
     native: npt.NDArray[np.float32],
+    pad: bool,
 ) -> list[str]:
-    from PIL import Image
-
-    from robustmri.data.derived import write_derived
+    from robustmri.data.derived import write_derived, write_png
     from robustmri.report.case_picture import draw_case
 
-    deep = np.round(attacked.clip(0, 1) * 65535).astype(np.uint16)
-    Image.fromarray(deep).save(folder / "attacked.png")
+    write_png(folder / "attacked.png", attacked)
     draw_case(small, attacked, before=facts.answer, after=facts.nearest).save(
         folder / "picture.png"
     )
     if not scan.dicom:
         return ["picture.png", "attacked.png"]
-    write_derived(folder / "attacked.dcm", scan, attacked - small, native)
+    write_derived(folder / "attacked.dcm", scan, attacked - small, native, pad=pad)
     return ["picture.png", "attacked.png", "attacked.dcm"]

@@ -80,7 +80,7 @@ def certify(
     _refuse_other(result, stored.weights_sha256, scans, str(checkpoint), out)
     evaluated = msgspec.convert(result.settings.get("evaluate", {}), EvaluateSettings, strict=False)
     scans = scans.with_classes(stored.spec.classes, evaluated.class_names)
-    check_fits(stored, scans.classes, scans.size)
+    check_fits(stored, scans.classes, scans.size, scans.channels)
     known = {case.case_id: case.index for case in scans.cases}
     tested = load_outcomes(out).rows(CLEAN, NO_BUDGET)["case_id"]
     rows = spread_evenly(sorted(known[case] for case in tested), settings.limit)

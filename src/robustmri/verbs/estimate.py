@@ -47,10 +47,12 @@ def estimate_training(
         raise DataError(f"{scans.root} has no slices to train on: it was split for tests alone.")
     if str(checkpoint) == SCRATCH:
         # Its weights do not matter, and are not fetched.
-        classifier = build_classifier(settings.backbone, scans.classes, scans.size)
+        classifier = build_classifier(
+            settings.backbone, scans.classes, scans.size, channels=scans.channels
+        )
     else:
         classifier, stored = load_checkpoint(checkpoint)
-        check_fits(stored, scans.classes, scans.size)
+        check_fits(stored, scans.classes, scans.size, scans.channels)
     check_parts(classifier, len(split.train), settings)
     parts = [
         Examples(load_images(scans, rows), load_labels(scans, rows))
@@ -83,7 +85,7 @@ def estimate_evaluation(
     scans = Cohort.open(cohort)
     classifier, stored = load_checkpoint(checkpoint)
     scans = scans.with_classes(stored.spec.classes, settings.class_names)
-    check_fits(stored, scans.classes, scans.size)
+    check_fits(stored, scans.classes, scans.size, scans.channels)
     if not classifier.spec.gradients:
         settings = with_query_attacks(settings)
     plan = make_plan(settings, classifier, scans, Split.load(scans.root))

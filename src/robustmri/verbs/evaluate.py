@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Collection
 from dataclasses import replace
@@ -16,6 +17,7 @@ from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
+from robustmri.core.sizes import sides
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings, list_recipes, load_recipe
@@ -72,17 +74,16 @@ def evaluate(
     """
     import pyarrow.parquet as pq
 
+    from robustmri.evaluation.confined import confined_plans, run_confined
     from robustmri.evaluation.costs import read_costs
     from robustmri.evaluation.evaluate import run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
+    from robustmri.evaluation.further import summarise_further
     from robustmri.evaluation.metrics import worst_budgets
-    from robustmri.evaluation.nearest_neighbour import (
-        REMEMBERED,
-        remember_slices,
-        summarise_memory,
-    )
+    from robustmri.evaluation.nearest_neighbour import remember_slices, summarise_memory
     from robustmri.evaluation.plan import evaluated_slices, make_plan
     from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
+    from robustmri.evaluation.saliency import check_explainable, explain_slices, write_maps
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.evaluation.shards import clear_shards
     from robustmri.evaluation.summary import summarise_evaluation, with_worst_case
@@ -101,7 +102,7 @@ def evaluate(
     if not classifier.spec.gradients and "attacks" not in changes:
         settings = _without_gradients(settings)
     scans = scans.with_classes(stored.spec.classes, settings.class_names)
-    check_fits(stored, scans.classes, scans.size)
+    check_fits(stored, scans.classes, scans.size, scans.channels)
     priced = read_costs(costs, scans.classes) if costs is not None else ()
     seen = refuse_seen(
         checkpoint if isinstance(checkpoint, (str, Path)) else None,
@@ -111,6 +112,8 @@ def evaluate(
         evaluated_slices(split, settings, scans),
     )
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
+    confined = confined_plans(settings, classifier, scans, split)
+    check_explainable(classifier, scans, plan)
     named_slices(scans, settings)
     refuse_unanswering(classifier)
     with claimed_folder(
@@ -141,13 +144,42 @@ def evaluate(
                 progress=progress,
             )
         evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
+        tables = {"outcomes": evaluated.outcomes}
+        if confined:
+            with full_float32():
+                tables["regions"] = run_confined(
+                    confined,
+                    classifier,
+                    scans,
+                    split,
+                    folder,
+                    identity=stored.identity,
+                    device=device,
+                    progress=progress,
+                )
 
         def write() -> None:
-            with atomic_file(folder / "outcomes.parquet") as partial:
-                pq.write_table(evaluated.outcomes, partial)
+            if settings.saliency:
+                with full_float32():
+                    tables["saliency"] = explain_slices(classifier, scans, plan)
+            rows, baseline = list(plan.trials[0].rows), None
+            remembered = remember_slices(scans, split, rows, norm=settings.norm)
+            if remembered is not None:
+                tables["nearest_neighbour"] = remembered
+                baseline = summarise_memory(
+                    remembered,
+                    worst_budgets(columns_of(evaluated.outcomes)),
+                    norm=settings.norm,
+                    known=[len(split.train)],
+                )
+            for name, table in tables.items():
+                with atomic_file(folder / f"{name}.parquet") as partial:
+                    pq.write_table(table, partial)
             method = OBJECTIVES.get(_objective_of(stored))
             with full_float32():
                 examples = write_examples(classifier, scans, plan, folder)
+                if settings.saliency:
+                    write_maps(classifier, scans, examples, folder)
                 probed = probe_classifier(
                     classifier,
                     scans,
@@ -155,18 +187,6 @@ def evaluate(
                     columns_of(evaluated.outcomes),
                     validation=split.validation,
                     noted=_noted_accuracy(stored.provenance, split),
-                )
-            baseline = None
-            rows = list(plan.trials[0].rows)
-            remembered = remember_slices(scans, split, rows, norm=settings.norm)
-            if remembered is not None:
-                with atomic_file(folder / REMEMBERED) as partial:
-                    pq.write_table(remembered, partial)
-                baseline = summarise_memory(
-                    remembered,
-                    worst_budgets(columns_of(evaluated.outcomes)),
-                    norm=settings.norm,
-                    known=[len(split.train)],
                 )
             result = summarise_evaluation(
                 evaluated,
@@ -183,8 +203,13 @@ def evaluate(
                 examples=examples,
                 provenance=describe_run(settings.seed) | {"checkpoint": stored.provenance},
             )
-            written = hash_files(folder, ("outcomes.parquet", "examples.npz", REMEMBERED))
-            save_result(msgspec.structs.replace(result, files=written, baseline=baseline), folder)
+            names = [f"{name}.parquet" for name in tables]
+            written = hash_files(folder, (*names, "examples.npz", "saliency.npz"))
+            pixels = math.prod(sides(scans.size)) * scans.channels
+            told = summarise_further(tables, seed=settings.seed, pixels=pixels)
+            save_result(
+                msgspec.structs.replace(result, files=written, baseline=baseline, **told), folder
+            )
             clear_shards(folder)
 
         processes.wait_for_all()  # Until nobody reads shards any more.

@@ -14,11 +14,13 @@ import numpy as np
 from robustmri.core.errors import SettingsError
 from robustmri.core.files import sha256_of
 from robustmri.core.provenance import describe_run
+from robustmri.core.sizes import Size, parse_size, sides, size_option, size_words
 from robustmri.data.cohort import Cohort
 
 if TYPE_CHECKING:
     from robustmri.core.arrays import Images, Labels
     from robustmri.models.checkpoint import Checkpoint
+    from robustmri.models.importers.found import Found
 
 USUAL_SIZE = 224
 PHANTOMS = 8
@@ -30,7 +32,8 @@ def import_model(
     *,
     arch: str = "",
     classes: Sequence[str] = (),
-    size: int = 0,
+    size: Size | str = 0,
+    channels: int = 0,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     ends_in: Literal["", "logits", "softmax", "sigmoid"] = "",
@@ -49,7 +52,10 @@ def import_model(
         out: checkpoint folder.
         arch: network of a file of weights: one of ours, timm:NAME, torchvision:NAME, hf:NAME.
         classes: their names, in the order of the network's outputs; empty: as the file says.
-        size: height and width of its images in pixels; 0: as the file says, else the cohort's.
+        size: height and width of its images in pixels, see `parse_size`; 0: as the file says, else
+            the cohort's.
+        channels: planes of its images, 1 (grey) or 3 (colour); 0: as the file says, or as many as
+            it takes.
         mean: what its images are normalised with, in units of the [0, 1] range, one number or one
             for each of three planes; empty: as the file says, else ImageNet's.
         std: likewise.
@@ -76,21 +82,35 @@ def import_model(
 
     if ends_in not in ("", "logits", "softmax", "sigmoid"):
         raise SettingsError(f"--ends-in cannot be {ends_in!r}: logits, softmax or sigmoid.")
+    if channels not in (0, 1, 3):
+        raise SettingsError(f"--channels must be 1 (grey) or 3 (colour), got {channels}.")
+    size = 0 if size in (0, "0", "") else parse_size(size)
     cohort = None if check is None else Cohort.open(check)
     found = read_model(
-        str(model), arch=arch, size=size, weights=str(weights), black_box=black_box, trust=trust
+        str(model),
+        arch=arch,
+        size=size,
+        channels=channels,
+        weights=str(weights),
+        black_box=black_box,
+        trust=trust,
     )
+    _check_channels(found, channels, cohort)
     side, where = size or found.size, ""
     if side is None:
         side, where = (cohort.size, "the cohort's") if cohort else (USUAL_SIZE, "the usual one")
         found = replace(
             found,
-            guessed=(*found.guessed, f"Its images have {side} px, {where}: the file does not say."),
+            guessed=(
+                *found.guessed,
+                f"Its images have {size_words(side)}, {where}: the file does not say.",
+            ),
         )
     if cohort and cohort.size != side:
         raise SettingsError(
-            f"The network takes images of {side} px; the cohort has {cohort.size} px. Prepare it "
-            f"again: robustmri prepare SOURCE --out COHORT --size {side}."
+            f"The network takes images of {size_words(side)}; the cohort has "
+            f"{size_words(cohort.size)}. Prepare it again: robustmri prepare SOURCE --out COHORT "
+            f"--size {size_option(side)}."
         )
     images, labels = _slices(cohort, slices) if cohort else (_phantoms(side), None)
     source, digest = Path(model).name, _hash_of(Path(model), Path(weights))
@@ -116,6 +136,20 @@ def import_model(
     )
 
 
+def _check_channels(found: Found, said: int, cohort: Cohort | None) -> None:
+    """Refuse channels that the network does not take."""
+    if said and said != found.channels:
+        raise SettingsError(
+            f"The network takes {found.channels} channel{'s' * (found.channels > 1)}; --channels "
+            f"says {said}. Leave it out."
+        )
+    if cohort and cohort.channels > found.channels:
+        raise SettingsError(
+            "The network takes grey images of one channel; the cohort is in colour, with three. "
+            "Prepare it again: robustmri prepare SOURCE --out COHORT --channels 1."
+        )
+
+
 def _slices(cohort: Cohort, count: int) -> tuple[Images, Labels]:
     """Slices of a cohort, evenly spaced, and their labels."""
     from robustmri.data.loaders import load_images, load_labels
@@ -126,7 +160,7 @@ def _slices(cohort: Cohort, count: int) -> tuple[Images, Labels]:
     return load_images(cohort, rows.tolist()), load_labels(cohort, rows.tolist())
 
 
-def _phantoms(size: int) -> Images:
+def _phantoms(size: Size) -> Images:
     """Synthetic slices, and noise, in [0, 1]."""
     import torch
 
@@ -134,10 +168,10 @@ def _phantoms(size: int) -> Images:
     from robustmri.data.phantom.source import PhantomSource
     from robustmri.data.readers.source import RawSlice
 
-    source = PhantomSource(patients=PHANTOMS, slices_per_patient=1, size=max(size, 32))
+    source = PhantomSource(patients=PHANTOMS, slices_per_patient=1, size=max(*sides(size), 32))
     drawn = [item for item in source.read() if isinstance(item, RawSlice)]
     planes = [resize(scale(item.image, "minmax"), size) for item in drawn]
-    noise = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(2, 1, *sides(size), generator=torch.Generator().manual_seed(0))
     heads = torch.from_numpy(np.stack(planes)).float().clamp(0, 1)[:, None]
     return torch.cat([heads, noise])
 

@@ -138,7 +138,9 @@ def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, 
     from robustmri.training.launch import join_processes
 
     scans = Cohort.open(cohort)
-    classifier = build_classifier(recipe.train.backbone, scans.classes, scans.size)
+    classifier = build_classifier(
+        recipe.train.backbone, scans.classes, scans.size, channels=scans.channels
+    )
     whole = make_plan(recipe.evaluate, classifier, scans, Split.load(cohort))
     device = join_processes(recipe.train.devices, recipe.train.nodes)
     plan = plan_evaluation(classifier, whole, 60 * minutes, device)

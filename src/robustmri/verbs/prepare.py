@@ -29,10 +29,10 @@ def prepare(
     Args:
         source: scans in any of the forms of docs/data-formats.md, or "phantom".
         out: folder to make.
-        settings: size, intensity rule, what to read, split, fold, shares of train, validation and
-            test, and seed.
+        settings: size, channels, intensity rule, what to read, split, fold, shares of train,
+            validation and test, and seed.
         progress: told about the slices read.
-        changes: single settings, such as `size=96`.
+        changes: single settings, such as `size=96` or `size="192x256"`.
 
     Raises:
         DataError: the source cannot be read as a whole, or cannot be split.
@@ -53,7 +53,9 @@ def prepare(
         opened,
         out,
         size=settings.size,
+        channels=settings.channels,
         intensity=settings.intensity,
+        pad=settings.pad,
         split=split,
         notes=find_unread(source, opened),
         progress=lambda done, total: progress("reading", done, total or 0),

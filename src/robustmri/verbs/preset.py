@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from robustmri.core import processes
 from robustmri.core.errors import SettingsError
 from robustmri.core.files import read_json, write_json
+from robustmri.core.sizes import Size, parse_size, sides
 from robustmri.data.cohort import Cohort, is_cohort
 from robustmri.recipes import Recipe, load_recipe
 from robustmri.verbs.on_time import EVALUATION, LAST
@@ -79,12 +80,12 @@ def _seconds_of(recipe: Recipe, slices: int) -> float:
     """Of both trainings, without the time that a recipe may be limited to."""
     share = recipe.prepare.fractions[0] if recipe.prepare.split != "folds" else 0.65
     return sum(
-        _seconds_per_slice(stage, recipe.prepare.size) * slices * share
+        _seconds_per_slice(stage, parse_size(recipe.prepare.size)) * slices * share
         for stage in (recipe.train, recipe.harden)
     )
 
 
-def _seconds_per_slice(settings: TrainSettings, size: int) -> float:
+def _seconds_per_slice(settings: TrainSettings, size: Size) -> float:
     """Of all epochs together, its part of the validations included."""
     import msgspec
     import torch
@@ -94,7 +95,7 @@ def _seconds_per_slice(settings: TrainSettings, size: int) -> float:
     from robustmri.training.loop import expected_time
 
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(LOOKED_AT, 1, size, size, generator=generator)
+    images = torch.rand(LOOKED_AT, 1, *sides(size), generator=generator)
     labels = torch.arange(LOOKED_AT) % 3
     classifier = build_classifier(settings.backbone, ("a", "b", "c"), size)
     unlimited = msgspec.structs.replace(settings, minutes=0.0)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,6 +14,7 @@ from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort, is_cohort
+from robustmri.data.intensity import AUTO, rule_for
 from robustmri.data.split import Split
 from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.verbs.evaluate import evaluate
@@ -136,13 +137,18 @@ def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
 def _differences(folder: Path, wanted: PrepareSettings) -> list[str]:
     """Settings that a cohort was prepared with otherwise."""
     cohort, split = Cohort.open(folder), Split.load(folder)
-    there = {
+    there: dict[str, Any] = {
         "size": cohort.size,
         "intensity": cohort.intensity,
+        "pad": cohort.pad,
         "split": split.kind,
         "seed": split.seed,
     }
     asked = {name: getattr(wanted, name) for name in there}
+    if wanted.intensity == AUTO:
+        asked["intensity"] = rule_for(cohort.channels)
+    if wanted.channels is not None:
+        there["channels"], asked["channels"] = cohort.channels, wanted.channels
     if split.kind == "folds":
         there, asked = there | {"fold": split.fold}, asked | {"fold": wanted.fold or 1}
     return [name for name in there if there[name] != asked[name]]

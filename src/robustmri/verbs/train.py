@@ -116,7 +116,7 @@ def _fit(
     origin, before = SCRATCH, dict[str, Any]()
     if start is not None:
         classifier, checkpoint = load_checkpoint(start)
-        check_fits(checkpoint, scans.classes, scans.size)
+        check_fits(checkpoint, scans.classes, scans.size, scans.channels)
         refuse_seen(start, checkpoint, scans, split, split.test)
         before = checkpoint.provenance
         if not classifier.spec.gradients:
@@ -135,6 +135,7 @@ def _fit(
             settings.backbone,
             scans.classes,
             scans.size,
+            channels=scans.channels,
             weights=settings.weights,
             seed=settings.seed,
             progress=lambda done, total: progress("fetching the weights", done, total or 0),

@@ -113,8 +113,8 @@ def _tested(run: Path, halved: Halved, cohort: Path | None) -> Joined:
 
     scans = Cohort.open(cohort)
     classifier, stored = load_checkpoint(run)
-    check_fits(stored, scans.classes, scans.size)
-    rows = evaluated_slices(Split.load(cohort), EvaluateSettings(), Cohort.open(cohort))
+    check_fits(stored, scans.classes, scans.size, scans.channels)
+    rows = evaluated_slices(Split.load(cohort), EvaluateSettings(), scans)
     parts = [rows[start : start + 16] for start in range(0, len(rows), 16)]
     predicted = torch.cat(
         [logits_of(classifier, load_images(scans, part)).argmax(1) for part in parts]

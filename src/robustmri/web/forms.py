@@ -322,11 +322,15 @@ def make_forms() -> dict[str, Form]:
     return {form.verb: form for form in forms}
 
 
+@cache
+def _attacks_of_recipes() -> list[str]:
+    return [name for recipe in list_recipes() for name in load_recipe(recipe).evaluate.attacks]
+
+
 def search_fields(report: RobustnessReport) -> list[Field]:
     """What can be chosen, filled in as the result was measured."""
     done = report.settings.get("evaluate", {})
-    known = [name for recipe in list_recipes() for name in load_recipe(recipe).evaluate.attacks]
-    names = [*(run.attack for run in report.attacks), *known]
+    names = [*(run.attack for run in report.attacks), *_attacks_of_recipes()]
     radii = [str(one) for one in (*done.get("curve", ()), *done.get("eps", ()))]
     targets = {"": "any wrong class", **{name: name for name in report.cohort.classes}}
     attacks = {name: name for name in dict.fromkeys(names) if ":" not in name}

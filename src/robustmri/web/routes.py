@@ -30,8 +30,8 @@ SHOWN_KINDS = ("result", "run", "cohort", "source", "slice", "model")
 class Workbench:
     """A folder, its jobs, and what goes on while it is served."""
 
-    def __init__(self, folder: Folder, jobs: Jobs, *, read_only: bool) -> None:
-        self.folder, self.jobs, self.read_only = folder, jobs, read_only
+    def __init__(self, folder: Folder, jobs: Jobs, *, read_only: bool, on: str = "") -> None:
+        self.folder, self.jobs, self.read_only, self.on = folder, jobs, read_only, on
         self.forms = make_forms()
         self.uploads, self.estimates = Uploads(folder.root), Estimates()
         self.events = Events(lambda: msgspec.json.encode(self.every_job()))
@@ -71,13 +71,22 @@ class Workbench:
         """Put what a request asks for into the queue."""
         form, words, out = self.command(body)
         title = f"{form.title}: {out}"
-        return self.jobs.add(form.verb, title, words, out, guarded=form.guarded)
+        if form.guarded:  # What bounds it holds on this machine alone.
+            return self.jobs.add(form.verb, title, words, out, guarded=True)
+        return self.jobs.add(form.verb, title, self._placed(words), out)
+
+    def _placed(self, words: list[str]) -> list[str]:
+        """The command where jobs are to run; the process here waits for the one there."""
+        if not self.on:
+            return words
+        logs = str(self.folder.root / ".cluster")
+        return [*words[:2], "robustmri.app.cluster", self.on, logs, "--", *words[3:]]
 
     def search(self, body: Mapping[str, Any]) -> Job:
         """Put a search that no result has stored into the queue."""
         taken = [job.out for job in self.jobs.all()]
         words, out, title = make_search(self.folder, body, taken)
-        return self.jobs.add("evaluate", title, words, out)
+        return self.jobs.add("evaluate", title, self._placed(words), out)
 
     def estimate(self, body: Mapping[str, Any]) -> dict[str, str]:
         """How long it would take."""
@@ -112,7 +121,7 @@ def make_routes(bench: Workbench) -> list[Route]:
 
     def compared(request: Request) -> dict[str, Any]:
         first, second = request.path_params["id"], request.path_params["other"]
-        return compare.compare(folder, first, second, request.query_params.get("show", "saved"))
+        return compare.compare(folder, first, second, request.query_params)
 
     def one_job(request: Request) -> dict[str, Any]:
         job = jobs.read(_id(request))

@@ -25,7 +25,12 @@ LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
 
 
 def make_app(
-    folder: Folder, keys: Keys, *, hosts: list[str] | None = None, read_only: bool = False
+    folder: Folder,
+    keys: Keys,
+    *,
+    hosts: list[str] | None = None,
+    read_only: bool = False,
+    on: str = "",
 ) -> Starlette:
     """The application on a folder.
 
@@ -34,8 +39,9 @@ def make_app(
         keys: who may see it.
         hosts: names by which it may be called, besides those of this machine itself.
         read_only: nothing can be started or changed.
+        on: cluster that jobs are submitted to, as the command line's `--on`; empty: this machine.
     """
-    bench = Workbench(folder, Jobs(folder.root), read_only=read_only)
+    bench = Workbench(folder, Jobs(folder.root), read_only=read_only, on=on)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -65,7 +71,12 @@ def make_app(
 
 
 def serve(
-    folder: Path | str, *, host: str = "127.0.0.1", port: int = 8765, read_only: bool = False
+    folder: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    read_only: bool = False,
+    on: str = "",
 ) -> None:
     """Serve the workbench until Ctrl-C.
 
@@ -74,6 +85,7 @@ def serve(
         host: address to listen on; another than this machine's own only where others may look.
         port: of it.
         read_only: show, and change nothing.
+        on: cluster that jobs are submitted to; empty: this machine.
 
     Raises:
         SettingsError: `host` stands for every address.
@@ -94,9 +106,8 @@ def serve(
     content = Folder(folder)
     if not is_loopback(host):
         print("Others in the network can read along: this is not encrypted.", flush=True)
-    app = make_app(
-        content, Keys(announce, f"workbench-{port}"), hosts=[host, shown], read_only=read_only
-    )
+    keys = Keys(announce, f"workbench-{port}")
+    app = make_app(content, keys, hosts=[host, shown], read_only=read_only, on=on)
     uvicorn.run(
         app,
         host=host,

@@ -56,7 +56,7 @@ def tiff(
 def test_every_format_by_its_content(kind: str) -> None:
     content = encode(LEVELS, kind, **({"lossless": True} if kind == "WEBP" else {}))
     picture = read_picture(content)
-    assert np.abs(picture.grey.astype(int) - GREY).max() <= (12 if kind == "JPEG" else 0)
+    assert np.abs(picture.pixels.astype(int) - GREY).max() <= (12 if kind == "JPEG" else 0)
     assert picture.notes == ()
 
 
@@ -109,15 +109,11 @@ def test_the_orientation_is_heeded(kind: str, orientation: int) -> None:
     exif[0x0112] = orientation
     how = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "JPEG" else {}
     picture = read_picture(encode(LEVELS, kind, exif=exif, **how))
-    assert np.abs(picture.grey.astype(int) - turn(GREY)).max() <= 2
+    assert np.abs(picture.pixels.astype(int) - turn(GREY)).max() <= 2
     assert picture.notes == ("turned as its EXIF orientation says",)
 
 
 TOLD: dict[str, tuple[Callable[[], bytes], str]] = {
-    "colours": (lambda: encode(COLOURS, "PNG"), "colours (RGB), which become grey"),
-    "colours in JPEG": (lambda: encode(COLOURS, "JPEG"), "colours (RGB)"),
-    "inks": (lambda: encode(COLOURS.convert("CMYK"), "JPEG"), "colours (CMYK)"),
-    "palette": (lambda: encode(COLOURS.quantize(16), "PNG"), "colours (P)"),
     "alpha": (lambda: encode(Image.merge("LA", [LEVELS, HALF]), "PNG"), "transparent in places"),
     "alpha in TIFF": (
         lambda: encode(Image.merge("RGBA", [LEVELS] * 3 + [HALF]), "TIFF"),
@@ -176,6 +172,22 @@ def test_what_is_transparent_becomes_black() -> None:
     grey = decode_image(encode(Image.merge("LA", [LEVELS, HALF]), "PNG"))
     assert np.array_equal(grey, np.where(GREY >= 128, GREY, 0))
     assert np.array_equal(decode_image(encode(Image.merge("LA", [LEVELS, HALF]), "TIFF")), grey)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encode(COLOURS, "PNG"),
+        encode(COLOURS, "JPEG", quality=100, subsampling=0),
+        encode(COLOURS.quantize(256), "PNG"),
+        encode(Image.merge("RGBA", [*COLOURS.split(), LEVELS.point([255] * 256)]), "PNG"),
+    ],
+    ids=["PNG", "JPEG", "palette", "opaque"],
+)
+def test_colours_are_kept(content: bytes) -> None:
+    picture = read_picture(content)
+    assert (picture.pixels.shape, picture.notes) == ((*GREY.shape, 3), ())
+    assert np.abs(picture.pixels.astype(int) - np.asarray(COLOURS)).mean() < 4
 
 
 def test_grey_in_three_channels_loses_nothing() -> None:

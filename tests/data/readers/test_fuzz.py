@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bounded import bounded
-from formats import write_dicom, write_excel, write_nifti
+from formats import write_cifar, write_dicom, write_excel, write_nifti
 from robustmri.core.errors import DataError
 from robustmri.data import limits
 from robustmri.data.prepare import write_cohort
@@ -164,6 +164,11 @@ def other_table(suffix: str) -> Callable[[Path], Path]:
     return make
 
 
+def cifar(folder: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    return write_cifar(folder / "data_batch_1.bin", pixels, [0, 1, 2])
+
+
 KINDS: dict[str, Callable[[Path], Path]] = {
     **{kind: image(kind) for kind in FORMATS},
     "TIFF, LZW": tiff("tiff_lzw"),
@@ -188,11 +193,12 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "nii.gz": nifti("nii.gz"),
     "npy": npy,
     "npz": npz,
+    "cifar": cifar,
 }
 # A file that is the whole source may be refused as a whole.
 ALONE = (
     *("cohort.json", "cases.parquet", "images.npy", "masks.npy"),
-    *("csv", "xlsx", "parquet", "npz"),
+    *("csv", "xlsx", "parquet", "npz", "cifar"),
 )
 ODD = [0, 1, 2, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 

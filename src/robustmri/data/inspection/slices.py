@@ -13,6 +13,7 @@ import numpy.typing as npt
 from robustmri.core.errors import DataError
 from robustmri.data.cases import Case
 from robustmri.data.cohort import SPLIT, Cohort
+from robustmri.data.intensity import to_grey
 from robustmri.data.leakage import describe_slices
 from robustmri.data.parallel import map_in_order
 from robustmri.data.split import SETS, Split
@@ -112,9 +113,11 @@ class Slices:
         return image
 
     def each(self, measure: Callable[[npt.NDArray[np.uint16]], Any]) -> list[Any]:
-        """What is measured on every slice, in their order."""
+        """What is measured on every slice, in their order; of colours on their brightness."""
         return [
-            answer for cohort in self.cohorts for answer in map_in_order(measure, cohort.images)
+            answer
+            for cohort in self.cohorts
+            for answer in map_in_order(lambda image: measure(to_grey(image)), cohort.images)
         ]
 
     def has_people(self, number: int) -> bool:

@@ -7,7 +7,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -16,23 +16,16 @@ import numpy as np
 
 from robustmri.core.errors import DataError
 from robustmri.data.limits import check_bytes, check_pixels
-from robustmri.data.readers.files import Found, find_files, name_below, open_regular, read_regular
-from robustmri.data.readers.layout import (
-    between_is_patient,
-    folder_label,
-    folders_of,
-    parse_pattern,
-    patient_in,
-)
+from robustmri.data.readers.files import find_files, name_below, open_regular
+from robustmri.data.readers.layout import FoldersOfClasses
 from robustmri.data.readers.names import outnumber
-from robustmri.data.readers.npy import Header, decode_npy, read_header, to_grey
+from robustmri.data.readers.npy import Header, decode_npy, read_header, without_equal_planes
 from robustmri.data.readers.source import (
     Array,
     LeftOut,
     RawSlice,
     is_missing,
     leave_out,
-    read_each,
     readable_name,
 )
 
@@ -189,8 +182,9 @@ class ArrayFile:
         if self.patient_ids and is_missing(patient):
             return LeftOut(source, "no patient")
         self._labels.setdefault(label)
-        grey, notes = to_grey(image)
-        return RawSlice(case_id, label, patient or None, grey, None, source, sha256, notes=notes)
+        return RawSlice(
+            case_id, label, patient or None, without_equal_planes(image), None, source, sha256
+        )
 
 
 def _check_images(header: Header, size: int) -> int:
@@ -239,77 +233,27 @@ def _read_texts(packed: zipfile.ZipFile, name: str, count: int) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class ArrayFolders:
-    """A .npy a slice in CLASS/, or in CLASS/PATIENT/; or with a pattern for the patient."""
+class ArrayFolders(FoldersOfClasses):
+    """A .npy a slice in folders of classes."""
 
     place = 44
     expects = "one folder of .npy arrays for each class"
-    options = ("patient_pattern",)
-
-    root: Path
-    found: Found = field(compare=False)
-    pattern: str = ""
-
-    synthetic = False
 
     @classmethod
     def look(cls, path: Path, patient_pattern: str = "") -> ArrayFolders | None:
         """The source, if there is at least one class folder of arrays in `path`."""
         if not path.is_dir() or not outnumber(path, is_array):
             return None
-        parse_pattern(patient_pattern)
-        source = cls(path, find_files(path), patient_pattern)
-        return source if any(folder_label(file, path) for file in source._files) else None
+        return cls.find(path, is_array, "not a .npy file by its name", patient_pattern)
 
     @property
     def name(self) -> str:
         """Folder and kind."""
         return f"{readable_name(self.root.resolve().name)} (folders of arrays)"
 
-    @cached_property
-    def _files(self) -> list[Path]:
-        return [file for file in self.found.files if is_array(file)]
-
-    @cached_property
-    def patient_ids(self) -> bool:
-        """Whether the paths have them."""
-        return bool(self.pattern) or self._between
-
-    @cached_property
-    def _between(self) -> bool:
-        return not self.pattern and between_is_patient(
-            folders_of(file, self.root) for file in self._files
-        )
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the paths were taken for."""
-        return ("the folder between class and slice is the patient (a guess)",) * self._between
-
-    def __len__(self) -> int:
-        return len(self.found.files)
-
-    def read(self) -> Iterator[RawSlice | LeftOut]:
-        """Slices in the order of their names, then what is no array."""
-        yield from read_each(self._files, self._read_file, lambda file: name_below(self.root, file))
-        for file in self.found.files:
-            if not is_array(file):
-                yield LeftOut(name_below(self.root, file), "not a .npy file by its name")
-        yield from self.found.left_out
-
-    def _read_file(self, file: Path) -> RawSlice:
-        name, label = name_below(self.root, file), folder_label(file, self.root)
-        folders = folders_of(file, self.root)
-        if not label or len(folders) > 1 + self._between + 9 * bool(self.pattern):
-            raise DataError("lies in no class folder: the label is unknown")
-        patient = folders[1] if self._between else patient_in(name, parse_pattern(self.pattern))
-        if self.patient_ids and not patient:
-            raise DataError("no patient: the pattern finds none in its path")
-        content = read_regular(file)
-        image, notes = decode_npy(content)
-        digest = hashlib.sha256(content).hexdigest()
-        return RawSlice(name, label, patient or None, image, None, name, digest, notes=notes)
+    def decode(self, content: bytes) -> tuple[Array, tuple[str, ...]]:
+        """See `FoldersOfClasses`."""
+        return decode_npy(content), ()
 
 
 def is_array(file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to grey values, from an outline to a mask."""
+"""From the bytes of an image file to grey values or colours, from an outline to a mask."""
 
 from __future__ import annotations
 
@@ -41,25 +41,26 @@ ROUNDING = 8  # Levels by which lossy formats colour what is grey.
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file as grey values.
+    """An image file as grey values, or as colours.
 
     Attributes:
-        grey: 2-D, of the file's own depth: 8-bit, 16-bit and floating point stay what they are.
+        pixels: shape (h, w) of the file's own depth: 8-bit, 16-bit and floating point stay what
+            they are; or (h, w, 3), 8-bit, where it has colours.
         notes: what was done to it, or is in the file and was not heeded.
     """
 
-    grey: Array
+    pixels: Array
     notes: tuple[str, ...]
 
 
 def decode_image(content: bytes) -> Array:
-    """Grey values of an image file, without the notes of `read_picture`."""
-    return read_picture(content).grey
+    """Pixels of an image file, without the notes of `read_picture`."""
+    return read_picture(content).pixels
 
 
 def read_picture(content: bytes) -> Picture:
-    """Grey values of an image file, the way it is to be shown: turned as its EXIF says, white where
-    it says that white is, its colours made grey, what is transparent made black.
+    """Pixels of an image file, the way it is to be shown: turned as its EXIF says, white where it
+    says that white is, what is transparent made black.
 
     Raises:
         DataError: no image of a known format, or one that claims too many pixels.
@@ -80,18 +81,18 @@ def read_picture(content: bytes) -> Picture:
         if turned:
             notes.append("turned as its EXIF orientation says")
         if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
-            grey = _deep(np.asarray(upright), said)
+            pixels = _deep(np.asarray(upright), said)
             if "transparency" in upright.info:
                 notes.append("has a transparent grey value, which is not heeded")
         elif upright.mode in ("1", "L") and "transparency" not in upright.info:
-            grey = np.asarray(upright if upright.mode == "L" else upright.convert("L"))
+            pixels = np.asarray(upright if upright.mode == "L" else upright.convert("L"))
             # Pillow reads signed bytes as if they had no sign.
-            grey = grey.view(np.int8) if said[SAMPLE_FORMAT] == (2,) else grey
+            pixels = pixels.view(np.int8) if said[SAMPLE_FORMAT] == (2,) else pixels
         else:
-            grey = np.asarray(_flat(upright, notes).convert("L"))
+            pixels = np.asarray(_flat(upright, notes))
         if _has_second_frame(image):
             notes.append("has more than one page or frame, of which the first is read")
-    return Picture(grey, tuple(notes))
+    return Picture(pixels, tuple(notes))
 
 
 def _open(content: bytes) -> ImageFile.ImageFile:
@@ -148,7 +149,7 @@ def _deep(values: Array, said: dict[int, Any]) -> Array:
 
 
 def _flat(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Grey, or colours that are to become grey, without transparency: on black."""
+    """Grey or colours, without transparency: on black. Colours that rounding made are none."""
     from PIL import Image, ImageChops
 
     if image.mode[-1] in "Aa" or "transparency" in image.info:
@@ -164,8 +165,8 @@ def _flat(image: Image.Image, notes: list[str]) -> Image.Image:
         return green
     apart = [ImageChops.difference(green, other) for other in (red, blue)]
     if max(np.asarray(difference).max() for difference in apart) > ROUNDING:
-        notes.append(f"has colours ({image.mode}), which become grey")
-    return flat
+        return flat
+    return flat.convert("L")
 
 
 def _has_second_frame(image: ImageFile.ImageFile) -> bool:
@@ -190,3 +191,13 @@ def rasterise(outline: Array, shape: tuple[int, int]) -> Array:
     canvas = Image.new("L", (shape[1], shape[0]), 0)
     ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in outline], fill=1)
     return np.asarray(canvas).astype(bool)
+
+
+def not_black(image: Array) -> Array | None:
+    """The mask that an image draws: its pixels that are not 0; None where all are.
+
+    Args:
+        image: shape (h, w), or (h, w, 3) in colour.
+    """
+    mask: Array = np.asarray(image > 0 if image.ndim == 2 else (image > 0).any(axis=2))
+    return mask if mask.any() else None

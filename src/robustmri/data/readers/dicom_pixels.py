@@ -1,4 +1,4 @@
-"""Grey values of one frame of a DICOM file, as the scanner measured them."""
+"""Pixels of one frame of a DICOM file: grey values as the scanner measured them, or colours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from robustmri.core.errors import DataError
 from robustmri.data.limits import check_pixels
-from robustmri.data.readers.npy import to_grey
+from robustmri.data.readers.npy import without_equal_planes
 from robustmri.data.readers.source import Array
 
 INSTALL = {
@@ -19,7 +19,7 @@ INSTALL = {
 
 
 def read_frame(dataset: Any, place: int, window: bool) -> tuple[Array, tuple[str, ...]]:
-    """Grey values of a frame, and what was done to them.
+    """Pixels of a frame, shape (h, w), or (h, w, 3) in colour, and what was done to them.
 
     Padding takes the darkest value; stored values become real ones by slope and intercept, or the
     modality's table; MONOCHROME1 is turned, so that bright is more.
@@ -42,7 +42,7 @@ def read_frame(dataset: Any, place: int, window: bool) -> tuple[Array, tuple[str
     if kind == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
     if stored.ndim == 3:
-        return to_grey(stored)
+        return without_equal_planes(stored), ()
     notes: list[str] = []
     padding = _padding_of(dataset, stored)
     image = apply_modality_lut(stored, _group(dataset, place, "PixelValueTransformationSequence"))

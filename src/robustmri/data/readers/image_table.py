@@ -14,7 +14,7 @@ import numpy as np
 
 from robustmri.core.errors import DataError
 from robustmri.data.readers.columns import parse_columns
-from robustmri.data.readers.decode import IMAGE_SUFFIXES, rasterise, read_picture
+from robustmri.data.readers.decode import IMAGE_SUFFIXES, not_black, rasterise, read_picture
 from robustmri.data.readers.files import Found, find_files, name_below, read_regular
 from robustmri.data.readers.layout import folder_label, parse_pattern, patient_in
 from robustmri.data.readers.listing import (
@@ -204,8 +204,7 @@ class ImagesWithTable:
         if file is None:
             raise DataError(f"the mask {cell!r} is missing")
         masks.add(file)
-        mask = decode(file, read_regular(file))[0] > 0
-        return mask if mask.any() else None
+        return not_black(decode(file, read_regular(file))[0])
 
 
 MASK_FOLDERS = ("masks", "mask", "segmentations")
@@ -236,11 +235,11 @@ def _names_a_file(names: FileNames, cell: str) -> bool:
 
 
 def decode(file: Path, content: bytes) -> tuple[Array, tuple[str, ...]]:
-    """Grey values of an image file, or of an array that numpy wrote, and what was done to them."""
+    """Pixels of an image file, or of an array that numpy wrote, and what was done to them."""
     if file.suffix.lower() == ".npy":
-        return decode_npy(content)
+        return decode_npy(content), ()
     picture = read_picture(content)
-    return picture.grey, picture.notes
+    return picture.pixels, picture.notes
 
 
 def _outlined(border: str, image: Array) -> Array | None:
@@ -252,5 +251,5 @@ def _outlined(border: str, image: Array) -> Array | None:
         raise DataError(
             f"tumor_border_xy needs three or more pairs x y, got {len(numbers)} numbers"
         )
-    mask = rasterise(numbers.reshape(-1, 2), image.shape)
+    mask = rasterise(numbers.reshape(-1, 2), (image.shape[0], image.shape[1]))
     return mask if mask.any() else None

@@ -1,14 +1,31 @@
-"""What a path says: the class by its first folder, the patient by a folder or a pattern."""
+"""What a path says: the class by its first folder, the patient by a folder or a pattern; and what
+readers of such folders share.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from robustmri.core.errors import DataError, SettingsError
-from robustmri.data.readers.source import is_missing, readable_name
+from robustmri.data.readers.files import find_files, name_below, read_regular
+from robustmri.data.readers.source import (
+    Array,
+    LeftOut,
+    RawSlice,
+    find_contested,
+    is_missing,
+    read_each,
+    readable_name,
+)
+
+Folders = TypeVar("Folders", bound="FoldersOfClasses")
 
 PARTS = ("train", "training", "test", "testing", "val", "valid", "validation")
 
@@ -93,3 +110,118 @@ def between_is_patient(paths: Iterable[tuple[str, ...]]) -> bool:
             "--patient-pattern '[^/]+/([^/]+)/[^/]+$'"
         )
     return bool(inner)
+
+
+@dataclass(frozen=True)
+class FoldersOfClasses:
+    """Files in CLASS/ or in Training/CLASS/ and Testing/CLASS/, all of which become one cohort.
+
+    The parts are not kept apart: they were split without regard to patients, and robustmri makes
+    its own split. Where every file lies in CLASS/PATIENT/, the folder between is the patient; a
+    pattern finds the patient in any path. Whatever else lies there is left out by name, so that no
+    class is lost silently. A reader adds how it looks, and how it decodes a file.
+    """
+
+    root: Path
+    files: tuple[Path, ...]
+    passed_over: tuple[LeftOut, ...]
+    pattern: str = ""
+
+    synthetic = False
+    options = ("patient_pattern",)
+
+    @classmethod
+    def find(
+        cls: type[Folders], path: Path, is_wanted: Callable[[Path], bool], reason: str, pattern: str
+    ) -> Folders | None:
+        """The source, if there is at least one wanted file in a class folder; `reason` is why the
+        others are left out.
+        """
+        parse_pattern(pattern)
+        found = find_files(path)
+        files = tuple(file for file in found.files if is_wanted(file))
+        others = [
+            LeftOut(name_below(path, file), reason) for file in found.files if not is_wanted(file)
+        ]
+        source = cls(path, files, (*others, *found.left_out), pattern)
+        return source if any(map(source._label, files)) else None
+
+    def decode(self, content: bytes) -> tuple[Array, tuple[str, ...]]:
+        """Pixels of a file, and what was done to them."""
+        raise NotImplementedError
+
+    @cached_property
+    def patient_ids(self) -> bool:
+        """Whether the paths have them."""
+        return bool(self.pattern) or self._between
+
+    @cached_property
+    def _between(self) -> bool:
+        return not self.pattern and between_is_patient(
+            folders_of(file, self.root) for file in self.files
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the paths were taken for."""
+        return ("the folder between class and slice is the patient (a guess)",) * self._between
+
+    def __len__(self) -> int:
+        return len(self.files) + len(self.passed_over)
+
+    def read(self) -> Iterator[RawSlice | LeftOut]:
+        """Slices in the order of their names, then what is left out without being tried."""
+        rivals = find_contested((file, str(file.with_suffix(""))) for file in self.files)
+        left = {file: self._reason(file, rivals) for file in self.files}
+        yield from read_each(
+            [file for file in self.files if not left[file]], self._read_file, self._relative
+        )
+        yield from (
+            LeftOut(self._relative(file), reason) for file, reason in left.items() if reason
+        )
+        yield from self.passed_over
+
+    def _reason(self, file: Path, rivals: dict[Path, list[Path]]) -> str:
+        """Why a file is not even tried; empty if it is."""
+        if not self._folder(file):
+            return "lies in no class folder: the label is unknown"
+        if not self._label(file):
+            return f"the folder {self._folder(file)!r} names no class"
+        if file in rivals:
+            others = ", ".join(readable_name(rival.name) for rival in rivals[file])
+            return f"{others} has the same name: a slice and its mask, or one slice twice?"
+        return ""
+
+    def _relative(self, file: Path) -> str:
+        return name_below(self.root, file)
+
+    def _folder(self, file: Path) -> str:
+        folders = folders_of(file, self.root)
+        deep = len(folders) == 1 or (folders and (self.pattern or self._between))
+        return folders[0] if deep else ""
+
+    def _label(self, file: Path) -> str:
+        name = self._folder(file)
+        return "" if is_missing(name) else name
+
+    def _patient(self, file: Path) -> str:
+        if self._between:
+            return folders_of(file, self.root)[1]
+        return patient_in(self._relative(file), parse_pattern(self.pattern))
+
+    def _read_file(self, file: Path) -> RawSlice:
+        patient = self._patient(file)
+        if self.patient_ids and is_missing(patient):
+            raise DataError("no patient: the pattern finds none in its path")
+        content = read_regular(file)
+        image, notes = self.decode(content)
+        return RawSlice(
+            case_id=self._relative(file),
+            label=self._label(file),
+            patient_id=patient or None,
+            image=image,
+            mask=None,
+            source=self._relative(file),
+            sha256=hashlib.sha256(content).hexdigest(),
+            notes=notes,
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
@@ -51,9 +51,8 @@ def read_header(stream: BinaryIO) -> Header:
     return Header(tuple(int(length) for length in shape), dtype, bool(columns_first))
 
 
-def decode_npy(content: bytes) -> tuple[Array, tuple[str, ...]]:
-    """The image of a .npy file, of two dimensions or a third of one or three channels, and what was
-    done to it.
+def decode_npy(content: bytes) -> Array:
+    """The image of a .npy file: grey, shape (h, w), or colours, shape (h, w, 3).
 
     Raises:
         DataError: not an image, or not all of it.
@@ -69,7 +68,8 @@ def decode_npy(content: bytes) -> tuple[Array, tuple[str, ...]]:
             f"{size}"
         )
     flat = np.frombuffer(content, header.dtype, values, stream.tell())
-    return to_grey(flat.reshape(header.shape, order="F" if header.columns_first else "C"))
+    order: Literal["F", "C"] = "F" if header.columns_first else "C"
+    return without_equal_planes(flat.reshape(header.shape, order=order))
 
 
 def check_image(header: Header) -> None:
@@ -88,15 +88,12 @@ def check_image(header: Header) -> None:
     check_pixels(shape[0], shape[1])
 
 
-def to_grey(image: Array) -> tuple[Array, tuple[str, ...]]:
-    """Brightness of a colour image (ITU-R 601, as Pillow weighs it); a grey image as it is. Colours
-    are told.
+def without_equal_planes(image: Array) -> Array:
+    """Grey values of an image of one channel, or of three that are the same; colours as they are.
+
+    >>> without_equal_planes(np.ones((2, 2, 3))).shape
+    (2, 2)
     """
-    if image.ndim == 2:
-        return image, ()
-    if image.shape[2] == 1 or (image == image[:, :, :1]).all():
-        return image[:, :, 0], ()
-    weights = np.array([0.299, 0.587, 0.114])
-    grey: Array = image.astype(np.float64) @ weights
-    grey = np.rint(grey).astype(image.dtype) if image.dtype.kind in "ui" else grey
-    return grey, ("has colours, which become grey",)
+    if image.ndim == 3 and (image.shape[2] == 1 or (image == image[:, :, :1]).all()):
+        return image[:, :, 0]
+    return image

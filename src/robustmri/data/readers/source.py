@@ -28,8 +28,9 @@ class RawSlice:
     """One slice as it came: native depth and size.
 
     Attributes:
-        image: 2-D array; rows run downwards, as the slice is looked at.
-        mask: lesion, bool array of the same shape, or None.
+        image: shape (h, w), or (h, w, 3) where it has colours; rows run downwards, as the slice is
+            looked at.
+        mask: lesion, bool array of shape (h, w), or None.
         source: file name relative to the source (a member of a zip: "a.zip/1.mat").
         sha256: hash of the file's bytes.
         fold: fold 1 to 5 that the authors of the data gave it.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from robustmri.core.arrays import Images
 from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.sizes import size_of
 from robustmri.models.black_box import Asked, BlackBox
 from robustmri.models.classifier import Classifier, ClassifierSpec, Constant, EndsIn
 from robustmri.models.graph import GraphNetwork
@@ -68,7 +69,7 @@ def assemble(
     spec = ClassifierSpec(
         backbone=found.backbone,
         classes=(),
-        size=images.shape[-1],
+        size=size_of(*images.shape[-2:]),
         mean=GREY_MEAN if found.mean is None else found.mean,
         std=GREY_STD if found.std is None else found.std,
         weights=weights,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import nn
 
+from robustmri.core.sizes import Size
 from robustmri.models.classifier import Constant, EndsIn, Format
 
 
@@ -15,14 +16,14 @@ class Found:
     """A network and what is known of it; what the file does not say is None or empty.
 
     Attributes:
-        network: in evaluation mode; normalised images of shape (n, channels, size, size) to
+        network: in evaluation mode; normalised images of shape (n, channels, h, w) to
             whatever it ends in.
         backbone: its name: of a library's network that network's, else "imported-" and the kind of
             file. Never the file's own name, which may not leave a hospital.
         how: what it is and how it was read, in words.
         format: how a checkpoint keeps it.
         channels: planes that it takes.
-        size: height and width of its images in pixels.
+        size: height and width of its images in pixels, one number where they are equal.
         classes: their names, in the order of its outputs.
         mean: what its images are normalised with.
         std: likewise.
@@ -36,7 +37,7 @@ class Found:
     how: str
     format: Format = "backbone"
     channels: Literal[1, 3] = 1
-    size: int | None = None
+    size: Size | None = None
     classes: tuple[str, ...] = ()
     mean: Constant | None = None
     std: Constant | None = None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robustmri.core.arrays import Images, Logits
 from robustmri.core.errors import CheckpointError, DataError, SettingsError
 from robustmri.core.files import read_json
+from robustmri.core.sizes import Size, size_of
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.programs import found_by_export
 from robustmri.models.importers.weights_file import fit_published
@@ -75,7 +76,7 @@ def is_hugging_face(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def read_hugging_face(folder: Path, *, size: int = 0) -> Found:
+def read_hugging_face(folder: Path, *, size: Size = 0) -> Found:
     """The network of a folder; its processor's mean and standard deviation, its config's classes.
 
     Args:
@@ -156,7 +157,7 @@ class _LogitsOnly(nn.Module):
         return logits
 
 
-def _by_transformers(folder: Path, size: int) -> Found:
+def _by_transformers(folder: Path, size: Size) -> Found:
     try:
         import transformers
     except ImportError as error:
@@ -186,10 +187,13 @@ def _planes(said: Any, usual: tuple[float, ...], channels: int) -> Any:
     return values if channels == 3 and len(values) == 3 else round(sum(values) / len(values), 6)
 
 
-def _size(said: Any) -> int:
+def _size(said: Any) -> Size:
     if isinstance(said, dict):
-        said = said.get("height") or said.get("shortest_edge") or 0
-    return int(said) if isinstance(said, (int, float)) else 0
+        short = said.get("shortest_edge") or 0
+        said = said.get("height") or short, said.get("width") or said.get("height") or short
+    parts = said if isinstance(said, (list, tuple)) and len(said) == 2 else (said, said)
+    known = all(isinstance(part, (int, float)) for part in parts)
+    return size_of(int(parts[0]), int(parts[1])) if known else 0
 
 
 def read_config(file: Path) -> dict[str, Any]:

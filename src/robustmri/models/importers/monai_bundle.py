@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from robustmri.core.errors import CheckpointError
+from robustmri.core.sizes import Size, size_of
 from robustmri.models.backbones import MONAI_BACKBONES, monai_settings
 from robustmri.models.classifier import Constant
 from robustmri.models.importers.found import Found
@@ -29,7 +30,7 @@ def is_monai_bundle(folder: Path) -> bool:
     return any((folder / "configs" / name).is_file() for name in CONFIGS)
 
 
-def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Found:
+def read_monai_bundle(folder: Path, *, size: Size = 0, trust: bool = False) -> Found:
     """The network of a bundle whose `network_def` is one of MONAI's with plain settings.
 
     Args:
@@ -58,7 +59,7 @@ def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Fo
     formats = (read_config(metadata) if metadata.is_file() else {}).get("network_data_format", {})
     image: dict[str, Any] = next(iter(formats.get("inputs", {}).values()), {})
     shape = [side for side in image.get("spatial_shape", ()) if isinstance(side, int)]
-    size = size or (shape[0] if len(set(shape)) == 1 else 0)
+    size = size or (size_of(*shape) if len(shape) == 2 else 0)
     found = _found(network.eval(), backbone, folder.name, size)
     mean, std = _normalisation(config)
     answer: dict[str, Any] = next(iter(formats.get("outputs", {}).values()), {})
@@ -67,7 +68,7 @@ def read_monai_bundle(folder: Path, *, size: int = 0, trust: bool = False) -> Fo
     return replace(found, classes=classes, mean=mean, std=std)
 
 
-def _found(network: nn.Module, backbone: str, name: str, size: int) -> Found:
+def _found(network: nn.Module, backbone: str, name: str, size: Size) -> Found:
     """One of our networks as that, any other as a graph."""
     if not backbone:
         return found_by_export(network, name, "bundle", size=size)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robustmri.core.errors import CheckpointError
+from robustmri.core.sizes import Size, sides, size_of, size_option, size_words
 from robustmri.models.black_box import black_box_of, open_session
 from robustmri.models.graph import GraphNetwork
 from robustmri.models.importers.found import Found
@@ -29,23 +30,32 @@ NAMED = ("classes", "class_names", "labels", "names")
 """Keys of a model's metadata under which exporters leave the names of the classes."""
 
 
-def read_onnx_model(path: Path, *, size: int = 0, black_box: bool = False) -> Found:
+def read_onnx_model(
+    path: Path, *, size: Size = 0, channels: int = 0, black_box: bool = False
+) -> Found:
     """The network of an ONNX file.
 
     Args:
         path: .onnx file.
         size: height and width of the images, where the file leaves them open.
+        channels: planes of the images, where it leaves them open; 0: as many as it takes.
         black_box: run it by onnxruntime even if its operators are known.
 
     Raises:
         CheckpointError: damaged, not of images, or the graph answers otherwise than onnxruntime.
         SettingsError: the package onnx, or for a black box onnxruntime, is missing.
     """
-    return found_in(load_model(path), path.name, size=size, black_box=black_box)
+    return found_in(load_model(path), path.name, size=size, channels=channels, black_box=black_box)
 
 
 def found_in(
-    model: Any, file: str, *, kind: str = "onnx", size: int = 0, black_box: bool = False
+    model: Any,
+    file: str,
+    *,
+    kind: str = "onnx",
+    size: Size = 0,
+    channels: int = 0,
+    black_box: bool = False,
 ) -> Found:
     """The network of a parsed ONNX model that was made of a file of some kind; for the rest see
     `read_onnx_model`.
@@ -57,13 +67,12 @@ def found_in(
         )
     planes_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
     batch, *rest = (shape[0], shape[3], shape[1], shape[2]) if planes_last else shape
-    channels, height, width = rest
-    if height != width and None not in (height, width):
-        raise CheckpointError(f"{file} takes images of {height} x {width} px. Expected squares.")
-    declared = height or width
+    given, height, width = rest
+    declared: Size = size_of(height or width or 0, width or height or 0)
     if declared and size and declared != size:
         raise CheckpointError(
-            f"{file} takes images of {declared} px, --size says {size}. Leave it out."
+            f"{file} takes images of {size_words(declared)}, --size says {size_option(size)}. "
+            "Leave it out."
         )
     side, guessed = declared or size or USUAL_SIZE, []
     if len(model.graph.output) > 1:
@@ -81,7 +90,7 @@ def found_in(
             turned = network.graph.with_planes_first()
             network = GraphNetwork(turned, network.tensors())
     network = network.eval()
-    planes = _planes(network, channels, side, file)
+    planes = _planes(network, given or channels or None, side, file)
     if isinstance(network, GraphNetwork):
         network = _any_batch(network, batch or 0, _images(planes, side))
         compare_with_runtime(network, model, file, planes, side, batch or 0, planes_last)
@@ -105,7 +114,7 @@ def compare_with_runtime(
     model: Any,
     file: str,
     planes: int,
-    side: int,
+    side: Size,
     batch: int,
     planes_last: bool,
 ) -> None:
@@ -162,7 +171,7 @@ def _any_batch(network: GraphNetwork, batch: int, images: Tensor) -> GraphNetwor
     return network if same else fixed
 
 
-def _planes(network: Any, declared: int | None, side: int, file: str) -> Literal[1, 3]:
+def _planes(network: Any, declared: int | None, side: Size, file: str) -> Literal[1, 3]:
     """Planes of the images, as declared, or as many as it takes."""
     if declared in (1, 3):
         return 1 if declared == 1 else 3
@@ -178,9 +187,9 @@ def _planes(network: Any, declared: int | None, side: int, file: str) -> Literal
     raise CheckpointError(f"{file} takes images of {declared or '?'} planes. Expected 1 or 3.")
 
 
-def _images(planes: int, side: int, count: int = 3) -> Tensor:
+def _images(planes: int, side: Size, count: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, planes, side, side, generator=generator)
+    return torch.randn(count, planes, *sides(side), generator=generator)
 
 
 def _element_type(model: Any) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.sizes import Size, sides, size_of, size_words
 from robustmri.models.exporters import quiet, to_onnx
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.onnx_file import declared_input
@@ -56,8 +57,10 @@ def is_factory(model: str) -> bool:
     return FACTORY.fullmatch(model) is not None
 
 
-def read_program(path: Path, kind: Kind, *, size: int = 0, trust: bool = False) -> Found:
-    """The network of a TorchScript or .pt2 file.
+def read_program(
+    path: Path, kind: Kind, *, size: Size = 0, channels: int = 0, trust: bool = False
+) -> Found:
+    """The network of a TorchScript or .pt2 file; for `size` and `channels` see `found_by_export`.
 
     Raises:
         SettingsError: it is not trusted, or a package that the conversion needs is missing.
@@ -76,21 +79,29 @@ def read_program(path: Path, kind: Kind, *, size: int = 0, trust: bool = False) 
     except Exception as error:
         raise CheckpointError(f"{path.name} cannot be opened ({_short(error)}).") from error
     if kind == "torchscript":
-        return found_by_export(module, path.name, "torchscript", size=size)
+        return found_by_export(module, path.name, "torchscript", size=size, channels=channels)
     shape = program.example_inputs[0][0].shape if program.example_inputs else None
-    return found_by_export(module, path.name, "pt2", size=size, program=program, shape=shape)
+    return found_by_export(
+        module, path.name, "pt2", size=size, channels=channels, program=program, shape=shape
+    )
 
 
 def read_factory(
-    name: str, *, weights: Path | None = None, size: int = 0, trust: bool = False
+    name: str,
+    *,
+    weights: Path | None = None,
+    size: Size = 0,
+    channels: int = 0,
+    trust: bool = False,
 ) -> Found:
     """The network that a function of one's own builds, with weights from a file.
 
     Args:
         name: "package.module:function"; it is called without arguments and gives an nn.Module.
         weights: a state_dict that fits it exactly.
-        size: see `read_program`, as the rest.
-        trust: likewise.
+        size: see `found_by_export`.
+        channels: likewise.
+        trust: see `refuse_code`.
     """
     refuse_code(name, "code of its author's", trust)
     module, _, function = name.partition(":")
@@ -105,10 +116,12 @@ def read_factory(
         raise SettingsError(f"{name} gave {type(network).__name__}. Expected an nn.Module.")
     if weights is not None:
         load_exactly(network, weights, trust)
-    return found_by_export(network.eval(), name, "function", size=size)
+    return found_by_export(network.eval(), name, "function", size=size, channels=channels)
 
 
-def read_pickled(path: Path, *, size: int = 0, trust: bool = False) -> Found | None:
+def read_pickled(
+    path: Path, *, size: Size = 0, channels: int = 0, trust: bool = False
+) -> Found | None:
     """The network of a file of `torch.save(network, path)`; None where it holds something else."""
     if not trust:
         return None
@@ -118,7 +131,7 @@ def read_pickled(path: Path, *, size: int = 0, trust: bool = False) -> Found | N
         raise CheckpointError(f"{path.name} cannot be opened ({_short(error)}).") from error
     if not isinstance(content, nn.Module):
         return None
-    return found_by_export(content.eval(), path.name, "pickle", size=size)
+    return found_by_export(content.eval(), path.name, "pickle", size=size, channels=channels)
 
 
 def load_exactly(network: nn.Module, weights: Path, trust: bool) -> None:
@@ -141,7 +154,8 @@ def found_by_export(
     name: str,
     kind: str,
     *,
-    size: int = 0,
+    size: Size = 0,
+    channels: int = 0,
     program: Any = None,
     shape: tuple[int, ...] | None = None,
 ) -> Found:
@@ -152,6 +166,7 @@ def found_by_export(
         name: for messages.
         kind: of file, a key of `KINDS`.
         size: of its images; 0: as `shape` says, else `USUAL_SIZE`.
+        channels: planes of its images; 0: as `shape` says, else as its first convolution has.
         program: torch.export's, where the module is made from one.
         shape: of the images that it was exported with.
 
@@ -159,19 +174,19 @@ def found_by_export(
         CheckpointError: torch cannot export it, or the graph answers otherwise.
         SettingsError: a package is missing.
     """
-    planes = shape[1] if shape else _planes_of(module)
-    side = size or (shape[2] if shape else USUAL_SIZE)
+    planes = shape[1] if shape else channels or _planes_of(module)
+    side = size or (size_of(*shape[2:4]) if shape else USUAL_SIZE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        images = torch.randn(2, planes, side, side)
+        images = torch.randn(2, planes, *sides(side))
         with torch.no_grad(), quiet():
             try:
                 expected = _tensor_of(module(images))
             except Exception as error:  # It is code: anything may come.
                 raise CheckpointError(
-                    f"{name} cannot be run on two images of {planes} planes and {side} px "
-                    f"({_short(error)}). Name their size with --size; a program must take any "
-                    "number of images."
+                    f"{name} cannot be run on two images of {planes} planes and "
+                    f"{size_words(side)} ({_short(error)}). Name their size with --size, their "
+                    "planes with --channels; a program must take any number of images."
                 ) from error
             model = to_onnx(module, images, name, program=program)
     found = found_in(model, name, kind=kind, size=0 if _fixed(model) else side)

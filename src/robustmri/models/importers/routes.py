@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.sizes import Size
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.hugging_face import is_hugging_face, read_hugging_face
 from robustmri.models.importers.monai_bundle import is_monai_bundle, read_monai_bundle
@@ -46,7 +47,8 @@ def read_model(
     model: str,
     *,
     arch: str = "",
-    size: int = 0,
+    size: Size = 0,
+    channels: int = 0,
     weights: str = "",
     black_box: bool = False,
     trust: bool = False,
@@ -57,6 +59,7 @@ def read_model(
         model: path, or "package.module:function".
         arch: network that a file of weights belongs to, see `weights_file.read_weights`.
         size: height and width of its images in pixels; 0: as the file says, or any.
+        channels: planes of its images; 0: as the file says, or as many as it takes.
         weights: file of weights for what a function builds.
         black_box: whether an ONNX file is to be run by onnxruntime even if it could be a graph.
         trust: whether the author's code and pickles may be run.
@@ -69,7 +72,7 @@ def read_model(
     if not path.exists():
         if is_factory(model):
             given = Path(weights).expanduser() if weights else None
-            return read_factory(model, weights=given, size=size, trust=trust)
+            return read_factory(model, weights=given, size=size, channels=channels, trust=trust)
         raise CheckpointError(
             f"{model} does not exist. Expected a file, a folder or package.module:function; "
             "robustmri models lists what can be imported."
@@ -80,21 +83,21 @@ def read_model(
         return _read_folder(path, size, trust)
     if path.suffix == ".onnx":
         _no_arch(arch, path)
-        return read_onnx_model(path, size=size, black_box=black_box)
+        return read_onnx_model(path, size=size, channels=channels, black_box=black_box)
     if black_box:
         raise SettingsError(f"--black-box belongs to ONNX files; {path.name} is another.")
     kind = kind_of(path)
     if kind != "state":
         _no_arch(arch, path)
-        return read_program(path, kind, size=size, trust=trust)
+        return read_program(path, kind, size=size, channels=channels, trust=trust)
     if not arch and path.suffix != ".safetensors":
-        pickled = read_pickled(path, size=size, trust=trust)
+        pickled = read_pickled(path, size=size, channels=channels, trust=trust)
         if pickled is not None:
             return pickled
     return read_weights(path, arch=arch, size=size, trust=trust)
 
 
-def _read_folder(path: Path, size: int, trust: bool) -> Found:
+def _read_folder(path: Path, size: Size, trust: bool) -> Found:
     if (path / "classifier.json").is_file() or (path / "checkpoint").is_dir():
         raise SettingsError(
             f"{path.name} is a checkpoint of ours already: evaluate takes it as it is."

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from robustmri.core.errors import CheckpointError, did_you_mean
+from robustmri.core.sizes import Size
 from robustmri.models.backbones import BACKBONES, PATCH_SIZE, build_network
 from robustmri.models.hub import PACKAGES, is_hub
 from robustmri.models.importers.found import Found
@@ -26,7 +27,7 @@ CVE-2026-24747)."""
 USUAL_SIZE = 224
 
 
-def read_weights(path: Path, *, arch: str = "", size: int = 0, trust: bool = False) -> Found:
+def read_weights(path: Path, *, arch: str = "", size: Size = 0, trust: bool = False) -> Found:
     """The network of a file of weights.
 
     Args:
@@ -44,7 +45,7 @@ def read_weights(path: Path, *, arch: str = "", size: int = 0, trust: bool = Fal
     return fit_published(read_published(path, trust=trust), path.name, arch=arch, size=size)
 
 
-def fit_published(published: Published, file: str, *, arch: str = "", size: int = 0) -> Found:
+def fit_published(published: Published, file: str, *, arch: str = "", size: Size = 0) -> Found:
     """The network of a file's tensors; for the arguments see `read_weights`."""
     guessed = []
     backbone = arch
@@ -54,7 +55,7 @@ def fit_published(published: Published, file: str, *, arch: str = "", size: int 
     own, head = _facts(backbone)
     seen = translate(backbone, published, own)
     size = size or _size_of(seen) or (USUAL_SIZE if is_hub(backbone) else 0)
-    channels = 1 if is_hub(backbone) else _planes_of(backbone, seen, file)
+    channels = 3 if is_hub(backbone) else _planes_of(backbone, seen, file)
     outputs = _outputs_of(head, seen, file)
     with torch.random.fork_rng(devices=[]):
         network = build_network(

@@ -3,6 +3,7 @@
 import { h, say } from "./dom.js";
 import { help } from "./keys.js";
 
+/** @type {[RegExp, string][]} */
 const VIEWS = [
   [/^\/$/, "./views/overview.js"],
   [/^\/jobs$/, "./views/jobs.js"],
@@ -23,8 +24,8 @@ export function go(path, { replace = false } = {}) {
 
 async function show() {
   const here = ++turn;
-  const [pattern, file] = VIEWS.find(([one]) => one.test(location.pathname)) || [/()/, null];
-  document.querySelectorAll(".bar nav a").forEach((link) => {
+  const [pattern, file] = VIEWS.find(([one]) => one.test(location.pathname)) || [/()/, ""];
+  document.querySelectorAll(".bar nav a").forEach((/** @type {any} */ link) => {
     const current = new URL(link.href).pathname === location.pathname;
     current ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
   });
@@ -35,7 +36,7 @@ async function show() {
   try {
     if (!file) throw new Error("There is nothing at this address.");
     const module = await import(file);
-    await module.show(view, ...pattern.exec(location.pathname).slice(1));
+    await module.show(view, ...(pattern.exec(location.pathname) ?? []).slice(1));
   } catch (error) {
     view.root.replaceChildren(h("div", { class: "withheld", role: "alert" }, h("h1", {}, "This cannot be shown"), h("p", { class: "below" }, error.message), h("p", {}, h("a", { href: "/" }, "To the overview"))));
   }
@@ -51,22 +52,23 @@ async function show() {
 }
 
 function mark(synthetic) {
-  const place = document.getElementById("banner");
+  const place = /** @type {HTMLElement} */ (document.getElementById("banner"));
   const said = h("p", {}, h("strong", {}, "Synthetic phantom."), " Every image here was computed; none shows a person. The numbers say nothing about patients.");
   place.className = synthetic ? "banner synthetic" : "";
   place.replaceChildren(...(synthetic ? [said] : []));
 }
 
 document.addEventListener("click", (event) => {
-  const link = /** @type {HTMLElement} */ (event.target).closest("a[href]");
+  const link = /** @type {HTMLAnchorElement | null} */ (/** @type {HTMLElement} */ (event.target).closest("a[href]"));
   const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
   if (!link || !plain || link.target || link.origin !== location.origin || link.hash || link.pathname.startsWith("/reports/")) return;
   event.preventDefault();
   go(link.pathname + link.search);
 });
 addEventListener("popstate", show);
-document.getElementById("keys").addEventListener("click", help);
+document.getElementById("keys")?.addEventListener("click", help);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "?" && !event.target.closest("input, textarea, select")) help();
+  const field = /** @type {HTMLElement} */ (event.target);
+  if (event.key === "?" && !field.closest("input, textarea, select")) help();
 });
 show();

@@ -45,7 +45,7 @@ export function say(text) {
 export function when(text) {
   const date = new Date(text);
   if (!text || Number.isNaN(date.valueOf())) return "";
-  return date.toLocaleString(undefined, { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+  return date.toLocaleString(undefined, { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 }
 
 /** "1 slice", "2 slices". */

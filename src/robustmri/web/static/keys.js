@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 
+/** @type {[string, [string, string][]][]} */
 const KEYS = [
   ["Everywhere", [["Tab", "next control"], ["?", "this page"], ["Esc", "close it"]]],
   ["Lists of cases", [["\u2190 \u2191 \u2192 \u2193", "from case to case"], ["Enter", "open it"], ["/", "to the filters"]]],

@@ -13,24 +13,29 @@ const DARKER = [86, 180, 255];
 const BRIGHTER = [255, 164, 56];
 
 /**
- * Grey values through a window, as a radiologist sets it.
- * @param {ArrayLike<number>} values 0 to `white`
+ * Values through a window, as a radiologist sets it; the three channels of a colour through the same.
+ * @param {ArrayLike<number>} values 0 to `white`; of colours red, green and blue of each pixel
  * @param {Uint8ClampedArray} out four bytes a pixel
+ * @param {1|3} channels
  */
-export function paintGrey(values, white, level, width, out) {
+export function paintSlice(values, white, level, width, out, channels) {
   const scale = 255 / Math.max(width, 1e-4);
   const low = level - width / 2;
-  for (let place = 0, at = 0; place < values.length; place += 1, at += 4) {
-    const grey = (values[place] / white - low) * scale;
-    out[at] = grey;
-    out[at + 1] = grey;
-    out[at + 2] = grey;
+  for (let place = 0, at = 0; place < values.length; place += channels, at += 4) {
+    for (let k = 0; k < 3; k += 1) out[at + k] = (values[place + (channels === 3 ? k : 0)] / white - low) * scale;
     out[at + 3] = 255;
   }
 }
 
-/** A change; `largest` has the full colour. */
-export function paintChange(values, largest, out) {
+/** A change; `largest` has the full colour. Of colours each channel around grey. */
+export function paintChange(values, largest, out, channels) {
+  if (channels === 3) {
+    for (let place = 0, at = 0; place < values.length; place += 3, at += 4) {
+      for (let k = 0; k < 3; k += 1) out[at + k] = 127.5 * (1 + values[place + k] / largest);
+      out[at + 3] = 255;
+    }
+    return;
+  }
   for (let place = 0, at = 0; place < values.length; place += 1, at += 4) {
     const share = Math.max(-1, Math.min(1, values[place] / largest));
     const colour = share < 0 ? DARKER : BRIGHTER;

@@ -1,7 +1,7 @@
 // Pictures side by side that share window, zoom and place.
 
 import { h } from "./dom.js";
-import { add, paintChange, paintGrey, PRESETS } from "./pixels.js";
+import { add, paintChange, paintSlice, PRESETS } from "./pixels.js";
 
 const WHITE = 65535;
 const FIRST = { level: 0.5, width: 1, zoom: 1, x: 0, y: 0 };
@@ -9,11 +9,12 @@ let held = { ...FIRST };
 
 /**
  * A slice, and the change and the attacked slice where there are.
- * @param {{size: number, outline: string, onstate?: () => void}} options
+ * @param {{width: number, height: number, channels: 1|3, outline: string, onstate?: () => void}} options
  */
 export class Viewer {
-  constructor({ size, outline, onstate = () => {} }) {
-    this.size = size;
+  constructor({ width, height, channels, outline, onstate = () => {} }) {
+    Object.assign(this, { width, height, channels });
+    this.size = Math.max(width, height);
     this.outline = outline ? new Path2D(outline) : null;
     this.outlined = true;
     this.attackedFirst = false;
@@ -28,8 +29,8 @@ export class Viewer {
   /** A canvas that shows `kind`: slice, change or attacked. */
   panel(kind, label) {
     const canvas = h("canvas", { tabindex: 0, role: "img", "aria-label": label, class: "picture" });
-    const small = new OffscreenCanvas(this.size, this.size);
-    this.panels.set(kind, { canvas, small, data: new ImageData(this.size, this.size), values: null, white: WHITE });
+    const small = new OffscreenCanvas(this.width, this.height);
+    this.panels.set(kind, { canvas, small, data: new ImageData(this.width, this.height), values: null, white: WHITE });
     this.listen(canvas);
     this.watch.observe(canvas);
     return canvas;
@@ -62,8 +63,8 @@ export class Viewer {
     const side = Math.round(canvas.clientWidth * devicePixelRatio);
     if (!from.values || !side) return;
     if (canvas.width !== side) canvas.width = canvas.height = side;
-    if (kind === "change") paintChange(from.values, this.largest / this.amplify, data.data);
-    else paintGrey(from.values, from.white, this.state.level, this.state.width, data.data);
+    if (kind === "change") paintChange(from.values, this.largest / this.amplify, data.data, this.channels);
+    else paintSlice(from.values, from.white, this.state.level, this.state.width, data.data, this.channels);
     small.getContext("2d").putImageData(data, 0, 0);
     const context = canvas.getContext("2d");
     const scale = (side / this.size) * this.state.zoom;
@@ -71,6 +72,8 @@ export class Viewer {
     context.fillStyle = "#000";
     context.fillRect(0, 0, side, side);
     context.setTransform(scale, 0, 0, scale, this.state.x * side, this.state.y * side);
+    // An oblong picture lies in the middle of its square.
+    context.translate((this.size - this.width) / 2, (this.size - this.height) / 2);
     context.imageSmoothingEnabled = scale < 12 * devicePixelRatio;
     context.imageSmoothingQuality = "high";
     context.drawImage(small, 0, 0);

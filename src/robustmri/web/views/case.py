@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from robustmri.core.sizes import sides
 from robustmri.data.cohort import Cohort
 from robustmri.report.pictures import trace_outline
 from robustmri.report.wording import budget_words, titles_of
@@ -77,7 +78,9 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "classes": len(report.cohort.classes),
         "less_fragile": len(table) - fragile - 1,
         "of": len(table),
-        "size": report.cohort.size,
+        "height": sides(report.cohort.size)[0],
+        "width": sides(report.cohort.size)[1],
+        "channels": report.cohort.channels,
         "change": picture,
         "outline": _outline(cohort, table, number),
         "neighbours": _neighbours(table, listed, place),
@@ -234,7 +237,7 @@ def _outline(cohort: Cohort | None, table: CaseTable, number: int) -> str:
 
 
 def pixels(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.uint16]:
-    """The slice, shape (size, size); 0 to 65535 stands for [0, 1].
+    """The slice, shape (h, w), or (h, w, 3) in colour; 0 to 65535 stands for [0, 1].
 
     Raises:
         NotThereError: the cohort is not in the folder, and the case is no example.
@@ -255,7 +258,7 @@ def pixels(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.uint16]:
 
 
 def change(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.float32]:
-    """What the attack of an example added to the slice, shape (size, size), in image units.
+    """What the attack of an example added to the slice, in its shape, in image units.
 
     Raises:
         NotThereError: the case is no example.
@@ -275,10 +278,8 @@ def thumbnail(folder: Folder, id: str, case_id: str, side: int = 128) -> bytes:
     """The slice as a small PNG."""
     from PIL import Image
 
-    grey = (pixels(folder, id, case_id) >> 8).astype(np.uint8)
-    picture = Image.fromarray(grey)
-    if picture.width > side:
-        picture = picture.resize((side, side), Image.Resampling.BOX)
+    picture = Image.fromarray((pixels(folder, id, case_id) >> 8).astype(np.uint8))
+    picture.thumbnail((side, side), Image.Resampling.BOX)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from robustmri.results.headline import headline, main_budget
 from robustmri.results.lineage import repairs
 from robustmri.web.folder import Folder, id_of
 from robustmri.web.views.overview import describe_result
-from robustmri.web.views.result import MOST, brief, facts
+from robustmri.web.views.result import MOST, among, brief, facts
 
 TURNS = {
     "saved": "Saved: wrong under attack before, right now",
@@ -26,12 +27,21 @@ TURNS = {
 }
 
 
-def compare(folder: Folder, first: str, second: str, show: str = "saved") -> dict[str, Any]:
+def compare(folder: Folder, first: str, second: str, query: Mapping[str, str]) -> dict[str, Any]:
     """Counts by class and patient of who was saved and lost, and the cases of one kind.
+
+    Args:
+        folder: the folder.
+        first: id of the result before.
+        second: of the one after.
+        query: `show`, a key of `TURNS`; `class` and `patient`, see `result.among`.
 
     Raises:
         ResultError: the results are not of the same test slices, or share no budget.
+        SettingsError: no such class.
+        NotThereError: no such patient.
     """
+    show = query.get("show", "") or "saved"
     if show not in TURNS:
         raise ResultError(f"show must be one of {', '.join(TURNS)}.")
     reports = [folder.result(id) for id in (first, second)]
@@ -45,7 +55,7 @@ def compare(folder: Folder, first: str, second: str, show: str = "saved") -> dic
     turns = _turns(tables, [number.attack for number in numbers if number], at)
     table, report = tables[0], reports[0]
     verdict, below = write_verdict(reports, [one.outcomes for one in tables], at)
-    chosen = np.flatnonzero(turns == show)
+    chosen = np.flatnonzero((turns == show) & among(folder, first, query))
     known = facts(folder, first)
     chosen = chosen[np.lexsort((known.left[chosen], known.smallest[chosen]))]
     return {
@@ -59,10 +69,13 @@ def compare(folder: Folder, first: str, second: str, show: str = "saved") -> dic
         "people": people(report.cohort),
         "turns": TURNS,
         "show": show,
+        "class": query.get("class", ""),
+        "patient": query.get("patient", ""),
+        "found": len(chosen),
         "total": _count(turns),
         "classes": [
-            {"name": name, **_count(turns[table.column("label") == name])}
-            for name in report.cohort.classes
+            {"id": str(place), "name": name, **_count(turns[table.column("label") == name])}
+            for place, name in enumerate(report.cohort.classes)
         ],
         "patients": _by_patient(table, turns),
         "cases": brief(folder, report, table, known, chosen[:MOST].tolist()),

@@ -11,6 +11,7 @@ import msgspec
 import robustmri
 from robustmri.core.errors import RobustMRIError
 from robustmri.core.files import read_json
+from robustmri.core.sizes import size_option
 from robustmri.report.wording import budget_words, interval, norms_of, people, percent, titles_of
 from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Result, RobustnessReport
@@ -130,7 +131,7 @@ class _Origin(msgspec.Struct):
 class _Spec(msgspec.Struct):
     backbone: str
     classes: list[str]
-    size: int
+    size: int | tuple[int, int]
     guessed: list[str] = []
 
 
@@ -173,7 +174,7 @@ def _run(folder: Folder, found: Found) -> dict[str, Any]:
         "backbone": made.spec.backbone,
         "objective": str(made.training.get("objective", "")),
         "classes": made.spec.classes,
-        "size": made.spec.size,
+        "size": size_option(made.spec.size),
         "epoch": kept.epoch if kept else None,
         "clean": percent(kept.validation_accuracy) if kept else "",
         "robust": percent(robust) if robust is not None else "",
@@ -193,7 +194,7 @@ def _cohort(folder: Folder, found: Found) -> dict[str, Any]:
         "patients": cohort.n_patients,
         "people": "patients" if cohort.groups == "patient" else "inferred groups",
         "classes": list(cohort.classes),
-        "size": cohort.size,
+        "size": size_option(cohort.size),
         "synthetic": cohort.synthetic,
         "left_out": len(cohort.left_out),
     }

@@ -162,18 +162,8 @@ def choose(folder: Folder, id: str, query: Mapping[str, str]) -> npt.NDArray[np.
     Raises:
         SettingsError: a value that is none.
     """
-    report, table, known = folder.result(id), folder.cases(id), facts(folder, id)
-    keep = np.ones(len(table), dtype=bool)
-    if label := query.get("class", ""):
-        classes = report.cohort.classes
-        if not label.isdecimal() or not label.isascii() or int(label[:4]) >= len(classes):
-            raise SettingsError(f"class must be a place among the {len(classes)} classes.")
-        keep &= table.column("label") == classes[int(label[:4])]
-    if patient := query.get("patient", ""):
-        names = {one["id"]: one["name"] for one in known.patients}
-        if patient not in names:
-            raise NotThereError("This result has no patient of this address.")
-        keep &= table.column("patient_id") == names[patient]
+    table, known = folder.cases(id), facts(folder, id)
+    keep = among(folder, id, query)
     if fate := query.get("fate", ""):
         if fate not in FATES:
             raise SettingsError(f"fate must be one of {', '.join(FATES)}.")
@@ -183,6 +173,28 @@ def choose(folder: Folder, id: str, query: Mapping[str, str]) -> npt.NDArray[np.
         raise SettingsError(f"sort must be one of {', '.join(SORTS)}.")
     found = np.flatnonzero(keep)
     return found[np.lexsort((found, *_keys(known, table, sort, found)))]
+
+
+def among(folder: Folder, id: str, query: Mapping[str, str]) -> npt.NDArray[np.bool_]:
+    """Whether each case is of the `class` and of the `patient` that a query names, if it does.
+
+    Raises:
+        SettingsError: no such class.
+        NotThereError: no such patient.
+    """
+    report, table = folder.result(id), folder.cases(id)
+    keep = np.ones(len(table), dtype=bool)
+    if label := query.get("class", ""):
+        classes = report.cohort.classes
+        if not label.isdecimal() or not label.isascii() or int(label[:4]) >= len(classes):
+            raise SettingsError(f"class must be a place among the {len(classes)} classes.")
+        keep &= table.column("label") == classes[int(label[:4])]
+    if patient := query.get("patient", ""):
+        names = {one["id"]: one["name"] for one in facts(folder, id).patients}
+        if patient not in names:
+            raise NotThereError("This result has no patient of this address.")
+        keep &= table.column("patient_id") == names[patient]
+    return keep
 
 
 def _keys(

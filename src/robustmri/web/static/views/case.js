@@ -72,13 +72,13 @@ function head(one, other) {
 
 function pictured(one, result, other) {
   const state = h("span", { class: "quiet reading", "aria-live": "off" });
-  const viewer = new Viewer({ size: one.size, outline: one.outline, onstate: () => { state.textContent = reading(viewer.state); } });
+  const viewer = new Viewer({ width: one.width, height: one.height, channels: one.channels, outline: one.outline, onstate: () => { state.textContent = reading(viewer.state); } });
   const clean = one.answers.find((row) => row.attack === "none");
   const panel = (kind, title, label, below) => h("figure", { class: "panel" }, h("figcaption", { class: "panel-title" }, title), viewer.panel(kind, label), below);
   const first = h("span", {}, "Slice");
   const panels = [panel("slice", first, `Slice with ${one.label}`, clean ? answer(clean.prediction, clean.right, clean.confidence) : null)];
   if (one.change) {
-    panels.push(panel("change", "Change, enlarged", `Change by ${one.change.attack}: at most ${one.change.levels} of 255 grey levels`, changeKey(one, viewer)));
+    panels.push(panel("change", "Change, enlarged", `Change by ${one.change.attack}: at most ${one.change.levels} of 255 levels`, changeKey(one, viewer)));
     panels.push(panel("attacked", `Attacked: ${one.change.attack}`, "Attacked slice", [answer(one.change.prediction, one.change.right, one.change.confidence, one.change.radius)]));
   }
   let timer = 0;
@@ -164,7 +164,7 @@ function changeKey(one, viewer) {
   };
   label();
   return h("div", { class: "change-key" },
-    h("div", { class: "ramp" }, low, h("i", { "aria-hidden": "true" }), high, h("span", { class: "quiet" }, "grey levels")),
+    h("div", { class: one.channels === 3 ? "ramp by-channel" : "ramp" }, low, h("i", { "aria-hidden": "true" }), high, h("span", { class: "quiet" }, one.channels === 3 ? "levels of each channel" : "grey levels")),
     h("label", { class: "quiet" }, "Stronger ", h("input", { type: "range", min: 0, max: 4, step: 0.1, value: 0, "aria-label": "Amplification of the change", oninput: (event) => { viewer.amplify = 2 ** Number(event.target.value); label(); viewer.draw(); } })));
 }
 
@@ -187,6 +187,8 @@ function epsCard(one, query, pictures) {
   let beside;
   let curve;
   let here = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let writing;
   const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "eps", class: "eps-slider", oninput: (event) => move(Number(event.target.value)) });
   const track = h("div", { class: "eps-track" });
   const said = h("div", { class: "eps-said", "aria-live": "polite" });
@@ -223,8 +225,8 @@ function epsCard(one, query, pictures) {
   }
   function remember(name, value) {
     query.set(name, value);
-    clearTimeout(remember.timer);
-    remember.timer = setTimeout(() => { if (root.isConnected) history.replaceState(null, "", `${location.pathname}?${query}`); }, 250);
+    clearTimeout(writing);
+    writing = setTimeout(() => { if (root.isConnected) history.replaceState(null, "", `${location.pathname}?${query}`); }, 250);
   }
   build();
   return { root, step: (by) => { move(here + by); say(line.points[here].words); } };

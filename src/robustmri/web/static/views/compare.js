@@ -6,9 +6,12 @@ import { cards, gallery, trail } from "../parts.js";
 
 export async function show(view, first, second) {
   const chosen = view.query.get("show") || "saved";
-  const both = await ask(address(`/api/compare/${first}/${second}`, { show: chosen }));
+  const only = { class: view.query.get("class") || "", patient: view.query.get("patient") || "" };
+  const both = await ask(address(`/api/compare/${first}/${second}`, { show: chosen, ...only }));
   Object.assign(view, { title: `${both.first.name} and ${both.second.name}`, synthetic: both.first.synthetic, keepsPlace: view.query.has("show") });
   const here = `/compare/${first}/${second}`;
+  /** Where a row leads: its cases alone, or all again. */
+  const to = (name) => (row) => ({ href: address(here, { show: chosen, ...only, [name]: only[name] === row.id ? "" : row.id }), current: only[name] === row.id });
   put(view.root,
     trail(["Overview", "/"], [view.title]),
     h("div", { class: "head" }, h("p", { class: "kicker" }, `Compared under attack, ${both.radius}`), h("h1", {}, view.title),
@@ -16,17 +19,25 @@ export async function show(view, first, second) {
       h("p", { class: "key" }, [both.first, both.second].map((one, place) => h("span", { class: `s${place}` }, h("b", {}, h("a", { href: `/results/${one.id}` }, one.name)), " ", h("i", {}, one.model))),
         h("a", { href: `/compare/${second}/${first}`, class: "quiet" }, "the other way round"))),
     h("section", { class: "part wide", "aria-label": "Who was saved and who was lost" },
-      h("nav", { class: "turns", "aria-label": "Kind of case" }, Object.entries(both.turns).map(([turn, words]) => h("a", { href: address(here, { show: turn }), class: `turn-tile ${turn}`, "aria-current": turn === chosen ? "true" : null }, h("b", {}, String(both.total[turn])), h("span", {}, words)))),
-      h("div", { class: "pair-tables" }, strata("By class", both.classes, both.turns), strata(`By ${both.people === "patients" ? "patient" : "group"}, most lost first`, both.patients, both.turns, 12)),
-      h("h2", {}, both.turns[chosen]),
+      h("nav", { class: "turns", "aria-label": "Kind of case" }, Object.entries(both.turns).map(([turn, words]) => h("a", { href: address(here, { show: turn, ...only }), class: `turn-tile ${turn}`, "aria-current": turn === chosen ? "true" : null }, h("b", {}, String(both.total[turn])), h("span", {}, words)))),
+      h("div", { class: "pair-tables" }, strata("By class", both.classes, both.turns, to("class")), strata(`By ${both.people === "patients" ? "patient" : "group"}, most lost first`, both.patients, both.turns, to("patient"), 12)),
+      h("h2", {}, both.turns[chosen]), filter(both, here, chosen),
       both.cases.length ? gallery(both.cases, first, (one) => address(`/results/${first}/${one.id}`, { beside: second })) : h("p", { class: "quiet" }, "No case.")));
 }
 
-function strata(title, rows, turns, most = rows.length) {
+function filter(both, here, chosen) {
+  const name = (rows, id) => rows.find((row) => row.id === id)?.name;
+  const said = [name(both.classes, both.class), name(both.patients, both.patient)].filter(Boolean);
+  const shown = both.cases.length < both.found ? `The ${both.cases.length} most fragile of ${both.found}` : `${both.found}`;
+  return h("p", { class: "quiet" }, `${shown} ${both.found === 1 ? "case" : "cases"}`, said.length ? [" of ", h("b", {}, said.join(", ")), ". ", h("a", { href: address(here, { show: chosen }) }, "Show those of all")] : null);
+}
+
+function strata(title, rows, turns, to, most = rows.length) {
   const order = ["lost", "neither", "both", "saved"];
   const line = (row) => {
     const total = order.reduce((sum, turn) => sum + row[turn], 0);
-    return h("tr", {}, h("th", { scope: "row" }, row.name),
+    const { href, current } = to(row);
+    return h("tr", { class: current ? "worst" : "" }, h("th", { scope: "row" }, h("a", { href, class: "plain-link", "aria-current": current ? "true" : null, title: current ? "Show those of all" : "Show these alone" }, row.name)),
       h("td", { class: "bar-cell" }, h("div", { class: "turn-bar", role: "img", "aria-label": order.map((turn) => `${turn} ${row[turn]}`).join(", ") }, order.map((turn) => h("i", { class: turn, style: { width: `${(100 * row[turn]) / total}%` } })))),
       h("td", { class: "number saved-text" }, row.saved ? `+${row.saved}` : "0"), h("td", { class: "number lost-text" }, row.lost ? `\u2212${row.lost}` : "0"));
   };

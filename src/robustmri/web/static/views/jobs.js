@@ -15,7 +15,7 @@ export async function show(view) {
   const lines = new Map();
   let open = view.query.get("job");
   let latest = first;
-  const log = h("pre", { class: "log", tabindex: 0, "aria-label": "Log" });
+  const log = h("pre", { class: "log", tabindex: 0, role: "log", "aria-label": "Log" });
 
   const lost = h("p", { class: "caution", role: "status", hidden: true }, "The server does not answer. Jobs go on; this page looks for it.");
 
@@ -50,7 +50,7 @@ export async function show(view) {
     const share = job.state === "done" ? 1 : job.total ? job.done / job.total : 0;
     const shown = open === job.id;
     return h("li", { class: `job ${job.state}` },
-      h("div", { class: "job-head" }, h("span", { class: `chip ${CHIPS[job.state]}` }, all.states[job.state].split(";")[0]), h("h3", {}, all.made[job.id] ? h("a", { href: all.made[job.id], target: all.made[job.id].startsWith("/reports") ? "_blank" : null }, job.title) : job.title), h("span", { class: "quiet" }, job.ended ? `ended ${when(job.ended)}` : job.started ? `since ${when(job.started)}` : `asked ${when(job.asked)}`), h("div", { class: "buttons" }, buttons, h("button", { type: "button", class: "button", "data-key": `${job.id}-log`, "aria-expanded": String(shown), onclick: () => { open = shown ? null : job.id; refresh(); } }, shown ? "Hide log" : "Log"))),
+      h("div", { class: "job-head" }, h("span", { class: `chip ${CHIPS[job.state]}` }, all.states[job.state].split(";")[0]), h("h2", { class: "job-title" }, all.made[job.id] ? h("a", { href: all.made[job.id], target: all.made[job.id].startsWith("/reports") ? "_blank" : null }, job.title) : job.title), h("span", { class: "quiet" }, job.ended ? `ended ${when(job.ended)}` : job.started ? `since ${when(job.started)}` : `asked ${when(job.asked)}`), h("div", { class: "buttons" }, buttons, h("button", { type: "button", class: "button", "data-key": `${job.id}-log`, "aria-expanded": String(shown), onclick: () => { open = shown ? null : job.id; refresh(); } }, shown ? "Hide log" : "Log"))),
       job.total || job.state === "done" ? h("div", { class: "progress", role: "progressbar", "aria-label": job.title, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * share) }, h("i", { style: { width: `${100 * share}%` } })) : null,
       job.task && job.state !== "done" ? h("p", { class: "quiet" }, `${job.task}: ${job.done} of ${job.total}${job.note ? `, ${job.note}` : ""}`) : null,
       shown ? log : null);

@@ -46,7 +46,7 @@ function results(rows) {
   const head = h("tr", {}, rows.length > 1 ? h("th", { scope: "col" }, h("span", { class: "unseen" }, "Choose")) : null,
     ["Result", "Measured on"].map((name) => h("th", { scope: "col" }, name)),
     h("th", { scope: "col", class: "s1", title: "Share of slices that are named rightly when nobody attacks" }, "Untouched"),
-    h("th", { scope: "col", class: "axis" }, h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))),
+    h("th", { scope: "col", class: "axis" }, h("span", { class: "unseen" }, "Intervals"), h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))),
     h("th", { scope: "col", class: "s0", title: "Share of slices that no attack of this radius fooled" }, "Worst case"),
     h("th", { scope: "col" }, "Change allowed"), h("th", { scope: "col" }, "Checks"));
   return part("Results", "What was measured on classifiers. Small figures and whiskers: 95 % intervals, by patient.",

@@ -1,0 +1,104 @@
+"""What a result tells beyond accuracies, counted from the tables beside it: regions, saliency and
+how little it takes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robustmri.evaluation.confined import summarise_regions
+from robustmri.evaluation.intervals import quantile_interval
+from robustmri.evaluation.saliency import summarise_saliency
+from robustmri.evaluation.visibility import peak_signal_to_noise
+from robustmri.results.cases import CaseTable
+from robustmri.results.outcomes import columns_of
+from robustmri.results.schema import Sensitivity
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+FEWEST_RADII = 3
+"""With fewer, and no search for the nearest image, a smallest eps would say what was tried."""
+
+
+def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int) -> dict[str, Any]:
+    """Fields of a `RobustnessReport`.
+
+    Args:
+        tables: "outcomes", and "regions" and "saliency" where they were asked for.
+        seed: of the bootstrap.
+        pixels: grey values of a slice; of one in colour, three for each place.
+    """
+    cases = CaseTable.of(columns_of(tables["outcomes"]))
+    regions, saliency = tables.get("regions"), tables.get("saliency")
+    return {
+        "regions": [] if regions is None else summarise_regions(columns_of(regions), seed=seed),
+        "saliency": [] if saliency is None else summarise_saliency(columns_of(saliency)),
+        "sensitivity": [
+            one
+            for norm in cases.norms
+            if (one := summarise_sensitivity(cases, norm, seed=seed, pixels=pixels))
+        ],
+    }
+
+
+def summarise_sensitivity(
+    cases: CaseTable, norm: str, *, seed: int, pixels: int
+) -> Sensitivity | None:
+    """Of each slice that is right untouched the smallest change in that norm that is known to turn
+    it; None where the attacks do not tell.
+    """
+    columns = cases.outcomes
+    tried = columns["eps_image"][columns["norm"] == norm].astype(float)
+    if np.isfinite(tried).all() and len(np.unique(tried)) < FEWEST_RADII:
+        return None
+    among = np.flatnonzero(cases.right & cases.attacked_in(norm))
+    if not len(among):
+        return None
+    smallest = cases.smallest_eps(norm)[among]
+    groups = cases.column("group")[among].astype(str)
+    names, of = np.unique(groups, return_inverse=True)
+    fragile = np.full(len(names), np.inf)
+    np.minimum.at(fragile, of, smallest)
+    bounds = quantile_interval(smallest, groups, share=0.5, seed=seed)
+    rows = cases.nearest_rows(norm)[among]
+    rows = rows[rows >= 0]
+    called: dict[str, Counter[str]] = {}
+    for truth, said in zip(columns["label"][rows], columns["prediction"][rows], strict=True):
+        called.setdefault(str(truth), Counter())[str(said)] += 1
+    sizes = columns["distance_l2"][rows].astype(float)
+    return Sensitivity(
+        norm=norm,
+        n=len(among),
+        n_patients=len(names),
+        never=int(np.isinf(smallest).sum()),
+        quantiles=_quantiles(smallest),
+        ci_low=_known(bounds.low),
+        ci_high=_known(bounds.high),
+        patients=_quantiles(fragile),
+        nearest={truth: dict(sorted(counts.items())) for truth, counts in sorted(called.items())},
+        ssim=_median(columns["ssim"][rows].astype(float)) if "ssim" in columns else None,
+        psnr=_median(np.array([peak_signal_to_noise(one, pixels) for one in sizes])),
+        grey_levels=_median(255 * columns["distance_linf"][rows].astype(float)),
+    )
+
+
+def _quantiles(sizes: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    """The size that turns a share of them: one of them, so that infinity stays what it is."""
+    return {
+        f"{share:g}": _known(float(np.quantile(sizes, share, method="higher"))) for share in SHARES
+    }
+
+
+def _known(number: float) -> float | None:
+    return number if np.isfinite(number) else None
+
+
+def _median(numbers: npt.NDArray[np.float64]) -> float | None:
+    return float(np.median(numbers)) if len(numbers) and np.isfinite(numbers).all() else None
