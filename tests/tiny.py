@@ -105,3 +105,20 @@ def rows_of(
 def column(rows: list[Row], name: str) -> list[Any]:
     """One value of each row."""
     return [row[name] for row in rows]
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two tables hold the same, missing numbers included."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def plain(table: Any) -> Any:
+        columns = [
+            pc.if_else(pc.is_nan(column), None, column)
+            if pa.types.is_floating(column.type)
+            else column
+            for column in table.columns
+        ]
+        return pa.table(columns, names=table.column_names)
+
+    return bool(plain(one).equals(plain(other)))
