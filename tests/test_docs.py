@@ -315,8 +315,8 @@ def test_every_row_of_a_check_is_one():
         node
         for path in (
             "evaluation/sanity.py",
-            "evaluation/probed.py",
-            "evaluation/study.py",
+            "evaluation/probe_checks.py",
+            "evaluation/study_checks.py",
             "report/page.py",
         )
         for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8")))

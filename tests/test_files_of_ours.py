@@ -27,11 +27,11 @@ from robustmri.models.halves import halve
 from robustmri.recipes import load_recipe
 from robustmri.training.deadline import Fitted, read_fitted, write_fitted
 from robustmri.training.selection import choose, explain_choice, pareto_front, read_epochs
-from robustmri.verbs.claim import claimed_folder
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import _read as read_planned
 from robustmri.verbs.report import write_report
 from robustmri.verbs.run_bundle import read_stages
+from robustmri.verbs.run_folder import claimed_folder
 from robustmri.verbs.unpack import unpack
 
 # Of a file; the default makes thousands in all.

@@ -26,7 +26,7 @@ from robustmri.attacks.engine import (
     random_points,
     worse_of,
 )
-from robustmri.attacks.steps import Rule, steepest
+from robustmri.attacks.step_rules import Rule, steepest
 from robustmri.core.errors import ThreatModelError
 from robustmri.losses import difference_of_logits_ratio, log_odds, margin, targeted_ratio
 from robustmri.threat.threat_model import ThreatModel

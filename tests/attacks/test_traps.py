@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from robustmri.attacks import PGD, CarliniWagnerL2, Noise, bim, fgsm, make_attack
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, worse_of
-from robustmri.attacks.steps import momentum, steepest
+from robustmri.attacks.step_rules import momentum, steepest
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L2
 from robustmri.threat.threat_model import ThreatModel

@@ -17,8 +17,8 @@ from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.core.files import atomic_file, atomic_folder
 from robustmri.core.locks import locked
 from robustmri.data.cohort import Cohort
-from robustmri.verbs.claim import claimed_folder
 from robustmri.verbs.prepare import prepare
+from robustmri.verbs.run_folder import claimed_folder
 
 WRITING = "is being written by another process"
 # Each says that it is in the middle of it, and goes on when it is told so.
@@ -41,7 +41,7 @@ with atomic_file(sys.argv[1]) as partial:
 RUN = """
 import sys
 from pathlib import Path
-from robustmri.verbs.claim import claimed_folder
+from robustmri.verbs.run_folder import claimed_folder
 with claimed_folder(Path(sys.argv[1]), {"train": {"seed": 1}}, done="checkpoint"):
     print("busy", flush=True)
     sys.stdin.readline()

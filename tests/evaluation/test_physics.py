@@ -13,13 +13,13 @@ from robustmri.data.cohort import Cohort
 from robustmri.data.corruptions import CORRUPTIONS, corrupt
 from robustmri.data.loaders import load_images
 from robustmri.evaluation.recount import refuse_contradictions
-from robustmri.evaluation.study import check_physics
+from robustmri.evaluation.study_checks import check_physics
 from robustmri.report.html import write_page
 from robustmri.report.scanner import corruption_rows, corruption_table, threat_rows, threat_table
 from robustmri.results.headline import main_budget
 from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import load_result, save_result
-from robustmri.threat.transforms import TRANSFORMS
+from robustmri.threat.physical_transforms import TRANSFORMS
 from robustmri.verbs.evaluate import evaluate
 from tiny import column, read_outcomes, rows_of
 

@@ -15,7 +15,14 @@ from robustmri.core.errors import ThreatModelError
 from robustmri.core.settings import help_of
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.threat.physical import PhysicalThreat
-from robustmri.threat.transforms import TRANSFORMS, Affine, BiasField, Deformation, Gamma, Patch
+from robustmri.threat.physical_transforms import (
+    TRANSFORMS,
+    Affine,
+    BiasField,
+    Deformation,
+    Gamma,
+    Patch,
+)
 
 KINDS = list(TRANSFORMS)
 SMOOTH = [kind for kind in KINDS if kind != "patch"]

@@ -14,10 +14,10 @@ from robustmri.data.split import Split
 from robustmri.models.checkpoint import load_checkpoint, read_checkpoint
 from robustmri.recipes import load_recipe
 from robustmri.training.selection import choose, explain_choice, read_epochs
-from robustmri.verbs.claim import claimed_folder
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.prepare import prepare
 from robustmri.verbs.report import write_report
+from robustmri.verbs.run_folder import claimed_folder
 from robustmri.verbs.train import harden, train
 from tiny import CLASSES, same_weights, write_scans
 

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
 
-from robustmri.evaluation import probed, sanity, study
+from robustmri.evaluation import probe_checks, sanity, study_checks
 from robustmri.report.tables import Table
 
-ABOUT = {sanity: "the attacks", probed: "the classifier, asked further", study: "the study"}
+ABOUT = {
+    sanity: "the attacks",
+    probe_checks: "the classifier, asked further",
+    study_checks: "the study",
+}
 """What the checks of each file look at."""
 
 

@@ -18,7 +18,7 @@ from robustmri.attacks.engine import (
     loss_against,
 )
 from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.steps import Rule
+from robustmri.attacks.step_rules import Rule
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel

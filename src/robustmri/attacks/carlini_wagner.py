@@ -13,7 +13,7 @@ from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.engine import AttackLoss, Found, climb, exhausted, loss_against, worse_of
 from robustmri.attacks.pgd import PGD
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, described
-from robustmri.attacks.steps import Rule, adam
+from robustmri.attacks.step_rules import Rule, adam
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel

@@ -10,7 +10,7 @@ from robustmri.attacks.bisection import check_halvings, find_nearest
 from robustmri.attacks.engine import LossName
 from robustmri.attacks.fmn import cosine
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.steps import Rule, Seen, State, feasible
+from robustmri.attacks.step_rules import Rule, Seen, State, feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L2, per_image

@@ -12,7 +12,7 @@ from torch import Tensor
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.engine import Found, checked, exhausted, frozen, gradient_of
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.steps import feasible
+from robustmri.attacks.step_rules import feasible
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import broadcast_eps, find_norm, per_image

@@ -10,7 +10,7 @@ import torch
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.carlini_wagner import search_weight
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.steps import Rule, Seen, State
+from robustmri.attacks.step_rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.attacks.protocol import Predictor, logits_in
-from robustmri.attacks.steps import Rule, Seen, State
+from robustmri.attacks.step_rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError
 from robustmri.losses import difference_of_logits_ratio, log_odds, margin, targeted_ratio

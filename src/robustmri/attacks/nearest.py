@@ -26,7 +26,7 @@ from robustmri.attacks.engine import (
 )
 from robustmri.attacks.fmn import FMN, cosine
 from robustmri.attacks.protocol import Attack, CheckedAttack, Facts, Predictor
-from robustmri.attacks.steps import Rule, Seen, State
+from robustmri.attacks.step_rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels, PerImage
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image

@@ -17,7 +17,7 @@ from robustmri.attacks.engine import (
     random_points,
 )
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, described
-from robustmri.attacks.steps import steepest
+from robustmri.attacks.step_rules import steepest
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.threat_model import ThreatModel

@@ -20,7 +20,7 @@ from robustmri.attacks.engine import (
     loss_against,
 )
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.steps import Rule, Seen, State, adam, steepest, uniform_change
+from robustmri.attacks.step_rules import Rule, Seen, State, adam, steepest, uniform_change
 from robustmri.attacks.streams import like, open_streams, signs, with_stream
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustmri.attacks.engine import by_forward, climb, loss_against
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.steps import Rule, Seen, State
+from robustmri.attacks.step_rules import Rule, Seen, State
 from robustmri.attacks.streams import open_streams, signs, uniforms, with_stream
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks.engine import draw_seeds
-from robustmri.attacks.steps import Rule, Seen, State
+from robustmri.attacks.step_rules import Rule, Seen, State
 
 _GOLDEN = -7046029254386353131
 """2^64 divided by the golden ratio, as a signed number: splitmix64's increment."""

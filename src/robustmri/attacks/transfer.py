@@ -23,7 +23,7 @@ from robustmri.attacks.engine import (
     loss_against,
 )
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor, described
-from robustmri.attacks.steps import Rule, Seen, State, momentum, steepest, uniform_change
+from robustmri.attacks.step_rules import Rule, Seen, State, momentum, steepest, uniform_change
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms, with_stream
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import ThreatModelError

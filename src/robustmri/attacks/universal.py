@@ -15,7 +15,7 @@ from robustmri.attacks.engine import (
     loss_against,
 )
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
-from robustmri.attacks.steps import steepest_step
+from robustmri.attacks.step_rules import steepest_step
 from robustmri.attacks.streams import advance, open_streams, uniforms
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError

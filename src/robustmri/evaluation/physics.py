@@ -17,8 +17,8 @@ from robustmri.models.classifier import Classifier
 from robustmri.results.budget import RANDOM, RANDOM_SEARCH
 from robustmri.threat.eps import Eps
 from robustmri.threat.physical import PhysicalThreat
+from robustmri.threat.physical_transforms import TRANSFORMS
 from robustmri.threat.threat_model import ThreatModel
-from robustmri.threat.transforms import TRANSFORMS
 
 DRAWS = 20
 """Random parameters of which the worst is taken, beside the search."""

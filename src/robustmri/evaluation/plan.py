@@ -22,8 +22,8 @@ from robustmri.models.classifier import Classifier
 from robustmri.threat.eps import Eps, check_eps, parse_eps
 from robustmri.threat.norms import NORMS
 from robustmri.threat.physical import PhysicalThreat, check_amount
+from robustmri.threat.physical_transforms import find_transform
 from robustmri.threat.threat_model import ThreatModel
-from robustmri.threat.transforms import find_transform
 
 QUERY_ATTACKS = ("square", "spsa", "hop-skip-jump")
 """What is asked of a classifier that offers no gradient, unless other attacks are named."""

@@ -26,7 +26,7 @@ from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.metrics import find_right
 from robustmri.evaluation.plan import Plan, spread_evenly
 from robustmri.evaluation.planted import Planted
-from robustmri.evaluation.probed import (
+from robustmri.evaluation.probe_checks import (
     ALIKE,
     FEWEST,
     SAME,

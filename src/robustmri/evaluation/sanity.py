@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings, worst_case
-from robustmri.evaluation.probed import Probed, check_probes
-from robustmri.evaluation.study import (
+from robustmri.evaluation.probe_checks import Probed, check_probes
+from robustmri.evaluation.study_checks import (
     check_chosen,
     check_classes,
     check_knowledge,

@@ -15,10 +15,10 @@ from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.plan import Plan
-from robustmri.evaluation.probed import Probed
+from robustmri.evaluation.probe_checks import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.evaluation.study import check_physics
+from robustmri.evaluation.study_checks import check_physics
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CORRUPTION
 from robustmri.results.outcomes import Outcomes, columns_of
@@ -34,7 +34,7 @@ from robustmri.results.schema import (
     suites_of,
 )
 from robustmri.threat.norms import NORMS, find_norm
-from robustmri.threat.transforms import TRANSFORMS
+from robustmri.threat.physical_transforms import TRANSFORMS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from robustmri.core.arrays import Images, Logits
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.eps import Eps, parse_eps
+from robustmri.threat.physical_transforms import Transform, find_transform
 from robustmri.threat.threat_model import HALVES, ThreatModel
-from robustmri.threat.transforms import Transform, find_transform
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PhysicalThreat:
     Args:
         kind: "bias-field", "gamma", "affine", "deformation" or "patch".
         eps: how much the parameters may do, in the unit of the kind (see
-            `robustmri.threat.transforms`); None: its usual one.
+            `robustmri.threat.physical_transforms`); None: its usual one.
         target: class that the attacker wants to see; None: any wrong class will do.
 
     >>> from robustmri import PGD

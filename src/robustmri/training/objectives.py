@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from robustmri.attacks import PGD
 from robustmri.attacks.engine import climb, draw_seeds, frozen, random_points
 from robustmri.attacks.protocol import Attack, Predictor
-from robustmri.attacks.steps import steepest, steepest_step
+from robustmri.attacks.step_rules import steepest, steepest_step
 from robustmri.attacks.streams import like, normals, open_streams
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import SettingsError, did_you_mean

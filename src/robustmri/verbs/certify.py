@@ -25,7 +25,7 @@ from robustmri.results.certificate import (
 )
 from robustmri.results.outcomes import columns_of, load_outcomes
 from robustmri.results.schema import RobustnessReport, hash_files, load_result
-from robustmri.verbs.claim import claimed_folder
+from robustmri.verbs.run_folder import claimed_folder
 
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import CertifySettings

@@ -30,7 +30,7 @@ from robustmri.results.schema import (
     load_result,
     save_result,
 )
-from robustmri.verbs.claim import claimed_folder, refuse_seen
+from robustmri.verbs.run_folder import claimed_folder, refuse_seen
 
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import EvaluateSettings
@@ -267,7 +267,7 @@ def _noted_accuracy(provenance: dict[str, Any], split: Split) -> float | None:
 def _refuse_usual_eps(settings: EvaluateSettings) -> None:
     """A physical threat has a unit of its own: an eps meant for pixels says nothing."""
     from robustmri.evaluation.settings import EvaluateSettings
-    from robustmri.threat.transforms import find_transform
+    from robustmri.threat.physical_transforms import find_transform
 
     transform = find_transform(settings.threat)
     if settings.eps in {load_recipe(name).evaluate.eps for name in list_recipes()} | {

@@ -17,7 +17,7 @@ from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings, load_recipe
-from robustmri.verbs.claim import claimed_folder, join_seen, refuse_seen
+from robustmri.verbs.run_folder import claimed_folder, join_seen, refuse_seen
 
 if TYPE_CHECKING:
     from robustmri.training.settings import TrainSettings

@@ -20,7 +20,7 @@ from robustmri.core.sizes import Size, sides, size_of, size_words
 from robustmri.models.exporters import quiet, to_onnx
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.onnx_file import declared_input
-from robustmri.models.importers.onnx_model import USUAL_SIZE, check_equal, found_in
+from robustmri.models.importers.onnx_import import USUAL_SIZE, check_equal, found_in
 from robustmri.models.importers.weights_file import check_pickles
 from robustmri.models.layouts import read_published
 

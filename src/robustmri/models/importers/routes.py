@@ -10,7 +10,7 @@ from robustmri.core.sizes import Size
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.hugging_face import is_hugging_face, read_hugging_face
 from robustmri.models.importers.monai_bundle import is_monai_bundle, read_monai_bundle
-from robustmri.models.importers.onnx_model import read_onnx_model
+from robustmri.models.importers.onnx_import import read_onnx_model
 from robustmri.models.importers.programs import (
     is_factory,
     kind_of,

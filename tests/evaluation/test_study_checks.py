@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustmri.evaluation import study
+from robustmri.evaluation import study_checks
 
 SPLITS = [("patient", "patient", "pass"), ("folds", "patient", "pass")]
 SPLITS += [("slice", "patient", "warn"), ("patient", "inferred", "warn")]
@@ -12,15 +12,15 @@ SPLITS += [("slice", "patient", "warn"), ("patient", "inferred", "warn")]
 
 @pytest.mark.parametrize(("kind", "groups", "status"), SPLITS)
 def test_split_by_slice_or_inferred_patients_is_a_warning(kind, groups, status):
-    assert study.check_split(kind, groups).status == status
+    assert study_checks.check_split(kind, groups).status == status
 
 
 def test_slice_wise_split_says_what_it_does():
-    assert "too high for new ones" in study.check_split("slice", "inferred").detail
+    assert "too high for new ones" in study_checks.check_split("slice", "inferred").detail
 
 
 def test_few_patients_are_a_warning_with_their_number(table):
-    check = study.check_patients(table(12).columns())
+    check = study_checks.check_patients(table(12).columns())
     assert check.status == "warn"
     assert check.detail.startswith("6 patients were tested (4 with glioma, 4 with meningioma, ")
     assert "may still happen to 46 % of all" in check.detail, "0.025 ** (1 / 6) is 0.54"
@@ -32,14 +32,14 @@ def test_few_patients_are_a_warning_with_their_number(table):
 )
 def test_the_number_of_patients_decides(slices, status, table):
     """Two slices each: 2 are too few for a figure, 3 for a claim, 29 too, 30 are enough."""
-    assert study.check_patients(table(slices).columns()).status == status
+    assert study_checks.check_patients(table(slices).columns()).status == status
 
 
 def test_patients_of_few_slices_count_for_less(table):
     """Half of the slices are of one of 31 patients, who tell as much as four equal ones."""
     uneven = table(120).columns()
     uneven["group"][:60] = "P9"
-    check = study.check_patients(uneven)
+    check = study_checks.check_patients(uneven)
     assert check.status == "warn"
     assert "31 patients" in check.detail
     assert "as much as 4 equal ones" in check.detail
@@ -48,29 +48,29 @@ def test_patients_of_few_slices_count_for_less(table):
 def test_a_class_of_few_patients_is_too_few(table):
     single = table(60).columns()
     single["group"][single["label"] == "glioma"] = "P9"
-    check = study.check_patients(single)
+    check = study_checks.check_patients(single)
     assert check.status == "warn"
     assert "1 with glioma" in check.detail
 
 
 def test_one_class_alone_fails_and_one_that_is_missing_warns(table):
     three = table(6).columns()
-    assert study.check_classes(three, ("meningioma", "glioma", "pituitary")).status == "pass"
-    check = study.check_classes(three, ("meningioma", "glioma", "pituitary", "none"))
+    assert study_checks.check_classes(three, ("meningioma", "glioma", "pituitary")).status == "pass"
+    check = study_checks.check_classes(three, ("meningioma", "glioma", "pituitary", "none"))
     assert check.status == "warn"
     assert "None is of none" in check.detail
     one = table(6).columns()
     one["label"][:] = "glioma"
-    check = study.check_classes(one, ("meningioma", "glioma"))
+    check = study_checks.check_classes(one, ("meningioma", "glioma"))
     assert check.status == "fail"
     assert "right on all of them" in check.detail
 
 
 def test_training_attack_must_not_be_the_only_one(table):
     alone = table(3).add("pgd", 0.04, []).add("noise", 0.04, []).add("worst", 0.04, [])
-    assert study.check_training_attack(alone.columns(), "pgd").status == "fail"
-    assert study.check_training_attack(alone.columns(), None) is None
-    check = study.check_training_attack(alone.add("cw", 0.04, []).columns(), "pgd")
+    assert study_checks.check_training_attack(alone.columns(), "pgd").status == "fail"
+    assert study_checks.check_training_attack(alone.columns(), None) is None
+    check = study_checks.check_training_attack(alone.add("cw", 0.04, []).columns(), "pgd")
     assert check.status == "pass"
     assert "cw" in check.detail
 
@@ -79,18 +79,18 @@ def test_training_attack_must_not_be_the_only_one(table):
     ("chosen", "status"), [("validation", "pass"), ("last", "pass"), ("test", "fail"), ("", "warn")]
 )
 def test_selection_on_test_images_fails(chosen, status):
-    assert study.check_selection(chosen).status == status
+    assert study_checks.check_selection(chosen).status == status
 
 
 def test_what_was_chosen_on_validation_is_not_reported_by_it():
-    check = study.check_selection("validation", "validation")
+    check = study_checks.check_selection("validation", "validation")
     assert check.status == "fail"
     assert "report the test set" in check.detail
-    assert study.check_selection("", "validation").status == "warn"
+    assert study_checks.check_selection("", "validation").status == "warn"
 
 
 def test_queries_alone_are_a_warning_that_names_them():
-    check = study.check_knowledge({"Square": "scores", "Noise": "nothing"})
+    check = study_checks.check_knowledge({"Square": "scores", "Noise": "nothing"})
     assert check.status == "warn"
     assert "Square (scores)" in check.detail
     assert "Noise" not in check.detail
