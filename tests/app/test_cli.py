@@ -426,7 +426,12 @@ def test_what_cannot_be_a_cohort(refuses, tiny_scans, tmp_path):
     )
     refuses("prepare", tiny_scans, *out, "--split", "patients", says="Did you mean 'patient'?")
     refuses(
-        "prepare", tiny_scans, *out, "--intensity", "maxmin", says="Choices: auto, full, minmax, percentile"
+        "prepare",
+        tiny_scans,
+        *out,
+        "--intensity",
+        "maxmin",
+        says="Choices: auto, full, minmax, percentile",
     )
     refuses(
         "prepare",
