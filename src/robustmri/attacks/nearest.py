@@ -101,22 +101,24 @@ class Nearest(CheckedAttack):
                 break
             seeded = SeededGenerator([own[place] for own in seeds])
             ends.append(attack(classifier, images, labels, threat, generator=seeded))
-            best = _nearer(classifier, ends[-1], best, images, labels, threat)
+            best = _nearer(ends[-1], best, images, threat)
         for end in ends if self.walk else []:
             if exhausted(classifier):
                 break
-            best = self._walk(classifier, end, best, images, labels, threat)
+            best = _nearer(
+                self._walk(classifier, end, images, labels, threat), best, images, threat
+            )
         return best
 
     def members(self, norm: str) -> list[Attack]:
         """The searches that know the norm."""
-        steps, weights = self.steps, 5
+        steps, weights, back = self.steps, 5, self.halvings
         known: list[CheckedAttack] = [
-            DeepFool(steps=steps // 2),
-            FMN(steps=steps),
-            DDN(steps=steps),
-            CarliniWagnerL2(steps=max(1, 3 * steps // 5), searches=weights),
-            ElasticNet(steps=max(1, 4 * steps // 5), searches=weights),
+            DeepFool(steps=steps // 2, halvings=back),
+            FMN(steps=steps, halvings=back),
+            DDN(steps=steps, halvings=back),
+            CarliniWagnerL2(steps=max(1, 3 * steps // 5), searches=weights, halvings=back),
+            ElasticNet(steps=max(1, 4 * steps // 5), searches=weights, halvings=back),
         ]
         return [attack for attack in known if norm in attack.facts.norms]
 
@@ -124,15 +126,14 @@ class Nearest(CheckedAttack):
         self,
         classifier: Predictor,
         end: Images,
-        best: Images,
         images: Images,
         labels: Labels,
         threat: ThreatModel,
     ) -> Images:
-        """The best points, or where the walk from `end` comes nearer."""
+        """Where the walk from `end` comes, and the images themselves where nothing fools."""
         rows = torch.nonzero((end != images).flatten(1).any(1))[:, 0]
         if not len(rows):
-            return best
+            return images
         x, y, here = images[rows], labels[rows], threat.at(rows)
         found = climb(
             classifier,
@@ -146,9 +147,15 @@ class Nearest(CheckedAttack):
             minimal=True,
         )
         nearer = shorten(classifier, x, y, here, found, halvings=self.halvings)
-        best = best.clone()
-        best[rows] = _nearer(classifier, nearer, best[rows], x, y, here)
-        return best
+        if exhausted(classifier):
+            return images
+        points = images.clone()
+        points[rows] = nearer
+        # Asked about all together, as whoever gets them will: on the boundary rounding decides.
+        exact = checked(exact_classifier(classifier), labels, threat)
+        with frozen(classifier), torch.no_grad():
+            fools = threat.fooled(exact(points), labels)
+        return torch.where(per_image(fools, points), points, images)
 
     def _rule(self) -> Rule:
         def update(seen: Seen, state: State) -> tuple[Images, State]:
@@ -231,19 +238,12 @@ def _level(steep: Tensor, wanted: PerImage, room: Tensor, norm: str) -> Tensor:
     return torch.minimum(level[:, None] * weight, room)
 
 
-def _nearer(
-    classifier: Predictor,
-    found: Images,
-    best: Images,
-    images: Images,
-    labels: Labels,
-    threat: ThreatModel,
-) -> Images:
-    """Of two points of each image the nearer one that fools; the image itself is the worst."""
-    exact = checked(exact_classifier(classifier), labels, threat)
-    with frozen(classifier), torch.no_grad():
-        fools = threat.fooled(exact(found), labels)
+def _nearer(found: Images, best: Images, images: Images, threat: ThreatModel) -> Images:
+    """Of two points of each image the nearer one; the image itself says that none was found."""
+
+    def moved(points: Images) -> Tensor:
+        return (points != images).flatten(1).any(1)
+
     size = threat.measure.size
-    held = ~(best != images).flatten(1).any(1)
-    nearer = fools & (held | (size(found - images) < size(best - images)))
+    nearer = moved(found) & (~moved(best) | (size(found - images) < size(best - images)))
     return torch.where(per_image(nearer, found), found, best)
