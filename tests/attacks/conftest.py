@@ -99,10 +99,10 @@ ROWS = [
     Row(
         "nearest",
         100,
-        113,
+        108,
         {"steps": 10, "walk": 5},
-        # With the forward that tells which point is the nearest.
-        members={"deepfool": (10, 7), "ddn": (10, 12), "cw-l2": (30, 36), "ead": (40, 46)},
+        # With the forward after each walk that tells which points fool.
+        members={"deepfool": (10, 6), "ddn": (10, 11), "cw-l2": (30, 35), "ead": (40, 45)},
         random=False,
     ),
     Row("standard", 20, 33, {"steps": 4, "queries": 6}, members={"square": (0, 3), "fmn": (4, 6)}),
