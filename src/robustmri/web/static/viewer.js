@@ -13,7 +13,9 @@ let held = { ...FIRST };
  */
 export class Viewer {
   constructor({ width, height, channels, outline, onstate = () => {} }) {
-    Object.assign(this, { width, height, channels });
+    this.width = width;
+    this.height = height;
+    this.channels = channels;
     this.size = Math.max(width, height);
     this.outline = outline ? new Path2D(outline) : null;
     this.outlined = true;
