@@ -7,8 +7,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -56,7 +58,7 @@ def test_a_small_evaluation_and_then_a_search(page, served, folder, tmp_path):
     page.get_by_label("Attacks").fill("fgsm")
     page.get_by_label("Slices at most").fill("6")
     page.get_by_role("button", name="How long will it take?").click()
-    page.get_by_text("At most").wait_for(timeout=LONG)
+    page.get_by_text("on this machine").wait_for(timeout=LONG)
     page.locator(".job-form .strong").click()
     finished(page, "Evaluate: result")
     page.get_by_role("link", name="Evaluate: result").click()
@@ -116,7 +118,14 @@ def test_a_killed_server_is_found_again(browser, folder, tmp_path):
         words = [sys.executable, "-m", "robustmri.app.cli", "serve", str(root), "--port", "0"]
         words[-1] = str(free_port())
         server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ)
-        return server, server.stdout.readline().split(": ", 1)[1].strip()
+        address = server.stdout.readline().split(": ", 1)[1].strip()
+        until = time.monotonic() + 60
+        while time.monotonic() < until:  # It is said just before it is listened to.
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", int(words[-1]))) == 0:
+                    break
+            time.sleep(0.1)
+        return server, address
 
     context = browser.new_context()
     page = context.new_page()
