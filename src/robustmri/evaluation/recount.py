@@ -77,7 +77,8 @@ def refuse_contradictions(folder: Path | str) -> None:
         )
         if not _alike(msgspec.to_builtins(result.patients), msgspec.to_builtins(counted_patients)):
             _refuse(folder, "the figures by patient differ")
-    if result.baseline is not None and result.baseline != pool_memory([folder])[1]:
+    remembered = pool_memory([folder])[1] if result.baseline is not None else None
+    if not _alike(msgspec.to_builtins(result.baseline), msgspec.to_builtins(remembered)):
         _refuse(folder, f"the nearest neighbour's figures, of {REMEMBERED}, differ")
     _recount_further(folder, result)
     _recount_certificate(folder, result)
@@ -96,16 +97,8 @@ def _recount_further(folder: Path | str, result: RobustnessReport) -> None:
     counted = summarise_further(tables, seed=seed, pixels=pixels)
     for name, found in counted.items():
         said = getattr(result, name)
-        if said and not _same_all(msgspec.to_builtins(said), msgspec.to_builtins(found)):
+        if said and not _alike(msgspec.to_builtins(said), msgspec.to_builtins(found)):
             _refuse(folder, f"{name} differ from what was counted")
-
-
-def _same_all(told: Any, true: Any) -> bool:
-    if isinstance(told, dict) and isinstance(true, dict):
-        return told.keys() == true.keys() and all(_same_all(told[key], true[key]) for key in told)
-    if isinstance(told, list) and isinstance(true, list):
-        return len(told) == len(true) and all(map(_same_all, told, true))
-    return _same(told, true)
 
 
 def _recount_certificate(folder: Path | str, result: RobustnessReport) -> None:
