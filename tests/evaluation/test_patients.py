@@ -75,7 +75,7 @@ def test_each_group_has_an_interval_of_a_level_that_holds_for_all(table):
     outcomes = with_worst(
         table(60).add("pgd", 0.04, range(0, 60, 3)),
         plane={image: ("axial", "coronal")[image % 2] for image in range(60)},
-        lesion_share={image: (0.01, 0.02, 0.03)[image % 3] for image in range(60)},
+        lesion_area={image: (0.01, 0.02, 0.03)[image % 3] for image in range(60)},
     )
     figures = summarise_patients(outcomes, CLASSES)
     assert [(one.by, one.n_slices) for one in figures.strata] == [
@@ -98,7 +98,7 @@ def test_unknown_planes_and_lesions_make_no_groups(table):
     outcomes = with_worst(
         table(6).add("pgd", 0.04, [0]),
         plane=dict.fromkeys(range(6), ""),
-        lesion_share=dict.fromkeys(range(6), np.nan),
+        lesion_area=dict.fromkeys(range(6), np.nan),
     )
     assert {one.by for one in summarise_patients(outcomes, CLASSES).strata} == {"class"}
 

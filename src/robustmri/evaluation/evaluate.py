@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
@@ -304,22 +303,11 @@ class ShardRunner:
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
             "probabilities": pa.array(after.tolist(), shares),
-            "lesion_share": _lesion_shares(self.cohort, rows),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
             **self._seen_in(rows, images, attacked),
             "fooled": attacked.fooled.tolist(),
             "verified": attacked.verified.tolist(),
         }
-
-
-def _lesion_shares(cohort: Cohort, rows: Sequence[int]) -> list[float]:
-    """Part of each picture that its lesion covers; NaN where none is outlined."""
-    masks = cohort.masks(rows)
-    if masks is None:
-        return [math.nan] * len(rows)
-    shares = masks.mean(axis=(1, 2)).tolist()
-    outlined = (cohort.cases[row].lesion_box is not None for row in rows)
-    return [share if known else math.nan for share, known in zip(shares, outlined, strict=True)]
 
 
 def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:

@@ -149,9 +149,9 @@ def _strata(outcomes: Outcomes, before: Rows) -> Iterator[tuple[str, str, set[in
         if len(names) > 1 or by == "class":
             for name in sorted(names):
                 yield by, name, set(index[values == name].tolist())
-    if "lesion_share" not in outcomes:
+    if "lesion_area" not in outcomes:
         return
-    share = outcomes["lesion_share"][before].astype(float)
+    share = outcomes["lesion_area"][before].astype(float)
     known = np.isfinite(share) & (share > 0)
     if known.sum() < len(SIZES):
         return
