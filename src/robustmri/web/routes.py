@@ -33,6 +33,7 @@ class Workbench:
     def __init__(self, folder: Folder, jobs: Jobs, *, read_only: bool, on: str = "") -> None:
         self.folder, self.jobs, self.read_only, self.on = folder, jobs, read_only, on
         self.forms = make_forms()
+        self._seen: set[str] = set()
         self.uploads, self.estimates = Uploads(folder.root), Estimates()
         self.events = Events(lambda: msgspec.json.encode(self.every_job()))
 
@@ -43,7 +44,11 @@ class Workbench:
 
     def every_job(self) -> dict[str, Any]:
         """The jobs, and where what they made can be seen."""
-        every, found = self.jobs.all(), self.folder.look(at_most_every=1.0).found
+        every = self.jobs.all()
+        done = {job.id for job in every if job.state == "done"}
+        if done - self._seen:  # What it made is to be seen at once.
+            self.folder.look()
+        self._seen, found = done, self.folder.look(at_most_every=1.0).found
         made = {job.id: _address(job, found) for job in every if job.state == "done"}
         return {"jobs": every, "made": made, "states": STATES, "read_only": self.read_only}
 
@@ -150,7 +155,12 @@ def make_routes(bench: Workbench) -> list[Route]:
 
     shown: dict[str, Callable[[Request], Any]] = {
         "/api/overview": describe,
-        "/api/results/{id}": lambda request: result.result(folder, _id(request)),
+        "/api/results/{id}": lambda request: result.result(
+            folder, _id(request), request.query_params
+        ),
+        "/api/results/{id}/patients": lambda request: result.patients(
+            folder, _id(request), request.query_params
+        ),
         "/api/results/{id}/cases": lambda request: result.cases(
             folder, _id(request), request.query_params
         ),

@@ -15,7 +15,7 @@ from robustmri.web.commands import value_of
 from robustmri.web.folder import Folder, Found
 from robustmri.web.forms import search_fields
 from robustmri.web.views.overview import read_head
-from robustmri.web.views.result import facts, number_of
+from robustmri.web.views.result import number_of, patient_of
 
 PREFIX = "search-"
 NUMBERED = rf"{PREFIX}([0-9]{{1,9}})"
@@ -77,17 +77,14 @@ def _selection(folder: Folder, id: str, body: Mapping[str, Any]) -> tuple[list[s
         picture = [f"--set=evaluate.examples={name}"] if "," not in name else []
         return [f"--case={name}", *picture], "one case"
     if patient:
-        for one in facts(folder, id).patients:
-            if one["id"] == patient:
-                return [f"--patient={one['name']}"], "one patient"
-        raise SettingsError("this result has no patient of this address.")
+        return [f"--patient={patient_of(folder, id, str(patient))}"], "one patient"
     return [], "the whole test set"
 
 
 def _run_of(folder: Folder, report: RobustnessReport) -> Found:
     for found in folder.look(at_most_every=1.0).of("run"):
         try:
-            head = read_head(found)
+            head = read_head(folder, found)
         except (RobustMRIError, OSError):
             continue  # The overview says why.
         if head is not None and head.weights_sha256 == report.model.checkpoint_sha256:

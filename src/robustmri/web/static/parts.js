@@ -68,6 +68,16 @@ function move(event) {
   links[here + step].focus();
 }
 
+const MOST = 60; // Lines of a list that are drawn at once.
+
+/** A list and its latest lines; the earlier ones come when they are asked for. */
+export function latest(list, rows, line) {
+  const first = Math.max(rows.length - MOST, 0);
+  list.append(...rows.slice(first).map(line));
+  const rest = h("button", { type: "button", class: "button more", onclick: () => { list.prepend(...rows.slice(0, first).map(line)); rest.remove(); } }, `Show ${first} earlier ones`);
+  return first ? rest : null;
+}
+
 /** Where one is. */
 export function trail(...steps) {
   return h("nav", { class: "trail", "aria-label": "Where you are" }, h("ol", {}, steps.map(([name, href]) => h("li", {}, href ? h("a", { href }, name) : h("span", { "aria-current": "page" }, name)))));

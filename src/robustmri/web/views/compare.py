@@ -17,7 +17,7 @@ from robustmri.results.headline import headline, main_budget
 from robustmri.results.lineage import repairs
 from robustmri.web.folder import Folder, id_of
 from robustmri.web.views.overview import describe_result
-from robustmri.web.views.result import MOST, among, brief, facts
+from robustmri.web.views.result import MOST, MOST_PATIENTS, among, brief, facts
 
 TURNS = {
     "saved": "Saved: wrong under attack before, right now",
@@ -56,7 +56,7 @@ def compare(folder: Folder, first: str, second: str, query: Mapping[str, str]) -
     table, report = tables[0], reports[0]
     verdict, below = write_verdict(reports, [one.outcomes for one in tables], at)
     chosen = np.flatnonzero((turns == show) & among(folder, first, query))
-    known = facts(folder, first)
+    known, patients = facts(folder, first), _by_patient(table, turns)
     chosen = chosen[np.lexsort((known.left[chosen], known.smallest[chosen]))]
     return {
         "first": {"id": first, "name": names[0], **describe_result(reports[0])},
@@ -77,7 +77,8 @@ def compare(folder: Folder, first: str, second: str, query: Mapping[str, str]) -
             {"id": str(place), "name": name, **_count(turns[table.column("label") == name])}
             for place, name in enumerate(report.cohort.classes)
         ],
-        "patients": _by_patient(table, turns),
+        "patients": patients[:MOST_PATIENTS],
+        "patients_found": len(patients),
         "cases": brief(folder, report, table, known, chosen[:MOST].tolist()),
     }
 

@@ -20,7 +20,7 @@ export async function show(view, first, second) {
         h("a", { href: `/compare/${second}/${first}`, class: "quiet" }, "the other way round"))),
     h("section", { class: "part wide", "aria-label": "Who was saved and who was lost" },
       h("nav", { class: "turns", "aria-label": "Kind of case" }, Object.entries(both.turns).map(([turn, words]) => h("a", { href: address(here, { show: turn, ...only }), class: `turn-tile ${turn}`, "aria-current": turn === chosen ? "true" : null }, h("b", {}, String(both.total[turn])), h("span", {}, words)))),
-      h("div", { class: "pair-tables" }, strata("By class", both.classes, both.turns, to("class")), strata(`By ${both.people === "patients" ? "patient" : "group"}, most lost first`, both.patients, both.turns, to("patient"), 12)),
+      h("div", { class: "pair-tables" }, strata("By class", both.classes, both.turns, to("class")), strata(`By ${both.people === "patients" ? "patient" : "group"}, most lost first`, both.patients, both.turns, to("patient"), { most: 12, found: both.patients_found })),
       h("h2", {}, both.turns[chosen]), filter(both, here, chosen),
       both.cases.length ? gallery(both.cases, first, (one) => address(`/results/${first}/${one.id}`, { beside: second })) : h("p", { class: "quiet" }, "No case.")));
 }
@@ -32,7 +32,7 @@ function filter(both, here, chosen) {
   return h("p", { class: "quiet" }, `${shown} ${both.found === 1 ? "case" : "cases"}`, said.length ? [" of ", h("b", {}, said.join(", ")), ". ", h("a", { href: address(here, { show: chosen }) }, "Show those of all")] : null);
 }
 
-function strata(title, rows, turns, to, most = rows.length) {
+function strata(title, rows, turns, to, { most = rows.length, found = rows.length } = {}) {
   const order = ["lost", "neither", "both", "saved"];
   const line = (row) => {
     const total = order.reduce((sum, turn) => sum + row[turn], 0);
@@ -42,5 +42,6 @@ function strata(title, rows, turns, to, most = rows.length) {
       h("td", { class: "number saved-text" }, row.saved ? `+${row.saved}` : "0"), h("td", { class: "number lost-text" }, row.lost ? `\u2212${row.lost}` : "0"));
   };
   const table = (list) => h("table", { class: "list strata" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, title), h("th", { scope: "col" }, h("span", { class: "unseen" }, "Shares")), h("th", { scope: "col", class: "number", title: turns.saved }, "saved"), h("th", { scope: "col", class: "number", title: turns.lost }, "lost"))), h("tbody", {}, list.map(line)));
-  return h("div", {}, table(rows.slice(0, most)), rows.length > most ? h("details", {}, h("summary", {}, `${rows.length - most} more`), table(rows.slice(most))) : null);
+  return h("div", {}, table(rows.slice(0, most)), rows.length > most ? h("details", {}, h("summary", {}, `${rows.length - most} more`), table(rows.slice(most))) : null,
+    found > rows.length ? h("p", { class: "quiet" }, `The ${rows.length} of ${found} that lost most.`) : null);
 }
