@@ -206,6 +206,16 @@ def test_norms_and_biases_do_not_decay(fresh):
     assert all(parameter.dim() == 1 for parameter in free["params"])
 
 
+def test_a_body_rate_spares_all_but_the_last_layer(fresh):
+    groups = _optimiser(fresh(), TrainSettings(body_rate=0.1)).param_groups
+    shares = {parameter.shape: group["share"] for group in groups for parameter in group["params"]}
+    last = {parameter.shape for parameter in list(fresh().parameters())[-2:]}
+    assert {shape: share == 1.0 for shape, share in shares.items()} == {
+        shape: shape in last for shape in shares
+    }
+    assert set(shares.values()) == {1.0, 0.1}
+
+
 def test_robust_validation_is_at_the_full_radius_from_the_first_epoch(train_for, tmp_path):
     """The ramp is for training; a number measured at another radius each epoch could not be
     compared.
