@@ -20,9 +20,12 @@ from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.data.cohort import HEAD, Cohort
 from robustmri.report.pictures import load_examples
 from robustmri.results.cases import CaseTable, load_cases
+from robustmri.results.comparison import Comparison, load_comparison
 from robustmri.results.schema import RobustnessReport, load_result
 
-Kind = Literal["result", "run", "cohort", "report", "source", "answer", "slice", "model"]
+Kind = Literal[
+    "result", "run", "cohort", "report", "comparison", "source", "answer", "slice", "model"
+]
 DEEPEST, MOST_FOLDERS = 6, 20_000
 PAGE = b'<meta name="generator" content="robustmri">'
 UPLOADS = ".uploads"
@@ -170,6 +173,15 @@ class Folder:
                 return found
         return None
 
+    def comparisons(self) -> list[tuple[Found, Comparison]]:
+        """What `compare` wrote and can be read."""
+        found = []
+        for one in self.look(at_most_every=1.0).of("comparison"):
+            with contextlib.suppress(RobustMRIError, OSError):
+                made = self._keep("comparison", one.path, lambda: load_comparison(one.path))  # noqa: B023
+                found.append((one, made))
+        return found
+
     def say(self, error: BaseException) -> str:
         """An error in words that do not tell where the folder is."""
         return self.say_lines(" ".join(str(error).split()))
@@ -257,6 +269,8 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[Kind]]]:
         for name in sorted(files):
             if name.endswith(".html") and _is_report(here / name):
                 yield here / name, ["report"]
+                if (beside := (here / name).with_suffix(".json")).is_file():
+                    yield beside, ["comparison"]
             elif not deep and name.endswith(MODELS) and (here / name).is_file():
                 yield here / name, ["model"]
 

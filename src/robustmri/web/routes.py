@@ -19,7 +19,7 @@ from robustmri.web.events import Events
 from robustmri.web.folder import Folder, Found, id_of, is_finished
 from robustmri.web.forms import PHANTOM, Form, make_forms
 from robustmri.web.jobs import STATES, Job, Jobs
-from robustmri.web.search import make_search
+from robustmri.web.search import make_search, next_name
 from robustmri.web.views import answer, case, compare, overview, result
 
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -92,6 +92,13 @@ class Workbench:
         taken = [job.out for job in self.jobs.all()]
         words, out, title = make_search(self.folder, body, taken)
         return self.jobs.add("evaluate", title, self._placed(words), out)
+
+    def pair(self, body: Mapping[str, Any]) -> Job:
+        """Put the pairing of two results by patient into the queue."""
+        taken = [job.out for job in self.jobs.all()]
+        answers = {name: str(body.get(name)) for name in ("first", "second")}
+        answers["out"] = next_name(self.folder, taken, "compare-", ".html")
+        return self.start({"verb": "compare", "answers": answers})
 
     def estimate(self, body: Mapping[str, Any]) -> dict[str, str]:
         """How long it would take."""
@@ -178,6 +185,7 @@ def make_routes(bench: Workbench) -> list[Route]:
     asked: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "/api/jobs": bench.start,
         "/api/searches": bench.search,
+        "/api/comparisons": bench.pair,
         "/api/estimates": bench.estimate,
         "/api/uploads/remove": bench.forget,
     }

@@ -17,9 +17,6 @@ from robustmri.web.forms import search_fields
 from robustmri.web.views.overview import read_head
 from robustmri.web.views.result import number_of, patient_of
 
-PREFIX = "search-"
-NUMBERED = rf"{PREFIX}([0-9]{{1,9}})"
-
 
 def make_search(
     folder: Folder, body: Mapping[str, Any], taken: Iterable[str] = ()
@@ -62,7 +59,7 @@ def make_search(
             f"--curve={','.join(radii[:-1])}",
             f"--set=evaluate.curve_attack={given['attack']}",
         ]
-    out = _new_name(folder, taken)
+    out = next_name(folder, taken, "search-")
     command = [sys.executable, "-m", "robustmri.app.cli", "evaluate", str(run.path)]
     command += [str(cohort.path), f"--out={folder.root / out}", *options, *words]
     return command, out, f"Search: {given['attack']} on {said}"
@@ -101,7 +98,10 @@ def _cohort_of(folder: Folder, report: RobustnessReport) -> Found:
     return found
 
 
-def _new_name(folder: Folder, taken: Iterable[str]) -> str:
-    names = [*taken, *(path.name for path in folder.root.glob(f"{PREFIX}*"))]
-    numbers = [int(found[1]) for name in names if (found := re.fullmatch(NUMBERED, name))]
-    return f"{PREFIX}{max(numbers, default=0) + 1:04d}"
+def next_name(folder: Folder, taken: Iterable[str], prefix: str, suffix: str = "") -> str:
+    """A numbered name that nothing in the folder has, and that nobody else was promised."""
+    names = [*taken, *(path.name for path in folder.root.glob(f"{prefix}*"))]
+    numbers = [
+        int(found[1]) for name in names if (found := re.match(rf"{prefix}([0-9]{{1,9}})", name))
+    ]
+    return f"{prefix}{max(numbers, default=0) + 1:04d}{suffix}"

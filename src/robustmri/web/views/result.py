@@ -125,8 +125,8 @@ def beside(folder: Folder, id: str) -> list[dict[str, str]]:
 
 class Facts(msgspec.Struct, frozen=True):
     """What is derived once from the table: for each case its fate, smallest eps and the confidence
-    in the true class that the headline's attack left; ids to numbers, the patients by id, and the
-    orders that were asked for.
+    in the true class that the headline's attack left; ids to numbers, the patients by id, the
+    orders that were asked for, and the results that it was paired with.
     """
 
     fates: npt.NDArray[np.str_]
@@ -135,6 +135,7 @@ class Facts(msgspec.Struct, frozen=True):
     numbers: dict[str, int]
     patients: dict[str, dict[str, Any]]
     orders: dict[tuple[str, ...], npt.NDArray[np.intp]] = {}
+    pairs: dict[str, Any] = {}
 
 
 def facts(folder: Folder, id: str) -> Facts:
