@@ -96,13 +96,20 @@ def verbs(given: Path) -> dict[str, Callable[[], Any]]:
     }
 
 
-def build(given: Path) -> None:
-    """Everything that the commands start from; this process is a tiny one from now on."""
+def pretend() -> None:
+    """Make this process a tiny one: small networks, one thread, nothing fetched."""
     torch.set_num_threads(1)
     backbones.build_network = checkpoint.build_network = tiny_network  # type: ignore[attr-defined]
     bundling.fetch_wheels = lambda packages, folder, *_: [  # type: ignore[attr-defined,assignment]
         (folder / f"{name}.whl").write_bytes(name.encode()) for name in packages
     ]
+
+
+def build(given: Path) -> None:
+    """Make everything that the commands start from, unless it is there; see `pretend`."""
+    pretend()
+    if (given / "story").exists():
+        return
     scans = write_scans(given / "scans", patients=6, each=2)
     (given / "mine.toml").write_text(RECIPE)
     Image.fromarray(draw_slice(1, 50, 0)).save(given / "slice.png")
