@@ -22,6 +22,7 @@ from PIL import Image
 
 from robustmri.app import cli
 from robustmri.core import provenance
+from robustmri.core.errors import RobustMRIError
 from robustmri.models import backbones, checkpoint
 from robustmri.verbs import bundle as bundling
 from robustmri.verbs.pool import pool
@@ -63,6 +64,19 @@ def command(*words: object) -> Callable[[], None]:
     return run
 
 
+def told(work: Callable[[], Any]) -> Callable[[], None]:
+    """A verb that is called from Python, with its errors told as the command line tells them."""
+
+    def run() -> None:
+        try:
+            work()
+        except RobustMRIError as error:
+            print(f"robustmri: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    return run
+
+
 def verbs(given: Path) -> dict[str, Callable[[], Any]]:
     """What is run in an empty folder, by verb.
 
@@ -87,7 +101,7 @@ def verbs(given: Path) -> dict[str, Callable[[], Any]]:
         "import": command("import", given / "model.onnx", "--out", "model"),
         "export": command("export", given / "run", "--out", "model.onnx"),
         "case": command("case", given / "slice.png", given / "run", "--out", "case"),
-        "pool": lambda: pool(folds, "pooled", title="All folds"),
+        "pool": told(lambda: pool(folds, "pooled", title="All folds")),
         "bundle": command(
             *("bundle", given / "cohort", "--out", "packed", "--recipe", given / "mine.toml"),
             *("--max-mib", 0, "--set", "train.weights=none"),

@@ -130,7 +130,9 @@ def main() -> None:
         build(place)
         chosen = verbs(place)
         for name in given.verbs.split(",") if given.verbs else chosen:
-            run(chosen[name], room / "whole" / name)
+            ended = run(chosen[name], room / "whole" / name)
+            if ended.status:
+                raise RuntimeError(f"{name}: {ended.said}")
             whole = tree(room / "whole" / name)
             for fault in given.faults.split(","):
                 wrong = meet(fault, chosen[name], room, whole, f"{given.seed} {name} {fault}")

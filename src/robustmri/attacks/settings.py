@@ -8,7 +8,6 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import fields
-from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -54,7 +53,7 @@ def check_kinds(attack: Any) -> None:
     Raises:
         ThreatModelError: names the setting and its value.
     """
-    hints: dict[str, Any] = _hints(type(attack))
+    hints = get_type_hints(type(attack))
     for field in fields(attack):
         kind = hints[field.name]
         value = getattr(attack, field.name)
@@ -72,9 +71,6 @@ def check_kinds(attack: Any) -> None:
             raise ThreatModelError(
                 f"{type(attack).__name__}: {field.name} must be {wanted}, got {value!r:.80}."
             )
-
-
-_hints = lru_cache(get_type_hints)
 
 
 def _read(name: str, setting: str, value: Any, known: dict[str, Any]) -> Any:

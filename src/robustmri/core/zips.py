@@ -11,7 +11,6 @@ from pathlib import Path
 
 from robustmri.core.errors import DataError
 
-
 OF_DAMAGE = (
     *(errno.EINVAL, errno.EOVERFLOW),  # A place before the file, or behind any.
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),  # A file that is a folder.
