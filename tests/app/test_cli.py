@@ -24,6 +24,7 @@ from robustmri.app import cli
 from robustmri.app.check_table import list_checks
 from robustmri.attacks import ATTACKS
 from robustmri.models.checkpoint import read_checkpoint
+from robustmri.recipes import load_recipe
 from robustmri.results.schema import Check
 from robustmri.verbs.prepare import prepare
 from tiny import read_outcomes, write_scans
@@ -847,6 +848,22 @@ def test_a_killed_preparation_is_cleared_by_the_next(robustmri, tiny_scans, tmp_
     (partial / "images.npy").write_bytes(b"half")
     assert robustmri("prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 32)[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
+
+
+@pytest.mark.parametrize("words", [("--eps", ""), ("--eps= ",), ("--attacks", "", "--limit", 3)])
+def test_an_empty_option_does_not_pass_for_one_that_was_left_out(words, robustmri, tmp_path):
+    status, _, err = robustmri("evaluate", tmp_path, tmp_path, "--out", tmp_path / "result", *words)
+    assert status == 2
+    assert f"{words[0].partition('=')[0]} is empty" in " ".join(err.replace("\u2502", " ").split())
+
+
+def test_an_empty_curve_or_target_is_none():
+    """Also of a recipe that has one."""
+    given = {"curve": "", "target": "", "eps": "", "limit": 0, "seed": None}
+    changes = cli._overrides("evaluate", given)
+    assert changes == ["evaluate.curve=", "evaluate.target=", "evaluate.limit=0"]
+    settings = load_recipe("standard", ["evaluate.target=a", "evaluate.curve=0.1", *changes])
+    assert (settings.evaluate.curve, settings.evaluate.target) == ((), "")
 
 
 def test_an_option_that_counts_once_is_not_given_twice(robustmri, tmp_path):
