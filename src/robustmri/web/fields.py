@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -24,8 +25,13 @@ What = Literal[
     "out",
 ]
 """`word` is one name, `text` names and numbers divided by commas, `names` those of classes or
-columns, `line` any text in a line, `several` NAME=VALUE divided by spaces, each an option of its own.
+columns, `line` any text in a line, `several` NAME=VALUE divided by spaces: an option for each.
 """
+
+
+LONGEST_BOUNDS = 32
+MODULES = re.compile(r" \(see `robustmri[^)]*\)|, a key of `robustmri[^`]*`")
+"""Of what a setting says of itself: where else to look is of no use to who reads a page."""
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +43,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         kind: for a thing, what it must be.
         upload: whether such a thing can be given to the page.
         choices: value to how it is called.
+        empty: what it means to leave a text or number empty.
         setting: whether it belongs to those that are usually left as they are.
     """
 
@@ -48,6 +55,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     upload: bool = False
     choices: dict[str, str] = {}
     default: str = ""
+    empty: str = ""
     help: str = ""
     optional: bool = True
     setting: bool = True
@@ -80,7 +88,10 @@ def setting_field(
     types = repr(field.type)
     number = ("IntType" in types or "FloatType" in types) and "StrType" not in types
     choices, bounds = choices_of(kind, name), bounds_of(kind, name)
-    said = help_of(kind, name) + (f"; {bounds}" if number and bounds else "")
+    if len(bounds) > LONGEST_BOUNDS:  # All that 64 bits hold, say.
+        bounds = ""
+    said = MODULES.sub("", help_of(kind, name)).replace("`", "")
+    said += f"; {bounds}" if number and bounds else ""
     unset = "as usual" if kind is PrepareSettings else "as the recipe says"
     return Field(
         name=name,
@@ -89,6 +100,7 @@ def setting_field(
         option=option or f"--{name.replace('_', '-')}",
         choices={"": unset, **{str(one): str(one) for one in choices}} if choices else {},
         default=default,
+        empty=unset,
         help=_sentence(said),
     )
 

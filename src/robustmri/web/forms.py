@@ -105,6 +105,7 @@ WITHOUT_IMAGES = Field(
     option="--no-images",
     help="Then the page may leave the hospital.",
 )
+SAID_NORM = "How the size of a change is measured."
 NORM_CHOICES = {
     "linf": "linf: each pixel by itself",
     "l2": "l2: root of the summed squares",
@@ -254,7 +255,7 @@ def make_forms() -> dict[str, Form]:
                 setting_field(EvaluateSettings, "attacks", "Attacks"),
                 setting_field(EvaluateSettings, "eps", "Radii eps"),
                 setting_field(EvaluateSettings, "curve", "Radii of the curve"),
-                setting_field(EvaluateSettings, "norm", "Norm"),
+                choice_field("norm", "Norm", {"": "as the recipe says"} | NORM_CHOICES, SAID_NORM),
                 setting_field(EvaluateSettings, "threat", "Physical threat"),
                 setting_field(EvaluateSettings, "corruptions", "Corruptions by a scanner"),
                 msgspec.structs.replace(
@@ -284,7 +285,7 @@ def make_forms() -> dict[str, Form]:
                 thing_field("slice", "Slice", upload=True),
                 thing_field("run", "Classifier"),
                 out_field("case", "answer"),
-                choice_field("norm", "Norm", NORM_CHOICES, "How the size of a change is measured."),
+                choice_field("norm", "Norm", NORM_CHOICES, SAID_NORM),
                 setting_field(PrepareSettings, "intensity", "Grey values"),
                 STRETCH,
                 thing_field(
@@ -378,7 +379,7 @@ def search_fields(report: RobustnessReport) -> list[Field]:
     attacks = {name: name for name in dict.fromkeys(names) if ":" not in name}
     return [
         choice_field("attack", "Attack", attacks, "One of `robustmri attacks`."),
-        choice_field("norm", "Norm", NORM_CHOICES, "How the size of a change is measured."),
+        choice_field("norm", "Norm", NORM_CHOICES, SAID_NORM),
         Field(
             name="radii",
             label="Radii eps",
