@@ -82,9 +82,10 @@ SWA = {**ADVERSARIAL, "average": "swa", "swa_from_epoch": 1}
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, SMOOTH, BOTH, SWA], ids=["standard", "adversarial", "trades", "swa"]
+    ("settings", "step"),
+    [({}, 2), (SMOOTH, 4), (BOTH, 4), (BOTH, 8), (SWA, 2), (SWA, 8)],
+    ids=["standard, 1", "adversarial, 2", "trades, 2", "trades, 3", "swa, 1", "swa, 3"],
 )
-@pytest.mark.parametrize("step", [2, 4, 8], ids=["in epoch 1", "in epoch 2", "in epoch 3"])
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(train_for, tmp_path, settings, step):
     whole, kept = train_for(tmp_path / "whole", **settings)
     with pytest.raises(Killed):

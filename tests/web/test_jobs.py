@@ -176,10 +176,28 @@ def test_a_job_is_a_number(id, jobs):
 def test_strange_files_are_no_jobs(jobs, verb, tmp_path):
     (tmp_path / ".jobs" / "000007").mkdir(parents=True)
     (tmp_path / ".jobs" / "000008").mkdir()
-    (tmp_path / ".jobs" / "000008" / "job.json").write_text("[")
-    assert jobs.all() == []
-    jobs.step()
+    for content in ("[", "[]", "null", "{}", '{"verb": 1}', '{"verb": "a", "title": "b"}'):
+        (tmp_path / ".jobs" / "000008" / "job.json").write_text(content)
+        assert jobs.all() == []
+        jobs.step()
+        assert fails(tmp_path / ".jobs" / "000008")
     assert jobs.add("train", "next", verb()).id == "000009"
+
+
+def fails(place):
+    try:
+        return run_job(place) != 0
+    except DataError:
+        return True
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"process": -1, "when": 5}', '{"status": "0"}'])
+def test_what_is_no_start_and_no_end_tells_nothing(content, jobs, verb, tmp_path):
+    id = jobs.add("train", "a", verb()).id
+    for name in ("start.json", "end.json"):
+        (tmp_path / ".jobs" / id / name).write_text(content)
+    assert jobs.read(id).state == "waiting"
+    assert jobs.cancel(id, wait=0.1).state == "cancelled"
 
 
 def test_a_queue_that_came_with_the_folder_is_not_run(jobs, verb, tmp_path):

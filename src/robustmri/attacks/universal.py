@@ -51,6 +51,7 @@ class Universal(CheckedAttack):
     loss: LossName = "cross_entropy"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.epochs < 1 or self.batch_size < 1 or self.step_size <= 0:
             raise ThreatModelError(
                 "epochs and batch_size must be at least 1 and step_size positive, got "

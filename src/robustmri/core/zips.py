@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -9,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from robustmri.core.errors import DataError
+
+OF_DAMAGE = (
+    *(errno.EINVAL, errno.EOVERFLOW),  # A place before the file, or behind any.
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),  # A file that is a folder.
+)
 
 
 @contextmanager
@@ -28,8 +34,12 @@ def open_zip(path: Path | str, *, most_bytes: int) -> Iterator[zipfile.ZipFile]:
             _refuse_names(bag, path)
             _refuse_kinds(bag, path)
             yield bag
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, UnicodeError) as error:
         raise DataError(f"{path} is not a zip, or is damaged ({error}).") from error
+    except OSError as error:
+        if error.errno not in OF_DAMAGE:
+            raise
+        raise DataError(f"{path} is not a zip, or is damaged ({error.strerror}).") from error
 
 
 def _refuse_large(bag: zipfile.ZipFile, path: Path | str, most_bytes: int) -> None:

@@ -181,13 +181,11 @@ def summarise_memory(
 
 def pool_memory(folders: Sequence[str | Path]) -> tuple[pa.Table | None, Baseline | None]:
     """The tables of several evaluations as one, and what it amounts to; None where one has none."""
-    import pyarrow as pa
-
     parts = [load_result(folder) for folder in folders]
     baselines = [part.baseline for part in parts if part.baseline is not None]
     if len(baselines) < len(parts):
         return None, None
-    table = pa.concat_tables([_read(Path(folder) / REMEMBERED) for folder in folders])
+    table = remembered_in(folders)
     settings = parts[0].settings["evaluate"]
     return table, summarise_memory(
         table,
@@ -199,6 +197,17 @@ def pool_memory(folders: Sequence[str | Path]) -> tuple[pa.Table | None, Baselin
         norm=settings["norm"],
         known=[known for one in baselines for known in one.known],
     )
+
+
+def remembered_in(folders: Sequence[Path | str]) -> pa.Table:
+    """The rows of several results, one after another.
+
+    Raises:
+        ResultError: a table is missing or damaged.
+    """
+    import pyarrow as pa
+
+    return pa.concat_tables([_read(Path(folder) / REMEMBERED) for folder in folders])
 
 
 def _read(path: Path) -> pa.Table:

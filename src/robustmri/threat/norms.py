@@ -342,6 +342,6 @@ def find_norm(name: str) -> Norm:
     Raises:
         ThreatModelError: no such norm.
     """
-    if name not in NORMS:
+    if not isinstance(name, str) or name not in NORMS:
         raise ThreatModelError(f"There is no norm {name!r}. {did_you_mean(name, NORMS)}")
     return NORMS[name]

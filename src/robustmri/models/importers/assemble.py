@@ -68,7 +68,7 @@ def assemble(
     found, guessed, notes = _normalised(found, wishes, name)
     spec = ClassifierSpec(
         backbone=found.backbone,
-        classes=(),
+        classes=("not", "known yet"),
         size=size_of(*images.shape[-2:]),
         mean=GREY_MEAN if found.mean is None else found.mean,
         std=GREY_STD if found.std is None else found.std,
