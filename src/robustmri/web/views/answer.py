@@ -99,8 +99,10 @@ def said_eps(found: CaseFacts) -> str:
     """The smallest change in words; empty where none was found."""
     if found.smallest_eps is None:
         return ""
-    grey = f" ({found.grey_levels:.2f} of 255 grey levels)" if found.grey_levels else ""
-    return f"{found.norm} {found.smallest_eps:.4g}{grey}"
+    measured = f"{found.norm} {found.smallest_eps:.4g}"
+    if not found.grey_levels:
+        return measured
+    return f"{found.grey_levels:.2f} of 255 grey levels ({measured})"
 
 
 def picture(folder: Folder, id: str) -> bytes:
