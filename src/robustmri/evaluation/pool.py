@@ -17,7 +17,7 @@ from robustmri.core.provenance import describe_run
 from robustmri.evaluation.metrics import count_confusions, summarise
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.recount import refuse_contradictions
-from robustmri.results.outcomes import columns_of, read_table
+from robustmri.results.outcomes import columns_of, numbered, read_table
 from robustmri.results.schema import AttackRun, Check, RobustnessReport, load_result, suites_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
             f"{len(parts)} evaluations of disjoint test sets pooled, each of a network of its own."
         ),
         n_slices=len(np.unique(columns["index"])),
-        n_patients=len(np.unique(columns["group"].astype(str))),
+        n_patients=len(numbered(columns["group"])[0]),
         leakage=_merge([part.split.leakage for part in parts]),
     )
     model = msgspec.structs.replace(
