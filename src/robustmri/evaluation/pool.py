@@ -20,7 +20,7 @@ from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.recount import Counted, refuse_contradictions
 from robustmri.results.certificate import FILE, FOLDER
-from robustmri.results.outcomes import columns_of
+from robustmri.results.outcomes import columns_of, numbered
 from robustmri.results.schema import AttackRun, Check, RobustnessReport, suites_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> Counted:
             + _say_left_out(missing, folders)
         ),
         n_slices=len(np.unique(columns["index"])),
-        n_patients=len(np.unique(columns["group"].astype(str))),
+        n_patients=len(numbered(columns["group"])[0]),
         leakage=_merge([part.split.leakage for part in parts]),
     )
     model = msgspec.structs.replace(

@@ -21,7 +21,7 @@ from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.study_checks import check_physics
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CORRUPTION
-from robustmri.results.outcomes import Outcomes, columns_of
+from robustmri.results.outcomes import Outcomes, columns_of, numbered
 from robustmri.results.patients import Cost
 from robustmri.results.schema import (
     Check,
@@ -129,7 +129,7 @@ def summarise_evaluation(
             fingerprint=split.fingerprint,
             evaluated_set=settings.evaluated_set,
             n_slices=len(np.unique(outcomes["index"])),
-            n_patients=len(np.unique(outcomes["group"].astype(str))),
+            n_patients=len(numbered(outcomes["group"])[0]),
             leakage=[shorten_ids(check) for check in leakage],
         ),
         threat=describe_threat(plan, classifier, cohort.shape),
