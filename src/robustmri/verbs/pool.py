@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from robustmri.core.files import atomic_file
+from robustmri.core.files import as_folders, atomic_file
 from robustmri.results.schema import RobustnessReport, hash_files, save_result
 
 
@@ -25,6 +25,7 @@ def pool(folders: Sequence[str | Path], out: str | Path, *, title: str) -> Robus
     from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
     from robustmri.evaluation.pool import pool_results
 
+    folders = as_folders(folders)
     result, outcomes = pool_results(folders, title=title)
     remembered, baseline = pool_memory(folders)
     tables = {"outcomes.parquet": outcomes, REMEMBERED: remembered}
