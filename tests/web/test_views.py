@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustmri.core.errors import ResultError
+from robustmri.evaluation.paired import compare_results
 from robustmri.report.wording import interval, percent
 from robustmri.results.budget import NO_BUDGET, Budget
 from robustmri.results.cases import load_cases
-from robustmri.results.schema import hash_files, load_result, save_result
+from robustmri.results.comparison import save_comparison
+from robustmri.results.schema import RobustnessReport, hash_files, load_result, save_result
 from robustmri.web.folder import Folder
 from robustmri.web.views.overview import overview
 from tiny import column, read_outcomes, rows_of
@@ -224,6 +226,58 @@ def test_compare_counts_who_was_saved_and_lost(client, ids, shown):
     assert len(said["cases"]) == expected["saved"]
     back = get(client, f"/api/compare/{ids['deep/after']}/{ids['before']}", show="lost")
     assert back["total"]["lost"] == expected["saved"]
+
+
+def test_compare_shows_what_was_paired_by_patient(tmp_path, shown, open_on):
+    for name in ("before", "after"):
+        shutil.copytree(next(shown.glob(f"**/{name}")), tmp_path / name)
+        seal(tmp_path / name)
+    client = open_on(tmp_path)
+    ids = {one["name"]: one["id"] for one in get(client, "/api/overview")["results"]}
+    path, back = (
+        f"/api/compare/{ids[one]}/{ids[other]}"
+        for one, other in (("before", "after"), ("after", "before"))
+    )
+    assert get(client, path)["paired"] is None
+    results = [load_result(tmp_path / name) for name in ("before", "after")]
+    tables = [load_cases(tmp_path / name).outcomes for name in ("before", "after")]
+    made = compare_results(results, tables, ["before", "after"], words=str)
+    save_comparison(made, tmp_path / "compared.json")
+    shutil.copy(shown / "report.html", tmp_path / "compared.html")
+    get(client, "/api/overview")
+    there, turned = get(client, path)["paired"], get(client, back)["paired"]
+    assert client.get(f"/reports/{there['page']}").status_code == 200
+    for row, said, other in zip(made.numbers, there["numbers"], turned["numbers"], strict=True):
+        assert said["difference"] == [row.low, row.difference, row.high]
+        assert other["difference"] == [-row.high, -row.difference, -row.low]
+        assert (said["first"], said["second"]) == (other["second"], other["first"])
+        assert (said["saved"], said["lost"]) == (row.saved, row.lost)
+        assert (other["saved"], other["lost"]) == (row.lost, row.saved)
+        assert said["people_saved"] == row.patients_saved == other["people_lost"]
+    # It says nothing of other outcomes of the same classifiers.
+    table = pq.read_table(tmp_path / "after" / "outcomes.parquet")
+    again = table.replace_schema_metadata({"made": "again"})
+    pq.write_table(again, tmp_path / "after" / "outcomes.parquet")
+    seal(tmp_path / "after")
+    assert get(client, path)["paired"] is None
+
+
+def seal(folder):
+    files = hash_files(folder, ("outcomes.parquet", "examples.npz"))
+    result = msgspec.json.decode((folder / "robustness.json").read_bytes(), type=RobustnessReport)
+    save_result(msgspec.structs.replace(result, files=files), folder)
+
+
+def test_many_patients_are_looked_for_by_name(client, ids, monkeypatch):
+    path = f"/api/results/{ids['before']}"
+    every = get(client, path)["patients"]
+    monkeypatch.setattr("robustmri.web.views.result.MOST_PATIENTS", 2)
+    last = every[-1]
+    few = get(client, path, patient=last["id"])
+    assert (len(few["patients"]), few["patients_found"], few["patient"]) == (2, len(every), last)
+    found = get(client, f"{path}/patients", like=last["name"].upper())
+    assert last in found["patients"]
+    assert get(client, f"{path}/patients", like="nobody")["patients"] == []
 
 
 def test_compare_keeps_a_class_and_a_patient(client, ids):

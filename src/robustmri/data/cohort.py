@@ -5,7 +5,7 @@ both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -307,4 +307,4 @@ def fingerprint_of(head: dict[str, Any], cases: Iterable[Case]) -> str:
     if head["schema_version"] != SCHEMA_VERSION:
         facts |= {key: head.get(key, usual) for key, usual in NEW_FACTS.items()}
     pixels = {name: file["sha256"] for name, file in head["files"].items() if name != CASES}
-    return fingerprint([facts, pixels, [asdict(case) for case in cases]])
+    return fingerprint([facts, pixels, [vars(case) for case in cases]])

@@ -152,6 +152,13 @@ def _fit(verb: str, title: str, about: str, *, repairs: bool) -> Form:
     )
 
 
+WITHOUT_IMAGES = Field(
+    name="without",
+    label="Without images and ids",
+    what="switch",
+    option="--no-images",
+    help="Then the page may leave the hospital.",
+)
 NORMS = {
     "linf": "linf: each pixel by itself",
     "l2": "l2: root of the summed squares",
@@ -285,6 +292,19 @@ def make_forms() -> dict[str, Form]:
             ],
         ),
         Form(
+            verb="compare",
+            title="Compare",
+            about="Pair two results of the same slices by patient: which withstands more, and for "
+            "whom.",
+            suffix=".html",
+            fields=[
+                _thing("result", "First", name="first"),
+                _thing("result", "Second", name="second"),
+                _out("compare.html", "page"),
+                WITHOUT_IMAGES,
+            ],
+        ),
+        Form(
             verb="report",
             title="Report",
             about="Write one page about a result, or about before and after, to print or to send.",
@@ -299,13 +319,7 @@ def make_forms() -> dict[str, Form]:
                     setting=False,
                 ),
                 _out("report.html", "page"),
-                Field(
-                    name="without",
-                    label="Without images and ids",
-                    what="switch",
-                    option="--no-images",
-                    help="Then the page may leave the hospital.",
-                ),
+                WITHOUT_IMAGES,
             ],
         ),
         Form(
