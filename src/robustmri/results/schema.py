@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.files import atomic_file, check_name, read_json, sha256_of
+from robustmri.core.files import atomic_file, check_name, kind_of_folder, read_json, sha256_of
 from robustmri.results.detection import DetectorResult
 from robustmri.results.patients import PatientFigures
 
@@ -387,6 +387,11 @@ def load_result(folder: Path | str) -> RobustnessReport:
     """
     path = Path(folder) / "robustness.json"
     if not path.is_file():
+        if kind := kind_of_folder(folder):
+            raise ResultError(
+                f"{folder} is {kind}, not a result: it holds no robustness.json. Name the folder "
+                "that `evaluate` made."
+            )
         raise ResultError(f"{folder} holds no robustness.json. Make it with: robustmri evaluate.")
     version = read_json(path, _Version, error=ResultError, again=AGAIN).schema_version
     if version != SCHEMA_VERSION:

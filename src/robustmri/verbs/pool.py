@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from robustmri.core.files import atomic_file
+from robustmri.core.files import as_folders, atomic_file
 from robustmri.results.schema import RobustnessReport, hash_files, save_result
 
 
@@ -24,6 +24,7 @@ def pool(folders: Sequence[str | Path], out: str | Path, *, title: str) -> Robus
 
     from robustmri.evaluation.pool import pool_results
 
+    folders = as_folders(folders)
     result, tables = pool_results(folders, title=title)
     for name, table in tables.items():
         with atomic_file(Path(out) / f"{name}.parquet") as partial:
