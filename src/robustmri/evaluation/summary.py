@@ -198,7 +198,8 @@ def describe_threat(plan: Plan, classifier: Classifier, shape: tuple[int, int, i
         )
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
     sentences.append(
-        f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1]."
+        f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; "
+        f"{'grey values' if shape[0] == 1 else 'colours'} stay within [0, 1]."
     )
     sentences.append(
         "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "

@@ -56,12 +56,15 @@ def card_of(
     judged: Sequence[Judged] = (),
     library: str = LIBRARY,
     usage: str = "",
+    facts: Mapping[str, str] | None = None,
 ) -> str:
-    """The same as text; `library` opens the model that it stands beside, by the code `usage`."""
+    """The same as text; `library` opens the model that it stands beside, by the code `usage`;
+    `facts` are name to what else is true of it.
+    """
     outcomes = load_outcomes(folder)
     result = redact(load_result(folder), outcomes.identifiers)
     given = acceptance and redact_acceptance(acceptance, outcomes.identifiers)
-    return model_card(result, outcomes, given, judged, library=library, usage=usage)
+    return model_card(result, outcomes, given, judged, library=library, usage=usage, facts=facts)
 
 
 def bare_card(
@@ -75,13 +78,14 @@ def bare_card(
         library: that opens it.
         usage: code by which it does.
     """
-    told = {"Made by": model.name, "Started from": weights_words(model.weights), **facts}
+    start = "a fresh network" if model.weights == "none" else weights_words(model.weights)
+    told = {"Made by": model.name, "Started from": start, **facts}
     parts = {
         f"# {model.backbone}": [
             "Nothing was measured: this card holds no figure. With a result of `robustmri "
             "evaluate`, `robustmri export --result DIR` writes it anew."
         ],
-        "## Model details": [f"- **{name}:** {said}" for name, said in told.items() if said],
+        "## Model details": _told(told),
         **_usage(usage),
         "## Uses": [UNKNOWN, "", "Not a medical device."],
         "## How it was made": [f"By robustmri; weights sha256 {model.checkpoint_sha256}."],
@@ -97,6 +101,7 @@ def model_card(
     *,
     library: str = LIBRARY,
     usage: str = "",
+    facts: Mapping[str, str] | None = None,
 ) -> str:
     """The card as text; `result` is shown as it is."""
     given = acceptance or Acceptance()
@@ -111,8 +116,8 @@ def model_card(
         if reasons
         else [verdict, "", below]
     )
-    facts = [f"- **{fact.name}:** {' '.join(fact.told[0])}" for fact in glance([result])]
-    version = [f"- **Version:** {given.version}"] if given.version else []
+    known = {fact.name: " ".join(fact.told[0]) for fact in glance([result])}
+    known |= {**(facts or {}), "Version": given.version}
     table = as_markdown(comparison_table([result]))
     checks = [
         f"- {check.status}: {check.name}. {check.detail}"
@@ -121,7 +126,7 @@ def model_card(
     ]
     parts = {
         f"# {result.model.backbone}": said,
-        "## Model details": [*facts, *version],
+        "## Model details": _told(known),
         **_usage(usage),
         "## Uses": [given.intended_use or UNKNOWN, "", "Not a medical device."],
         "## Bias, risks and limitations": [*_limits(result), *_uncovered(result, acceptance)],
@@ -137,6 +142,10 @@ def model_card(
     # Where a check failed the head holds no figure.
     front = _front(library) | ({} if reasons else {"model-index": [_index(result)]})
     return _join(front, parts)
+
+
+def _told(facts: Mapping[str, str]) -> list[str]:
+    return [f"- **{name}:** {said}" for name, said in facts.items() if said]
 
 
 def _join(front: dict[str, Any], parts: Mapping[str, Sequence[str]]) -> str:

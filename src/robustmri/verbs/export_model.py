@@ -78,7 +78,7 @@ def _measured(stored: Checkpoint, result: str | Path, to: str) -> str:
             f"{result} is a result of other weights (sha256 {found[:12]}) than these "
             f"({stored.weights_sha256[:12]}). Evaluate this checkpoint, and give that result."
         )
-    return card_of(result, library=LIBRARIES[to], usage=USAGE.get(to, ""))
+    return card_of(result, library=LIBRARIES[to], usage=USAGE.get(to, ""), facts=_facts(stored))
 
 
 def _bare(stored: Checkpoint, to: str) -> str:
@@ -86,11 +86,17 @@ def _bare(stored: Checkpoint, to: str) -> str:
     from robustmri.training.objectives import OBJECTIVES
     from robustmri.verbs.evaluate import describe_model
 
-    spec, method = stored.spec, OBJECTIVES.get(str(stored.training.get("objective", "")))
-    facts = {
-        "Classes": ", ".join(spec.classes),
-        "Images": f"{size_words(spec.size)} px, {'colour' if spec.channels == 3 else 'grey'}, "
-        f"values 0 to 1, less {spec.mean}, divided by {spec.std}",
-    }
+    method = OBJECTIVES.get(str(stored.training.get("objective", "")))
     model = describe_model(stored, method.title if method else "")
-    return bare_card(model, facts, library=LIBRARIES[to], usage=USAGE.get(to, ""))
+    return bare_card(model, _facts(stored), library=LIBRARIES[to], usage=USAGE.get(to, ""))
+
+
+def _facts(stored: Checkpoint) -> dict[str, str]:
+    """What must be known to use it."""
+    spec = stored.spec
+    planes = "colour" if spec.channels == 3 else "grey"
+    return {
+        "Classes": ", ".join(spec.classes),
+        "Images": f"{size_words(spec.size)}, {planes}, values from 0 to 1; the network takes them "
+        f"less {spec.mean}, divided by {spec.std}",
+    }
