@@ -69,6 +69,7 @@ class APGD(CheckedAttack):
     stop_when_fooled: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.restarts < 1 or self.targets < 0 or self.probe < 0:
             raise ThreatModelError(
                 "steps and restarts must be at least 1, targets and probe at least 0, got "

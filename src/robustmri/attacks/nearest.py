@@ -76,6 +76,7 @@ class Nearest(CheckedAttack):
     halvings: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 2 or self.walk < 0 or not 0 < self.reach <= 1:
             raise ThreatModelError(
                 "steps must be at least 2, walk at least 0 and reach above 0 and at most 1, got "

@@ -54,6 +54,7 @@ class PGD(CheckedAttack):
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.restarts < 1 or self.step_size <= 0:
             raise ThreatModelError(
                 f"steps and restarts must be at least 1 and step_size positive, got {self.steps}, "

@@ -123,9 +123,7 @@ def run_bundle(
     began = time.monotonic()
     folder, out = Path(folder).resolve(), Path(out).resolve()
     work = Path(work).resolve() if work else folder / "work"
-    again = "Pack it again: robustmri bundle."
-    made = read_json(folder / HEAD, dict[str, Any], again=again)
-    told: _Told = read_json(folder / HEAD, _Told, again=again)
+    made, told = read_head(folder)
     minutes = minutes or told.minutes
     stages = read_stages(folder, only)
     out.mkdir(parents=True, exist_ok=True)
@@ -157,6 +155,18 @@ def run_bundle(
         home.bring()
     progress("stages", len(stages), len(stages))
     return outcomes
+
+
+def read_head(folder: Path) -> tuple[dict[str, Any], _Told]:
+    """What bundle.json says, and of that what a run asks of it.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    again = "Pack it again: robustmri bundle."
+    made: dict[str, Any] = read_json(folder / HEAD, dict[str, Any], again=again)
+    told: _Told = read_json(folder / HEAD, _Told, again=again)
+    return made, told
 
 
 def read_stages(folder: Path, only: Collection[str] = ()) -> list[Stage]:
@@ -319,7 +329,8 @@ class _Home:
             return
         with (
             atomic_file(self.out / SUMMARY) as partial,
-            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bag,
+            # The clock of a machine without network may say any time.
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as bag,
         ):
             for path in files:
                 bag.write(path, path.relative_to(self.work))

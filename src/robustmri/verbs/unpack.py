@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from robustmri.core.zips import open_zip
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import unpack_cohort
 from robustmri.models.halves import Halved, join
+from robustmri.results.outcomes import read_table
 from robustmri.verbs.bundle import COHORT_FILE
 from robustmri.verbs.run_bundle import HALVED, SUMMARY
 
@@ -55,7 +57,7 @@ def unpack(
         CheckpointError: parts of the weights are missing or damaged.
     """
     folder, out = Path(folder), Path(out)
-    if not zipfile.is_zipfile(folder / SUMMARY):
+    if not (folder / SUMMARY).is_file() or not zipfile.is_zipfile(folder / SUMMARY):
         raise ResultError(
             f"{folder} holds no {SUMMARY}. Expected the folder that run.sh was given."
         )
@@ -67,8 +69,7 @@ def unpack(
             for told in (name, *halved.parts):
                 _refuse_path(folder / SUMMARY, partial, told)
             # What came home of the checkpoint is its head alone; it gets its weights again.
-            for stale in (partial / name / "checkpoint").glob("*"):
-                stale.unlink()
+            shutil.rmtree(partial / name / "checkpoint", ignore_errors=True)
             join(halved, folder, partial / name / "checkpoint")
     return [
         _tested(out / name, halved, Path(cohort) if cohort else None)
@@ -141,14 +142,8 @@ def _recorded(run: Path) -> dict[str, str]:
     """What the network said of each untouched slice before it was rounded, if the evaluation came
     home.
     """
-    import pyarrow.parquet as pq
-
-    result = (
-        run.parent
-        / {"hardened": "after", "standard": "before"}.get(run.name, run.name)
-        / "outcomes.parquet"
-    )
-    if not result.is_file():
+    result = run.parent / {"hardened": "after", "standard": "before"}.get(run.name, run.name)
+    if not (result / "outcomes.parquet").is_file():
         return {}
-    rows = pq.read_table(result, columns=["case_id", "attack", "clean_prediction"]).to_pylist()
+    rows = read_table(result).select(["case_id", "attack", "clean_prediction"]).to_pylist()
     return {row["case_id"]: row["clean_prediction"] for row in rows if row["attack"] == "none"}

@@ -193,7 +193,7 @@ class Lookup:
             column = self.listing.columns.get(role)
             for ways in written_twice(self.listing.table.distinct(column) if column else ()):
                 self.notes.append(
-                    f"{role}s {', '.join(map(repr, ways))} may be one number written in several "
+                    f"{role}s {', '.join(map(repr, ways))} may be one {role} written in several "
                     f"ways; they are kept as different {role}s: write it in one way in the table "
                     "if they are the same"
                 )

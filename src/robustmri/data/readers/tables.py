@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from robustmri.core.errors import DataError
 from robustmri.data.readers.files import read_regular
@@ -58,23 +59,21 @@ class Table:
         Raises:
             DataError: no such column, or two of that name.
         """
-        import pyarrow.compute as pc
-
         chosen = self.cells.select([self._place(name) for name in names])
         for batch in chosen.to_batches(max_chunksize=BATCH):
-            columns = [pc.utf8_trim_whitespace(column).to_pylist() for column in batch.columns]
+            columns = [_as_read(column).to_pylist() for column in batch.columns]
             yield from zip(*columns, strict=True)
 
     def row(self, place: int, names: Sequence[str]) -> tuple[str, ...]:
         """Cells of these columns in one row, which is counted from 0."""
         columns = (self.cells.column(self._place(name)) for name in names)
-        return tuple(column[place].as_py().strip() for column in columns)
+        return tuple(normalize("NFC", column[place].as_py().strip()) for column in columns)
 
     def distinct(self, name: str) -> list[str]:
         """The texts that occur in a column, in the order in which they first do."""
         import pyarrow.compute as pc
 
-        found = pc.unique(pc.utf8_trim_whitespace(self.cells.column(self._place(name))))
+        found = pc.unique(_as_read(self.cells.column(self._place(name))))
         texts: list[str] = found.to_pylist()
         return texts
 
@@ -88,6 +87,15 @@ class Table:
                 else f"{self.path.name} has no column {name!r}. It has: {', '.join(self.columns)}."
             )
         return str(places[0])
+
+
+def _as_read(column: Any) -> Any:
+    """Texts as a reader sees them: without blanks around them, an accent and its letter in one, as
+    which several systems write a letter and its accent.
+    """
+    import pyarrow.compute as pc
+
+    return pc.utf8_normalize(pc.utf8_trim_whitespace(column), form="NFC")
 
 
 def is_table(path: Path) -> bool:
