@@ -579,7 +579,7 @@ def test_what_cannot_be_evaluated(refuses, tiny_cohort, tiny_run, tmp_path):
         tiny_cohort,
         "--out",
         tmp_path / "result",
-        says="holds no checkpoint",
+        says="is a cohort, not a run: it holds no checkpoint",
     )
 
 
@@ -691,7 +691,7 @@ def test_another_run_in_the_same_place(robustmri, refuses, tiny_cohort, tmp_path
 def test_what_cannot_be_reported(refuses, robustmri, tiny_run, tiny_cohort, tmp_path):
     page = ("--out", tmp_path / "report.html")
     refuses("report", tmp_path / "nowhere", *page, says="holds no robustness.json")
-    refuses("report", tiny_run, *page, says="holds no robustness.json")
+    refuses("report", tiny_run, *page, says="is a run, not a result: it holds no robustness.json")
     assert (
         robustmri(
             "evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result", "--attacks", "fgsm"
@@ -850,7 +850,7 @@ def test_a_killed_preparation_is_cleared_by_the_next(robustmri, tiny_scans, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
 
 
-@pytest.mark.parametrize("words", [("--eps", ""), ("--eps= ",), ("--attacks", "", "--limit", 3)])
+@pytest.mark.parametrize("words", [("--eps", ""), ("--eps= ",), ("--attacks", ",", "--limit", 3)])
 def test_an_empty_option_does_not_pass_for_one_that_was_left_out(words, robustmri, tmp_path):
     status, _, err = robustmri("evaluate", tmp_path, tmp_path, "--out", tmp_path / "result", *words)
     assert status == 2

@@ -272,6 +272,9 @@ def test_not_a_cohort(tmp_path: Path) -> None:
         DataError, match=r"is not a cohort: it has no cohort\.json\. Make one: robustmri prepare"
     ):
         Cohort.open(tmp_path)
+    (tmp_path / "robustness.json").write_text("{}")
+    with pytest.raises(DataError, match="is a result, not a cohort"):
+        Cohort.open(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "cases.parquet"])

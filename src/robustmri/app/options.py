@@ -82,7 +82,7 @@ class Verbs(TyperGroup):
                 if flag not in single:
                     continue
                 given.append(single[flag].opts[0])
-                if single[flag].default == "" and not (value if equals else after).strip():
+                if single[flag].default == "" and not (value if equals else after).strip(" ,"):
                     ctx.fail(
                         f"{flag} is empty. Give it a value, or leave it out; a variable of the "
                         "shell may not be set."

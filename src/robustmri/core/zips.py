@@ -1,4 +1,4 @@
-"""Zip files from elsewhere: what they claim to hold is looked at before any of it is unpacked."""
+"""Zip files: what one from elsewhere claims to hold is looked at before any of it is unpacked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from robustmri.core.errors import DataError
 
+SAME_TIME = (1980, 1, 1, 0, 0, 0)
+"""Of every member that is written here, so that the same content gives the same file."""
 OF_DAMAGE = (
     *(errno.EINVAL, errno.EOVERFLOW),  # A place before the file, or behind any.
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),  # A file that is a folder.
@@ -68,3 +70,10 @@ def _refuse_kinds(bag: zipfile.ZipFile, path: Path | str) -> None:
         plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if not plain or member.flag_bits & 1:
             raise DataError(f"{path} holds {member.filename!r} encrypted, or not deflated.")
+
+
+def deflate(bag: zipfile.ZipFile, name: str, content: str | bytes) -> None:
+    """Add a member that is the same whenever it is added, whatever the clock says."""
+    member = zipfile.ZipInfo(name, SAME_TIME)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    bag.writestr(member, content)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import CheckpointError, DataError
-from robustmri.core.files import check_name, fingerprint, read_json, sha256_of
+from robustmri.core.files import check_name, fingerprint, kind_of_folder, read_json, sha256_of
 from robustmri.core.sizes import Size, sides, size_words
 from robustmri.data.cases import Case, read_cases
 from robustmri.data.readers.source import LeftOut
@@ -199,6 +199,10 @@ class Cohort:
         """
         root = Path(root)
         if not is_cohort(root):
+            if kind := kind_of_folder(root):
+                raise DataError(
+                    f"{root} is {kind}, not a cohort. Name the folder that `prepare` made."
+                )
             raise DataError(
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"

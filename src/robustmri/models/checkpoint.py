@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from robustmri.core.errors import CheckpointError
-from robustmri.core.files import atomic_folder, fingerprint, read_json, sha256_of
+from robustmri.core.files import atomic_folder, fingerprint, kind_of_folder, read_json, sha256_of
 from robustmri.core.sizes import Size, size_option, size_words
 from robustmri.models.backbones import build_network
 from robustmri.models.black_box import BlackBox, read_black_box
@@ -114,6 +114,11 @@ def save_checkpoint(
     """
     from safetensors.torch import save
 
+    if not isinstance(classifier, Classifier):
+        raise CheckpointError(
+            f"expected a Classifier, got {type(classifier).__name__}. Give Classifier(network, "
+            "ClassifierSpec(...)), which knows the classes and the normalisation."
+        )
     spec, network = classifier.spec, classifier.network
     if spec.format == "black-box":
         files = {BLACK_BOX_FILE: black_box}
@@ -202,6 +207,8 @@ def load_checkpoint(
         network = _read_graph(_intact(folder / GRAPH_FILE, checkpoint.graph_sha256), weights)
         network.refuse_growth(spec.shape)
         return Classifier(network, spec).to(device).eval(), checkpoint
+    if network is not None and not isinstance(network, nn.Module):
+        raise CheckpointError(f"expected the network as a torch.nn.Module, got {network!r:.80}.")
     if network is None:
         if is_hub(spec.backbone) and not HUB_NAME.fullmatch(spec.backbone):
             raise CheckpointError(
@@ -313,6 +320,12 @@ def find_checkpoint(path: Path) -> Path:
             f"classes they tell apart. Go on from them with robustmri train COHORT --out RUN "
             f"--weights {path.name}; or from Python: save_checkpoint(Classifier(network, "
             "ClassifierSpec(...)), RUN), see docs/repair.md."
+        )
+    kind = kind_of_folder(path)
+    if kind and "not ended" not in kind:
+        raise CheckpointError(
+            f"{path} is {kind}, not a run: it holds no checkpoint. Name the folder that `train`, "
+            "`harden` or `import` made."
         )
     raise CheckpointError(
         f"{path} holds no checkpoint ({HEAD_FILE} is missing). If it is a run that was "

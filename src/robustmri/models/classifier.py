@@ -144,8 +144,24 @@ class Classifier(nn.Module):
         a network of three.
 
         Raises:
-            ThreatModelError: images of three planes for a network of one.
+            ThreatModelError: no images, images of three planes for a network of one, or a network
+                whose answers are no logits of these classes.
         """
+        logits = self.outputs(images)
+        columns = logits.shape[1]
+        # In a trace it is no number.
+        if isinstance(columns, int) and columns != len(self.classes):
+            raise ThreatModelError(
+                f"the network of {self.spec.backbone!r} has {columns} outputs, expected "
+                f"one for each of its classes: {', '.join(self.classes)}."
+            )
+        return logits
+
+    def outputs(self, images: Images) -> Logits:
+        """The same, of a network of whatever number of classes."""
+        if not isinstance(images, Tensor) or images.dim() < 3:
+            kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ThreatModelError(f"expected images (n, channels, height, width), got {kind}.")
         if self.spec.channels == 3:
             images = images.expand(-1, 3, -1, -1)
         elif images.shape[1] == 3:
@@ -165,6 +181,11 @@ def as_logits(outputs: Tensor, spec: ClassifierSpec) -> Logits:
     >>> as_logits(torch.tensor([[0.5]]), spec)
     tensor([[0., 0.]])
     """
+    if not isinstance(outputs, Tensor):
+        raise ThreatModelError(
+            f"the network of {spec.backbone!r} returns {type(outputs).__name__}, expected logits "
+            "as a tensor. Wrap it in a module whose forward returns them alone."
+        )
     if outputs.dim() != 2:
         outputs = outputs.reshape(len(outputs), -1)
     if spec.ends_in == "softmax":

@@ -329,7 +329,8 @@ class _Home:
             return
         with (
             atomic_file(self.out / SUMMARY) as partial,
-            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bag,
+            # The clock of a machine without network may say any time.
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as bag,
         ):
             for path in files:
                 bag.write(path, path.relative_to(self.work))

@@ -78,7 +78,7 @@ def assemble(
     )
     network = found.network
     with torch.no_grad():
-        outputs = Classifier(network, spec).eval()(images)
+        outputs = Classifier(network, spec).eval().outputs(images)
     if not bool(outputs.isfinite().all()):
         raise CheckpointError(f"{name} gives outputs that are not finite numbers.")
     ends_in, assumed = _end_of(found, outputs, wishes.ends_in or found.ends_in, name)
