@@ -125,7 +125,7 @@ def use_page(root: Path) -> None:
     folder = Folder(root)
     overview(folder)
     for found in folder.look().of("result"):
-        result(folder, found.id)
+        result(folder, found.id, {})
         cases(folder, found.id, {})
     Jobs(root).all()
 
