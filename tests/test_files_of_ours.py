@@ -25,7 +25,6 @@ from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort, unpack_cohort
 from robustmri.data.split import Split
 from robustmri.evaluation.costs import read_costs
-from robustmri.evaluation.nearest_neighbour import remembered_in
 from robustmri.evaluation.shards import read_shard
 from robustmri.models.checkpoint import load_checkpoint, read_checkpoint
 from robustmri.models.halves import halve
@@ -155,7 +154,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
         folder, read_checkpoint(folder).provenance
     ),
     "story/preset.json": lambda folder: choose_preset("nowhere", folder, 1.0),
-    "result/nearest_neighbour.parquet": lambda folder: remembered_in([folder]),
+    "result/nearest_neighbour.parquet": use_report,
     "certified/certificate/certificate.json": use_certificate,
     "certified/certificate/certificates.parquet": use_certificate,
     "pooled/robustness.json": use_results,

@@ -12,10 +12,12 @@ import pytest
 from scipy.stats import binomtest, t
 
 from robustmri.core.errors import ResultError
+from robustmri.evaluation import intervals
 from robustmri.evaluation.intervals import (
     mean_interval,
     paired_difference,
     patient_accuracy,
+    quantile_interval,
     share_interval,
 )
 
@@ -391,3 +393,31 @@ def test_p_value_is_uniform_without_an_effect():
 def test_difference_of_other_slices_is_refused():
     with pytest.raises(ResultError, match="same slices"):
         paired_difference([True], [True, False], ["a"])
+
+
+@pytest.mark.parametrize("many", [4000, 5], ids=["few patients", "many"])
+def test_a_bootstrap_in_parts_is_the_whole(monkeypatch, many):
+    """So its memory does not grow with the patients, and no published figure moves."""
+    owner = np.repeat(np.arange(30), 3)
+    before, after = np.arange(90) % 3 > 0, np.arange(90) % 7 > 0
+    found, largest = [], []
+    drawn = intervals._drawn
+
+    def watched(*given):
+        for times in drawn(*given):
+            largest[-1] = max(largest[-1], times.size)
+            yield times
+
+    monkeypatch.setattr(intervals, "_drawn", watched)
+    monkeypatch.setattr(intervals, "MANY_PATIENTS", many)
+    for at_once in (1 << 22, 1000):
+        monkeypatch.setattr(intervals, "AT_ONCE", at_once)
+        largest.append(0)
+        found.append(
+            (
+                paired_difference(before, after, owner, draws=200),
+                quantile_interval(np.arange(90) / 90, owner, draws=200),
+            )
+        )
+    assert found[0] == found[1]
+    assert largest[1] <= 1000 < largest[0]

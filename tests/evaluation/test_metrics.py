@@ -19,6 +19,7 @@ from robustmri.evaluation.metrics import (
     worst_case,
 )
 from robustmri.results.budget import Budget
+from robustmri.results.outcomes import Outcomes, numbered
 
 CLASSES = ["meningioma", "glioma", "pituitary"]
 
@@ -42,6 +43,25 @@ def test_settings_keep_the_order_and_tell_radii_and_units_apart(table):
         ("fgsm", 0.04, "normalised"),
     ]
     assert found[Setting("fgsm", Budget("linf", 0.02, "image", 0.02))].tolist() == [6, 7, 8]
+
+
+def test_rows_of_a_setting_may_lie_anywhere(table):
+    """As a table holds them that was put together by another program."""
+    columns = table(3).add("fgsm", np.inf, []).add("fgsm", 0.02, []).columns()
+    order = np.array([7, 0, 3, 8, 1, 4, 6, 2, 5])
+    mixed = Outcomes({name: column[order] for name, column in columns.items()})
+    found = {setting.budget.eps: rows.tolist() for setting, rows in find_settings(mixed).items()}
+    assert found == {0.02: [0, 3, 6], 0.0: [1, 4, 7], None: [2, 5, 8]}
+    assert list(found) == [0.02, 0.0, None]
+
+
+@pytest.mark.parametrize(
+    "column", [["b", None, "b"], [2, 10, 2], ["2", 10, "2"], [True, False, True]], ids=str
+)
+def test_values_are_numbered_as_their_texts_sort(column):
+    names, places = np.unique(np.array(column, dtype=object).astype(str), return_inverse=True)
+    found, at = numbered(np.array(column, dtype=object))
+    assert (found, at.tolist()) == (names.tolist(), places.tolist())
 
 
 def test_accuracy_counts_kept_labels(table):

@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustmri.core.errors import ResultError
-from robustmri.evaluation.paired import compare_results
 from robustmri.report.wording import interval, percent
 from robustmri.results.budget import NO_BUDGET, Budget
 from robustmri.results.cases import load_cases
-from robustmri.results.comparison import save_comparison
+from robustmri.results.comparison import load_comparison
 from robustmri.results.schema import RobustnessReport, hash_files, load_result, save_result
 from robustmri.web.folder import Folder
 from robustmri.web.views.overview import overview
@@ -228,23 +227,15 @@ def test_compare_counts_who_was_saved_and_lost(client, ids, shown):
     assert back["total"]["lost"] == expected["saved"]
 
 
-def test_compare_shows_what_was_paired_by_patient(tmp_path, shown, open_on):
-    for name in ("before", "after"):
-        shutil.copytree(next(shown.glob(f"**/{name}")), tmp_path / name)
-        seal(tmp_path / name)
-    client = open_on(tmp_path)
+def test_compare_shows_what_was_paired_by_patient(tmp_path, paired, open_on):
+    shutil.copytree(paired, tmp_path / "folder")
+    client = open_on(tmp_path / "folder")
     ids = {one["name"]: one["id"] for one in get(client, "/api/overview")["results"]}
     path, back = (
         f"/api/compare/{ids[one]}/{ids[other]}"
         for one, other in (("before", "after"), ("after", "before"))
     )
-    assert get(client, path)["paired"] is None
-    results = [load_result(tmp_path / name) for name in ("before", "after")]
-    tables = [load_cases(tmp_path / name).outcomes for name in ("before", "after")]
-    made = compare_results(results, tables, ["before", "after"], words=str)
-    save_comparison(made, tmp_path / "compared.json")
-    shutil.copy(shown / "report.html", tmp_path / "compared.html")
-    get(client, "/api/overview")
+    made = load_comparison(paired / "compared.json")
     there, turned = get(client, path)["paired"], get(client, back)["paired"]
     assert client.get(f"/reports/{there['page']}").status_code == 200
     for row, said, other in zip(made.numbers, there["numbers"], turned["numbers"], strict=True):
@@ -255,17 +246,13 @@ def test_compare_shows_what_was_paired_by_patient(tmp_path, shown, open_on):
         assert (other["saved"], other["lost"]) == (row.lost, row.saved)
         assert said["people_saved"] == row.patients_saved == other["people_lost"]
     # It says nothing of other outcomes of the same classifiers.
-    table = pq.read_table(tmp_path / "after" / "outcomes.parquet")
-    again = table.replace_schema_metadata({"made": "again"})
-    pq.write_table(again, tmp_path / "after" / "outcomes.parquet")
-    seal(tmp_path / "after")
+    after = tmp_path / "folder" / "after"
+    table = pq.read_table(after / "outcomes.parquet")
+    pq.write_table(table.replace_schema_metadata({"made": "again"}), after / "outcomes.parquet")
+    digest = hash_files(after, ("outcomes.parquet", "examples.npz"))
+    result = msgspec.json.decode((after / "robustness.json").read_bytes(), type=RobustnessReport)
+    save_result(msgspec.structs.replace(result, files=digest), after)
     assert get(client, path)["paired"] is None
-
-
-def seal(folder):
-    files = hash_files(folder, ("outcomes.parquet", "examples.npz"))
-    result = msgspec.json.decode((folder / "robustness.json").read_bytes(), type=RobustnessReport)
-    save_result(msgspec.structs.replace(result, files=files), folder)
 
 
 def test_many_patients_are_looked_for_by_name(client, ids, monkeypatch):

@@ -245,6 +245,7 @@ def evaluate(
         str, option(EvaluateSettings, "regions", note="; comma-separated, or all")
     ] = "",
     saliency: Annotated[int | None, option(EvaluateSettings, "saliency")] = None,
+    detectors: Annotated[str, option(EvaluateSettings, "detectors", note="; comma-separated")] = "",
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     case: Annotated[
         list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
@@ -292,6 +293,7 @@ def evaluate(
         "region": region,
         "regions": ",".join(REGIONS) if regions == "all" else regions,
         "saliency": saliency,
+        "detectors": detectors,
         "classes": classes,
         "limit": limit,
         "seed": seed,

@@ -24,7 +24,7 @@ from robustmri.evaluation.smoothing import Smoothed, nearest_other
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView
 from robustmri.results.certificate import Certificate
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, numbered
 from robustmri.results.schema import Check, Result
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def summarise_certificates(
         alpha_each=each,
         largest=largest,
         n_slices=n,
-        n_patients=len(np.unique(columns["group"].astype(str))),
+        n_patients=len(numbered(columns["group"])[0]),
         abstained=int(np.sum(columns["prediction"] == "")),
         median_radius=float(np.median(held)) if len(held) else None,
         certified=_count(columns, CERTIFIED, [(r, right & (radius > r)) for r in radii], settings),

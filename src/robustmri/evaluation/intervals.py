@@ -4,6 +4,7 @@ drawn again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
+from robustmri.results.outcomes import numbered
 
 Floats = npt.NDArray[np.float64]
 
@@ -22,6 +24,10 @@ TELLING = 6.0
 """Effective patients who differ from the rest, at which the measured spread weighs as much as what
 is assumed without any. Chosen by simulation, as `tests/evaluation/test_intervals.py` repeats it.
 """
+AT_ONCE = 1 << 22
+"""Numbers that a bootstrap holds at a time."""
+MANY_PATIENTS = 4000
+"""Above it the draws of a bootstrap are made anew each time, and never held together."""
 
 
 class Interval(NamedTuple):
@@ -120,14 +126,16 @@ def quantile_interval(
     inf
     """
     numbers = np.asarray(values, dtype=np.float64)
-    names, owner = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
+    names, owner = numbered(clusters)
     n = len(names)
     if n == 1:
         return Interval(float(numbers.min()), float(numbers.max()), "one patient: no interval")
     order = np.argsort(numbers, kind="stable")
-    weights = _draw_patients(n, draws, seed)[:, owner[order]].cumsum(1)
-    places = (weights < share * weights[:, -1:]).sum(1)
-    found = np.sort(numbers[order][places])
+    places = []
+    for times in _drawn(n, draws, seed, len(order)):
+        weights = times[:, owner[order]].cumsum(1)
+        places.append((weights < share * weights[:, -1:]).sum(1))
+    found = np.sort(numbers[order][np.concatenate(places)])
     tail = (1 - level) / 2
     low, high = found[round(tail * (draws - 1))], found[round((1 - tail) * (draws - 1))]
     return Interval(float(low), float(high), f"cluster bootstrap over {n} patients, {draws} draws")
@@ -234,9 +242,11 @@ def paired_difference(
     else:
         low, high = _resample(net, sizes, draws, level, seed)
         method = f"cluster bootstrap over {n} patients, {draws} draws"
-    signs = np.random.default_rng([seed, 1]).choice([-1.0, 1.0], size=(draws, n))
-    # Sums of whole numbers are exact in floating point, so >= needs no tolerance.
-    extreme = int(np.sum(np.abs(signs @ net) >= abs(net.sum())))
+    source, extreme = np.random.default_rng([seed, 1]), 0
+    for rows in _blocks(draws, n):
+        signs = source.choice([-1.0, 1.0], size=(rows, n))
+        # Sums of whole numbers are exact in floating point, so >= needs no tolerance.
+        extreme += int(np.sum(np.abs(signs @ net) >= abs(net.sum())))
     return Difference(share, low, high, (1 + extreme) / (1 + draws), n, method)
 
 
@@ -256,8 +266,7 @@ def _sum_by_patient(values: npt.NDArray[Any], clusters: npt.ArrayLike) -> tuple[
         raise ResultError(
             "an interval needs at least one slice, got none. Was every case left out, or --limit 0?"
         )
-    names: npt.NDArray[Any]
-    names, owner = np.unique(ids.astype(str), return_inverse=True)
+    names, owner = numbered(ids)
     sizes = np.bincount(owner, minlength=len(names)).astype(np.float64)
     return np.bincount(owner, weights=values, minlength=len(names)).astype(np.float64), sizes
 
@@ -280,9 +289,41 @@ def _variance(sums: Floats, sizes: Floats) -> float:
 def _resample(
     sums: Floats, sizes: Floats, draws: int, level: float, seed: int
 ) -> tuple[float, float]:
-    times = _draw_patients(len(sizes), draws, seed)
-    low, high = np.quantile((times @ sums) / (times @ sizes), [(1 - level) / 2, (1 + level) / 2])
+    shares = [
+        (times @ sums) / (times @ sizes) for times in _drawn(len(sizes), draws, seed, len(sizes))
+    ]
+    low, high = np.quantile(np.concatenate(shares), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _blocks(draws: int, width: int) -> Iterator[int]:
+    """Numbers of draws that together are `draws`, and each fit into memory."""
+    most = max(1, AT_ONCE // width)
+    for start in range(0, draws, most):
+        yield min(most, draws - start)
+
+
+def _drawn(n: int, draws: int, seed: int, width: int) -> Iterator[Floats]:
+    """How often each patient is drawn, shapes (some, n), together (draws, n).
+
+    Args:
+        n: patients.
+        draws: of all of them.
+        seed: of the draws.
+        width: numbers that are made of each draw.
+    """
+    if n <= MANY_PATIENTS:
+        times, start = _draw_patients(n, draws, seed), 0
+        for rows in _blocks(draws, max(n, width)):
+            yield times[start : start + rows]
+            start += rows
+        return
+    # The same law, a name drawn n times; for few patients the other way is what was published.
+    source = np.random.default_rng(seed)
+    for rows in _blocks(draws, max(n, width)):
+        yield np.stack(
+            [np.bincount(source.integers(n, size=n), minlength=n) for _ in range(rows)]
+        ).astype(np.float64)
 
 
 @lru_cache(maxsize=2)  # Every attack and radius of an evaluation draws from the same patients.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from robustmri.core.errors import ResultError
 from robustmri.evaluation.intervals import patient_accuracy, share_interval
 from robustmri.results.budget import CLEAN, WORST, Budget
-from robustmri.results.outcomes import Column, Outcomes
+from robustmri.results.outcomes import Column, Outcomes, numbered
 from robustmri.results.schema import Confusion, Result
 
 Rows = npt.NDArray[np.intp]
@@ -33,18 +33,29 @@ class Setting(NamedTuple):
 
 def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
     """Rows of each attack and budget, in the order in which they first appear."""
-    budgets = map(
-        Budget,
-        map(str, outcomes["norm"]),
-        map(_radius, outcomes["eps"]),
-        map(str, outcomes["eps_units"]),
-        map(_radius, outcomes["eps_image"]),
-        map(str, outcomes["target"]),
-    )
-    found: dict[Setting, list[int]] = {}
-    for row, (attack, budget) in enumerate(zip(outcomes["attack"], budgets, strict=True)):
-        found.setdefault(Setting(str(attack), budget), []).append(row)
-    return {setting: np.array(rows, dtype=np.intp) for setting, rows in found.items()}
+    n = len(outcomes["attack"])
+    code = np.zeros(n, dtype=np.int64)
+    for name in ("attack", "norm", "eps_units", "target", "eps", "eps_image"):
+        column = outcomes[name]
+        if name.startswith("eps") and name != "eps_units":
+            radii = np.asarray(column, dtype=np.float64)
+            column = np.where(np.isfinite(radii), radii + 0.0, np.inf)
+        values, places = numbered(column)
+        code = code * len(values) + places
+    _, first, places = np.unique(code, return_index=True, return_inverse=True)
+    order = np.argsort(places, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(places, minlength=len(first)))[:-1])
+    found = {}
+    for row, rows in sorted(zip(first.tolist(), parts, strict=True), key=lambda one: one[0]):
+        budget = Budget(
+            str(outcomes["norm"][row]),
+            _radius(outcomes["eps"][row]),
+            str(outcomes["eps_units"][row]),
+            _radius(outcomes["eps_image"][row]),
+            str(outcomes["target"][row]),
+        )
+        found[Setting(str(outcomes["attack"][row]), budget)] = rows
+    return found
 
 
 def _radius(eps: Any) -> float | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from robustmri.evaluation.intervals import mean_interval, patient_accuracy, share_interval
 from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings
 from robustmri.results.budget import CLEAN, NO_BUDGET, WORST
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, numbered
 from robustmri.results.patients import (
     Cost,
     Endpoint,
@@ -121,7 +121,7 @@ def _right_patients(
     if target:  # Also of untouched slices, which are no attempt at it.
         aimed = Outcomes({**aimed, "target": np.full(len(rows), target, dtype=object)})
     right = find_right(aimed)
-    _, patient = np.unique(outcomes["group"][rows].astype(str), return_inverse=True)
+    _, patient = numbered(outcomes["group"][rows])
     sizes = np.bincount(patient)
     kept = np.bincount(patient, weights=right)
     yield "every slice", kept == sizes

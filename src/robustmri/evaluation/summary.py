@@ -21,7 +21,7 @@ from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.study_checks import check_physics
 from robustmri.models.classifier import Classifier
 from robustmri.results.budget import CORRUPTION
-from robustmri.results.outcomes import Outcomes, columns_of
+from robustmri.results.outcomes import Outcomes, columns_of, numbered
 from robustmri.results.patients import Cost
 from robustmri.results.schema import (
     Check,
@@ -129,7 +129,7 @@ def summarise_evaluation(
             fingerprint=split.fingerprint,
             evaluated_set=settings.evaluated_set,
             n_slices=len(np.unique(outcomes["index"])),
-            n_patients=len(np.unique(outcomes["group"].astype(str))),
+            n_patients=len(numbered(outcomes["group"])[0]),
             leakage=[shorten_ids(check) for check in leakage],
         ),
         threat=describe_threat(plan, classifier, cohort.shape),
@@ -198,7 +198,8 @@ def describe_threat(plan: Plan, classifier: Classifier, shape: tuple[int, int, i
         )
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
     sentences.append(
-        f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1]."
+        f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; "
+        f"{'grey values' if shape[0] == 1 else 'colours'} stay within [0, 1]."
     )
     sentences.append(
         "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "

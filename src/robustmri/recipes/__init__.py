@@ -26,7 +26,16 @@ else:
 FOLDER = Path(__file__).parent
 RADII = ("eps", "curve")
 """Settings that may be written as numbers."""
-LISTS = ("attacks", "corruptions", "examples", "classes", "regions", "cases", "patients")
+LISTS = (
+    "attacks",
+    "corruptions",
+    "detectors",
+    "examples",
+    "classes",
+    "regions",
+    "cases",
+    "patients",
+)
 """Settings of an evaluation that a text divides by commas."""
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 

@@ -16,8 +16,9 @@ from robustmri.web.bodies import Uploads, read_words
 from robustmri.web.commands import make_command
 from robustmri.web.estimates import Estimates
 from robustmri.web.events import Events
+from robustmri.web.fields import Form
 from robustmri.web.folder import Folder, Found, id_of, is_finished
-from robustmri.web.forms import PHANTOM, Form, make_forms
+from robustmri.web.forms import PHANTOM, make_forms
 from robustmri.web.jobs import STATES, Job, Jobs
 from robustmri.web.search import make_search, next_name
 from robustmri.web.views import answer, case, compare, overview, result

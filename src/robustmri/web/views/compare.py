@@ -21,7 +21,7 @@ from robustmri.report.wording import (
     percent,
     points,
 )
-from robustmri.results.budget import WORST
+from robustmri.results.budget import WORST, Budget
 from robustmri.results.cases import CaseTable
 from robustmri.results.comparison import Paired
 from robustmri.results.headline import headline, main_budget
@@ -146,13 +146,16 @@ def _paired(folder: Folder, reports: list[RobustnessReport]) -> dict[str, Any] |
             "page": page,
             "scope": made.scope,
             "methods": list(dict.fromkeys(row.method for row in made.numbers)),
-            "numbers": [_say_paired(row, norms, turned=turned) for row in made.numbers],
-            "classes": [_say_paired(row, norms, turned=turned) for row in made.classes],
+            "numbers": [_say_paired(row, made.at, norms, turned=turned) for row in made.numbers],
+            "classes": [_say_paired(row, made.at, norms, turned=turned) for row in made.classes],
         }
     return None
 
 
-def _say_paired(row: Paired, norms: Mapping[str, Any], *, turned: bool) -> dict[str, Any]:
+def _say_paired(
+    row: Paired, at: Budget | None, norms: Mapping[str, Any], *, turned: bool
+) -> dict[str, Any]:
+    main = row.budget.eps is None or row.budget == at
     row = row.turned() if turned else row
     return {
         "title": row.title,
@@ -169,6 +172,7 @@ def _say_paired(row: Paired, norms: Mapping[str, Any], *, turned: bool) -> dict[
         "people_lost": row.patients_lost,
         "p": p_value(row.p_adjusted),
         "worst": row.attack == WORST,
+        "main": main,
     }
 
 

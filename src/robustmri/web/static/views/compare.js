@@ -2,7 +2,7 @@
 
 import { go } from "../app.js";
 import { address, ask, send } from "../api.js";
-import { h, put } from "../dom.js";
+import { count, h, put } from "../dom.js";
 import { cards, difference, gallery, trail } from "../parts.js";
 import { follow } from "../search.js";
 
@@ -32,6 +32,7 @@ export async function show(view, first, second) {
 /** What `compare` found: differences with intervals by patient. */
 function paired(both) {
   const found = both.paired;
+  const other = found.numbers.filter((row) => !row.main);
   const who = both.people === "patients" ? "Patients" : "Groups";
   const line = (name) => (row) => {
     const said = `${row.points} points, 95 % interval ${row.bounds}`;
@@ -40,15 +41,16 @@ function paired(both) {
       h("td", { class: "forest-cell" }, difference(row.difference, said)), h("td", { class: "number" }, h("b", {}, row.points), h("small", {}, row.bounds)),
       h("td", { class: "number" }, `${row.saved}, ${row.lost}`), h("td", { class: "number" }, `${row.people_saved}, ${row.people_lost}`), h("td", { class: "number" }, row.p));
   };
-  const scale = h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "\u2212100"), h("span", {}, "0"), h("span", {}, "+100"));
+  const scale = () => h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "\u2212100"), h("span", {}, "0"), h("span", {}, "+100"));
   const heads = (first) => h("tr", {}, h("th", { scope: "col" }, first), h("th", { scope: "col", class: "number s0" }, both.first.name), h("th", { scope: "col", class: "number s1" }, both.second.name),
-    h("th", { scope: "col", class: "axis" }, h("span", { class: "unseen" }, "Difference"), scale), h("th", { scope: "col", class: "number", title: "Difference in percentage points, and its 95 % interval" }, "Points"),
+    h("th", { scope: "col", class: "axis" }, h("span", { class: "unseen" }, "Difference"), scale()), h("th", { scope: "col", class: "number", title: "Difference in percentage points, and its 95 % interval" }, "Points"),
     h("th", { scope: "col", class: "number", title: "Slices that only the second, and that only the first, names rightly" }, "Saved, lost"), h("th", { scope: "col", class: "number", title: "Those with more than half of their slices right with the second alone, and with the first alone" }, `${who} saved, lost`),
     h("th", { scope: "col", class: "number", title: "How often chance alone would set two equal classifiers so far apart, corrected for the number of rows" }, "p"));
   const table = (first, rows, name) => h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, heads(first)), h("tbody", {}, rows.map(line(name)))));
   return h("section", { class: "part wide" }, h("h2", {}, `Paired by ${both.people === "patients" ? "patient" : "group"}`),
     h("p", { class: "quiet" }, "The same slices under both; intervals and p by whole patients. ", h("a", { href: `/reports/${found.page}`, target: "_blank", rel: "noopener" }, "As a page to print")),
-    table("Attack", found.numbers, (row) => row.title),
+    table("Attack", found.numbers.filter((row) => row.main), (row) => row.title),
+    other.length ? h("details", {}, h("summary", {}, `At other radii: ${count(other.length, "row")}`), table("Attack", other, (row) => row.title)) : null,
     found.classes.length ? h("details", {}, h("summary", {}, "By class"), table("Class", found.classes, (row) => [row.label, h("small", {}, row.title)])) : null,
     h("details", {}, h("summary", {}, "What is compared, and how"), h("ul", { class: "sentences" }, [...found.scope, ...found.methods].map((one) => h("li", {}, one)))));
 }
