@@ -31,7 +31,7 @@ NETWORKS = {
     ),
     "small gradients cut to zero": (
         around(faults.thinned),
-        "attacks without gradients break no more",
+        "no part of the gradient is missing",
     ),
     "grey values cast to bytes": (
         around(faults.cast_to_bytes),

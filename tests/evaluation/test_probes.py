@@ -95,7 +95,7 @@ PLANTS = {
     "gradient of something else": (around(faults.another_slope), [QUERIES, BACKWARD]),
     "one-hot answers": (around(faults.one_hot), [GRADIENTS, GREY]),
     "gradient of another image": (around(faults.of_a_neighbour), [COMPANY]),
-    "small gradients cut to zero": (around(faults.thinned), [QUERIES]),
+    "small gradients cut to zero": (around(faults.thinned), [PART, QUERIES]),
     "grey values cast to bytes": (around(faults.cast_to_bytes), [PART, BACKWARD]),
     "hard votes, another gradient": (around(faults.voting), [BACKWARD]),
     "a member without gradient": (around(faults.masked_member), [SLOPE, PART]),
