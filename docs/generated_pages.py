@@ -23,8 +23,8 @@ from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
 from robustmri.evaluation import (
     budget_checks,
-    order_checks,
     masking_checks,
+    order_checks,
     shortcut_checks,
     study_checks,
 )
