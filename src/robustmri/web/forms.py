@@ -363,6 +363,14 @@ def make_forms() -> dict[str, Form]:
                 thing_field("run", "Run"),
                 out_field("exported", "export"),
                 msgspec.structs.replace(choice_field("to", "As", LAYOUTS), setting=False),
+                thing_field(
+                    "result",
+                    "Its figures",
+                    option="--result",
+                    optional=True,
+                    setting=True,
+                    help="A result of it, for the model card.",
+                ),
             ],
         ),
     ]
