@@ -314,8 +314,10 @@ def test_every_row_of_a_check_is_one():
     calls = [
         node
         for path in (
-            "evaluation/sanity.py",
+            "evaluation/budget_checks.py",
+            "evaluation/order_checks.py",
             "evaluation/probe_checks.py",
+            "evaluation/shortcut_checks.py",
             "evaluation/study_checks.py",
             "report/page.py",
         )
@@ -335,6 +337,7 @@ def test_every_row_of_a_check_is_one():
         "copies in one set only",
         "groups in one set only",
         "near-duplicates in one set only",
+        "no patient under two names",
     }
     assert rows - {"check", "---"} <= names | split
     assert len(rows) > 15

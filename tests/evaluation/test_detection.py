@@ -110,9 +110,8 @@ def test_so_many_scores_and_no_more_raise_alarm(n, rate):
 
 def test_a_network_without_a_last_linear_layer_is_refused(classifier):
     assert last_linear(classifier) is classifier.network[-1]
-    odd = Classifier(
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Unflatten(1, (5,))), classifier.spec
-    )
+    pooled = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Unflatten(1, (3, 2)), nn.Flatten(2))
+    odd = Classifier(nn.Sequential(pooled, nn.AvgPool1d(2), nn.Flatten()), classifier.spec)
     with pytest.raises(SettingsError, match="--detectors feature-squeezing"):
         last_linear(odd)
 

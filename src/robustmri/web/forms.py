@@ -267,6 +267,10 @@ def make_forms() -> dict[str, Form]:
                 ),
                 setting_field(EvaluateSettings, "saliency", "Slices for saliency"),
                 msgspec.structs.replace(
+                    setting_field(EvaluateSettings, "detectors", "Detectors of attacks"),
+                    what="text",
+                ),
+                msgspec.structs.replace(
                     setting_field(EvaluateSettings, "classes", "Classes by other names"),
                     what="names",
                 ),
