@@ -24,7 +24,7 @@ from robustmri.data.split import Split
 from robustmri.evaluation import (
     budget_checks,
     order_checks,
-    probe_checks,
+    masking_checks,
     shortcut_checks,
     study_checks,
 )
@@ -185,13 +185,8 @@ def write_settings() -> None:
     """Every setting of every stage, from its field."""
     stages = {"prepare": PrepareSettings, "train, harden": TrainSettings}
     stages["evaluate"] = EvaluateSettings
-    with mkdocs_gen_files.open("settings.md", "w") as page:
-        print("# Settings\n", file=page)
-        print(
-            "In a recipe they stand in a table of the stage; on the command line as "
-            "`--set STAGE.NAME=VALUE`, the commonest as options of their own.\n",
-            file=page,
-        )
+    with mkdocs_gen_files.open("settings.md", "a") as page:
+        print(file=page)
         for stage, kind in stages.items():
             print(f"## {stage}\n\n| setting | default | meaning |\n|---|---|---|", file=page)
             defaults = kind()
@@ -211,7 +206,7 @@ def write_checks() -> None:
     with mkdocs_gen_files.open("gallery-of-checks.md", "w") as page:
         print("# Gallery of checks\n\nWhat they mean: [checks](checks.md).\n", file=page)
         print("| check | asks whether |\n|---|---|", file=page)
-        for module in (budget_checks, order_checks, probe_checks, shortcut_checks, study_checks):
+        for module in (budget_checks, order_checks, masking_checks, shortcut_checks, study_checks):
             for name, function in vars(module).items():
                 if name.startswith("check_") and function.__module__ == module.__name__:
                     said = " ".join((function.__doc__ or "").split("\n\n")[0].split())

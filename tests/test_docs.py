@@ -85,7 +85,7 @@ def test_links_lead_somewhere(page):
             continue
         path, _, anchor = link.partition("#")
         # Written by docs/generated_pages.py.
-        if path in ("gallery.md", "settings.md", "tutorial.md") or path.startswith("reference/"):
+        if path in ("gallery.md", "tutorial.md") or path.startswith("reference/"):
             continue
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name} links to {link}, which is not there"
@@ -316,7 +316,7 @@ def test_every_row_of_a_check_is_one():
         for path in (
             "evaluation/budget_checks.py",
             "evaluation/order_checks.py",
-            "evaluation/probe_checks.py",
+            "evaluation/masking_checks.py",
             "evaluation/shortcut_checks.py",
             "evaluation/study_checks.py",
             "report/page.py",

@@ -26,8 +26,8 @@ from robustmri.evaluation.detectors import (
     shrunk_covariance,
     smooth_median,
 )
+from robustmri.evaluation.joint_attack import Unnoticed, search_unnoticed
 from robustmri.evaluation.recount import refuse_contradictions
-from robustmri.evaluation.unnoticed import Unnoticed, search_unnoticed
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.report import write_page
 from robustmri.results.outcomes import Outcomes

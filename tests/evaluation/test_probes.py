@@ -20,14 +20,14 @@ from robustmri.core.errors import CheckpointError
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
-from robustmri.evaluation import probe_checks as checks
+from robustmri.evaluation import masking_checks as checks
 from robustmri.evaluation import probes, shortcut_checks
 from robustmri.evaluation.attacked import zero_gradients
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.evaluate import run_attacks
+from robustmri.evaluation.masking_checks import Probed, Tried
 from robustmri.evaluation.plan import make_plan
 from robustmri.evaluation.planted import Planted
-from robustmri.evaluation.probe_checks import Probed, Tried
 from robustmri.evaluation.probes import outputs_of, refuse_unanswering
 from robustmri.evaluation.sanity import run_checks
 from robustmri.evaluation.settings import EvaluateSettings

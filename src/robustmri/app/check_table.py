@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from robustmri.evaluation import (
     budget_checks,
+    masking_checks,
     order_checks,
-    probe_checks,
     shortcut_checks,
     study_checks,
 )
@@ -20,7 +20,7 @@ from robustmri.report.tables import Table
 ABOUT = {
     budget_checks: "the attacks",
     order_checks: "the attacks",
-    probe_checks: "the classifier, asked further",
+    masking_checks: "the classifier, asked further",
     shortcut_checks: "the classifier, asked further",
     study_checks: "the study",
 }

@@ -1,5 +1,5 @@
 """Active questions to a classifier on a few slices, once an evaluation is done: whether its figures
-can be believed. What they find is read by the checks in `probed`.
+can be believed. What they find is read by `masking_checks`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ from robustmri.data.loaders import load_images, load_labels, load_region
 from robustmri.evaluation.attacked import Attacked, loss_gradient, quick, verify
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.metrics import find_right
-from robustmri.evaluation.plan import Plan, spread_evenly
-from robustmri.evaluation.planted import Planted
-from robustmri.evaluation.probe_checks import (
+from robustmri.evaluation.masking_checks import (
     ALIKE,
     APART,
     FEWEST,
@@ -36,6 +33,9 @@ from robustmri.evaluation.probe_checks import (
     Probed,
     Tried,
 )
+from robustmri.evaluation.metrics import find_right
+from robustmri.evaluation.plan import Plan, spread_evenly
+from robustmri.evaluation.planted import Planted
 from robustmri.evaluation.shortcuts import Forgetful, keeps_something, moved, right_of_margin
 from robustmri.evaluation.slope import (
     gradient_in_company,

@@ -23,6 +23,7 @@ from robustmri.evaluation.budget_checks import (
     check_verified,
     check_zero_eps,
 )
+from robustmri.evaluation.masking_checks import Probed, check_probes
 from robustmri.evaluation.order_checks import (
     check_eps_order,
     check_iterative,
@@ -30,7 +31,6 @@ from robustmri.evaluation.order_checks import (
     check_noise,
     check_one_answer,
 )
-from robustmri.evaluation.probe_checks import Probed, check_probes
 from robustmri.evaluation.shortcut_checks import check_shortcuts
 from robustmri.evaluation.study_checks import (
     check_chosen,

@@ -4,7 +4,7 @@ classifier found.
 
 from __future__ import annotations
 
-from robustmri.evaluation.probe_checks import SAME, Probed, say_left
+from robustmri.evaluation.masking_checks import SAME, Probed, say_left
 from robustmri.results.schema import Check
 
 FALLEN = 0.75

@@ -15,7 +15,7 @@ from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.evaluation.attacked import loss_gradient
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.probe_checks import ALIKE, APART, STEEPEST
+from robustmri.evaluation.masking_checks import ALIKE, APART, STEEPEST
 from robustmri.threat.threat_model import ThreatModel
 
 LENGTHS = (1e-3, 4e-3, 1.6e-2)
