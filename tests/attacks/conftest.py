@@ -100,7 +100,7 @@ ROWS = [
         "nearest",
         49,
         60,
-        {"steps": 5, "walk": 2},
+        {"steps": 5, "walk": 2, "presses": 1},
         # With the forward after each walk that tells which points fool.
         members={"deepfool": (4, 3), "ddn": (5, 6), "cw-l2": (15, 20), "ead": (20, 25)},
         random=False,

@@ -124,13 +124,13 @@ SCALE_FREE = {
     "ddn": {"loss": "margin"},
     "cw-l2": {"searches": 8, "steps": 30, "learning_rate": 0.01},
     "ead": {"searches": 8, "steps": 30},
-    "nearest": {"steps": 20, "walk": 20},
+    "nearest": {"steps": 20, "walk": 20, "presses": 0},
 }
 # Enough where the question is not how near.
 FEW = {
     "cw-l2": {"steps": 30, "learning_rate": 0.01},
     "ead": {"steps": 30},
-    "nearest": {"steps": 20, "walk": 10},
+    "nearest": {"steps": 20, "walk": 10, "presses": 0},
 }
 # Its way back ends the searches, and where they end its walks begin.
 ALONE = [case for case in CASES if case[0] != "nearest"]
@@ -459,6 +459,25 @@ def test_nearest_is_as_near_as_any_of_foolbox(norm, trained, blobs):
         beaten = trained(points).argmax(1) != labels
         distance = NORMS[norm].size(points - images)
         assert ours[beaten].mean() <= 1.005 * distance[beaten].mean()
+
+
+def test_a_smaller_radius_brings_nobody_further(trained, blobs):
+    """Nor where a part of the image may not change, and alike in any company."""
+    images, labels = blobs[0][:6], blobs[1][:6]
+    mask = torch.ones_like(images[:1])
+    mask[..., :4] = 0
+    threat, few = ThreatModel("linf", mask=mask), {"steps": 6, "walk": 0}
+    before, after = (
+        run("nearest", trained, images, labels, threat, presses=n, **few) for n in (0, 2)
+    )
+    assert ((after - images) * (1 - mask) == 0).all()
+    assert ((after >= 0) & (after <= 1)).all()
+    assert (trained(after).argmax(1) != labels)[trained(before).argmax(1) != labels].all()
+    near, nearer = (NORMS["linf"].size(points - images) for points in (before, after))
+    assert (nearer <= near).all()
+    assert nearer.mean() < 0.99 * near.mean()
+    alone = run("nearest", trained, images[:1], labels[:1], threat, presses=2, **few)
+    torch.testing.assert_close(alone, after[:1], rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -4,7 +4,11 @@ and that an attack on both is the stronger one.
 
 from __future__ import annotations
 
+import shutil
+
+import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.ndimage
 import torch
@@ -12,7 +16,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import nn
 
 from robustmri.attacks import PGD
-from robustmri.core.errors import DataError, SettingsError
+from robustmri.core.errors import DataError, ResultError, SettingsError
 from robustmri.evaluation.detection import detection_plan, summarise_detection
 from robustmri.evaluation.detectors import (
     DETECTORS,
@@ -31,7 +35,7 @@ from robustmri.evaluation.recount import refuse_contradictions
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.report import write_page
 from robustmri.results.outcomes import Outcomes
-from robustmri.results.schema import load_result
+from robustmri.results.schema import load_result, save_result
 from robustmri.threat.threat_model import ThreatModel
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.pool import pool
@@ -110,8 +114,7 @@ def test_so_many_scores_and_no_more_raise_alarm(n, rate):
 
 def test_a_network_without_a_last_linear_layer_is_refused(classifier):
     assert last_linear(classifier) is classifier.network[-1]
-    pooled = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Unflatten(1, (3, 2)), nn.Flatten(2))
-    odd = Classifier(nn.Sequential(pooled, nn.AvgPool1d(2), nn.Flatten()), classifier.spec)
+    odd = Classifier(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), classifier.spec)
     with pytest.raises(SettingsError, match="--detectors feature-squeezing"):
         last_linear(odd)
 
@@ -257,6 +260,11 @@ def test_from_file_to_page(tiny_run, tiny_cohort, tmp_path):
     assert "without an alarm" in shown
     pooled = pool([folder], tmp_path / "pooled", title="All")
     assert pooled.detection == result.detection
+    table = pq.read_table(tmp_path / "pooled" / "detection.parquet").drop_columns(["score"])
+    pq.write_table(table, tmp_path / "pooled" / "detection.parquet")
+    save_result(msgspec.structs.replace(pooled, files={}), tmp_path / "pooled")
+    with pytest.raises(ResultError, match="lacks the columns score"):
+        refuse_contradictions(tmp_path / "pooled")
     assert (
         "Whether it is noticed"
         not in write_page(
@@ -267,12 +275,6 @@ def test_from_file_to_page(tiny_run, tiny_cohort, tmp_path):
 
 def without(folder, tmp_path):
     """The same result, as of an earlier release."""
-    import shutil
-
-    import msgspec
-
-    from robustmri.results.schema import save_result
-
     old = shutil.copytree(folder, tmp_path / "old")
     save_result(msgspec.structs.replace(load_result(old), detection=[]), old)
     return old

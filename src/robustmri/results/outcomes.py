@@ -33,6 +33,14 @@ COLUMNS = (
     "prediction",
     "confidence",
 )
+NEEDED = {
+    "outcomes": COLUMNS,
+    "nearest_neighbour": ("index", "group", "right", "radius"),
+    "regions": (*COLUMNS, "clean_prediction", "region", "region_area", "lesion_energy"),
+    "saliency": ("group", "method", "in_lesion", "chance", "in_lesion_shuffled", "likeness"),
+    "detection": ("group", "detector", "attacked", "threshold", "score", "turned", "score_jointly"),
+}
+"""Columns without which a table beside a result is of no use, by the table's name."""
 Column = npt.NDArray[Any]
 MOST_BYTES = 2 << 30
 """Of a table of outcomes in memory: a hundred bytes each of twenty million rows."""
@@ -145,13 +153,13 @@ def read_table(
         coded: whether equal strings are held once, which takes less time and half the memory.
 
     Raises:
-        ResultError: no such file, damaged, or without a column of `COLUMNS`.
+        ResultError: no such file, damaged, or without a column of `NEEDED`.
     """
     import pyarrow
     import pyarrow.parquet
 
     path = Path(folder) / f"{name}.parquet"
-    needed = COLUMNS if name == "outcomes" else ()
+    needed = NEEDED.get(name, ())
     if not path.is_file():
         raise ResultError(
             f"{folder} holds no {path.name} beside its robustness.json. Evaluate again."
