@@ -287,10 +287,12 @@ def test_a_network_that_cannot_answer_one_image_is_refused_in_a_sentence(whole, 
     with pytest.raises(CheckpointError, match=r"cannot answer a batch of 1 \(ValueError: Expected"):
         whole(Normed(own(sound)))
     assert not Path(tmp_path / "out").exists()
-    deep = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 3), nn.Unflatten(1, (3, 1)))
-    wide = Classifier(deep, sound[0].spec)
-    with pytest.raises(CheckpointError, match=r"of shape \(1, 3, 1\); expected \(1, 3\)"):
+    wide = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 7)), sound[0].spec)
+    with pytest.raises(CheckpointError, match="has 7 outputs, expected one for each"):
         refuse_unanswering(wide)
+    first = faults.Around(own(sound), lambda network, images: network(images)[:1])
+    with pytest.raises(CheckpointError, match=r"2 images with a tensor of shape \(1, 3\)"):
+        refuse_unanswering(Classifier(first, sound[0].spec))
 
 
 def test_both_figures_are_told(whole, sound):

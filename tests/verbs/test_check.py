@@ -124,7 +124,7 @@ def test_a_result_alone_is_taken_as_told(folders, tmp_path):
         (["--min", "pgd@far=0.5"], "names no radius"),
         (["--min", "pgd@0.7=0.5"], "no number 'pgd@0.7'"),
         (["--margin", "2"], "a fraction from 0 to 1"),
-        (["--criteria", "nothing.toml"], "does not exist"),
+        (["--criteria", "nothing.toml"], "is not a file"),
     ],
 )
 def test_what_cannot_be_judged_is_one_sentence(folders, words, message):
