@@ -46,6 +46,7 @@ PAINTED = """() => { const canvas = document.querySelector("canvas"), side = can
   return canvas.getContext("2d").getImageData(side / 2, side / 2, 40, 40).data.some(
     (value, at) => at % 4 < 3 && value > 0); }"""
 LISTED = "() => [...document.images].some((one) => one.naturalWidth > 0)"
+PAIRED = "() => document.querySelector('.turn-tile')"
 TABLE = "() => document.querySelector('table.list')"
 WAIT = """() => new Promise((done) => {
   const there = THERE;
@@ -310,7 +311,7 @@ def _wait(page: Any, address: str) -> dict[str, float]:
     times["frame while the slider moves, 95 of 100"] = sorted(frames)[int(0.95 * len(frames))]
     times["of it script, style and layout, median"] = statistics.median(works)
     page.goto(f"{base}/compare/{one}/{other}", wait_until="commit")
-    times["two results"] = _until(page, LISTED)
+    times["two results"] = _until(page, PAIRED)
     return times
 
 

@@ -74,6 +74,20 @@ def loaded_heavy(code: str) -> list[str]:
     return said.splitlines()[-1].split()
 
 
+def test_an_evaluation_starts_without_monai():
+    """Its import takes longer than torch's, and brings sklearn, scipy.signal, pydicom and more."""
+    code = """
+import torch
+import robustmri.evaluation.evaluate, robustmri.evaluation.probes, robustmri.evaluation.summary
+from robustmri.evaluation.visibility import structural_similarity
+from robustmri.models.backbones import build_classifier
+build_classifier("resnet18-half", ("ill", "well"), 32)
+structural_similarity(torch.zeros(1, 1, 12, 12), torch.ones(1, 1, 12, 12))"""
+    assert not {"monai", "sklearn", "kornia", "matplotlib", "lightning_fabric"} & set(
+        loaded_heavy(code)
+    )
+
+
 def test_import_contracts_hold(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)

@@ -53,6 +53,10 @@ WRONG = {
     "one folder": Wrong(lambda: r.write_report("nowhere", "x.html"), "nowhere holds no robustness"),
     "one result": Wrong(lambda: r.pool("nowhere", "x", title="x"), "nowhere holds no robustness"),
     "one cohort": Wrong(lambda: r.inspect("nowhere"), "nowhere is not a cohort"),
+    "minutes": Wrong(lambda: r.bundle("x", "y", minutes=float("nan")), "minutes must be a finite"),
+    "no minutes": Wrong(lambda: r.bundle("x", "y", minutes=0), "above 0, got 0"),
+    "less than nothing": Wrong(lambda: r.bundle("x", "y", max_mib=-1), "at least 0, got -1"),
+    "grace": Wrong(lambda: r.run_bundle("x", "y", grace=float("inf")), "grace must be a finite"),
     "no threat": Wrong(
         lambda: r.learn_universal(NETWORK, IMAGES, LABELS, 0.1, generator=SEEDED), "ThreatModel"
     ),

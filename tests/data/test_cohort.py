@@ -182,7 +182,7 @@ def test_bad_slices_are_left_out_and_listed(tmp_path: Path) -> None:
     ("items", "words"),
     [
         ([], "not one slice could be read"),
-        ([LeftOut("1.mat", "cannot be read: x")], "First of 1: 1.mat: cannot be read: x"),
+        ([LeftOut("1.mat", "cannot be read: x")], "Left out: 1, first 1.mat: cannot be read: x"),
         ([one(case_id="a"), one(case_id="b")], r"one class only \(meningioma\)"),
     ],
 )

@@ -30,8 +30,8 @@ from robustmri.evaluation.detectors import (
     shrunk_covariance,
     smooth_median,
 )
+from robustmri.evaluation.joint_attack import Unnoticed, search_unnoticed
 from robustmri.evaluation.recount import refuse_contradictions
-from robustmri.evaluation.unnoticed import Unnoticed, search_unnoticed
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.report import write_page
 from robustmri.results.outcomes import Outcomes
@@ -114,7 +114,8 @@ def test_so_many_scores_and_no_more_raise_alarm(n, rate):
 
 def test_a_network_without_a_last_linear_layer_is_refused(classifier):
     assert last_linear(classifier) is classifier.network[-1]
-    odd = Classifier(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), classifier.spec)
+    pooled = nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Unflatten(1, (3, 2)), nn.Flatten(2))
+    odd = Classifier(nn.Sequential(pooled, nn.AvgPool1d(2), nn.Flatten()), classifier.spec)
     with pytest.raises(SettingsError, match="--detectors feature-squeezing"):
         last_linear(odd)
 

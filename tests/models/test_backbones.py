@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from robustmri.core.errors import SettingsError
-from robustmri.models.backbones import BACKBONES, build_classifier, build_network
+from robustmri.models.backbones import (
+    BACKBONES,
+    build_classifier,
+    build_network,
+    monai_settings,
+)
 
 # Numbers of parameters for 1000 classes and three planes, as torchvision publishes them; of the
 # last those in its published file.
@@ -32,6 +37,29 @@ CLASS_POSITION = {"vit": 768}
 @pytest.fixture(scope="module")
 def vit():
     return build_network("vit", 3, 32).eval()
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name.startswith("resnet")])
+def test_resnets_are_monais_to_the_last_bit(name):
+    """Names, order, first weights of a seed, and logits: a checkpoint fits both."""
+    from monai.networks import nets
+
+    kind, settings = monai_settings(name, 3, 1)
+    made = []
+    with torch.random.fork_rng():
+        for build in (lambda: build_network(name, 3, 32), lambda: getattr(nets, kind)(**settings)):
+            torch.manual_seed(0)
+            made.append(build().eval())
+    ours, theirs = made
+    assert [part for part, _ in ours.named_modules()] == [
+        part for part, _ in theirs.named_modules()
+    ]
+    weights, expected = ours.state_dict(), theirs.state_dict()
+    assert list(weights) == list(expected)
+    assert all(torch.equal(weights[part], expected[part]) for part in expected)
+    image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(ours(image), theirs(image))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

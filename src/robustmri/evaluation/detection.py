@@ -26,13 +26,13 @@ from robustmri.data.split import Split
 from robustmri.evaluation.attacked import verify
 from robustmri.evaluation.detectors import DETECTORS, Judge, calibrate, fewest, last_linear
 from robustmri.evaluation.exact import logits_of
+from robustmri.evaluation.halving import Room, in_halves
 from robustmri.evaluation.intervals import share_interval
-from robustmri.evaluation.memory import Room, in_halves
+from robustmri.evaluation.joint_attack import search_unnoticed
 from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.shards import divide, run_shards, shards_of
 from robustmri.evaluation.trial import Trial
-from robustmri.evaluation.unnoticed import search_unnoticed
 from robustmri.losses import margin
 from robustmri.models.classifier import Classifier
 from robustmri.results.detection import DetectorResult, Share

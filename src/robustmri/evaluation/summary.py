@@ -12,10 +12,10 @@ from robustmri.data.leakage import Finding, check_leakage
 from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
+from robustmri.evaluation.masking_checks import Probed
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.plan import Plan
-from robustmri.evaluation.probe_checks import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.study_checks import check_physics

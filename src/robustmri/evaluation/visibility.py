@@ -9,27 +9,56 @@ from robustmri.core.arrays import Images, PerImage
 
 WINDOW = 11
 """Side of the Gaussian window in which structure is compared, as in the paper."""
+SIGMA = 1.5
+LUMINANCE, CONTRAST = 0.01**2, 0.03**2
 
 
 def structural_similarity(images: Images, others: Images) -> PerImage:
     """SSIM of each pair, shape (n,): 1 where they are the same. Grey values span [0, 1].
 
-    Reference: Wang et al. 2004, Eq. 13, by MONAI.
+    Windows lie inside the image. Reference: Wang et al. 2004, Eq. 13.
 
     >>> image = torch.rand(1, 1, 16, 16)
     >>> round(float(structural_similarity(image, image)), 4)
     1.0
     """
-    from monai.metrics.regression import SSIMMetric
-
     alike = torch.ones(len(images))
     rows = torch.nonzero((images != others).flatten(1).any(1))[:, 0]
     if len(rows):
-        side = min(WINDOW, *images.shape[-2:])
-        measure = SSIMMetric(spatial_dims=2, data_range=1.0, win_size=side - 1 + side % 2)
-        found = measure(images[rows], others[rows])
-        alike[rows.cpu()] = torch.as_tensor(found).reshape(len(rows)).cpu().float()
+        one, other = images[rows].float(), others[rows].float()
+        means = _smoothed(torch.stack([one, other, one * one, other * other, one * other]))
+        of_one, of_other, squares, other_squares, products = means
+        luminance, squared = 2 * of_one * of_other, of_one**2 + of_other**2
+        contrast = 2 * products - luminance + CONTRAST
+        spread = squares + other_squares - squared + CONTRAST
+        found = (luminance + LUMINANCE) / (squared + LUMINANCE) * (contrast / spread)
+        alike[rows.cpu()] = found.flatten(1).mean(1).cpu()
     return alike
+
+
+def _smoothed(values: Tensor) -> Tensor:
+    """Gaussian means of windows, shape (..., h, w), as two products with matrices: of single planes
+    they cost a tenth of a convolution.
+    """
+    height, width = values.shape[-2:]
+    side = min(WINDOW, height, width)
+    side += side % 2 - 1
+    distance = torch.arange(side, device=values.device) - (side - 1) / 2
+    weights = (-((distance / SIGMA) ** 2) / 2).exp()
+    weights = weights / weights.sum()
+    down, across = (_bands(weights, length) for length in (height, width))
+    return down @ values @ across.T
+
+
+def _bands(weights: Tensor, length: int) -> Tensor:
+    """`weights` from each place of a line of that length on, a row for each place that has room."""
+    places = torch.arange(length - len(weights) + 1, device=weights.device)[:, None]
+    bands = weights.new_zeros(len(places), length)
+    return bands.scatter(
+        1,
+        places + torch.arange(len(weights), device=weights.device),
+        weights.expand(len(places), -1),
+    )
 
 
 def share_in(weights: Tensor, masks: Tensor) -> tuple[PerImage, PerImage]:

@@ -1,5 +1,5 @@
-"""The networks: ResNets, DenseNet-121 and ViT-B/16 from MONAI, and EfficientNet-Lite0; slices in
-and logits out.
+"""The networks: ResNets as MONAI has them, its DenseNet-121 and ViT-B/16, and EfficientNet-Lite0;
+slices in and logits out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.core.sizes import Size, sides, size_of, size_option, size_words
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.hub import PACKAGES, build_hub_network, is_hub
+from robustmri.models.resnet import ResNet
 from robustmri.models.weights import load_weights
 
 BACKBONES = ("resnet18", "resnet18-half", "resnet50", "densenet121", "vit", "efficientnet-lite0")
@@ -66,9 +67,17 @@ def build_network(
         from robustmri.models.efficientnet_lite import EfficientNetLite0
 
         return EfficientNetLite0(outputs, channels)
+    kind, settings = monai_settings(name, outputs, channels)
+    if kind == "ResNet":
+        return ResNet(
+            settings["layers"],
+            bottleneck=settings["block"] == "bottleneck",
+            classes=outputs,
+            channels=channels,
+            width=settings["widen_factor"],
+        )
     import monai.networks.nets
 
-    kind, settings = monai_settings(name, outputs, channels)
     network: nn.Module = getattr(monai.networks.nets, kind)(**settings)
     return network
 

@@ -20,6 +20,7 @@ from robustmri.core.errors import RobustMRIError, SettingsError, did_you_mean
 from robustmri.core.files import atomic_file, read_json, write_json
 from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
+from robustmri.core.settings import check_number
 from robustmri.data.packed import unpack_cohort
 from robustmri.models.halves import MIB, Halved, count_parts, halve
 from robustmri.recipes import load_toml
@@ -120,6 +121,10 @@ def run_bundle(
             slow for `minutes` ends with a table nevertheless, if it is given some.
         progress: told before each stage.
     """
+    limits = limits or Limits()
+    for name, value in (("minutes", minutes), ("grace", grace), ("max_mib", limits.max_mib)):
+        check_number(name, value)
+    check_number("part_mib", limits.part_mib, above=True)
     began = time.monotonic()
     folder, out = Path(folder).resolve(), Path(out).resolve()
     work = Path(work).resolve() if work else folder / "work"
@@ -130,7 +135,7 @@ def run_bundle(
     (work / "logs").mkdir(parents=True, exist_ok=True)
     if not (work / "cohort").is_dir():
         unpack_cohort(folder / COHORT_FILE, work / "cohort")
-    home = _Home(stages, work, out, limits or Limits())
+    home = _Home(stages, work, out, limits)
     write_json(
         work / "machine.json",
         {"run": describe_run(), "minutes": minutes, "bundle": made, "device": describe_device()},

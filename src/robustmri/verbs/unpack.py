@@ -14,7 +14,6 @@ from robustmri.core.zips import open_zip
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import unpack_cohort
 from robustmri.models.halves import Halved, join
-from robustmri.results.outcomes import read_table
 from robustmri.verbs.bundle import COHORT_FILE
 from robustmri.verbs.run_bundle import HALVED, SUMMARY
 
@@ -142,8 +141,15 @@ def _recorded(run: Path) -> dict[str, str]:
     """What the network said of each untouched slice before it was rounded, if the evaluation came
     home.
     """
-    result = run.parent / {"hardened": "after", "standard": "before"}.get(run.name, run.name)
-    if not (result / "outcomes.parquet").is_file():
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = {"hardened": "after", "standard": "before"}.get(run.name, run.name)
+    path = run.parent / name / "outcomes.parquet"
+    if not path.is_file():
         return {}
-    rows = read_table(result).select(["case_id", "attack", "clean_prediction"]).to_pylist()
+    try:
+        rows = pq.read_table(path, columns=["case_id", "attack", "clean_prediction"]).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ResultError(f"{path} is damaged. Copy it again.") from error
     return {row["case_id"]: row["clean_prediction"] for row in rows if row["attack"] == "none"}

@@ -267,6 +267,10 @@ def make_forms() -> dict[str, Form]:
                 ),
                 setting_field(EvaluateSettings, "saliency", "Slices for saliency"),
                 msgspec.structs.replace(
+                    setting_field(EvaluateSettings, "detectors", "Detectors of attacks"),
+                    what="text",
+                ),
+                msgspec.structs.replace(
                     setting_field(EvaluateSettings, "classes", "Classes by other names"),
                     what="names",
                 ),
@@ -359,6 +363,14 @@ def make_forms() -> dict[str, Form]:
                 thing_field("run", "Run"),
                 out_field("exported", "export"),
                 msgspec.structs.replace(choice_field("to", "As", LAYOUTS), setting=False),
+                thing_field(
+                    "result",
+                    "Its figures",
+                    option="--result",
+                    optional=True,
+                    setting=True,
+                    help="A result of it, for the model card.",
+                ),
             ],
         ),
     ]

@@ -233,7 +233,7 @@ def test_a_table_that_contradicts_itself_or_names_two_files_decides_nothing(tmp_
         "1.png": "says two things of it",
         "t.csv: slice '2'": "says the same stands above",
         "t.csv: slice '3'": "means several files: a/3.png, b/3.png",
-        "t.csv: row 6": "names no image",
+        "t.csv: row 7": "names no image",
         "4.png": "no label in t.csv",
         "5.png": "no patient_id in t.csv",
         "a/3.png": "not listed",
@@ -241,6 +241,17 @@ def test_a_table_that_contradicts_itself_or_names_two_files_decides_nothing(tmp_
     }.items():
         assert words in left.pop(name)
     assert not left
+
+
+def test_a_row_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
+    """Also below rows that do not fit the header."""
+    write_images(tmp_path, ["1.png", "2.png"])
+    rows = ["file,label,patient", "1,a,P", "a,b", "NaN,a,P", "2,b,c,d", "2,a,P", ",a,P"]
+    (tmp_path / "t.csv").write_text("\r".join(rows))  # Rows as a Macintosh ended them.
+    _, left, _ = read(tmp_path)
+    assert list(left) == [f"t.csv: row {number}" for number in (3, 5, 4, 7)]
+    assert "quotes" not in left["t.csv: row 3"]
+    assert "quotes" in left["t.csv: row 5"]
 
 
 @pytest.mark.parametrize("ways", [("007", "7"), ("P 7", "p7")])

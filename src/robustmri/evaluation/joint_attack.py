@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from robustmri.attacks.apgd import adaptive, adaptive_sparse
 from robustmri.attacks.engine import (
     AttackLoss,
     climb,
@@ -19,7 +20,7 @@ from robustmri.attacks.engine import (
     random_points,
 )
 from robustmri.attacks.protocol import Predictor
-from robustmri.attacks.step_rules import Rule, adaptive, adaptive_sparse, steepest
+from robustmri.attacks.step_rules import Rule, steepest
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.evaluation.detectors import Judge
 from robustmri.losses import log_odds
