@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustmri.attacks.apgd import adaptive
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.carlini_wagner import CarliniWagnerL2
 from robustmri.attacks.ddn import DDN
@@ -27,7 +28,7 @@ from robustmri.attacks.engine import (
 )
 from robustmri.attacks.fmn import FMN, cosine
 from robustmri.attacks.protocol import Attack, CheckedAttack, Facts, Predictor
-from robustmri.attacks.step_rules import Rule, Seen, State, adaptive
+from robustmri.attacks.step_rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels, PerImage
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image
