@@ -21,7 +21,13 @@ from robustmri.core.settings import bounds_of, choices_of, help_of
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
-from robustmri.evaluation import probe_checks, sanity, study_checks
+from robustmri.evaluation import (
+    budget_checks,
+    masking_checks,
+    order_checks,
+    shortcut_checks,
+    study_checks,
+)
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.models.checkpoint import load_checkpoint
 from robustmri.recipes import PrepareSettings
@@ -179,13 +185,8 @@ def write_settings() -> None:
     """Every setting of every stage, from its field."""
     stages = {"prepare": PrepareSettings, "train, harden": TrainSettings}
     stages["evaluate"] = EvaluateSettings
-    with mkdocs_gen_files.open("settings.md", "w") as page:
-        print("# Settings\n", file=page)
-        print(
-            "In a recipe they stand in a table of the stage; on the command line as "
-            "`--set STAGE.NAME=VALUE`, the commonest as options of their own.\n",
-            file=page,
-        )
+    with mkdocs_gen_files.open("settings.md", "a") as page:
+        print(file=page)
         for stage, kind in stages.items():
             print(f"## {stage}\n\n| setting | default | meaning |\n|---|---|---|", file=page)
             defaults = kind()
@@ -205,7 +206,7 @@ def write_checks() -> None:
     with mkdocs_gen_files.open("gallery-of-checks.md", "w") as page:
         print("# Gallery of checks\n\nWhat they mean: [checks](checks.md).\n", file=page)
         print("| check | asks whether |\n|---|---|", file=page)
-        for module in (sanity, probe_checks, study_checks):
+        for module in (budget_checks, order_checks, masking_checks, shortcut_checks, study_checks):
             for name, function in vars(module).items():
                 if name.startswith("check_") and function.__module__ == module.__name__:
                     said = " ".join((function.__doc__ or "").split("\n\n")[0].split())

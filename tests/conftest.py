@@ -202,11 +202,16 @@ def tiny_cohort(tiny_scans: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def use_tiny_networks() -> Callable[[pytest.MonkeyPatch], None]:
-    """From now on every name of a network builds the small one."""
+    """From now on every name of a network builds the small one, which is probed on few slices."""
 
     def use(patch: pytest.MonkeyPatch) -> None:
         # Imported only now, checkpoint would take the small one for the original, and keep it.
         import robustmri.models.checkpoint  # noqa: F401
+        from robustmri.attacks import PGD
+
+        for name, size in {"SLICES": 4, "STANDING": 2, "QUERIES": 8, "MANY_QUERIES": 16}.items():
+            patch.setattr(f"robustmri.evaluation.probes.{name}", size)
+        patch.setattr("robustmri.evaluation.probes.PLENTY", PGD(steps=8, loss="margin"))
 
         patch.setattr("robustmri.models.backbones.build_network", tiny_network)
         patch.setattr("robustmri.models.checkpoint.build_network", tiny_network)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from robustmri.app import cli
 from robustmri.core import provenance
+from robustmri.core.errors import RobustMRIError
 from robustmri.models import backbones, checkpoint
 from robustmri.verbs import bundle as bundling
 from robustmri.verbs.pool import pool
@@ -63,6 +64,19 @@ def command(*words: object) -> Callable[[], None]:
     return run
 
 
+def told(work: Callable[[], Any]) -> Callable[[], None]:
+    """A verb that is called from Python, with its errors told as the command line tells them."""
+
+    def run() -> None:
+        try:
+            work()
+        except RobustMRIError as error:
+            print(f"robustmri: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    return run
+
+
 def verbs(given: Path) -> dict[str, Callable[[], Any]]:
     """What is run in an empty folder, by verb.
 
@@ -87,7 +101,7 @@ def verbs(given: Path) -> dict[str, Callable[[], Any]]:
         "import": command("import", given / "model.onnx", "--out", "model"),
         "export": command("export", given / "run", "--out", "model.onnx"),
         "case": command("case", given / "slice.png", given / "run", "--out", "case"),
-        "pool": lambda: pool(folds, "pooled", title="All folds"),
+        "pool": told(lambda: pool(folds, "pooled", title="All folds")),
         "bundle": command(
             *("bundle", given / "cohort", "--out", "packed", "--recipe", given / "mine.toml"),
             *("--max-mib", 0, "--set", "train.weights=none"),
@@ -96,13 +110,20 @@ def verbs(given: Path) -> dict[str, Callable[[], Any]]:
     }
 
 
-def build(given: Path) -> None:
-    """Everything that the commands start from; this process is a tiny one from now on."""
+def pretend() -> None:
+    """Make this process a tiny one: small networks, one thread, nothing fetched."""
     torch.set_num_threads(1)
     backbones.build_network = checkpoint.build_network = tiny_network  # type: ignore[attr-defined]
     bundling.fetch_wheels = lambda packages, folder, *_: [  # type: ignore[attr-defined,assignment]
         (folder / f"{name}.whl").write_bytes(name.encode()) for name in packages
     ]
+
+
+def build(given: Path) -> None:
+    """Make everything that the commands start from, unless it is there; see `pretend`."""
+    pretend()
+    if (given / "story").exists():
+        return
     scans = write_scans(given / "scans", patients=6, each=2)
     (given / "mine.toml").write_text(RECIPE)
     Image.fromarray(draw_slice(1, 50, 0)).save(given / "slice.png")

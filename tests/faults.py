@@ -29,16 +29,16 @@ class Around(nn.Module):
 
 
 class Backwards(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a factor."""
+    """The identity, whose gradient is changed."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
+    def forward(ctx: Any, images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.change = change
         return images.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.factor, None
+        return ctx.change(gradient), None
 
 
 class Rounded(nn.Module):
@@ -187,11 +187,11 @@ def coarse_outside(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def flipped(network: nn.Module, images: Tensor) -> Tensor:
-    return network(Backwards.apply(images, -1.0))
+    return network(Backwards.apply(images, torch.neg))
 
 
 def vanishing(network: nn.Module, images: Tensor) -> Tensor:
-    return network(Backwards.apply(images, 1e-30))
+    return network(Backwards.apply(images, lambda slope: 1e-30 * slope))
 
 
 def saturated(network: nn.Module, images: Tensor) -> Tensor:
@@ -201,6 +201,90 @@ def saturated(network: nn.Module, images: Tensor) -> Tensor:
 def inverted(network: nn.Module, images: Tensor) -> Tensor:
     """Normalised as if white were 0."""
     return network(-images)
+
+
+def of_a_neighbour(network: nn.Module, images: Tensor) -> Tensor:
+    """The gradient of the next image of the batch."""
+    return network(Backwards.apply(images, lambda slope: slope.roll(1, 0)))
+
+
+def thinned(network: nn.Module, images: Tensor) -> Tensor:
+    """All but five of a thousand parts of the gradient are cut to zero, the small ones."""
+
+    def cut(slope: Tensor) -> Tensor:
+        least = slope.abs().flatten(1).quantile(0.995, 1)[:, None, None, None]
+        return slope.where(slope.abs() >= least, 0.0)
+
+    return network(Backwards.apply(images, cut))
+
+
+def cast_to_bytes(network: nn.Module, images: Tensor) -> Tensor:
+    """Sixteen grey values by a cast, and a gradient that has nothing to do with the answer."""
+    levels = ((images * STD + MEAN).clamp(0, 1) * 15 + 0.5).to(torch.uint8)
+    return network((levels.float() / 15 - MEAN) / STD) + 1e-3 * images.flatten(1)[:, 400:403]
+
+
+def voting(network: nn.Module, images: Tensor) -> Tensor:
+    """Five hard votes, and a gradient that has nothing to do with them."""
+    votes = [F.one_hot(network(images + by).argmax(1), 3) for by in (-0.3, -0.1, 0.0, 0.1, 0.3)]
+    return sum(votes).float() + 1e-3 * network(images.roll((5, 5), (2, 3)))
+
+
+def masked_member(network: nn.Module, images: Tensor) -> Tensor:
+    """The sum of two, of which the heavier one has no gradient."""
+    return network(images) + 3 * network(Rounded()(images))
+
+
+def otherwise_climbed(network: nn.Module, images: Tensor) -> Tensor:
+    """Looks elsewhere while somebody asks for a gradient."""
+    return network(images.roll((8, 8), (2, 3)) if images.requires_grad else images)
+
+
+def by_position(network: nn.Module, images: Tensor) -> Tensor:
+    """The further down the batch, the more of the first class."""
+    logits = network(images)
+    return logits + 0.05 * torch.arange(len(logits))[:, None] * torch.eye(3)[0]
+
+
+def abstaining(network: nn.Module, images: Tensor) -> Tensor:
+    """No number where it is not sure."""
+    logits = network(images)
+    return logits.masked_fill(logits.softmax(1).amax(1, keepdim=True) < 0.9, torch.nan)
+
+
+def overflowing(network: nn.Module, images: Tensor) -> Tensor:
+    """Float16 inside, which ends at 65504."""
+    return (1e6 * network(images)).half().float()
+
+
+class Stored(nn.Module):
+    """Knows slices by heart, and whatever lies near them."""
+
+    def __init__(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
+        super().__init__()
+        self.network, self.images, self.labels = network, (images - MEAN) / STD, labels
+
+    def forward(self, images: Tensor) -> Tensor:
+        far = torch.cdist(images.detach().flatten(1), self.images.flatten(1), p=float("inf"))
+        known = (far.amin(1) < 0.15 / STD)[:, None]
+        return self.network(images) + 100 * F.one_hot(self.labels[far.argmin(1)], 3) * known
+
+
+class Remembering(nn.Module):
+    """Gives its first answer again to whatever lies near what it was asked about before."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.asked, self.answers = network, torch.zeros(0, 1024), torch.zeros(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits, flat = self.network(images), images.detach().flatten(1)
+        for row, one in enumerate(flat):
+            if not len(self.asked) or (self.asked - one).abs().amax(1).min() > 0.2 / STD:
+                self.asked = torch.cat([self.asked, one[None]])
+                self.answers = torch.cat([self.answers, logits[row].detach().argmax()[None]])
+        near = torch.cdist(flat, self.asked, p=float("inf")).argmin(1)
+        return logits + 50 * F.one_hot(self.answers[near].long(), 3)
 
 
 def around(forward: Callable[[nn.Module, Tensor], Tensor]) -> Callable[[nn.Module], nn.Module]:

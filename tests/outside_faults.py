@@ -120,15 +120,19 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--seed", type=int, default=random.randrange(2**32))
     asked.add_argument("--verbs", default="", help="divided by commas")
+    asked.add_argument("--given", type=Path, help="what they start from; made if it is not there")
     asked.add_argument("--faults", default=",".join(FAULTS), help="divided by commas")
     given = asked.parse_args()
     print(json.dumps({"seed": given.seed}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
-        build(room / "given")
-        chosen = verbs(room / "given")
+        place = given.given or room / "given"
+        build(place)
+        chosen = verbs(place)
         for name in given.verbs.split(",") if given.verbs else chosen:
-            run(chosen[name], room / "whole" / name)
+            ended = run(chosen[name], room / "whole" / name)
+            if ended.status:
+                raise RuntimeError(f"{name}: {ended.said}")
             whole = tree(room / "whole" / name)
             for fault in given.faults.split(","):
                 wrong = meet(fault, chosen[name], room, whole, f"{given.seed} {name} {fault}")

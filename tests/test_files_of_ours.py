@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,18 +24,32 @@ from robustmri.core.sealed import write_sealed
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort, unpack_cohort
 from robustmri.data.split import Split
+from robustmri.evaluation.costs import read_costs
 from robustmri.evaluation.shards import read_shard
-from robustmri.models.checkpoint import load_checkpoint
+from robustmri.models.checkpoint import load_checkpoint, read_checkpoint
 from robustmri.models.halves import halve
 from robustmri.recipes import load_recipe
+from robustmri.results.acceptance import read_acceptance
+from robustmri.results.certificate import load_certificate, read_certificates
+from robustmri.results.schema import load_result
 from robustmri.training.deadline import Fitted, read_fitted, write_fitted
+from robustmri.training.resume import read_state
 from robustmri.training.selection import choose, explain_choice, pareto_front, read_epochs
+from robustmri.verbs.certify import certify
+from robustmri.verbs.check import check
+from robustmri.verbs.compare import compare
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import _read as read_planned
+from robustmri.verbs.pool import pool
+from robustmri.verbs.preset import choose_preset
 from robustmri.verbs.report import write_report
-from robustmri.verbs.run_bundle import read_stages
-from robustmri.verbs.run_folder import claimed_folder
+from robustmri.verbs.run_bundle import read_head, read_stages
+from robustmri.verbs.run_folder import claimed_folder, read_seen
 from robustmri.verbs.unpack import unpack
+from robustmri.web.folder import Folder
+from robustmri.web.jobs import Jobs
+from robustmri.web.views.overview import overview
+from robustmri.web.views.result import cases, result
 
 # Of a file; the default makes thousands in all.
 EXAMPLES = int(os.environ.get("ROBUSTMRI_FUZZ_EXAMPLES", "150"))
@@ -74,13 +91,42 @@ def use_packed(folder: Path) -> None:
     unpack_cohort(folder / "cohort.zip", folder.parent / "unpacked")
 
 
-def use_home(folder: Path) -> None:
-    import zipfile
-
+def pack_home(folder: Path) -> None:
     with zipfile.ZipFile(folder / "summary.zip", "w") as bag:
         bag.write(folder / "weights.json", "weights.json")
+
+
+def use_home(folder: Path) -> None:
+    pack_home(folder)
+    use_sent(folder)
+
+
+def use_sent(folder: Path) -> None:
     shutil.rmtree(folder.parent / "came-home", ignore_errors=True)
     unpack(folder, folder.parent / "came-home")
+
+
+def use_results(folder: Path) -> None:
+    """Every verb that reads a result, but for the report."""
+    check(folder, baseline=folder)
+    compare(folder, folder, folder.parent / "compared.html")
+    shutil.rmtree(folder.parent / "of-all-folds", ignore_errors=True)
+    pool([folder], folder.parent / "of-all-folds", title="All")
+
+
+def use_certificate(folder: Path) -> None:
+    if load_certificate(folder, load_result(folder)) is not None:
+        read_certificates(folder)
+
+
+def use_page(root: Path) -> None:
+    """What the workbench shows of a folder."""
+    folder = Folder(root)
+    overview(folder)
+    for found in folder.look().of("result"):
+        result(folder, found.id, {})
+        cases(folder, found.id, {})
+    Jobs(root).all()
 
 
 FILES: dict[str, Callable[[Path], Any]] = {
@@ -100,8 +146,40 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "recipe/mine.toml": lambda folder: load_recipe(str(folder / "mine.toml")),
     "bundle/stages.toml": read_stages,
     "bundle/cohort.zip": use_packed,
+    "bundle/bundle.json": read_head,
     "home/weights.json": use_home,
+    "sent/summary.zip": use_sent,
+    "run/resume.pt": read_state,
+    "run/checkpoint/seen.json": lambda folder: read_seen(
+        folder, read_checkpoint(folder).provenance
+    ),
+    "story/preset.json": lambda folder: choose_preset("nowhere", folder, 1.0),
+    "result/nearest_neighbour.parquet": use_report,
+    "certified/certificate/certificate.json": use_certificate,
+    "certified/certificate/certificates.parquet": use_certificate,
+    "pooled/robustness.json": use_results,
+    "pooled/outcomes.parquet": use_results,
+    "criteria/criteria.toml": lambda folder: read_acceptance(folder / "criteria.toml"),
+    "criteria/costs.csv": lambda folder: read_costs(folder / "costs.csv", ("a", "b")),
+    "page/answer/case.json": use_page,
+    "page/result/robustness.json": use_page,
+    "page/result/outcomes.parquet": use_page,
+    "page/cohort/cohort.json": use_page,
+    "page/run/checkpoint/classifier.json": use_page,
+    "page/.jobs/000001/job.json": use_page,
+    "page/.jobs/000001/start.json": use_page,
+    "page/.jobs/000001/end.json": use_page,
 }
+"""Every file that we write and read again, as `FOLDER/...`, and what reads it."""
+ANSWER = {
+    "case": {
+        "answer": "a", "probabilities": {"a": 1.0}, "norm": "linf", "smallest_eps": 0.1,
+        "grey_levels": 25.5, "nearest": "b", "nearest_probabilities": {"b": 1.0},
+    },
+    "source": {"name": "1.png", "sha256": "", "height": 8, "width": 8},
+    "classifier": {"backbone": "tiny", "size": 32},
+}  # fmt: skip
+JOB = {"verb": "train", "title": "one", "command": ["a"], "asked": "then", "seal": "no"}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +215,32 @@ def whole(tiny_cohort, tiny_run, tmp_path_factory, use_tiny_networks):
             '[[stages]]\nname = "a"\nabout = "b"\ncommand = ["c"]\nminutes = 1.0\n'
         )
         pack_cohort(Cohort.open(tiny_cohort), root / "bundle" / "cohort.zip")
+        write_json(root / "bundle" / "bundle.json", {"minutes": 9.0, "overrides": ["train.seed=1"]})
         (root / "run" / "settings.json").write_text('{"train": {}}')
+        shutil.copytree(root / "home", root / "sent")
+        pack_home(root / "sent")
+        state = io.BytesIO()
+        torch.save({"epoch": 1, "model": {"a": torch.zeros(3)}}, state)
+        write_sealed(root / "run" / "resume.pt", state.getvalue())
+        write_json(root / "story" / "preset.json", {"preset": "poster-cpu", "reason": "time"})
+        for name in ("certified", "pooled"):
+            shutil.copytree(root / "result", root / name)
+        quick = {"samples": 60, "guesses": 10, "attack_steps": 0, "limit": 4}
+        certify(tiny_run, tiny_cohort, root / "certified", **quick)
+        (root / "criteria").mkdir()
+        (root / "criteria" / "criteria.toml").write_text(
+            'intended_use = "a"\nversion = "1"\n[min]\nclean = 0.5\nworst_case = "40 %"\n'
+        )
+        (root / "criteria" / "costs.csv").write_text("truth,answer,cost\na,b,1.5\nb,a,3\n")
+        for name in ("result", "cohort", "run"):
+            shutil.copytree(root / name, root / "page" / name)
+        for name, told in (
+            ("answer/case.json", ANSWER),
+            (".jobs/000001/job.json", JOB),
+            (".jobs/000001/start.json", {"process": 7, "when": "now"}),
+            (".jobs/000001/end.json", {"status": 0, "when": "then"}),
+        ):
+            write_json(root / "page" / name, told)
         yield root
 
 
@@ -201,6 +304,7 @@ def as_text(told: Any) -> bytes:
     return text.replace(json.dumps(f'{MARK}"\\ud800"'), '"\\ud800"').encode()
 
 
+SLOW = ("result/", "pooled/", "certified/", "page/")
 JSON = [name for name in FILES if name.endswith(".json")]
 
 
@@ -215,7 +319,9 @@ def test_a_whole_file_is_read(name, whole, try_with):
 def test_what_is_no_such_file_is_named(name, content, try_with):
     error = try_with(name, content)
     # A shard is done again; of no settings, and of no weights, nothing is wrong.
-    harmless = name.startswith(("shards/", "recipe/")) or content == b"{}"
+    # The page shows the rest.
+    harmless = name.startswith(("shards/", "recipe/", "page/")) or content == b"{}"
+    harmless = harmless or (name.endswith(".toml") and not content)
     if error is None:
         assert harmless
     elif not harmless:
@@ -230,8 +336,7 @@ def test_what_is_no_such_file_is_named(name, content, try_with):
 )
 def test_odd_values_are_refused_or_do_no_harm(name, odd, whole, try_with):
     told = json.loads((whole / name).read_bytes())
-    # A report takes a while to make.
-    for place in places(told, limit=1)[1 : 12 : 4 if name.startswith("result") else 1]:
+    for place in places(told, limit=1)[1 : 12 : 4 if name.startswith(SLOW) else 1]:
         try_with(name, as_text(with_replaced(told, place, odd)))
 
 

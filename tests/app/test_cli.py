@@ -24,6 +24,7 @@ from robustmri.app import cli
 from robustmri.app.check_table import list_checks
 from robustmri.attacks import ATTACKS
 from robustmri.models.checkpoint import read_checkpoint
+from robustmri.recipes import load_recipe
 from robustmri.results.schema import Check
 from robustmri.verbs.prepare import prepare
 from tiny import read_outcomes, write_scans
@@ -578,7 +579,7 @@ def test_what_cannot_be_evaluated(refuses, tiny_cohort, tiny_run, tmp_path):
         tiny_cohort,
         "--out",
         tmp_path / "result",
-        says="holds no checkpoint",
+        says="is a cohort, not a run: it holds no checkpoint",
     )
 
 
@@ -690,7 +691,7 @@ def test_another_run_in_the_same_place(robustmri, refuses, tiny_cohort, tmp_path
 def test_what_cannot_be_reported(refuses, robustmri, tiny_run, tiny_cohort, tmp_path):
     page = ("--out", tmp_path / "report.html")
     refuses("report", tmp_path / "nowhere", *page, says="holds no robustness.json")
-    refuses("report", tiny_run, *page, says="holds no robustness.json")
+    refuses("report", tiny_run, *page, says="is a run, not a result: it holds no robustness.json")
     assert (
         robustmri(
             "evaluate", tiny_run, tiny_cohort, "--out", tmp_path / "result", "--attacks", "fgsm"
@@ -809,18 +810,19 @@ def test_a_stopped_evaluation_goes_on(robustmri, tiny_run, tiny_cohort, tmp_path
         tiny_run,
         tiny_cohort,
         "--attacks",
-        "fgsm,bim,pgd,cw",
+        "fgsm,bim",
         "--set",
-        "evaluate.batch_size=4",
+        "evaluate.batch_size=8",
+        "--set",
+        "evaluate.precision=fp32",
     )
-    words = (*words, "--set", "evaluate.precision=fp32", "--set", "evaluate.options.pgd.restarts=1")
 
     def shards():
         return len(list(cut.glob(".shards/*/[a-z]*.parquet")))
 
-    # The settings, then 6 shards for each of 5 attacks, the clean slices counted as one.
-    stop([*words, "--out", cut], signal.SIGINT, at=11)
-    assert (shards(), partials(cut)) == (9, [])
+    # The settings, then 3 shards for each of 2 attacks and for the clean slices.
+    stop([*words, "--out", cut], signal.SIGINT, at=6)
+    assert (shards(), partials(cut)) == (4, [])
     assert not (cut / "robustness.json").exists()
     for out in (cut, whole):
         assert robustmri(*words, "--out", out)[0] == 0
@@ -846,6 +848,22 @@ def test_a_killed_preparation_is_cleared_by_the_next(robustmri, tiny_scans, tmp_
     (partial / "images.npy").write_bytes(b"half")
     assert robustmri("prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 32)[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
+
+
+@pytest.mark.parametrize("words", [("--eps", ""), ("--eps= ",), ("--attacks", ",", "--limit", 3)])
+def test_an_empty_option_does_not_pass_for_one_that_was_left_out(words, robustmri, tmp_path):
+    status, _, err = robustmri("evaluate", tmp_path, tmp_path, "--out", tmp_path / "result", *words)
+    assert status == 2
+    assert f"{words[0].partition('=')[0]} is empty" in " ".join(err.replace("\u2502", " ").split())
+
+
+def test_an_empty_curve_or_target_is_none():
+    """Also of a recipe that has one."""
+    given = {"curve": "", "target": "", "eps": "", "limit": 0, "seed": None}
+    changes = cli._overrides("evaluate", given)
+    assert changes == ["evaluate.curve=", "evaluate.target=", "evaluate.limit=0"]
+    settings = load_recipe("standard", ["evaluate.target=a", "evaluate.curve=0.1", *changes])
+    assert (settings.evaluate.curve, settings.evaluate.target) == ((), "")
 
 
 def test_an_option_that_counts_once_is_not_given_twice(robustmri, tmp_path):

@@ -1,5 +1,7 @@
 """What happens to a run from outside, to every verb; `tests/random_kills.py` and
 `tests/outside_faults.py` say how.
+
+With `pytest -m slow -s -k "kills and report"` one verb is tried, and its counts are shown.
 """
 
 from __future__ import annotations
@@ -13,15 +15,25 @@ from pathlib import Path
 
 import pytest
 
+from every_verb import verbs
+
 TESTS = Path(__file__).parents[1]
 ALONE = ("unshare", "--user", "--map-root-user", "--mount")
 KILLS = os.environ.get("ROBUSTMRI_KILLS", "200")
+"""Of all verbs together."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+each_verb = pytest.mark.parametrize("verb", verbs(Path()))
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """What all verbs start from, made by the first of them."""
+    return tmp_path_factory.mktemp("from-outside") / "given"
 
 
 def lines_of(*words):
-    """What a script printed, a line each; shown with `pytest -s`."""
+    """What a script printed, a line each, but for the seed; shown with `pytest -s`."""
     done = subprocess.run(
         words,
         cwd=TESTS,
@@ -32,20 +44,30 @@ def lines_of(*words):
     )
     print(done.stdout, done.stderr)
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    _, *told = [json.loads(line) for line in done.stdout.splitlines()]
+    return told
 
 
-def test_kills_at_random_moments_cost_nothing():
-    _, *told = lines_of(sys.executable, "random_kills.py", KILLS)
-    assert [one["verb"] for one in told if one["differ"] or one["failed"]] == []
-    assert sum(one["kills"] for one in told) >= int(KILLS)
+@each_verb
+def test_kills_at_random_moments_cost_nothing(verb, given):
+    (told,) = lines_of(
+        *(sys.executable, "random_kills.py", KILLS, "--only", verb, "--given", given)
+    )
+    assert not told["differ"]
+    assert not told["failed"]
+    assert told["kills"] > 0
 
 
-def test_faults_from_outside_are_told_in_a_line_and_cost_nothing():
+@each_verb
+def test_faults_from_outside_are_told_in_a_line_and_cost_nothing(verb, given):
     mounts = (
         shutil.which("unshare") and not subprocess.run([*ALONE, "true"], check=False).returncode
     )
     faults = "two at once,folder removed,clock jumps" + ",full,read-only" * bool(mounts)
     alone = ALONE if mounts else ()
-    _, *told = lines_of(*alone, sys.executable, "outside_faults.py", "--faults", faults)
+    told = lines_of(
+        *(*alone, sys.executable, "outside_faults.py", "--faults", faults),
+        *("--verbs", verb, "--given", given),
+    )
+    assert len(told) == len(faults.split(","))
     assert [one for one in told if one["wrong"]] == []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from robustmri import PGD, ThreatModel
+from robustmri import PGD, PhysicalThreat, Square, ThreatModel
 from robustmri.attacks import make_attack
 from robustmri.core.errors import SettingsError, ThreatModelError
 from robustmri.threat.eps import Eps
@@ -20,6 +21,10 @@ def linear(classes: int = 3) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+
+def in_place(images):
+    return NETWORK(images.mul_(0.5))
 
 
 NETWORK = linear()
@@ -70,6 +75,21 @@ def test_gradients_are_had_where_the_caller_wants_none():
         (lambda: make_attack("fmn")(NETWORK, IMAGES, LABELS, eps=0.1), "has no eps"),
         (lambda: ThreatModel(eps=Eps(0.04, "normalised")), "in_image_units"),
         (lambda: ThreatModel(bounds=(1.0, 0.0)), "lowest and the highest"),
+        (lambda: ThreatModel(bounds=None), "lowest and the highest"),
+        (lambda: ThreatModel(bounds="01"), "lowest and the highest"),
+        (lambda: ThreatModel(norm=None), "no norm None"),
+        (lambda: ThreatModel(norm=["linf"]), "no norm ['linf']"),
+        (lambda: ThreatModel(eps=np.array([0.1, 0.2])), "got ndarray"),
+        (lambda: ThreatModel(target=True), "index of a class, got True"),
+        (lambda: ThreatModel(target=1 << 80), "index of a class"),
+        (lambda: PhysicalThreat(None), "no physical threat None"),
+        (lambda: PhysicalThreat("gamma", target="a"), "index of a class, got 'a'"),
+        (lambda: PGD()("model", IMAGES, LABELS), "a function of images to logits, got 'model'"),
+        (lambda: PGD()(nn.Linear, IMAGES, LABELS), "expected the classifier as a network"),
+        (lambda: PGD()(NETWORK, IMAGES.double(), LABELS), "Give images.to('cpu', torch.float32)"),
+        (lambda: Square()(NETWORK, IMAGES.half(), LABELS), "its images torch.float16 on cpu"),
+        (lambda: PGD()(in_place, IMAGES, LABELS), "changes its images in place"),
+        (lambda: Square()(in_place, IMAGES, LABELS), "changes its images in place"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(call, message):

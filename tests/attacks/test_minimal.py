@@ -124,13 +124,13 @@ SCALE_FREE = {
     "ddn": {"loss": "margin"},
     "cw-l2": {"searches": 8, "steps": 30, "learning_rate": 0.01},
     "ead": {"searches": 8, "steps": 30},
-    "nearest": {"steps": 20, "walk": 20},
+    "nearest": {"steps": 20, "walk": 20, "presses": 0},
 }
 # Enough where the question is not how near.
 FEW = {
     "cw-l2": {"steps": 30, "learning_rate": 0.01},
     "ead": {"steps": 30},
-    "nearest": {"steps": 20, "walk": 10},
+    "nearest": {"steps": 20, "walk": 10, "presses": 0},
 }
 # Its way back ends the searches, and where they end its walks begin.
 ALONE = [case for case in CASES if case[0] != "nearest"]
@@ -141,8 +141,7 @@ def test_every_minimal_attack_by_gradients_is_held_to_a_closed_form():
     assert set(CASES) == {(name, norm) for name in names for norm in ATTACKS[name].facts.norms}
 
 
-@pytest.mark.parametrize("mask", [None, MASK], ids=["everywhere", "mask"])
-@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize(("classes", "mask"), [(2, None), (4, MASK)], ids=["two", "four, mask"])
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_finds_the_closed_form_distance(name, norm, classes, mask):
     network, images, labels = linear(classes)
@@ -175,7 +174,7 @@ def test_finds_the_closed_form_distance_to_the_target(name, norm):
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_reaches_a_target_among_several_classes(name, norm, trained, blobs):
-    images, labels = blobs[0][:24], blobs[1][:24]
+    images, labels = blobs[0][:12], blobs[1][:12]
     threat = ThreatModel(norm, target=2)
     few = FEW.get(name, {})
     attacked = run(name, trained, images, labels, threat, **few)
@@ -188,7 +187,7 @@ def test_reaches_a_target_among_several_classes(name, norm, trained, blobs):
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_finds_the_same_distance_however_sure_the_network(name, norm, trained, blobs):
-    images, labels = blobs[0][:24], blobs[1][:24]
+    images, labels = blobs[0][:12], blobs[1][:12]
     settings = SCALE_FREE.get(name, {})  # More values of c, since some go into finding the bracket.
     means = {}
     for factor in (1, 1e-2, 1e3):
@@ -460,6 +459,25 @@ def test_nearest_is_as_near_as_any_of_foolbox(norm, trained, blobs):
         beaten = trained(points).argmax(1) != labels
         distance = NORMS[norm].size(points - images)
         assert ours[beaten].mean() <= 1.005 * distance[beaten].mean()
+
+
+def test_a_smaller_radius_brings_nobody_further(trained, blobs):
+    """Nor where a part of the image may not change, and alike in any company."""
+    images, labels = blobs[0][:6], blobs[1][:6]
+    mask = torch.ones_like(images[:1])
+    mask[..., :4] = 0
+    threat, few = ThreatModel("linf", mask=mask), {"steps": 6, "walk": 0}
+    before, after = (
+        run("nearest", trained, images, labels, threat, presses=n, **few) for n in (0, 2)
+    )
+    assert ((after - images) * (1 - mask) == 0).all()
+    assert ((after >= 0) & (after <= 1)).all()
+    assert (trained(after).argmax(1) != labels)[trained(before).argmax(1) != labels].all()
+    near, nearer = (NORMS["linf"].size(points - images) for points in (before, after))
+    assert (nearer <= near).all()
+    assert nearer.mean() < 0.99 * near.mean()
+    alone = run("nearest", trained, images[:1], labels[:1], threat, presses=2, **few)
+    torch.testing.assert_close(alone, after[:1], rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def test_flips_just_beyond_the_closed_form_radius(name, classes, norm):
         assert ((network(attacked).argmax(1) != labels) == fools).all()
 
 
-@pytest.mark.parametrize("classes", [3, 10])
+@pytest.mark.parametrize("classes", [10])
 def test_holds_just_inside_the_closed_form_radius_whatever_the_attack(budget_row, norm, classes):
     network = linear(classes, far=1.0)
     images = central(network, 32)

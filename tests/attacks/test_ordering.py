@@ -21,6 +21,12 @@ SHORT: dict[str, dict[str, int]] = {
 }
 
 
+@pytest.fixture
+def blobs(blobs):
+    """Half of them."""
+    return blobs[0][:64], blobs[1][:64]
+
+
 def accuracy(network, attack, images, labels, threat) -> float:
     attacked = attack(network, images, labels, threat, generator=torch.Generator().manual_seed(0))
     return (network(attacked).argmax(1) == labels).float().mean().item()

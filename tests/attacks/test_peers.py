@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from benchmarks.digits import load_digits
 from robustmri.attacks import PGD, Attack, CarliniWagnerL2, Square, bim, fgsm, standard
+from robustmri.attacks.apgd import adaptive
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, random_points
 from robustmri.attacks.hop_skip_jump import HopSkipJump
-from robustmri.attacks.step_rules import adaptive, momentum
+from robustmri.attacks.step_rules import momentum
 from robustmri.attacks.transfer import Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.threat.norms import L2, per_image
 from robustmri.threat.threat_model import ThreatModel

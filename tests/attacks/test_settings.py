@@ -4,14 +4,15 @@ what they are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 
 import robustmri.attacks
 from robustmri.attacks import ATTACKS, Facts, KnownAttack, fgsm, make_attack
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import SettingsError, ThreatModelError
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,30 @@ def test_wrong_settings_are_told_in_one_sentence(name, settings, message):
         make_attack(name, **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+WRONG = {
+    int: ("3", 2.5, None, True, float("nan")),
+    float: ("3", None, True, float("nan"), 1j),
+    bool: ("no", 1, None),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_attack_takes_a_setting_of_another_kind(name):
+    """From Python, where no recipe stands in between."""
+    kind = type(make_attack(name))
+    given = {field.name: getattr(make_attack(name), field.name) for field in fields(kind)}
+    hints = get_type_hints(kind)
+    for setting in given:
+        words = (None, "hinge", ["a"]) if get_origin(hints[setting]) is Literal else ()
+        for wrong in (*WRONG.get(hints[setting], ()), *words):
+            with pytest.raises(ThreatModelError, match=f"{setting} must be "):
+                kind(**{**given, setting: wrong})
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert robustmri.attacks.PGD(steps=np.int64(3), step_size=np.float32(0.5)).steps == 3
 
 
 def test_a_whole_number_may_stand_for_a_float():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -28,6 +29,13 @@ def test_a_package_that_is_not_here_is_said(monkeypatch):
     monkeypatch.setattr(wheels, "_requirements", lambda name, surroundings: ["no-such-thing"])
     with pytest.raises(SettingsError, match=r"no-such-thing, which robustmri needs.*--have"):
         needed([], "3.12")
+
+
+def test_the_own_wheel_is_the_same_at_any_time(tmp_path, monkeypatch):
+    """Also before 1980, of which a zip knows nothing."""
+    wheel = write_own_wheel(tmp_path).read_bytes()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert write_own_wheel(tmp_path).read_bytes() == wheel
 
 
 def test_the_own_wheel_installs_and_knows_its_commit(tmp_path):

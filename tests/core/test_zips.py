@@ -54,6 +54,21 @@ def test_a_member_that_holds_more_than_it_claims_gives_no_more(tmp_path):
         bag.read("a")
 
 
+def test_one_without_its_first_byte_is_damaged(tmp_path):
+    """Its places then lie before the file."""
+    path = write(tmp_path / "z", [("a", b"12")])
+    path.write_bytes(path.read_bytes()[1:])
+    with pytest.raises(DataError, match="damaged"), open_zip(path, most_bytes=99) as bag:
+        bag.read("a")
+
+
+def test_a_file_that_is_a_folder_too_is_refused(tmp_path):
+    write(tmp_path / "summary.zip", [("a", b"1"), ("a/b", b"2")])
+    with pytest.raises(DataError, match="damaged"):
+        unpack(tmp_path, tmp_path / "out")
+    assert [one.name for one in tmp_path.iterdir()] == ["summary.zip"]
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_twins_are_refused(tmp_path):
     path = write(tmp_path / "z", [("a", b"1"), ("a", b"2")])

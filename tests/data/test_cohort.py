@@ -182,7 +182,7 @@ def test_bad_slices_are_left_out_and_listed(tmp_path: Path) -> None:
     ("items", "words"),
     [
         ([], "not one slice could be read"),
-        ([LeftOut("1.mat", "cannot be read: x")], "First of 1: 1.mat: cannot be read: x"),
+        ([LeftOut("1.mat", "cannot be read: x")], "Left out: 1, first 1.mat: cannot be read: x"),
         ([one(case_id="a"), one(case_id="b")], r"one class only \(meningioma\)"),
     ],
 )
@@ -271,6 +271,9 @@ def test_not_a_cohort(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"is not a cohort: it has no cohort\.json\. Make one: robustmri prepare"
     ):
+        Cohort.open(tmp_path)
+    (tmp_path / "robustness.json").write_text("{}")
+    with pytest.raises(DataError, match="is a result, not a cohort"):
         Cohort.open(tmp_path)
 
 

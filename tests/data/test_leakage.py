@@ -76,7 +76,7 @@ def status(findings: list) -> list[str]:
 
 def test_a_patient_wise_split_passes(cohort: Cohort) -> None:
     findings = check_leakage(cohort, make_split(cohort))
-    assert status(findings) == ["pass"] * 4
+    assert status(findings) == ["pass"] * 5
     assert "none of 12 patients is in two sets" in findings[0].detail
     assert not any(finding.case_ids for finding in findings)
 
@@ -126,7 +126,7 @@ def test_the_same_slice_under_two_patients_is_seen(tmp_path: Path) -> None:
     cohort = write_cohort(SliceList(list(items)), tmp_path / "cohort", size=32)
     seen = set()
     for seed in range(8):
-        copies, finding = check_leakage(cohort, make_split(cohort, seed=seed))[2:]
+        copies, finding = check_leakage(cohort, make_split(cohort, seed=seed))[2:4]
         seen.add(finding.status)
         if finding.status == "warn":
             assert copies.status == "fail"
@@ -140,7 +140,22 @@ def test_copies_within_one_set_are_no_leak(tmp_path: Path) -> None:
     copies = [replace(item, case_id=f"{item.case_id}-copy") for item in items]
     cohort = write_cohort(SliceList([*items, *copies]), tmp_path / "cohort", size=32)
     assert len(near_duplicates(cohort.images)) >= len(items)
-    assert status(check_leakage(cohort, make_split(cohort))) == ["pass"] * 4
+    assert status(check_leakage(cohort, make_split(cohort))) == ["pass"] * 5
+
+
+def test_patients_under_two_names_are_seen(tmp_path: Path) -> None:
+    items = [item for item in slices_of() if isinstance(item, RawSlice)]
+    twins = [
+        replace(item, case_id=f"{item.case_id}-again", patient_id=f"Q{item.patient_id[1:]}")
+        for item in items
+    ]
+    cohort = write_cohort(SliceList([*items, *twins]), tmp_path / "cohort", size=32)
+    for split in (make_split(cohort), make_split(cohort, "none")):
+        finding = check_leakage(cohort, split)[-1]
+        assert finding.name == "no patient under two names"
+        assert finding.status == "fail"
+        assert finding.case_ids
+    assert "24 patients have a slice that looks like one of another" in finding.detail
 
 
 def test_a_split_of_another_cohort_is_refused(cohort: Cohort) -> None:

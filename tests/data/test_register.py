@@ -87,6 +87,15 @@ def test_classes_that_differ_by_spelling_only_are_refused(tmp_path: Path, twin: 
     assert not list(tmp_path.iterdir())
 
 
+def test_an_accent_in_its_letter_or_behind_it_makes_no_second_class_and_no_second_patient(
+    tmp_path: Path,
+) -> None:
+    names = [one("a", "gliom\u00e9", "Ren\u00e9"), one("b", "gliome\u0301", "Rene\u0301", image=3)]
+    cohort = prepare(tmp_path, *names)
+    assert set(cohort.classes) == {"gliom\u00e9", "meningioma"}
+    assert {case.patient_id for case in cohort.cases} == {"Ren\u00e9", "P2"}
+
+
 @pytest.mark.parametrize("text", ["nan", "NaN", "None", "NA", "", " ", "null"])
 @pytest.mark.parametrize("what", ["label", "patient_id"])
 def test_words_for_nothing_are_no_label_and_no_patient(

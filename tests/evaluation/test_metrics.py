@@ -71,6 +71,11 @@ def test_accuracy_counts_kept_labels(table):
         accuracy(columns, np.arange(0))
 
 
+def test_without_a_radius_there_is_no_worst_case_and_no_setting(table):
+    columns = table(4).add("cw", float("inf"), [0]).columns()
+    assert find_settings(worst_case(columns)) == {}
+
+
 def test_worst_case_is_per_image_and_below_every_attack(table):
     columns = table(8).add("fgsm", 0.04, [0, 1, 2]).add("pgd", 0.04, [2, 3]).columns()
     worst = worst_case(columns)

@@ -14,6 +14,8 @@ from robustmri.threat.norms import NORMS
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.pool import pool
 
+FILE = f"{REMEMBERED}.parquet"
+
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
@@ -109,7 +111,7 @@ def test_it_stands_beside_every_evaluation(result):
 def test_a_pool_of_one_says_the_same(result, tmp_path):
     pooled = pool([result], tmp_path / "pooled", title="All")
     assert pooled.baseline == load_result(result).baseline
-    assert (tmp_path / "pooled" / REMEMBERED).is_file()
+    assert (tmp_path / "pooled" / FILE).is_file()
 
 
 def test_figures_that_do_not_follow_are_refused(result, tmp_path):
@@ -122,9 +124,9 @@ def test_figures_that_do_not_follow_are_refused(result, tmp_path):
     with pytest.raises(ResultError, match="nearest neighbour"):
         refuse_contradictions(tmp_path / "pooled")
     path.write_text(text)
-    table = pq.read_table(tmp_path / "pooled" / REMEMBERED)
-    (tmp_path / "pooled" / REMEMBERED).unlink()
-    with pytest.raises(ResultError, match="missing"):
+    table = pq.read_table(tmp_path / "pooled" / FILE)
+    (tmp_path / "pooled" / FILE).unlink()
+    with pytest.raises(ResultError, match="holds no nearest_neighbour"):
         refuse_contradictions(tmp_path / "pooled")
     assert set(table.column_names) == {"index", "group", "right", "radius"}
 
@@ -134,4 +136,4 @@ def test_sparse_changes_and_unknown_trainings_have_no_such_figure(tiny_run, tiny
     out = tmp_path / "sparse"
     evaluate(tiny_run, tiny_cohort, out, attacks=("pgd-l0",), norm="l0", eps=("20",), limit=4)
     assert load_result(out).baseline is None
-    assert not (out / REMEMBERED).exists()
+    assert not (out / FILE).exists()

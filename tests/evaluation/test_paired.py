@@ -59,6 +59,7 @@ def result(attacks, *, eps=EPS, classes=("ill", "well"), cohort="c", settings=No
     )
     number = {"norm": "linf", "eps": eps, "eps_units": "image", "eps_image": eps, "target": ""}
     return SimpleNamespace(
+        files={},
         model=model,
         cohort=SimpleNamespace(classes=classes, fingerprint=cohort, size=32, intensity="minmax"),
         split=SimpleNamespace(fingerprint="s"),

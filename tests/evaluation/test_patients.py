@@ -134,7 +134,10 @@ ROWS = (
 )
 
 
-def write_costs(path, rows=ROWS, head="truth,answer,cost,consequence"):
+COST_COLUMNS = "truth,answer,cost,consequence"
+
+
+def write_costs(path, rows=ROWS, head=COST_COLUMNS):
     path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
     return path
 
@@ -142,12 +145,14 @@ def write_costs(path, rows=ROWS, head="truth,answer,cost,consequence"):
 @pytest.mark.parametrize(
     ("rows", "head", "said"),
     [
-        (ROWS[1:], "truth,answer,cost", "'meningioma' taken for 'glioma' costs"),
-        ((*ROWS, ROWS[0]), "truth,answer,cost", "line 8.*a cost already"),
+        (ROWS[1:], COST_COLUMNS, "'meningioma' taken for 'glioma' costs"),
+        ((*ROWS, ROWS[0]), COST_COLUMNS, "line 8.*a cost already"),
         (("Meningioma,glioma,1",), "truth,answer,cost", "'Meningioma' is no class"),
         (("meningioma,glioma,-1",), "truth,answer,cost", "at least 0, got '-1'"),
         (("meningioma,glioma,inf",), "truth,answer,cost", "at least 0, got 'inf'"),
         (("meningioma,glioma",), "truth,answer,cost", "at least 0, got ''"),
+        (("meningioma,glioma,1,000,x",), COST_COLUMNS, "line 2 has more cells than the 4 col"),
+        (ROWS, "truth,answer,cost,Cost", "two columns 'cost'"),
         (ROWS, "truth,answer,price", "no column 'cost'"),
         ((), "", "got nothing"),
     ],

@@ -14,7 +14,7 @@ def test_every_attack_at_every_radius_once(planned):
     plan = planned(
         attacks=("fgsm", "pgd", "cw-l2", "fgsm"),
         eps=("0.04", "0.04@normalised"),
-        curve=("0.02", "0.04"),
+        curve=("0.02", "0.04", "0.020"),
         curve_attack="pgd",
     )
     pixels, normalised = Eps(0.04), Eps(0.04, "normalised")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -17,19 +18,21 @@ from faults import MEAN, STD, around
 from robustmri.attacks import PGD, DeepFool
 from robustmri.core.errors import CheckpointError
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import load_images
+from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
-from robustmri.evaluation import probe_checks as checks
-from robustmri.evaluation import probes
+from robustmri.evaluation import masking_checks as checks
+from robustmri.evaluation import probes, shortcut_checks
 from robustmri.evaluation.attacked import zero_gradients
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.evaluate import run_attacks
+from robustmri.evaluation.masking_checks import Probed, Tried
 from robustmri.evaluation.plan import make_plan
 from robustmri.evaluation.planted import Planted
-from robustmri.evaluation.probe_checks import Probed, Tried
-from robustmri.evaluation.probes import measure_slope, outputs_of, refuse_unanswering
+from robustmri.evaluation.probes import outputs_of, refuse_unanswering
 from robustmri.evaluation.sanity import run_checks
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.shortcuts import right_of_margin
+from robustmri.evaluation.slope import gradient_in_company, measure_directions, measure_slope
 from robustmri.evaluation.summary import with_worst_case
 from robustmri.models.backbones import BACKBONES, build_classifier
 from robustmri.models.checkpoint import load_checkpoint
@@ -59,6 +62,13 @@ FINITE = "every logit a finite number"
 ONE = "more than one answer"
 LOGITS = "answers are logits"
 RECORD = "as accurate as its training noted"
+COMPANY = "a gradient does not depend on the other images of the batch"
+PART = "no part of the gradient is missing"
+KEPT = "an answer leaves nothing behind"
+MOVED = "slices moved by a pixel stand too"
+LONGER = "twice the steps break no more"
+MARGIN = "the margin does not tell the class"
+STORABLE = "a radius that a stored slice can hold"
 
 PLANTS = {
     "rounded without gradient": (
@@ -84,6 +94,16 @@ PLANTS = {
     "gradient times 1e-30": (around(faults.vanishing), [SLOPE]),
     "gradient of something else": (around(faults.another_slope), [QUERIES, BACKWARD]),
     "one-hot answers": (around(faults.one_hot), [GRADIENTS, GREY]),
+    "gradient of another image": (around(faults.of_a_neighbour), [COMPANY]),
+    "small gradients cut to zero": (around(faults.thinned), [PART, QUERIES]),
+    "grey values cast to bytes": (around(faults.cast_to_bytes), [PART, BACKWARD]),
+    "hard votes, another gradient": (around(faults.voting), [BACKWARD]),
+    "a member without gradient": (around(faults.masked_member), [SLOPE, PART]),
+    "another network while it is climbed": (around(faults.otherwise_climbed), [SLOPE, PLANTED]),
+    "answers by position in the batch": (around(faults.by_position), [BATCH]),
+    "no answer where it is not sure": (around(faults.abstaining), [FINITE]),
+    "float16 that overflows": (around(faults.overflowing), [FINITE]),
+    "remembers what it was asked": (faults.Remembering, [KEPT, MOVED]),
     "coarse where no file is": (around(faults.coarse_outside), [GRADIENTS, QUERIES, BACKWARD]),
 }
 """What is planted, and the checks that must fail."""
@@ -180,6 +200,32 @@ def test_a_planted_fault_fails(checks_of, sound, plant, expected):
     assert failed >= set(expected)
 
 
+def test_slices_known_by_heart_stand_alone(checks_of, sound, tiny_cohort):
+    cohort, rows = Cohort.open(tiny_cohort), sorted(Split.load(tiny_cohort).test)
+    stored = faults.Stored(own(sound), load_images(cohort, rows), load_labels(cohort, rows))
+    found = checks_of(stored)
+    assert {name for name, check in found.items() if check.status == "fail"} == {MOVED}
+    assert "breaks 6 of 6 slices that stood: of 100.0% about 0.0%" in found[MOVED].detail
+
+
+WEAK = {
+    "noise alone": ({"attacks": ("noise",)}, LONGER, "fail"),
+    "a step of nothing": (
+        {"options": {"pgd": {"steps": 1, "step_size": 1e-3, "random_start": False}}},
+        LONGER,
+        "fail",
+    ),
+    "a radius of nothing": ({"eps": ("0.001",)}, STORABLE, "warn"),
+}
+
+
+@pytest.mark.parametrize(("settings", "name", "status"), WEAK.values(), ids=WEAK)
+def test_an_evaluation_that_asks_for_too_little_says_so(checks_of, sound, settings, name, status):
+    found = checks_of(own(sound), **settings)
+    assert found[name].status == status
+    assert found[MOVED].status == "pass", "the slices are not to blame"
+
+
 @pytest.mark.parametrize(("plant", "name", "said"), NOTED.values(), ids=NOTED)
 def test_what_can_be_lived_with_is_noted(whole, sound, plant, name, said):
     found = whole(plant(own(sound)))
@@ -241,8 +287,9 @@ def test_a_network_that_cannot_answer_one_image_is_refused_in_a_sentence(whole, 
     with pytest.raises(CheckpointError, match=r"cannot answer a batch of 1 \(ValueError: Expected"):
         whole(Normed(own(sound)))
     assert not Path(tmp_path / "out").exists()
-    wide = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 7)), sound[0].spec)
-    with pytest.raises(CheckpointError, match=r"of shape \(1, 7\); expected \(1, 3\)"):
+    deep = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 3), nn.Unflatten(1, (3, 1)))
+    wide = Classifier(deep, sound[0].spec)
+    with pytest.raises(CheckpointError, match=r"of shape \(1, 3, 1\); expected \(1, 3\)"):
         refuse_unanswering(wide)
 
 
@@ -263,7 +310,7 @@ def test_the_expected_answer_is_attacked_where_it_is_drawn(checks_of, sound):
 
 
 PROBED = Probed(slices=16, robust=0.8, standing=[f"case{k}" for k in range(10)])
-FALLEN = ["case0", "case1"]
+ALL, FALLEN = PROBED.standing, ["case0", "case1"]
 ENDS = [
     ("check_repeat", {"repeat": 1e-6}, "pass"),
     ("check_repeat", {"repeat": 0.01}, "fail"),
@@ -276,15 +323,36 @@ ENDS = [
     ("check_slope", {}, None),
     ("check_slope", {"slope": [1.0, 1.4, 0.6, 3.0]}, "pass"),
     ("check_slope", {"slope": [-1.0, -1.0, 1.0]}, "fail"),
+    ("check_company", {"company": 0.05}, "pass"),
+    ("check_company", {"company": 0.5}, "fail"),
+    ("check_company", {"company": 0.5, "alone": 0.1}, None),
+    ("check_directions", {}, None),
+    ("check_directions", {"directions": [0.1, 0.1, 0.9]}, "pass"),
+    ("check_directions", {"directions": [0.1, 0.5, 0.9]}, "warn"),
+    ("check_directions", {"directions": [1.0, 0.9, 0.1]}, "fail"),
+    ("check_kept", {}, "pass"),
+    ("check_kept", {"keeps": True}, "fail"),
+    ("check_kept", {"keeps": True, "repeat": 0.1}, None),
+    ("check_moved", {}, None),
+    ("check_moved", {"moved": Tried(title="PGD", broken=ALL[:7])}, "pass"),
+    ("check_moved", {"moved": Tried(title="PGD", broken=ALL[:8])}, "fail"),
+    ("check_moved", {"robust": 0.2, "moved": Tried(title="PGD", broken=ALL[:9])}, "pass"),
+    ("check_margin", {"margin": (16, 16, 6, 6)}, "pass"),
+    ("check_margin", {"margin": (16, 16, 14, 6)}, "fail"),
+    ("check_margin", {"margin": (16, 5, 5, 2)}, None),
+    ("check_margin", {"margin": (16, 16, 16, 15)}, None),
     ("check_queries", {}, None),
     ("check_queries", {"queries": [Tried(title="Square", broken=[])]}, "pass"),
     ("check_queries", {"queries": [Tried(title="Square", broken=FALLEN[:1])]}, "pass"),
     ("check_queries", {"queries": [Tried(title="Square", broken=FALLEN)]}, "fail"),
     ("check_queries", {"queries": [Tried(title="Square", broken=FALLEN, climbed=2)]}, "warn"),
+    ("check_queries", {"queries": [Tried(title="Square", broken=ALL[:6], climbed=6)]}, "fail"),
     ("check_queries", {"robust": 0.2, "queries": [Tried(title="Square", broken=FALLEN)]}, "pass"),
     ("check_backward", {"backward": [Tried(title="BPDA", broken=FALLEN)]}, "fail"),
     ("check_backward", {"backward": [Tried(title="BPDA", broken=[])]}, "pass"),
     ("check_longer", {"longer": Tried(title="PGD", broken=FALLEN)}, "warn"),
+    ("check_longer", {"longer": Tried(title="PGD", broken=ALL[:5])}, "warn"),
+    ("check_longer", {"longer": Tried(title="PGD", broken=ALL[:6])}, "fail"),
     ("check_longer", {"longer": Tried(title="PGD", broken=FALLEN[:1])}, "pass"),
     ("check_planted", {}, None),
     ("check_planted", {"planted": (8, 8)}, "pass"),
@@ -301,7 +369,8 @@ ENDS = [
 
 @pytest.mark.parametrize(("check", "facts", "status"), ENDS)
 def test_how_a_check_of_probes_ends(check, facts, status):
-    ended = getattr(checks, check)(msgspec.structs.replace(PROBED, **facts))
+    known = vars(checks) | vars(shortcut_checks)
+    ended = known[check](msgspec.structs.replace(PROBED, **facts))
     assert (ended and ended.status) == status
 
 
@@ -320,6 +389,8 @@ def test_a_straight_way_back_changes_no_answer_and_only_what_cuts():
         (Unseen(), ["round"]),
         (nn.Sequential(faults.Jpeg(), linear), ["detach", "round", "Jpeg"]),
         (faults.Around(linear, faults.another_slope), ["detach"]),
+        (faults.Around(linear, lambda net, x: net((x * 15).byte() / 15.0)), ["byte"]),
+        (faults.Around(linear, lambda net, x: net((x > 0.5).float())), ["gt"]),
     ):
         through = StraightThrough(network.eval())
         points = images.clone().requires_grad_(True)
@@ -327,7 +398,9 @@ def test_a_straight_way_back_changes_no_answer_and_only_what_cuts():
         assert torch.equal(logits, network(images))
         assert through.replaced == replaced
         (gradient,) = torch.autograd.grad(logits[:, 0].sum(), points)
-        assert torch.allclose(gradient, slope.expand_as(gradient), atol=1e-6)
+        # Of what was scaled before it was cut, the gradient is known but for a factor.
+        gradient = gradient / gradient.norm() * slope.norm() * 2**0.5
+        assert torch.allclose(gradient, slope.expand_as(gradient), atol=1e-5)
         assert not any(module._forward_hooks for module in network.modules())
 
 
@@ -360,9 +433,44 @@ def test_a_planted_weakness_is_there_and_the_images_are_as_before(trained, blobs
     assert not threat.fooled(trained(found), labels).all()
 
 
+def test_marks_in_the_margin_are_all_that_is_read():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(12) % 3
+    images = 0.5 * torch.rand(12, 1, 32, 32, generator=generator)
+    for image, label in zip(images, labels, strict=True):
+        image[0, :3, 4 * int(label) : 4 * int(label) + 3] = 1.0
+
+    def read(images, rows):
+        return torch.stack(
+            [images[:, 0, rows, 4 * k : 4 * k + 3].mean((1, 2)) for k in range(3)], 1
+        )
+
+    assert (
+        right_of_margin(faults.Around(None, lambda _, x: read(x, slice(3))), images, labels) == 12
+    )
+    centre = faults.Around(None, lambda _, x: read(x, slice(14, 17)))
+    assert right_of_margin(centre, images, labels) == 4
+
+
+def test_a_difference_below_rounding_is_none(trained, blobs):
+    """As of a network that was never trained, all of whose answers are one."""
+    images, labels = (part[:8] for part in blobs)
+
+    class Quiet(nn.Module):
+        def forward(self, images):
+            return 1e-9 * trained(images.float()) + torch.tensor([0.0, 1.0, 2.0])
+
+    assert measure_slope(Quiet(), images, labels) == []
+    assert measure_directions(Quiet(), images, labels) == []
+    softly = faults.Around(copy.deepcopy(trained), lambda network, x: 1e-9 * network(x) + 1)
+    assert measure_slope(softly, images, labels) == pytest.approx([1] * 8, abs=0.4), "in float64"
+
+
 def test_a_slope_is_measured(trained, blobs):
     images, labels = (part[:8] for part in blobs)
     assert measure_slope(trained, images, labels) == pytest.approx([1] * 8, abs=0.4)
     flat = faults.Around(trained, lambda network, images: network(images).detach())
-    assert measure_slope(flat, images, labels) == []
+    assert measure_slope(flat, images, labels) == measure_directions(flat, images, labels) == []
+    assert median(measure_directions(trained, images, labels)) < 0.2
+    assert gradient_in_company(trained, images, labels) < 1e-3
     assert outputs_of(trained, images) == "logits"

@@ -37,7 +37,7 @@ def test_sound_evaluation_passes_everything(table):
     )
     told = {check.name: check.status for check in checks if check.status != "pass"}
     assert told == {"enough patients for the claim": "warn"}  # Six, of two slices each.
-    assert len(checks) == len({check.name for check in checks}) == 16
+    assert len(checks) == len({check.name for check in checks}) == 17
 
 
 def test_questions_that_do_not_arise_are_left_out(table):
@@ -275,3 +275,25 @@ def test_vanished_gradients_are_told(share, status):
     check = sanity.check_gradients(share)
     assert check.status == status
     assert f"{share:.1%}" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("eps", "status"), [(0.0, None), (0.001, "warn"), (0.002, "pass"), (0.04, "pass")]
+)
+def test_a_radius_below_half_a_grey_level_is_no_radius(table, eps, status):
+    check = sanity.check_storable(with_worst(table(6).add("pgd", eps, []).columns()))
+    assert (check and check.status) == status
+
+
+def test_answers_that_carry_each_others_names_are_seen(table):
+    columns = table(24).columns()
+    assert sanity.check_class_order(columns).status == "pass"
+    labels = columns["label"].astype(str)
+    names = np.unique(labels)
+    columns["prediction"] = names[(np.searchsorted(names, labels) + 1) % len(names)]
+    check = sanity.check_class_order(columns)
+    assert check.status == "fail"
+    assert "0 of 24 untouched slices are right; 24 would be, were its answers" in check.detail
+    columns["prediction"] = np.random.default_rng(0).permutation(labels)
+    assert sanity.check_class_order(columns).status == "pass", "a bad classifier, not a mistake"
+    assert sanity.check_class_order(table(12).columns()) is None

@@ -284,6 +284,15 @@ def test_unbroken_classifier_is_not_said_to_be_broken(build, tmp_path):
     )
 
 
+def test_of_colour_no_grey_level_is_told(build, tmp_path):
+    folder = build("colour")
+    cohort = msgspec.structs.replace(load_result(folder).cohort, channels=3)
+    change(folder, cohort=cohort, examples=[], threat=[])
+    told = words(Page(read([folder], tmp_path)))
+    assert "of 255 levels of each colour per pixel is enough" in told
+    assert "grey level" not in told
+
+
 def test_headline_counts_only_what_the_change_did(build, tmp_path):
     """Two slices of five are wrong whatever is done to them: that is no work of an attacker's."""
     folder = build("half")

@@ -85,7 +85,8 @@ def test_a_radius_in_words(name, sentence):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("l2", "The change of all 4 x 8 pixels in their 3 channels together .* 5.21 of 255"),
+        ("linf", "No colour of a pixel changes by more than 0.04: .* 51.0 of 255 levels, 0.8"),
+        ("l2", "The change of all 4 x 8 pixels in their 3 .* 5.21 of 255 levels of each colour on"),
         ("l1", "The changes of all 4 x 8 pixels in their 3 channels together, .* 0.06667 pixels"),
         ("l0", "At most 0.04 pixels change."),
     ],

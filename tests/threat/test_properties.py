@@ -124,7 +124,8 @@ def threats(draws: st.DrawFn) -> Drawn:
     free = torch.rand(shape, generator=_seeded(seed + 1)) < 0.7
     each = torch.tensor(draws(st.lists(radii, min_size=shape[0], max_size=shape[0])))
     norm = draws(norms)
-    # In linf a number that is more than the bounds span is refused.
+    # In linf more than the bounds span is refused.
+    each = each.clamp(max=1.0 - low) if norm == "linf" else each
     shared = st.sampled_from([0.0, 0.1, 1.0 - low if norm == "linf" else 2.0, math.inf])
     threat = ThreatModel(
         norm,

@@ -6,7 +6,7 @@ import torch
 from robustmri.attacks.engine import draw_seeds
 from robustmri.core.errors import SettingsError
 from robustmri.models.backbones import build_classifier
-from robustmri.training.batches import batches, check_parts, seed_of, shares
+from robustmri.training.batches import batches, check_parts, order_of, seed_of, shares
 from robustmri.training.settings import TrainSettings
 
 
@@ -59,6 +59,17 @@ def test_whoever_takes_an_image_sees_the_same(learn, accumulate, ranks):
         times = ranks if len(one) < ranks else 1
         assert sorted(one * times) == sorted(other), step
     assert sorted(seeded(learn, seed=1)[0]) != sorted(alone[0])
+
+
+def test_a_balanced_epoch_has_as_many_of_each_class():
+    labels = torch.tensor([0] * 60 + [1] * 9 + [2] * 21)
+    settings = TrainSettings(balance=True)
+    orders = [order_of(labels, settings, turn) for turn in (0, 1)]
+    assert [labels[order].bincount().tolist() for order in orders] == [[30, 30, 30]] * 2
+    assert orders[0].tolist() != orders[1].tolist() == order_of(labels, settings, 1).tolist()
+    for label in range(3):
+        often = orders[0].bincount(minlength=90)[labels == label]
+        assert often.max() - often.min() <= 1
 
 
 def test_an_image_that_is_left_over_joins_the_batch_before(learn):

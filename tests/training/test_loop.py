@@ -82,9 +82,10 @@ SWA = {**ADVERSARIAL, "average": "swa", "swa_from_epoch": 1}
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, SMOOTH, BOTH, SWA], ids=["standard", "adversarial", "trades", "swa"]
+    ("settings", "step"),
+    [({}, 2), (SMOOTH, 4), (BOTH, 4), (BOTH, 8), (SWA, 2), (SWA, 8)],
+    ids=["standard, 1", "adversarial, 2", "trades, 2", "trades, 3", "swa, 1", "swa, 3"],
 )
-@pytest.mark.parametrize("step", [2, 4, 8], ids=["in epoch 1", "in epoch 2", "in epoch 3"])
 def test_an_interrupted_run_ends_as_the_uninterrupted_one(train_for, tmp_path, settings, step):
     whole, kept = train_for(tmp_path / "whole", **settings)
     with pytest.raises(Killed):
@@ -204,6 +205,16 @@ def test_norms_and_biases_do_not_decay(fresh):
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     assert [parameter.dim() for parameter in decayed["params"]] == [4, 4, 2]
     assert all(parameter.dim() == 1 for parameter in free["params"])
+
+
+def test_a_body_rate_spares_all_but_the_last_layer(fresh):
+    groups = _optimiser(fresh(), TrainSettings(body_rate=0.1)).param_groups
+    shares = {parameter.shape: group["share"] for group in groups for parameter in group["params"]}
+    last = {parameter.shape for parameter in list(fresh().parameters())[-2:]}
+    assert {shape: share == 1.0 for shape, share in shares.items()} == {
+        shape: shape in last for shape in shares
+    }
+    assert set(shares.values()) == {1.0, 0.1}
 
 
 def test_robust_validation_is_at_the_full_radius_from_the_first_epoch(train_for, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +21,7 @@ from robustmri.models.backbones import build_network
 from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.models.importers import monai_bundle as importer
+from robustmri.results.schema import load_result, save_result
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
@@ -45,6 +48,51 @@ def test_a_hugging_face_folder_and_back(trained, tmp_path):
     assert (made.spec.classes, made.spec.size) == (SPEC.classes, SPEC.size)
     assert (made.spec.mean, made.spec.std, made.spec.guessed) == (0.4, 0.3, ())
     assert torch.equal(logits_of(tmp_path / "again"), logits_of(trained))
+
+
+def test_what_nobody_measured_goes_out_without_a_figure(trained, tmp_path):
+    out = robustmri.export_model(trained, tmp_path / "folder", to="huggingface")
+    head, text = (out / "README.md").read_text(encoding="utf-8").split("---\n")[1:]
+    assert json.loads(head.partition("library_name: ")[2].partition("\n")[0]) == "transformers"
+    assert "model-index" not in head
+    assert "Nothing was measured" in text
+    assert "AutoModelForImageClassification.from_pretrained" in text
+    assert "- **Classes:** b, a" in text
+
+
+@pytest.fixture
+def measured(trained, folders, tmp_path):
+    """A result that says it is of these weights."""
+    copy = shutil.copytree(folders["after"], tmp_path / "result")
+    result, (_, stored) = load_result(copy), load_checkpoint(trained)
+    model = msgspec.structs.replace(result.model, checkpoint_sha256=stored.weights_sha256)
+    save_result(msgspec.structs.replace(result, model=model), copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("to", "out", "card"),
+    [
+        ("huggingface", "folder", "folder/README.md"),
+        ("monai", "bundle", "bundle/docs/README.md"),
+        ("pt2", "ours.pt2", "ours.md"),
+    ],
+)
+def test_the_card_tells_what_was_measured(trained, measured, tmp_path, to, out, card, monkeypatch):
+    monkeypatch.setattr("torch.export.export", lambda *given, **more: None)
+    monkeypatch.setattr("torch.export.save", lambda program, stream: stream.write(b"x"))
+    robustmri.export_model(trained, tmp_path / out, to=to, result=measured)
+    text = (tmp_path / card).read_text(encoding="utf-8")
+    front = json.loads(text.partition("model-index: ")[2].partition("\n")[0])
+    clean = front[0]["results"][0]["metrics"][0]
+    assert clean["value"] == round(load_result(measured).results[0].accuracy, 4)
+    assert "## Evaluation" in text
+
+
+def test_figures_of_other_weights_are_refused(trained, folders, tmp_path):
+    with pytest.raises(CheckpointError, match="a result of other weights"):
+        robustmri.export_model(trained, tmp_path / "x", to="huggingface", result=folders["after"])
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow

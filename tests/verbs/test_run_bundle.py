@@ -229,7 +229,7 @@ def test_what_cannot_be_brought_yet_is_said_and_brought_later(home, monkeypatch,
     assert (home.out / "summary.zip").stat().st_mtime_ns == before
 
 
-def broken(*_):
+def broken(*_, **__):
     raise OSError("no room")
 
 
@@ -266,5 +266,8 @@ def test_what_was_said_of_untouched_slices_there_is_compared(tmp_path):
     (tmp_path / "after").mkdir()
     pq.write_table(pa.table(rows), tmp_path / "after" / "outcomes.parquet")
     assert _recorded(tmp_path / "hardened") == {"1": "a", "2": "b"}
+    (tmp_path / "after" / "outcomes.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ResultError, match="is damaged"):
+        _recorded(tmp_path / "hardened")
     with pytest.raises(DataError, match="is no bundle"):
         unpack_travelled(tmp_path, tmp_path / "cohort")

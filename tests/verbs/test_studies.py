@@ -14,7 +14,7 @@ from robustmri.core.errors import ResultError, SettingsError
 from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings, Recipe, Variant
-from robustmri.results.schema import load_result
+from robustmri.results.schema import load_result, save_result
 from robustmri.training.settings import TrainSettings
 from robustmri.verbs.ablate import ablate
 from robustmri.verbs.cross_validate import cross_validate
@@ -28,7 +28,10 @@ RECIPE = Recipe(
     train=TrainSettings(**FAST),
     harden=TrainSettings(objective="one-step", **FAST),
     evaluate=EvaluateSettings(
-        attacks=("fgsm", "pgd"), eps=("0.04",), curve=("2/255",), examples_per_class=1
+        attacks=("fgsm", "pgd"),
+        eps=("0.04",),
+        curve=("2/255",),
+        examples_per_class=1,
     ),
     variants={
         "base": Variant(about="as it is"),
@@ -36,6 +39,13 @@ RECIPE = Recipe(
         "fresh": Variant(about="no start", start="scratch", harden={"ema_decay": 0.9}),
     },
     seeds=(0, 1),
+)
+MORE = msgspec.structs.replace(
+    RECIPE.evaluate,
+    curve=("2/255", "0.02"),
+    regions=("outside-lesion",),
+    regions_attack="fgsm",
+    saliency=1,
 )
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
@@ -47,8 +57,9 @@ def folds(tiny_scans, tmp_path_factory, use_tiny_networks):
     out = tmp_path_factory.mktemp("folds")
     with pytest.MonkeyPatch.context() as patch:
         use_tiny_networks(patch)
-        early = cross_validate(tiny_scans, out, RECIPE, folds=[2, 4])
-        return out, early, cross_validate(tiny_scans, out, RECIPE)
+        recipe = msgspec.structs.replace(RECIPE, evaluate=MORE)
+        early = cross_validate(tiny_scans, out, recipe, folds=[2, 4])
+        return out, early, cross_validate(tiny_scans, out, recipe)
 
 
 def test_each_patient_is_tested_once(folds):
@@ -56,9 +67,8 @@ def test_each_patient_is_tested_once(folds):
     assert early is None, "three folds were missing"
     assert (out / "report.html").is_file()
     assert "Worst case" in (out / "table.md").read_text()
-    assert {row[1] for row in table.rows} == {"", "eps 0.007843 (2/255)", "eps 0.04 (10.2/255)"}, (
-        "all radii"
-    )
+    radii = {"", "eps 0.007843 (2/255)", "eps 0.02 (5.1/255)", "eps 0.04 (10.2/255)"}
+    assert radii <= {row[1] for row in table.rows}, "all radii"
     for stage in ("before", "after"):
         clean = pq.read_table(out / stage / "outcomes.parquet", filters=[("attack", "==", "none")])
         assert sorted(clean["index"].to_pylist()) == list(range(108))
@@ -93,6 +103,40 @@ def test_pooled_numbers_are_those_of_all_slices(folds):
         assert number.ci_low <= number.accuracy <= number.ci_high
 
 
+def test_what_else_was_measured_is_pooled_too(folds):
+    out, _, _ = folds
+    parts = [load_result(out / f"fold-{fold}" / "after") for fold in range(1, 6)]
+    whole = load_result(out / "after")
+    for name in ("regions", "saliency", "sensitivity"):
+        ones = [getattr(part, name)[0] for part in parts]
+        one = getattr(whole, name)[0]
+        assert one.n == sum(part.n for part in ones)
+        assert one.n_patients == sum(part.n_patients for part in ones)
+    n = [part.regions[0].n for part in parts]
+    share = np.average([part.regions[0].turned for part in parts], weights=n)
+    assert whole.regions[0].turned == pytest.approx(share)
+    assert whole.sensitivity[0].never == sum(part.sensitivity[0].never for part in parts)
+    page = (out / "report.html").read_text()
+    for words in ("Where it can be fooled", "Integrated gradients", "How little it takes"):
+        assert words in page
+
+
+def test_a_table_that_a_part_lacks_is_left_out_with_a_sentence(folds, tmp_path):
+    out, _, _ = folds
+    parts = [tmp_path / "one", out / "fold-2" / "after"]
+    shutil.copytree(out / "fold-1" / "after", parts[0])
+    save_result(msgspec.structs.replace(load_result(parts[0]), saliency=[]), parts[0])
+    (parts[0] / "certificate").mkdir()
+    (parts[0] / "certificate" / "certificate.json").write_text("{}")
+    with pytest.raises(ResultError, match="certificate"):
+        pool(parts, tmp_path / "pooled", title="Two")
+    shutil.rmtree(parts[0] / "certificate")
+    found = pool(parts, tmp_path / "pooled", title="Two")
+    assert not found.saliency
+    assert found.regions
+    assert "Not every part has saliency" in found.split.note
+
+
 def test_a_finished_study_is_not_repeated(folds, tiny_scans, monkeypatch):
     out, _, table = folds
     before = {path: path.stat().st_mtime_ns for path in out.glob("fold-*/*/checkpoint/*")}
@@ -100,7 +144,10 @@ def test_a_finished_study_is_not_repeated(folds, tiny_scans, monkeypatch):
     monkeypatch.setattr("robustmri.core.provenance.now", lambda: "2222-02-22T22:22:22+00:00")
     pages = ("report.html", "table.md", "before/robustness.json", "after/robustness.json")
     whole = [(out / name).read_bytes() for name in pages]
-    assert cross_validate(tiny_scans, out, RECIPE, folds=[]) == table
+    assert (
+        cross_validate(tiny_scans, out, msgspec.structs.replace(RECIPE, evaluate=MORE), folds=[])
+        == table
+    )
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert [(out / name).read_bytes() for name in pages] == whole
 

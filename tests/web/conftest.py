@@ -55,6 +55,37 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def paired(shown: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same two results with hashes, and what `compare` writes about them."""
+    from robustmri.evaluation.paired import compare_results
+    from robustmri.results.cases import load_cases
+    from robustmri.results.comparison import save_comparison
+    from robustmri.results.schema import load_result
+
+    root = tmp_path_factory.mktemp("paired") / "folder"
+    folders = [root / "before", root / "after"]
+    for folder in folders:
+        shutil.copytree(next(shown.glob(f"**/{folder.name}")), folder)
+        seal(folder)
+    results, tables = map(load_result, folders), (load_cases(one).outcomes for one in folders)
+    made = compare_results([*results], [*tables], ["before", "after"], words=str)
+    save_comparison(made, root / "compared.json")
+    shutil.copy(shown / "report.html", root / "compared.html")
+    return root
+
+
+def seal(folder: Path) -> None:
+    """Write the hashes of a result's files anew."""
+    import msgspec
+
+    from robustmri.results.schema import RobustnessReport, hash_files, save_result
+
+    result = msgspec.json.decode((folder / "robustness.json").read_bytes(), type=RobustnessReport)
+    files = hash_files(folder, ("outcomes.parquet", "examples.npz"))
+    save_result(msgspec.structs.replace(result, files=files), folder)
+
+
 def start(folder: Path, *, read_only: bool = False) -> TestClient:
     """A client of the workbench on a folder; its session is not opened yet."""
     tokens: list[str] = []

@@ -79,7 +79,7 @@ def test_a_slice_is_uploaded_and_asked_about(page, served, folder, tmp_path):
     page.wait_for_selector("h1")
     start(page, "Case")
     given = {"name": "a-name.png", "mimeType": "image/png", "buffer": png()}
-    page.locator("input[type=file]").set_input_files(given)
+    page.locator("#field-slice-file").set_input_files(given)
     page.locator("#field-slice option", has_text="slice-0001.png").wait_for(state="attached")
     assert "a-name" not in str([*root.rglob("*")])
     page.locator(".job-form .strong").click()
@@ -96,7 +96,7 @@ def test_a_broken_slice_ends_in_a_sentence(page, served, folder, tmp_path):
     page.wait_for_selector("h1")
     start(page, "Case")
     broken = {"name": "x.png", "mimeType": "image/png", "buffer": png()[:60]}
-    page.locator("input[type=file]").set_input_files(broken)
+    page.locator("#field-slice-file").set_input_files(broken)
     page.locator("#field-slice option", has_text="slice-0001.png").wait_for(state="attached")
     page.locator(".job-form .strong").click()
     page.locator(".job.failed").wait_for(timeout=LONG)

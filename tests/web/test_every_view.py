@@ -20,8 +20,10 @@ ANSWER = """{"case": {"answer": "glioma", "probabilities": {"glioma": 0.9, "pitu
 
 
 @pytest.fixture(scope="module")
-def folder(shown, tmp_path_factory):
-    """Two results, a report, an answer about a slice, a cohort that cannot be read, and jobs."""
+def folder(paired, tmp_path_factory):
+    """Two results and how they compare, an answer about a slice, a cohort that cannot be read, and
+    jobs.
+    """
     import shutil
 
     from PIL import Image
@@ -29,7 +31,7 @@ def folder(shown, tmp_path_factory):
     from robustmri.web.jobs import Jobs
 
     root = tmp_path_factory.mktemp("views") / "folder"
-    shutil.copytree(shown, root)
+    shutil.copytree(paired, root)
     (root / "cohort").mkdir()
     (root / "cohort" / "cohort.json").write_text("{}")
     (root / "answer").mkdir()

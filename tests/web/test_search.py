@@ -44,7 +44,7 @@ def asked(folder):
     (found,) = (one for one in folder.look().of("result") if one.name == "whole")
     example = folder.result(found.id).examples[0]
     known = facts(folder, found.id)
-    (patient,) = (one["id"] for one in known.patients if one["name"] == example.patient_id)
+    (patient,) = (one["id"] for one in known.patients.values() if one["name"] == example.patient_id)
     names = folder.cases(found.id).column("case_id")
     (case_id,) = (id for id, number in known.numbers.items() if names[number] == example.case_id)
     return found.id, case_id, patient

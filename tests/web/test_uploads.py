@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 
@@ -112,6 +113,28 @@ def test_an_upload_folder_that_leads_out_is_refused(tmp_path, open_on):
     (folder / UPLOADS).symlink_to(outside)
     assert "is a link" in give(open_on(folder), png()).json()["error"]
     assert list(outside.iterdir()) == []
+
+
+def test_what_lies_among_the_uploads_by_another_name_is_no_trouble(client, tmp_path):
+    (tmp_path / UPLOADS).mkdir()
+    (tmp_path / UPLOADS / "slice-mine.png").write_bytes(png())
+    assert give(client, png()).status_code == 200
+    assert stored(tmp_path) == ["slice-0001.png", "slice-mine.png"]
+
+
+def test_a_folder_that_takes_nothing_says_so_each_time(client, tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", refuse)
+    for _ in range(6):
+        assert "cannot be written" in give(client, png()).json()["error"]
+
+
+@pytest.mark.parametrize("body", [b"[" * 50_000, b'{"a":' + b"9" * 50_000 + b"}", b"\xff", b"[]"])
+def test_words_that_are_none_are_refused(body, client):
+    answer = client.post("/api/uploads/remove", content=body)
+    assert (answer.status_code, "expected JSON" in answer.json()["error"]) == (422, True)
 
 
 def test_read_only_takes_nothing(tmp_path, open_on):

@@ -14,7 +14,8 @@ from robustmri.core.errors import ResultError
 from robustmri.report.wording import interval, percent
 from robustmri.results.budget import NO_BUDGET, Budget
 from robustmri.results.cases import load_cases
-from robustmri.results.schema import hash_files, load_result, save_result
+from robustmri.results.comparison import load_comparison
+from robustmri.results.schema import RobustnessReport, hash_files, load_result, save_result
 from robustmri.web.folder import Folder
 from robustmri.web.views.overview import overview
 from tiny import column, read_outcomes, rows_of
@@ -224,6 +225,46 @@ def test_compare_counts_who_was_saved_and_lost(client, ids, shown):
     assert len(said["cases"]) == expected["saved"]
     back = get(client, f"/api/compare/{ids['deep/after']}/{ids['before']}", show="lost")
     assert back["total"]["lost"] == expected["saved"]
+
+
+def test_compare_shows_what_was_paired_by_patient(tmp_path, paired, open_on):
+    shutil.copytree(paired, tmp_path / "folder")
+    client = open_on(tmp_path / "folder")
+    ids = {one["name"]: one["id"] for one in get(client, "/api/overview")["results"]}
+    path, back = (
+        f"/api/compare/{ids[one]}/{ids[other]}"
+        for one, other in (("before", "after"), ("after", "before"))
+    )
+    made = load_comparison(paired / "compared.json")
+    there, turned = get(client, path)["paired"], get(client, back)["paired"]
+    assert client.get(f"/reports/{there['page']}").status_code == 200
+    for row, said, other in zip(made.numbers, there["numbers"], turned["numbers"], strict=True):
+        assert said["difference"] == [row.low, row.difference, row.high]
+        assert other["difference"] == [-row.high, -row.difference, -row.low]
+        assert (said["first"], said["second"]) == (other["second"], other["first"])
+        assert (said["saved"], said["lost"]) == (row.saved, row.lost)
+        assert (other["saved"], other["lost"]) == (row.lost, row.saved)
+        assert said["people_saved"] == row.patients_saved == other["people_lost"]
+    # It says nothing of other outcomes of the same classifiers.
+    after = tmp_path / "folder" / "after"
+    table = pq.read_table(after / "outcomes.parquet")
+    pq.write_table(table.replace_schema_metadata({"made": "again"}), after / "outcomes.parquet")
+    digest = hash_files(after, ("outcomes.parquet", "examples.npz"))
+    result = msgspec.json.decode((after / "robustness.json").read_bytes(), type=RobustnessReport)
+    save_result(msgspec.structs.replace(result, files=digest), after)
+    assert get(client, path)["paired"] is None
+
+
+def test_many_patients_are_looked_for_by_name(client, ids, monkeypatch):
+    path = f"/api/results/{ids['before']}"
+    every = get(client, path)["patients"]
+    monkeypatch.setattr("robustmri.web.views.result.MOST_PATIENTS", 2)
+    last = every[-1]
+    few = get(client, path, patient=last["id"])
+    assert (len(few["patients"]), few["patients_found"], few["patient"]) == (2, len(every), last)
+    found = get(client, f"{path}/patients", like=last["name"].upper())
+    assert last in found["patients"]
+    assert get(client, f"{path}/patients", like="nobody")["patients"] == []
 
 
 def test_compare_keeps_a_class_and_a_patient(client, ids):

@@ -8,12 +8,20 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import NamedTuple
 
-from robustmri.evaluation import probe_checks, sanity, study_checks
+from robustmri.evaluation import (
+    budget_checks,
+    masking_checks,
+    order_checks,
+    shortcut_checks,
+    study_checks,
+)
 from robustmri.report.tables import Table
 
 ABOUT = {
-    sanity: "the attacks",
-    probe_checks: "the classifier, asked further",
+    budget_checks: "the attacks",
+    order_checks: "the attacks",
+    masking_checks: "the classifier, asked further",
+    shortcut_checks: "the classifier, asked further",
     study_checks: "the study",
 }
 """What the checks of each file look at."""
@@ -38,7 +46,8 @@ def tabulate_checks() -> Table:
     notes = [
         "Each passes, warns or fails; a failed one takes the headline out of the report, and "
         "evaluate --strict then ends with status 3. Besides, of the split: patients, groups, "
-        "copies and near-duplicates in one set only. More: docs/checks.md."
+        "copies and near-duplicates in one set only, no patient under two names. More: "
+        "docs/checks.md."
     ]
     return Table(["Check", "Asks whether", "About"], rows, notes)
 

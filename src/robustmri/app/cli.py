@@ -231,18 +231,21 @@ def evaluate(
     out: Out,
     attacks: Annotated[str, option(EvaluateSettings, "attacks", note="; comma-separated")] = "",
     eps: Annotated[str, option(EvaluateSettings, "eps", note="; comma-separated")] = "",
-    curve: Annotated[str, option(EvaluateSettings, "curve", note="; comma-separated")] = "",
+    curve: Annotated[
+        str | None, option(EvaluateSettings, "curve", note='; comma-separated, "" for none')
+    ] = None,
     norm: Annotated[str, option(EvaluateSettings, "norm")] = "",
     threat: Annotated[str, option(EvaluateSettings, "threat")] = "",
     corruptions: Annotated[
         str, option(EvaluateSettings, "corruptions", note="; comma-separated")
     ] = "",
-    target: Annotated[str, option(EvaluateSettings, "target")] = "",
+    target: Annotated[str | None, option(EvaluateSettings, "target")] = None,
     region: Annotated[str, option(EvaluateSettings, "region")] = "",
     regions: Annotated[
         str, option(EvaluateSettings, "regions", note="; comma-separated, or all")
     ] = "",
     saliency: Annotated[int | None, option(EvaluateSettings, "saliency")] = None,
+    detectors: Annotated[str, option(EvaluateSettings, "detectors", note="; comma-separated")] = "",
     classes: Annotated[str, option(EvaluateSettings, "classes", note="; comma-separated")] = "",
     case: Annotated[
         list[str] | None, typer.Option("--case", help="Attack this case alone; may be repeated.")
@@ -290,6 +293,7 @@ def evaluate(
         "region": region,
         "regions": ",".join(REGIONS) if regions == "all" else regions,
         "saliency": saliency,
+        "detectors": detectors,
         "classes": classes,
         "limit": limit,
         "seed": seed,
@@ -374,7 +378,11 @@ app.command("checks")(list_checks)
 
 def _overrides(stage: str, given: dict[str, Any]) -> list[str]:
     """Options that were given, as overrides of a recipe."""
-    return [f"{stage}.{name}={value}" for name, value in given.items() if value not in ("", None)]
+    return [
+        f"{stage}.{name}={value}"
+        for name, value in given.items()
+        if value or value == 0 or (value == "" and name in ("curve", "target"))
+    ]
 
 
 def _print_run(run: Path) -> None:

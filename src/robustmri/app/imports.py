@@ -108,9 +108,16 @@ def export(
     to: Annotated[
         str, typer.Option(help="onnx, pt2 (torch.export), huggingface or monai.")
     ] = "onnx",
+    result: Annotated[
+        Path | None,
+        typer.Option(
+            help="Result folder of its evaluation, whose figures go into the model card.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Write a checkpoint for other programs, its normalisation included."""
-    say(f"wrote {robustmri.export_model(checkpoint, out, to=to)}")
+    """Write a checkpoint for other programs, its normalisation included, with a model card."""
+    say(f"wrote {robustmri.export_model(checkpoint, out, to=to, result=result)}")
 
 
 def list_models() -> None:

@@ -61,21 +61,33 @@ Estimate = Annotated[
 
 
 class Verbs(TyperGroup):
-    """Commands of which an option that counts once is refused twice: the parser takes the last."""
+    """Commands of which an option that counts once is refused twice, where the parser takes the
+    last, and an empty one, which would count as not given.
+    """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command, its name and its words."""
         name, command, words = super().resolve_command(ctx, args)
         if command is not None:
             single = {
-                flag: option.opts[0]
+                flag: option
                 for option in command.params
                 if not getattr(option, "multiple", True) and not getattr(option, "is_flag", True)
                 for flag in option.opts
             }
             options = words[: words.index("--")] if "--" in words else words
-            given = [single.get(word.partition("=")[0], "") for word in options]
-            for flag in filter(None, given):
+            given = []
+            for word, after in zip(options, [*options[1:], "?"], strict=False):
+                flag, equals, value = word.partition("=")
+                if flag not in single:
+                    continue
+                given.append(single[flag].opts[0])
+                if single[flag].default == "" and not (value if equals else after).strip(" ,"):
+                    ctx.fail(
+                        f"{flag} is empty. Give it a value, or leave it out; a variable of the "
+                        "shell may not be set."
+                    )
+            for flag in given:
                 if given.count(flag) > 1:
                     ctx.fail(
                         f"{flag} is given {given.count(flag)} times, and only one would count. "

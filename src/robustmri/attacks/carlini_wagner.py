@@ -54,6 +54,7 @@ class CarliniWagnerL2(CheckedAttack):
     halvings: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.searches < 1 or self.initial_c <= 0 or self.learning_rate <= 0:
             raise ThreatModelError(
                 "steps and searches must be at least 1, initial_c and learning_rate positive, got "

@@ -64,6 +64,7 @@ class Cascade(CheckedAttack):
     after: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         named = {*self.after, *self.after.values()}
         if not self.members or not named <= set(self.members):
             raise ThreatModelError(

@@ -50,6 +50,7 @@ class DDN(CheckedAttack):
     halvings: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (
             self.steps < 1
             or self.initial_length <= 0

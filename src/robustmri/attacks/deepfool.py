@@ -59,6 +59,7 @@ class DeepFool(CheckedAttack):
     halvings: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.candidates < 1 or self.overshoot < 0:
             raise ThreatModelError(
                 "steps and candidates must be at least 1 and overshoot not negative, got "

@@ -51,6 +51,7 @@ class ElasticNet(CheckedAttack):
     halvings: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (
             self.steps < 1
             or self.searches < 1

@@ -83,11 +83,20 @@ def loss_towards(name: LossName, targets: Labels) -> AttackLoss:
 
 
 def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predictor:
-    """`classifier`, refusing logits that have no column for one of the labels or for the target."""
+    """`classifier`, refusing logits that have no column for one of the labels or for the target.
+
+    Also refused: one that changes its images in place, so that they would leave S(x) unseen.
+    """
     highest = max(int(labels.max()) if len(labels) else 0, threat.target or 0)
 
     def predict(points: Images) -> Logits:
-        logits = logits_in(classifier(points), len(points))
+        before = _changes(points)
+        try:
+            logits = logits_in(classifier(points), len(points))
+        except RuntimeError as error:
+            raise _explained(error, classifier, points) from error
+        if _changes(points) != before:
+            raise ThreatModelError(IN_PLACE)
         if logits.dim() != 2 or len(logits) != len(points) or logits.shape[1] <= highest:
             raise ThreatModelError(
                 f"expected logits ({len(points)}, classes) with more than {highest} classes, since "
@@ -97,6 +106,30 @@ def checked(classifier: Predictor, labels: Labels, threat: ThreatModel) -> Predi
         return logits
 
     return predict
+
+
+IN_PLACE = "the classifier changes its images in place. Give lambda images: model(images.clone())."
+
+
+def _changes(points: Images) -> int:
+    """How often a tensor has been changed in place, where it keeps count."""
+    return 0 if points.is_inference() else points._version
+
+
+def _explained(error: RuntimeError, classifier: Predictor, points: Images) -> Exception:
+    """What to raise in place of an error that torch has raised in a classifier."""
+    if "leaf Variable that requires grad" in str(error):
+        return ThreatModelError(IN_PLACE)
+    if isinstance(error, torch.OutOfMemoryError) or not isinstance(classifier, nn.Module):
+        return error
+    own = {(p.dtype, p.device) for p in classifier.parameters() if p.is_floating_point()}
+    if len(own) != 1 or (points.dtype, points.device) in own:
+        return error
+    ((dtype, device),) = own
+    return ThreatModelError(
+        f"the classifier's weights are {dtype} on {device}, its images {points.dtype} on "
+        f"{points.device}: {error}. Give images.to({str(device)!r}, {dtype}), or move the network."
+    )
 
 
 class SeededGenerator(torch.Generator):

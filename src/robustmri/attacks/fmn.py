@@ -50,6 +50,7 @@ class FMN(CheckedAttack):
     halvings: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.step_size <= 0 or not 0 < self.gamma < 1:
             raise ThreatModelError(
                 "steps must be at least 1, step_size positive and gamma between 0 and 1, got "

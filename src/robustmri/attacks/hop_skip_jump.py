@@ -56,6 +56,7 @@ class HopSkipJump(CheckedAttack):
     starts: int = 50
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.samples < 1 or self.starts < 1:
             raise ThreatModelError(
                 f"steps, samples and starts must be at least 1, got {self.steps}, {self.samples} "

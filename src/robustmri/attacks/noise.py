@@ -26,6 +26,7 @@ class Noise(CheckedAttack):
     draws: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.draws < 1:
             raise ThreatModelError(f"draws must be at least 1, got {self.draws}.")
 

@@ -27,6 +27,8 @@ from robustmri.threat.threat_model import ThreatModel
 class PGD(CheckedAttack):
     """Steepest steps on a loss, projected back into the ball, from one or more random starts.
 
+    The step itself is `steepest` in `step_rules`; `ThreatModel.project` takes it back.
+
     Args:
         steps: number of steps.
         step_size: length of a step as a fraction of eps; the default covers 2.5 radii.
@@ -54,6 +56,7 @@ class PGD(CheckedAttack):
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.restarts < 1 or self.step_size <= 0:
             raise ThreatModelError(
                 f"steps and restarts must be at least 1 and step_size positive, got {self.steps}, "

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 
+from robustmri.attacks.settings import check_kinds
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.eps import Eps
@@ -83,6 +84,9 @@ class CheckedAttack:
 
     facts: ClassVar[Facts]
 
+    def __post_init__(self) -> None:
+        check_kinds(self)
+
     def __call__(
         self,
         classifier: Predictor,
@@ -111,6 +115,11 @@ class CheckedAttack:
         >>> bool((attacked - images).abs().max() <= 8 / 255 + 1e-6)
         True
         """
+        if not callable(classifier) or isinstance(classifier, type):
+            raise ThreatModelError(
+                "expected the classifier as a network, or a function of images to logits, got "
+                f"{classifier!r:.80}."
+            )
         if isinstance(threat, PhysicalThreat):
             return self._over_parameters(classifier, images, labels, threat, eps, generator)
         threat = self._threat(threat, eps)

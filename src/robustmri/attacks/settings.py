@@ -5,13 +5,15 @@ sees them.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, get_type_hints
+from numbers import Integral, Real
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from robustmri.core.errors import SettingsError, did_you_mean
+from robustmri.core.errors import SettingsError, ThreatModelError, did_you_mean
 
 
 def read_settings(name: str, make: Callable[..., Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -40,6 +42,35 @@ def read_settings(name: str, make: Callable[..., Any], settings: dict[str, Any])
         }
         known = {**known, **own} if len(own) < len(parameters) else own
     return {setting: _read(name, setting, value, known) for setting, value in settings.items()}
+
+
+def check_kinds(attack: Any) -> None:
+    """Refuse an attack one of whose numbers, flags or words is of another kind.
+
+    Args:
+        attack: a dataclass.
+
+    Raises:
+        ThreatModelError: names the setting and its value.
+    """
+    hints = get_type_hints(type(attack))
+    for field in fields(attack):
+        kind = hints[field.name]
+        value = getattr(attack, field.name)
+        if kind is int:
+            wanted, fits = "a whole number", isinstance(value, Integral)
+        elif kind is float:
+            wanted, fits = "a finite number", isinstance(value, Real) and math.isfinite(value)
+        elif kind is bool:
+            wanted, fits = "True or False", isinstance(value, bool)
+        elif get_origin(kind) is Literal:
+            wanted, fits = f"one of {', '.join(get_args(kind))}", value in get_args(kind)
+        else:
+            continue
+        if not fits or (kind is not bool and isinstance(value, bool)):
+            raise ThreatModelError(
+                f"{type(attack).__name__}: {field.name} must be {wanted}, got {value!r:.80}."
+            )
 
 
 def _read(name: str, setting: str, value: Any, known: dict[str, Any]) -> Any:

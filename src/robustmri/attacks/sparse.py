@@ -48,6 +48,7 @@ class SparsePGD(CheckedAttack):
     halvings: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.growth < 0 or not 0 <= self.decay < 1:
             raise ThreatModelError(
                 "steps must be at least 1, growth not negative and decay in [0, 1), got "

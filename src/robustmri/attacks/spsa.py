@@ -60,6 +60,7 @@ class SPSA(CheckedAttack):
     stop_when_fooled: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or self.samples < 1 or self.step_size <= 0 or self.reach <= 0:
             raise ThreatModelError(
                 "steps and samples must be at least 1, step_size and reach positive, got "

@@ -52,6 +52,7 @@ class Square(CheckedAttack):
     share: float = 0.8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.queries < 1 or not 0 < self.share <= 1:
             raise ThreatModelError(
                 f"queries must be at least 1 and share in (0, 1], got {self.queries} and "

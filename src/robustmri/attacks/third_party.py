@@ -67,6 +67,7 @@ class ThirdParty(CheckedAttack):
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = {word: default for word, default in self._arguments.items() if word not in OURS}
         for setting in self.settings:
             if setting in OURS:

@@ -50,6 +50,7 @@ class RandomStep(CheckedAttack):
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.share < 1:
             raise ThreatModelError(f"share must lie between 0 and 1, got {self.share}.")
 
@@ -125,6 +126,7 @@ class Transfer(CheckedAttack):
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (
             self.steps < 1
             or self.step_size <= 0

@@ -51,6 +51,7 @@ class Universal(CheckedAttack):
     loss: LossName = "cross_entropy"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.epochs < 1 or self.batch_size < 1 or self.step_size <= 0:
             raise ThreatModelError(
                 "epochs and batch_size must be at least 1 and step_size positive, got "
@@ -95,7 +96,7 @@ def learn_universal(
         attack: settings; the defaults if None.
     """
     attack = attack or Universal()
-    threat = attack.check(images, labels, threat)
+    threat = attack.check(images, labels, attack._threat(threat, None))
     images, predict = images.detach(), checked(classifier, labels, threat)
     towards = loss_against(attack.loss, labels, threat)
     eps = torch.as_tensor(threat.eps)
@@ -130,6 +131,22 @@ def learn_universal(
 
 
 def add_universal(change: Images, images: Images, threat: ThreatModel) -> Images:
-    """`images` with the same change, each inside its own S(x): eps, mask and bounds."""
+    """`images` with the same change, each inside its own S(x): eps, mask and bounds.
+
+    Args:
+        change: of shape (1, channels, ...), what `learn_universal` gave.
+        images: shape (n, channels, ...).
+        threat: what may be changed.
+
+    Raises:
+        ThreatModelError: a change of another shape, or one that is not finite.
+    """
     images = images.detach()
+    shape = (1, *images.shape[1:])
+    fits = isinstance(change, torch.Tensor) and change.shape == shape
+    if not fits or not bool(torch.isfinite(change).all()):
+        raise ThreatModelError(
+            f"expected a change of finite numbers of shape {shape}, got "
+            f"{tuple(getattr(change, 'shape', ())) or type(change).__name__}."
+        )
     return threat.project(images + change, images)

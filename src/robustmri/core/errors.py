@@ -43,6 +43,6 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     "Did you mean 'resnet18'? Choices: resnet18, vit."
     """
     known = sorted(choices)
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(str(name), known, n=1)
     question = f"Did you mean {near[0]!r}? " if near else ""
     return f"{question}Choices: {', '.join(known)}."

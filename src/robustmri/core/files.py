@@ -11,7 +11,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -330,3 +330,37 @@ def fingerprint(value: Any) -> str:
     """
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def as_folders(given: Sequence[Path | str] | Path | str) -> Sequence[Path | str]:
+    """One folder or several, as several: a text would pass for a list of its letters.
+
+    >>> as_folders("result"), as_folders(["one", "other"])
+    (['result'], ['one', 'other'])
+    """
+    return [given] if isinstance(given, (str, Path)) else given
+
+
+SIGNS = {
+    "cohort.json": "a cohort",
+    "robustness.json": "a result",
+    "classifier.json": "a checkpoint",
+    "checkpoint/classifier.json": "a run",
+    "epochs.csv": "a run that has not ended",
+    "case.json": "an answer about one slice",
+    "bundle.json": "a bundle",
+    "summary.zip": "what came home of a bundle",
+}
+"""A file to what a folder is that holds it."""
+
+
+def kind_of_folder(path: Path | str) -> str:
+    """What a folder of ours is, in words; "" where it is none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "robustness.json").write_text("{}")
+    ...     kind_of_folder(folder)
+    'a result'
+    """
+    return next((kind for sign, kind in SIGNS.items() if (Path(path) / sign).is_file()), "")

@@ -92,6 +92,19 @@ def check_bounds(settings: msgspec.Struct) -> None:
             raise SettingsError(f"{name} must be {what}, got {_written(value)}.")
 
 
+def check_number(name: str, value: float, *, at_least: float = 0, above: bool = False) -> None:
+    """Refuse a number of a call that is too small, or no finite one.
+
+    Raises:
+        SettingsError: names it and its bound.
+
+    >>> check_number("minutes", 0.5, above=True)
+    """
+    if not (value > at_least if above else value >= at_least) or value == math.inf:
+        bound = "a finite number above" if above else "a finite number of at least"
+        raise SettingsError(f"{name} must be {bound} {_written(at_least)}, got {_written(value)}.")
+
+
 def _written(number: Any) -> str:
     """A number as a message can hold it.
 

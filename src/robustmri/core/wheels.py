@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 import robustmri
 from robustmri.core.errors import DownloadError, SettingsError
 from robustmri.core.provenance import COMMIT_FILE, commit
+from robustmri.core.zips import deflate
 
 PACKAGE = "robustmri"
 BRINGS = {
@@ -178,7 +179,7 @@ def write_own_wheel(folder: Path) -> Path:
     path = folder / f"{PACKAGE}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name, content in contents.items():
-            wheel.writestr(name, content)
+            deflate(wheel, name, content)
     return path
 
 

@@ -1,7 +1,8 @@
-"""Zip files from elsewhere: what they claim to hold is looked at before any of it is unpacked."""
+"""Zip files: what one from elsewhere claims to hold is looked at before any of it is unpacked."""
 
 from __future__ import annotations
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -9,6 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from robustmri.core.errors import DataError
+
+SAME_TIME = (1980, 1, 1, 0, 0, 0)
+"""Of every member that is written here, so that the same content gives the same file."""
+OF_DAMAGE = (
+    *(errno.EINVAL, errno.EOVERFLOW),  # A place before the file, or behind any.
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),  # A file that is a folder.
+)
 
 
 @contextmanager
@@ -28,8 +36,12 @@ def open_zip(path: Path | str, *, most_bytes: int) -> Iterator[zipfile.ZipFile]:
             _refuse_names(bag, path)
             _refuse_kinds(bag, path)
             yield bag
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, UnicodeError) as error:
         raise DataError(f"{path} is not a zip, or is damaged ({error}).") from error
+    except OSError as error:
+        if error.errno not in OF_DAMAGE:
+            raise
+        raise DataError(f"{path} is not a zip, or is damaged ({error.strerror}).") from error
 
 
 def _refuse_large(bag: zipfile.ZipFile, path: Path | str, most_bytes: int) -> None:
@@ -58,3 +70,10 @@ def _refuse_kinds(bag: zipfile.ZipFile, path: Path | str) -> None:
         plain = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if not plain or member.flag_bits & 1:
             raise DataError(f"{path} holds {member.filename!r} encrypted, or not deflated.")
+
+
+def deflate(bag: zipfile.ZipFile, name: str, content: str | bytes) -> None:
+    """Add a member that is the same whenever it is added, whatever the clock says."""
+    member = zipfile.ZipInfo(name, SAME_TIME)
+    member.compress_type = zipfile.ZIP_DEFLATED
+    bag.writestr(member, content)

@@ -97,6 +97,8 @@ def read_cases(path: Path, n_cases: int = MOST_CASES) -> tuple[Case, ...]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise DataError(f"{path} is missing, or no plain file. Prepare the scans again.")
     try:
         with pq.ParquetFile(path) as file:
             rows: list[dict[str, Any]] = []

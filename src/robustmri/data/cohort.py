@@ -5,7 +5,7 @@ both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import CheckpointError, DataError
-from robustmri.core.files import check_name, fingerprint, read_json, sha256_of
+from robustmri.core.files import check_name, fingerprint, kind_of_folder, read_json, sha256_of
 from robustmri.core.sizes import Size, sides, size_words
 from robustmri.data.cases import Case, read_cases
 from robustmri.data.readers.source import LeftOut
@@ -199,6 +199,10 @@ class Cohort:
         """
         root = Path(root)
         if not is_cohort(root):
+            if kind := kind_of_folder(root):
+                raise DataError(
+                    f"{root} is {kind}, not a cohort. Name the folder that `prepare` made."
+                )
             raise DataError(
                 f"{root} is not a cohort: it has no {HEAD}. Make one: robustmri prepare SOURCE "
                 f"--out {root}"
@@ -303,4 +307,4 @@ def fingerprint_of(head: dict[str, Any], cases: Iterable[Case]) -> str:
     if head["schema_version"] != SCHEMA_VERSION:
         facts |= {key: head.get(key, usual) for key, usual in NEW_FACTS.items()}
     pixels = {name: file["sha256"] for name, file in head["files"].items() if name != CASES}
-    return fingerprint([facts, pixels, [asdict(case) for case in cases]])
+    return fingerprint([facts, pixels, [vars(case) for case in cases]])

@@ -4,7 +4,7 @@ through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SAME_SLICE = 0.985
 COPY = 0.995
 NEIGHBOUR = 0.9
+MANY_DOUBLED = 0.1
+"""Share of a set's patients who may look like another before their number cannot be believed."""
 DESCRIPTOR_SIZE = 32
 BLOCK = 512
 
@@ -43,18 +45,20 @@ class Finding:
 
 def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
     """What the sets of a split have in common: patients, groups of patients, copies of slices and
-    files, near-duplicate slices.
+    files, near-duplicate slices; and within a set, patients who look like one.
 
     An overlap of patients fails a patient-wise split. In a slice-wise one, which promises nothing
     else, it warns; so do ids that differ by a trailing letter in the folds of the authors, who
     counted them as two patients.
     """
     split.check(cohort)
-    if split.kind == "none":  # There is one set only.
-        return []
     where = {
         index: name for name in ("train", "validation", "test") for index in getattr(split, name)
     }
+    alike_slices = near_duplicates(cohort.images)
+    one_person = _check_names(cohort, where, alike_slices)
+    if split.kind == "none":  # There is one set only.
+        return [one_person]
     alike = (
         "inferred groups" if cohort.groups == "inferred" else "patients (trailing letter ignored)"
     )
@@ -78,7 +82,8 @@ def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
         patients,
         groups,
         _check_copies(cohort, where, serious),
-        _check_duplicates(cohort, where),
+        _check_duplicates(cohort, where, alike_slices),
+        one_person,
     ]
 
 
@@ -124,8 +129,34 @@ def _check_copies(cohort: Cohort, where: dict[int, str], serious: Status) -> Fin
     )
 
 
-def _check_duplicates(cohort: Cohort, where: dict[int, str]) -> Finding:
-    pairs = [(a, b) for a, b in near_duplicates(cohort.images) if where.get(a) != where.get(b)]
+def _check_names(
+    cohort: Cohort, where: dict[int, str], alike: Sequence[tuple[int, int]]
+) -> Finding:
+    """Patients of one set of whom a slice looks like one of another patient: they count twice."""
+    group = [case.group for case in cohort.cases]
+    pairs = [
+        (a, b) for a, b in alike if a in where and where[a] == where.get(b) and group[a] != group[b]
+    ]
+    doubled = {(where[index], group[index]) for pair in pairs for index in pair}
+    sizes = {
+        name: len({group[index] for index in where if where[index] == name})
+        for name in {name for name, _ in doubled}
+    }
+    most = max((sum(one == name for one, _ in doubled) / sizes[name] for name in sizes), default=0)
+    return Finding(
+        "no patient under two names",
+        "fail" if most > MANY_DOUBLED else "warn" if doubled else "pass",
+        f"{len(doubled)} patients have a slice that looks like one of another patient of the same "
+        f"set (correlation above {SAME_SLICE})"
+        + (", so that there are fewer than are counted" if doubled else ""),
+        tuple(sorted({cohort.cases[index].case_id for pair in pairs for index in pair})),
+    )
+
+
+def _check_duplicates(
+    cohort: Cohort, where: dict[int, str], alike: Sequence[tuple[int, int]]
+) -> Finding:
+    pairs = [(a, b) for a, b in alike if where.get(a) != where.get(b)]
     ids = tuple(sorted({cohort.cases[index].case_id for pair in pairs for index in pair}))
     detail = (
         f"{len(pairs)} pairs of near-duplicate slices (correlation above {SAME_SLICE}) lie in "

@@ -33,7 +33,7 @@ from robustmri.core.files import (
     write_json,
 )
 from robustmri.core.sizes import sides
-from robustmri.core.zips import open_zip
+from robustmri.core.zips import SAME_TIME, deflate, open_zip
 from robustmri.data.cohort import CASES, HEAD, SPLIT, Cohort, CohortHead, fingerprint_of
 from robustmri.data.parallel import map_in_order
 from robustmri.data.split import Split
@@ -44,7 +44,6 @@ LARGEST_ERROR = 8
 """Grey levels of 255; beyond it slices look like posters."""
 MOST_BYTES = 64 << 30
 """Of a cohort once it is unpacked: 690 000 slices of 224 px."""
-_SAME_TIME = (1980, 1, 1, 0, 0, 0)  # So that the same cohort gives the same file.
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def pack_cohort(cohort: Cohort, file: str | Path, *, grey_error: int = 0) -> Pac
             for row, (png, restored, error) in enumerate(
                 map_in_order(lambda row: _reduce(cohort.images[row], grey_error), rows)
             ):
-                bag.writestr(zipfile.ZipInfo(_member(row), _SAME_TIME), png)
+                bag.writestr(zipfile.ZipInfo(_member(row), SAME_TIME), png)
                 digest.update(restored.tobytes())
                 off += error / len(cohort)
             packed = Packed(bytes=0, grey_error=grey_error, mean_error=round(off, 3))
@@ -125,9 +124,9 @@ def pack_cohort(cohort: Cohort, file: str | Path, *, grey_error: int = 0) -> Pac
                 (SPLIT, json.dumps(stored)),
                 (CASES, (cohort.root / CASES).read_bytes()),
             ):
-                _deflate(bag, name, content)
+                deflate(bag, name, content)
             if MASKS in head["files"]:
-                _deflate(bag, MASKS, (cohort.root / MASKS).read_bytes())
+                deflate(bag, MASKS, (cohort.root / MASKS).read_bytes())
         size = partial.stat().st_size
     return replace(packed, bytes=size)
 
@@ -242,9 +241,3 @@ def _new_head(cohort: Cohort, digest: str, packed: Packed) -> dict[str, Any]:
     }
     head["fingerprint"] = fingerprint_of(head, cohort.cases)
     return head
-
-
-def _deflate(bag: zipfile.ZipFile, name: str, content: str | bytes) -> None:
-    member = zipfile.ZipInfo(name, _SAME_TIME)
-    member.compress_type = zipfile.ZIP_DEFLATED
-    bag.writestr(member, content)

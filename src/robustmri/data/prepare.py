@@ -80,6 +80,7 @@ def write_cohort(
         if len(labels) < 2:
             raise DataError(
                 f"{source.name} has one class only ({labels[0]}); a classifier needs two or more."
+                f"{_first_of(stored.left_out)}"
             )
         if not source.patient_ids:
             cases = _infer_patients(folder, cases)
@@ -159,12 +160,14 @@ def _in_colour(image: np.ndarray[Any, Any]) -> bool:
 
 
 def _nothing_readable(source: Source, left_out: list[LeftOut]) -> str:
-    first = (
-        f" First of {len(left_out)}: {left_out[0].source}: {left_out[0].reason}."
-        if left_out
-        else ""
-    )
-    return f"{source.name}: not one slice could be read.{first}"
+    return f"{source.name}: not one slice could be read.{_first_of(left_out)}"
+
+
+def _first_of(left_out: list[LeftOut]) -> str:
+    """How many were left out, and the first of them; "" where none was."""
+    if not left_out:
+        return ""
+    return f" Left out: {len(left_out)}, first {left_out[0].source}: {left_out[0].reason}."
 
 
 def _infer_patients(folder: Path, cases: list[Case]) -> list[Case]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -192,11 +193,15 @@ def _prepare(item: RawSlice, form: Form, patient_ids: bool) -> _Prepared:
     notes = item.notes
     if grey.is_colour(item.image) != (form.channels == 3):
         notes = (*notes, MADE_GREY if form.channels == 1 else MADE_COLOUR)
-    patient = item.patient_id or ""
+    # A letter and its accent may be written as one: a class or a patient is not two for that.
+    case_id, label, patient = (
+        unicodedata.normalize("NFC", text or "")
+        for text in (item.case_id, item.label, item.patient_id)
+    )
     case = Case(
         index=-1,
-        case_id=item.case_id,
-        label=item.label,
+        case_id=case_id,
+        label=label,
         class_index=-1,
         patient_id=patient,
         group=group_of(patient),

@@ -111,9 +111,12 @@ def _read(folder: str | Path) -> _Right:
     """The slices of one evaluation in the cohort's order."""
 
     columns = columns_of(read_table(folder))
-    right, kept, groups = find_right(columns), {}, None
-    for (attack, budget), rows in find_settings(columns).items():
-        if attack in (CLEAN, WORST):
+    settings, right = find_settings(columns), find_right(columns)
+    # The first is what the evaluation is about; corruptions beside it stay out.
+    about = next((at.norm for attack, at in settings if attack == WORST), "")
+    kept, groups = {}, None
+    for (attack, budget), rows in settings.items():
+        if attack == CLEAN or (attack == WORST and budget.norm == about):
             ordered = rows[np.argsort(columns["index"][rows])]
             groups = columns["group"][ordered].astype(str)
             radius = Eps(budget.eps or 0.0, cast(Literal["image", "normalised"], budget.eps_units))

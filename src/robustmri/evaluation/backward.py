@@ -21,6 +21,19 @@ _CUTS = ("round", "floor", "ceil", "trunc", "fix", "sign", "sgn", "detach")
 """Functions whose gradient is zero almost everywhere, and which stay near what goes in."""
 _SQUASHES = ("softmax", "sigmoid")
 """Functions whose gradient rounds to zero where they are sure; only of logits, not inside."""
+_HARD = ("gt", "ge", "greater", "greater_equal", "heaviside", "argmax", "bucketize", "searchsorted")
+_LIKE_HARD = ("lt", "le", "less", "less_equal")
+_CASTS = ("bool", "byte", "char", "short", "int", "long", "to", "type")
+"""Functions whose result has no gradient, whatever is made of it: what has again the shape of what
+went in, as numbers with a point, is taken for it on the way back."""
+HARD = {
+    function: (name, sign)
+    for names, sign in ((_HARD + _CASTS, 1.0), (_LIKE_HARD, -1.0))
+    for name in names
+    for place in (torch, Tensor)
+    if (function := getattr(place, name, None)) is not None
+} | {Tensor.__gt__: ("gt", 1.0), Tensor.__ge__: ("ge", 1.0)}
+HARD |= {Tensor.__lt__: ("lt", -1.0), Tensor.__le__: ("le", -1.0)}
 CUTS = {
     function: name
     for name in _CUTS + _SQUASHES
@@ -35,8 +48,8 @@ class StraightThrough:
     """The classifier, its answers unchanged, its way back without what cuts the gradient.
 
     Taken for the identity are the functions of `CUTS`, such as rounding or a softmax at the end,
-    `torch.no_grad`, and modules without weights that are not torch's own and return what has the
-    same shape: smoothing, JPEG.
+    those of `HARD`, such as a comparison or a cast to bytes, `torch.no_grad`, and modules without
+    weights that are not torch's own and return what has the same shape: smoothing, JPEG.
 
     Args:
         classifier: in evaluation mode; left as it is.
@@ -81,6 +94,9 @@ class _Mode(TorchFunctionMode):
     def __init__(self, replaced: list[str]) -> None:
         super().__init__()
         self.replaced = replaced
+        # Results without a gradient: what they were made of, by what, and which way it leads. They
+        # are held, so that their ids stay their own.
+        self._hard: dict[int, tuple[Tensor, Tensor, str, float]] = {}
 
     def __torch_function__(
         self,
@@ -93,11 +109,14 @@ class _Mode(TorchFunctionMode):
             return None
         first = args[0] if args and isinstance(args[0], Tensor) else None
         if first is None or not first.requires_grad:
-            return func(*args, **(kwargs or {}))
+            return self._from_hard(first, func(*args, **(kwargs or {})))
         if func in (Tensor.numpy, Tensor.__array__):
             first = first.detach()
             return func(first, *args[1:], **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
+        if func in HARD and isinstance(out, Tensor) and not out.requires_grad:
+            self._hard[id(out)] = out, first, *HARD[func]
+            return self._from_hard(out, out)
         name = CUTS.get(func)
         if name is None or not isinstance(out, Tensor) or out.shape != first.shape:
             return out
@@ -105,6 +124,17 @@ class _Mode(TorchFunctionMode):
             return out
         self.replaced.append(name)
         return _hand_on(first, out)
+
+    def _from_hard(self, first: Tensor | None, out: Any) -> Any:
+        """What was made of a result without a gradient."""
+        if id(first) not in self._hard or not isinstance(out, Tensor) or out.requires_grad:
+            return out
+        _, source, name, sign = self._hard[id(first)]
+        if out.is_floating_point() and out.shape == source.shape:
+            self.replaced.append(name)
+            return _hand_on(source * sign, out.to(source.dtype))
+        self._hard[id(out)] = out, source, name, sign
+        return out
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def read_costs(path: str | Path, classes: Sequence[str]) -> tuple[Cost, ...]:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             heads = [str(head).strip().casefold() for head in reader.fieldnames or ()]
-            rows = [dict(zip(heads, map(_text, row.values()), strict=False)) for row in reader]
+            read = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise SettingsError(f"--costs {path} is not a CSV in UTF-8 ({error}).") from error
     if missing := [name for name in COLUMNS if name not in heads]:
@@ -40,8 +40,16 @@ def read_costs(path: str | Path, classes: Sequence[str]) -> tuple[Cost, ...]:
             f"--costs {path} has no column {missing[0]!r}. Expected {', '.join(COLUMNS)} and, if "
             f"you like, consequence; got {', '.join(heads) or 'nothing'}."
         )
+    if twice := [name for name in heads if heads.count(name) > 1]:
+        raise SettingsError(f"--costs {path} has two columns {twice[0]!r}. Remove one of them.")
     costs: dict[tuple[str, str], Cost] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, cells in enumerate(read, start=2):
+        if None in cells:
+            raise SettingsError(
+                f"--costs {path}, line {number} has more cells than the {len(heads)} columns of "
+                'the header. Put a text with a comma into quotes: "1,000".'
+            )
+        row = dict(zip(heads, map(_text, cells.values()), strict=True))
         one = _read_row(row, classes, f"--costs {path}, line {number}")
         if (one.truth, one.answer) in costs:
             raise SettingsError(

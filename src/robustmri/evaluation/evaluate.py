@@ -34,7 +34,7 @@ from robustmri.evaluation.attacked import (
 )
 from robustmri.evaluation.cost import AttackCost
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.memory import Room, in_halves
+from robustmri.evaluation.halving import Room, in_halves
 from robustmri.evaluation.plan import Plan, make_plan
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.shards import divide, run_shards, shards_of

@@ -1,9 +1,10 @@
-"""What a result tells beyond accuracies, counted from the tables beside it: regions, saliency and
-how little it takes.
+"""What a result tells beyond accuracies, counted from the tables beside it: regions, saliency,
+detection and how little it takes.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,35 +12,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from robustmri.core.sizes import sides
 from robustmri.evaluation.confined import summarise_regions
+from robustmri.evaluation.detection import summarise_detection
 from robustmri.evaluation.intervals import quantile_interval
 from robustmri.evaluation.saliency import summarise_saliency
 from robustmri.evaluation.visibility import peak_signal_to_noise
 from robustmri.results.cases import CaseTable
 from robustmri.results.outcomes import columns_of
-from robustmri.results.schema import Sensitivity
+from robustmri.results.schema import RobustnessReport, Sensitivity
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FURTHER = ("regions", "saliency", "detection")
+"""Tables beside the outcomes, and the fields that they fill."""
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 FEWEST_RADII = 3
 """With fewer, and no search for the nearest image, a smallest eps would say what was tried."""
+
+
+def count_further(result: RobustnessReport, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+    """The same fields of a result that is there, counted from its tables."""
+    pixels = math.prod(sides(result.cohort.size)) * result.cohort.channels
+    return summarise_further(tables, seed=result.settings["evaluate"]["seed"], pixels=pixels)
 
 
 def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int) -> dict[str, Any]:
     """Fields of a `RobustnessReport`.
 
     Args:
-        tables: "outcomes", and "regions" and "saliency" where they were asked for.
+        tables: "outcomes", and those of `FURTHER` that were asked for.
         seed: of the bootstrap.
         pixels: grey values of a slice; of one in colour, three for each place.
     """
     cases = CaseTable.of(columns_of(tables["outcomes"]))
-    regions, saliency = tables.get("regions"), tables.get("saliency")
+    summaries = (summarise_regions, summarise_saliency, summarise_detection)
+    told = {
+        name: summary(columns_of(tables[name])) if name in tables else []
+        for name, summary in zip(FURTHER, summaries, strict=True)
+    }
     return {
-        "regions": [] if regions is None else summarise_regions(columns_of(regions)),
-        "saliency": [] if saliency is None else summarise_saliency(columns_of(saliency)),
+        **told,
         "sensitivity": [
             one
             for norm in cases.norms

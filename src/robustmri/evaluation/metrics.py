@@ -34,6 +34,8 @@ class Setting(NamedTuple):
 def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
     """Rows of each attack and budget, in the order in which they first appear."""
     n = len(outcomes["attack"])
+    if not n:
+        return {}
     code = np.zeros(n, dtype=np.int64)
     for name in ("attack", "norm", "eps_units", "target", "eps", "eps_image"):
         column = outcomes[name]

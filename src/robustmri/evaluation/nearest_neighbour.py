@@ -5,7 +5,6 @@ no attack changes that follows from geometry, without a search.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
@@ -14,13 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from robustmri.core.arrays import Images, Labels
-from robustmri.core.errors import ResultError
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
 from robustmri.evaluation.intervals import share_interval
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
-from robustmri.results.schema import Baseline, Result, load_result
+from robustmri.results.schema import Baseline, Result, RobustnessReport
 from robustmri.threat.norms import NORMS
 
 if TYPE_CHECKING:
@@ -32,8 +30,8 @@ MOST = 30_000_000
 """Pairs of a training and a test slice; of more, nobody waits for the answer."""
 NEIGHBOURS, AT_ONCE = 16, 128
 CERTIFIED = "certified"
-REMEMBERED = "nearest_neighbour.parquet"
-"""The file beside a result, with a row for each slice."""
+REMEMBERED = "nearest_neighbour"
+"""The table beside a result, with a row for each slice."""
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
 
 
@@ -179,33 +177,21 @@ def summarise_memory(
     return Baseline(name="nearest neighbour", known=known, side=SIDE, results=results)
 
 
-def pool_memory(folders: Sequence[str | Path]) -> tuple[pa.Table | None, Baseline | None]:
-    """The tables of several evaluations as one, and what it amounts to; None where one has none."""
-    import pyarrow as pa
+def pool_memory(parts: Sequence[RobustnessReport], table: pa.Table) -> Baseline:
+    """What the tables of several evaluations, put below one another, amount to.
 
-    parts = [load_result(folder) for folder in folders]
-    baselines = [part.baseline for part in parts if part.baseline is not None]
-    if len(baselines) < len(parts):
-        return None, None
-    table = pa.concat_tables([_read(Path(folder) / REMEMBERED) for folder in folders])
-    settings = parts[0].settings["evaluate"]
-    return table, summarise_memory(
+    Args:
+        parts: the evaluations, each with a baseline.
+        table: as `remember_slices` makes it, of all of them.
+    """
+    known = [part.baseline for part in parts if part.baseline is not None]
+    return summarise_memory(
         table,
         [
             Budget(one.norm, one.eps, one.eps_units, one.eps_image)
-            for one in baselines[0].results
+            for one in known[0].results
             if one.attack == CERTIFIED
         ],
-        norm=settings["norm"],
-        known=[known for one in baselines for known in one.known],
+        norm=parts[0].settings["evaluate"]["norm"],
+        known=[number for one in known for number in one.known],
     )
-
-
-def _read(path: Path) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return pq.read_table(path, columns=["index", "group", "right", "radius"])
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise ResultError(f"{path} is missing or damaged. Evaluate again.") from error

@@ -291,6 +291,7 @@ def _side(result: RobustnessReport, name: str) -> Side:
         backbone=model.backbone,
         training=model.name,
         checkpoint_sha256=model.checkpoint_sha256,
+        outcomes_sha256=result.files.get("outcomes.parquet", ""),
     )
 
 

@@ -150,9 +150,9 @@ def make_plan(
     limited = [(name, eps) for name, eps in radii if not made[name][0].minimal]
     minimal = [name for name in settings.attacks if made[name][0].minimal]
     curve = tuple(
-        parse_eps(eps)
-        for eps in settings.curve
-        if (settings.curve_attack, parse_eps(eps)) not in limited
+        eps
+        for eps in dict.fromkeys(map(parse_eps, settings.curve))
+        if (settings.curve_attack, eps) not in limited
     )
     trials = [trial(name, eps) for name, eps in dict.fromkeys(limited)]
     trials += [trial(name, None) for name in dict.fromkeys(minimal)]

@@ -14,11 +14,14 @@ import numpy as np
 from robustmri.core.errors import ResultError
 from robustmri.core.files import fingerprint
 from robustmri.core.provenance import describe_run
+from robustmri.evaluation.further import count_further
 from robustmri.evaluation.metrics import count_confusions, summarise
+from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.evaluation.patients import summarise_patients
-from robustmri.evaluation.recount import refuse_contradictions
-from robustmri.results.outcomes import columns_of, numbered, read_table
-from robustmri.results.schema import AttackRun, Check, RobustnessReport, load_result, suites_of
+from robustmri.evaluation.recount import Counted, refuse_contradictions
+from robustmri.results.certificate import FILE, FOLDER
+from robustmri.results.outcomes import columns_of, numbered
+from robustmri.results.schema import AttackRun, Check, RobustnessReport, suites_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,11 +29,13 @@ if TYPE_CHECKING:
 SEVERITY = ("pass", "warn", "fail")
 
 
-def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[RobustnessReport, pa.Table]:
-    """The result over all slices of several evaluations, and their outcomes in one table.
+def pool_results(folders: Sequence[str | Path], *, title: str) -> Counted:
+    """The result over all slices of several evaluations, and their tables, each as one.
 
-    Numbers and intervals are computed anew from the outcomes, so a patient is the unit that is
-    drawn whichever part it was tested in. A check ends as it ended in the part where it went worst.
+    Numbers and intervals are computed anew from the tables, so a patient is the unit that is drawn
+    whichever part it was tested in. A check ends as it ended in the part where it went worst. What
+    is no share or mean over slices stays with the parts: pictures, and certificates, each of which
+    holds for its own slices at once.
 
     Args:
         folders: result folders of the same cohort and settings, of networks trained alike on
@@ -47,13 +52,17 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         raise ResultError(
             "Pooling needs at least one result folder. Make one with: robustmri evaluate."
         )
-    for folder in folders:
-        refuse_contradictions(folder)
-    parts = [load_result(folder) for folder in folders]
-    tables = [read_table(folder) for folder in folders]
-    _refuse_unlike(parts, tables, folders)
-    outcomes, first = pa.concat_tables(tables), parts[0]
-    columns, attacks = columns_of(outcomes), _merge_attacks(parts)
+    counted = [refuse_contradictions(folder) for folder in folders]
+    parts = [one.result for one in counted]
+    _refuse_unlike(parts, [one.tables["outcomes"] for one in counted], folders)
+    # In some parts there may have been nothing to measure, as no slice with an outline.
+    tables = {
+        name: pa.concat_tables([one.tables[name] for one in counted])
+        for name in counted[0].tables
+        if all(name in one.tables for one in counted)
+    }
+    missing = sorted({name for one in counted for name in one.tables} - set(tables))
+    columns, first, attacks = columns_of(tables["outcomes"]), parts[0], _merge_attacks(parts)
     seed = int(first.settings["evaluate"]["seed"])
     split = msgspec.structs.replace(
         first.split,
@@ -61,6 +70,7 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         fingerprint=fingerprint([part.split.fingerprint for part in parts]),
         note=(
             f"{len(parts)} evaluations of disjoint test sets pooled, each of a network of its own."
+            + _say_left_out(missing, folders)
         ),
         n_slices=len(np.unique(columns["index"])),
         n_patients=len(numbered(columns["group"])[0]),
@@ -75,19 +85,27 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> tuple[Robustne
         model=model,
         split=split,
         examples=[],
-        regions=[],
-        saliency=[],
-        sensitivity=[],
         checks=_merge([part.checks for part in parts]),
         attacks=attacks,
         results=summarise(columns, suites=suites_of(attacks)),
         confusions=count_confusions(columns, first.cohort.classes),
         patients=first.patients
         and summarise_patients(columns, first.cohort.classes, costs=first.patients.costs),
-        baseline=None,
+        baseline=pool_memory(parts, tables[REMEMBERED]) if REMEMBERED in tables else None,
         provenance=describe_run(seed) | _latest(parts) | {"pooled": [p.provenance for p in parts]},
     )
-    return result, outcomes
+    return Counted(msgspec.structs.replace(result, **count_further(result, tables)), tables)
+
+
+def _say_left_out(missing: Sequence[str], folders: Sequence[str | Path]) -> str:
+    """What the parts tell, and the whole does not."""
+    said = ""
+    if missing:
+        names = ", ".join(name.replace("_", " ") for name in missing)
+        said += f" Not every part has {names}, which is left out here."
+    if any((Path(folder) / FOLDER / FILE).is_file() for folder in folders):
+        said += " A certificate holds for the slices of its own part, and is shown there."
+    return said
 
 
 def _latest(parts: Sequence[RobustnessReport]) -> dict[str, str]:

@@ -1,5 +1,5 @@
 """Active questions to a classifier on a few slices, once an evaluation is done: whether its figures
-can be believed. What they find is read by the checks in `probed`.
+can be believed. What they find is read by `masking_checks`.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import median
 from typing import cast
 
 import msgspec
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 
 from robustmri.attacks import PGD, Attack, Noise, Square
-from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import CheckpointError
@@ -23,17 +23,25 @@ from robustmri.data.loaders import load_images, load_labels, load_region
 from robustmri.evaluation.attacked import Attacked, loss_gradient, quick, verify
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.metrics import find_right
-from robustmri.evaluation.plan import Plan, spread_evenly
-from robustmri.evaluation.planted import Planted
-from robustmri.evaluation.probe_checks import (
+from robustmri.evaluation.masking_checks import (
     ALIKE,
+    APART,
     FEWEST,
     SAME,
     STEEPEST,
     Outputs,
     Probed,
     Tried,
+)
+from robustmri.evaluation.metrics import find_right
+from robustmri.evaluation.plan import Plan, spread_evenly
+from robustmri.evaluation.planted import Planted
+from robustmri.evaluation.shortcuts import Forgetful, keeps_something, moved, right_of_margin
+from robustmri.evaluation.slope import (
+    gradient_in_company,
+    measure_directions,
+    measure_slope,
+    unlike,
 )
 from robustmri.evaluation.trial import Trial
 from robustmri.models.classifier import Classifier
@@ -50,15 +58,14 @@ STANDING = 8
 """Of those that were left standing, attacked further."""
 FEW = 8
 """Enough where each one is either right or wrong by construction."""
+FEWER = 5
+"""Where each is measured in many directions."""
 QUERIES, MANY_QUERIES = 100, 400
 """For each image; more of them where something else is doubtful already."""
 DRAWS = 8
 """Answers averaged for each step against a classifier that draws them."""
 MANY_DRAWS = 32
 """Answers averaged to say what it answers in expectation."""
-LENGTHS = (1e-3, 4e-3, 1.6e-2)
-"""Steps along the gradient, in image units, over which the slope is measured: a network is smooth
-at one of them."""
 PLENTY = PGD(steps=100, step_size=0.025, restarts=2, loss="margin", stop_when_fooled=True)
 USUAL = PGD(loss="margin", stop_when_fooled=True)
 GREY = 0.5
@@ -158,20 +165,36 @@ class Probes:
         """The same question again, in other company; what answers look like; the slope."""
         images, labels = self.load(self.few)
         first = logits_of(self.classifier, images)
-        repeat = max(_unlike(first, logits_of(self.classifier, images)) for _ in range(3))
+        repeat = max(unlike(first, logits_of(self.classifier, images)) for _ in range(3))
         backwards = logits_of(self.classifier, images.flip(0)).flip(0)
         alone = torch.cat([logits_of(self.classifier, one) for one in images[:FEW].split(1)])
-        other = max(_unlike(first, backwards), _unlike(first[:FEW], alone))
+        other = max(unlike(first, backwards), unlike(first[:FEW], alone))
         if other <= ALIKE:
             repeat = max(repeat, self._since_the_evaluation(first))
-        slope = [] if repeat > SAME else measure_slope(self.classifier, images[:FEW], labels[:FEW])
-        return Probed(
+        found = Probed(
             slices=len(self.few),
             repeat=repeat,
             alone=other,
             outputs=outputs_of(self.classifier, images),
-            slope=slope,
+            keeps=keeps_something(self.classifier, moved(images[:FEWER])),
+            margin=self._margin(images, labels, first),
         )
+        if not repeat <= SAME:
+            return found
+        return msgspec.structs.replace(
+            found,
+            company=gradient_in_company(self.classifier, images[:FEW], labels[:FEW]),
+            slope=measure_slope(self.classifier, images[:FEW], labels[:FEW]),
+            directions=measure_directions(self.classifier, images[:FEWER], labels[:FEWER]),
+        )
+
+    def _margin(self, images: Images, labels: Labels, logits: Logits) -> tuple[int, int, int, int]:
+        """How many slices are right, and by their margin alone."""
+        right = logits.argmax(1) == labels
+        if not bool(right.any()):
+            return len(labels), 0, 0, 0
+        by_margin = right_of_margin(self.classifier, images[right], labels[right])
+        return len(labels), int(right.sum()), by_margin, int(torch.bincount(labels[right]).max())
 
     def _since_the_evaluation(self, now: Logits) -> float:
         """How far the confidences are from those that the evaluation began with."""
@@ -213,8 +236,7 @@ class Probes:
         robust, stood, fell = self._headline(trial)
         rows = spread_evenly(stood, STANDING)
         found = msgspec.structs.replace(found, robust=robust, standing=self._ids(rows))
-        climbs = any(one.facts.knowledge == "gradients" for one in self.plan.attacks)
-        if not climbs or trial.threat.norm not in GRADIENT_NORMS:
+        if not self.classifier.spec.gradients or trial.threat.norm not in GRADIENT_NORMS:
             return found
         if not found.repeat <= SAME:
             return self._in_expectation(found)
@@ -243,15 +265,18 @@ class Probes:
             backward.append(self._try(title, USUAL, rows, through))
         off = sum(not 1 / STEEPEST <= one <= STEEPEST for one in found.slope)
         doubtful = 2 * off >= max(len(found.slope), 1) or bool(replaced)
+        doubtful |= median(found.directions or [1.0]) > APART
         doubtful |= len(found.slope) < min(FEW, len(self.few))
         doubtful |= not bool(torch.isfinite(gradient).all())
         queries = [self._try("Random noise, 5 draws", Noise(draws=5), rows)]
         if trial.threat.norm in Square.facts.norms:
             many = MANY_QUERIES if doubtful else QUERIES
             queries.append(self._try(f"Square, {many} queries", Square(queries=many), rows))
+        longer = self._longer(trial, rows)
         return msgspec.structs.replace(
             found,
-            longer=self._longer(trial, rows),
+            longer=longer,
+            moved=self._moved(found, rows, longer),
             queries=queries,
             backward=backward,
             replaced=replaced,
@@ -286,12 +311,25 @@ class Probes:
     def _longer(self, trial: Trial, rows: Sequence[int]) -> Tried:
         """The evaluation's PGD of the most steps, with twice as many."""
         made = [one.attack for one in self.plan.attacks if one.eps == trial.eps]
-        climbing = [one for one in made if isinstance(one, PGD) and one.steps > 1]
+        # Exactly: what somebody has made of PGD may do anything.
+        climbing = [one for one in made if type(one) is PGD and one.steps > 1]
         most = max(climbing, key=lambda one: one.steps, default=PGD())
         steps = 2 * most.steps
         size = max(most.step_size / 2, 2.5 / steps)
         attack = replace(most, steps=steps, step_size=size, restarts=1, random_start=True)
         return self._try(f"PGD of {steps} steps", quick(replace(attack, keep="best")), rows)
+
+    def _moved(self, found: Probed, rows: Sequence[int], longer: Tried) -> Tried:
+        """PGD on neighbours of the slices that stood, which nobody has asked about; those count
+        that fall there alone.
+        """
+        title, search, judge = "PGD on these slices moved by a pixel or two", None, None
+        if found.keeps:
+            title += ", what was kept wiped before each answer"
+            search = judge = Forgetful(self.classifier)
+        fallen = self._run(USUAL, rows, search, judge, elsewhere=True).fooled.tolist()
+        there = self._ids([row for row, done in zip(rows, fallen, strict=True) if done])
+        return Tried(title=title, broken=[case for case in there if case not in longer.broken])
 
     def _try(
         self,
@@ -315,10 +353,17 @@ class Probes:
         search: Predictor | None = None,
         judge: Predictor | None = None,
         threat: ThreatModel | None = None,
+        *,
+        elsewhere: bool = False,
     ) -> Attacked:
-        """An attack on slices, its successes confirmed by `judge`."""
+        """An attack on slices, moved if they shall lie `elsewhere`; its successes confirmed by
+        `judge`.
+        """
         images, labels = self.load(rows)
         here = self._threat(rows, threat or cast(Trial, self.trial).threat)
+        if elsewhere:
+            images = moved(images)
+            here = replace(here, mask=None if here.mask is None else moved(here.mask))
         generator = torch.Generator().manual_seed(self.plan.settings.seed)
         points = attack(search or self.view, images, labels, here, generator=generator)
         return verify(judge or self.classifier, points, images, labels, here)
@@ -341,40 +386,3 @@ def outputs_of(classifier: Predictor, images: Images) -> Outputs:
         return "softmax"
     made_by = outputs.grad_fn.name() if outputs.grad_fn else ""
     return "sigmoid" if made_by.startswith("Sigmoid") else "logits"
-
-
-def measure_slope(classifier: Predictor, images: Images, labels: Labels) -> list[float]:
-    """The rise of the loss that is measured along its gradient, over the one that the gradient
-    says.
-
-    Of several lengths the one at which they agree best. Images without a gradient are left out.
-    """
-    gradient = loss_gradient(classifier, images, labels, ThreatModel())
-    has = torch.isfinite(gradient).flatten(1).all(1) & (gradient != 0).flatten(1).any(1)
-    rows = torch.nonzero(has)[:, 0]
-    if not len(rows):
-        return []
-    images, labels, gradient = images[rows], labels[rows], gradient[rows]
-    loss, places = loss_against("cross_entropy", labels, ThreatModel()), torch.arange(len(rows))
-    ratios = []
-    for length in LENGTHS:
-        ends = [(images + side * length * gradient.sign()).clamp(0, 1) for side in (1, -1)]
-        above, below = (
-            loss(end, logits_of(classifier, end), places.to(end.device)).double() for end in ends
-        )
-        said = (gradient.double() * (ends[0] - ends[1]).double()).flatten(1).sum(1)
-        ratios.append(((above - below) / said).nan_to_num(0.0, 1e30, -1e30))
-    off = [float(((one < 1 / STEEPEST) | (one > STEEPEST)).float().mean()) for one in ratios]
-    best: list[float] = ratios[off.index(min(off))].tolist()
-    return best
-
-
-def _unlike(one: Logits, other: Logits) -> float:
-    """Largest difference, as a share of the largest logit; NaN is like NaN."""
-    same = (one == other) | (one.isnan() & other.isnan())
-    if bool(same.all()):
-        return 0.0
-    finite = one[torch.isfinite(one)]
-    scale = float(finite.abs().max()) if len(finite) else 1.0
-    difference = (one - other).abs().where(~same, 0.0).nan_to_num(torch.inf)
-    return min(float(difference.max()) / max(scale, 1e-30), 1e6)

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.sizes import sides
+from robustmri.evaluation.further import FURTHER, count_further
 from robustmri.evaluation.metrics import count_confusions, summarise
 from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.evaluation.patients import summarise_patients
@@ -20,6 +20,9 @@ from robustmri.results.budget import CLEAN
 from robustmri.results.certificate import load_certificate, read_certificates
 from robustmri.results.outcomes import columns_of, read_table
 from robustmri.results.schema import Result, RobustnessReport, load_result, suites_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BEFORE = "cluster bootstrap"
 """How earlier versions counted the interval of a share."""
@@ -35,14 +38,22 @@ COUNTED = (
 )
 
 
-def refuse_contradictions(folder: Path | str) -> None:
-    """Count robustness.json again from outcomes.parquet.
+class Counted(NamedTuple):
+    """A result, and the tables beside it that its numbers were counted from, by name."""
+
+    result: RobustnessReport
+    tables: dict[str, pa.Table]
+
+
+def refuse_contradictions(folder: Path | str) -> Counted:
+    """Count robustness.json again from the tables beside it, and give what was read.
 
     Raises:
         ResultError: a number differs, or one of the files is missing or damaged.
     """
     result = load_result(folder)
-    outcomes = columns_of(read_table(folder))
+    tables = {name: read_table(folder, name) for name in tables_of(result)}
+    outcomes = columns_of(tables["outcomes"])
     counted = summarise(outcomes, suites=suites_of(result.attacks))
     if older := next((one.interval for one in result.results if BEFORE in one.interval), ""):
         raise ResultError(
@@ -77,25 +88,28 @@ def refuse_contradictions(folder: Path | str) -> None:
         )
         if not _alike(msgspec.to_builtins(result.patients), msgspec.to_builtins(counted_patients)):
             _refuse(folder, "the figures by patient differ")
-    remembered = pool_memory([folder])[1] if result.baseline is not None else None
-    if not _alike(msgspec.to_builtins(result.baseline), msgspec.to_builtins(remembered)):
-        _refuse(folder, f"the nearest neighbour's figures, of {REMEMBERED}, differ")
-    _recount_further(folder, result)
+    if REMEMBERED in tables:
+        remembered = pool_memory([result], tables[REMEMBERED])
+        if not _alike(msgspec.to_builtins(result.baseline), msgspec.to_builtins(remembered)):
+            _refuse(folder, f"the nearest neighbour's figures, of {REMEMBERED}.parquet, differ")
+    _recount_further(folder, result, tables)
     _recount_certificate(folder, result)
+    return Counted(result, tables)
 
 
-def _recount_further(folder: Path | str, result: RobustnessReport) -> None:
+def tables_of(result: RobustnessReport) -> list[str]:
+    """Names of the tables that a result's numbers follow from."""
+    remembered = [REMEMBERED] if result.baseline is not None else []
+    return ["outcomes", *(name for name in FURTHER if getattr(result, name)), *remembered]
+
+
+def _recount_further(
+    folder: Path | str, result: RobustnessReport, tables: dict[str, pa.Table]
+) -> None:
     """Regions, saliency and smallest changes; results of earlier releases have none."""
-    from robustmri.evaluation.further import summarise_further
-
-    names = ["outcomes", *(name for name in ("regions", "saliency") if getattr(result, name))]
-    if len(names) == 1 and not result.sensitivity:
+    if len(tables) == 1 and not result.sensitivity:
         return
-    tables = {name: read_table(folder, name) for name in names}
-    seed = result.settings["evaluate"]["seed"]
-    pixels = math.prod(sides(result.cohort.size)) * result.cohort.channels
-    counted = summarise_further(tables, seed=seed, pixels=pixels)
-    for name, found in counted.items():
+    for name, found in count_further(result, tables).items():
         said = getattr(result, name)
         if said and not _alike(msgspec.to_builtins(said), msgspec.to_builtins(found)):
             _refuse(folder, f"{name} differ from what was counted")

@@ -208,7 +208,7 @@ def summarise_saliency(columns: Outcomes) -> list[SaliencyResult]:
                 n_patients=len(np.unique(groups)),
                 in_lesion=float(numbers["in_lesion"].mean()),
                 ci_low=bounds.low,
-                ci_high=bounds.high,
+                ci_high=min(1.0, bounds.high),  # It is a share.
                 interval=bounds.method,
                 chance=float(numbers["chance"].mean()),
                 in_lesion_shuffled=float(np.nan_to_num(numbers["in_lesion_shuffled"]).mean()),

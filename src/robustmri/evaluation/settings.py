@@ -100,6 +100,22 @@ class EvaluateSettings(msgspec.Struct, frozen=True, kw_only=True):
             at_least=0,
         ),
     ] = 0
+    detectors: Annotated[
+        tuple[str, ...],
+        about(
+            "detectors of attacked slices, each told with an attack on it and the classifier "
+            'together: feature-squeezing, mahalanobis, or "all"'
+        ),
+    ] = ()
+    false_alarms: Annotated[
+        float,
+        about(
+            "share of untouched validation slices about which a detector may raise an alarm, by "
+            "which its threshold is set",
+            above=0,
+            at_most=0.5,
+        ),
+    ] = 0.05
     options: Annotated[
         dict[str, dict[str, Any]],
         about("settings of single attacks, by name, in place of their defaults"),

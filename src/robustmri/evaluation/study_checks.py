@@ -21,6 +21,12 @@ ENOUGH_PATIENTS = 30
 patients have most of the slices.
 """
 ENOUGH_OF_A_CLASS = 5
+ENOUGH_SLICES = 20
+"""With fewer another order of the classes is better by chance."""
+EXCHANGED = 0.25
+"""Share of the slices by which another order of the classes must be right on more."""
+MOSTLY = 0.7
+"""Share of the slices on which that order must be right."""
 DRAWN = (RANDOM, RANDOM_SEARCH, "noise")
 """Attacks that draw the parameters of a physical threat, and search for nothing."""
 
@@ -168,6 +174,35 @@ def check_classes(outcomes: Outcomes, classes: Sequence[str] = ()) -> Check:
         name="more than one class",
         status="fail" if alone else "warn" if missing else "pass",
         detail=detail,
+    )
+
+
+def check_class_order(outcomes: Outcomes) -> Check | None:
+    """The classifier's answers carry the right names: no other order of its classes would be right
+    far more often.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    clean = outcomes["attack"] == CLEAN
+    labels, answers = (outcomes[name][clean].astype(str) for name in ("label", "prediction"))
+    names = np.unique(np.concatenate([labels, answers]))
+    if len(labels) < ENOUGH_SLICES or len(np.unique(labels)) < 2:
+        return None
+    counts = np.array([[np.sum((labels == a) & (answers == b)) for b in names] for a in names])
+    rows, columns = linear_sum_assignment(-counts)
+    right, other = int(np.trace(counts)), int(counts[rows, columns].sum())
+    exchanged = other - right >= EXCHANGED * len(labels) and other >= MOSTLY * len(labels)
+    pairs = zip(names[rows], names[columns], strict=True)
+    meant = ", ".join(f"{answer} for {truth}" for truth, answer in pairs if truth != answer)
+    return Check(
+        name="classes in their order",
+        status="fail" if exchanged else "pass",
+        detail=f"{right} of {len(labels)} untouched slices are right"
+        + (
+            f"; {other} would be, were its answers {meant}: are the classes in another order?"
+            if exchanged
+            else ", and no other order of the classes would be right on far more."
+        ),
     )
 
 

@@ -12,10 +12,10 @@ from robustmri.data.leakage import Finding, check_leakage
 from robustmri.data.regions import REGIONS
 from robustmri.data.split import Split
 from robustmri.evaluation.evaluate import Evaluated
+from robustmri.evaluation.masking_checks import Probed
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.plan import Plan
-from robustmri.evaluation.probe_checks import Probed
 from robustmri.evaluation.sanity import run_checks, shorten_ids
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.study_checks import check_physics
@@ -198,7 +198,8 @@ def describe_threat(plan: Plan, classifier: Classifier, shape: tuple[int, int, i
         )
     goal = f"to make it say {settings.target!r}" if settings.target else "any wrong class"
     sentences.append(
-        f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; grey values stay within [0, 1]."
+        f"Goal of the attacker: {goal}. {REGIONS[settings.region]}; "
+        f"{'grey values' if shape[0] == 1 else 'colours'} stay within [0, 1]."
     )
     sentences.append(
         "Knowledge: white box, the attacker has the network and its weights (NIST AI 100-2: "

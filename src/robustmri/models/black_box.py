@@ -48,6 +48,8 @@ class Asked(nn.Module):
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()
+        if not callable(answer):
+            raise SettingsError(f"expected a function of images to answers, got {answer!r:.80}.")
         self.answer = answer
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Asked:
@@ -57,7 +59,14 @@ class Asked(nn.Module):
     def forward(self, images: Images) -> Logits:
         """The answers, on the images' device."""
         asked = images.detach().to("cpu", torch.float32).contiguous().numpy()
-        logits = torch.as_tensor(self.answer(asked)).to(images.device, torch.float32)
+        answers = self.answer(asked)
+        try:
+            logits = torch.as_tensor(answers).to(images.device, torch.float32)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The black box answered with {type(answers).__name__}, expected numbers of shape "
+                f"({len(images)}, classes)."
+            ) from error
         if len(logits) != len(images):
             raise CheckpointError(
                 f"The black box gave {len(logits)} answers to {len(images)} images. Expected one "

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from robustmri.core.errors import CheckpointError
-from robustmri.core.files import atomic_folder, fingerprint, read_json, sha256_of
-from robustmri.core.sizes import Size, sides, size_option, size_words
+from robustmri.core.files import atomic_folder, fingerprint, kind_of_folder, read_json, sha256_of
+from robustmri.core.sizes import Size, size_option, size_words
 from robustmri.models.backbones import build_network
 from robustmri.models.black_box import BlackBox, read_black_box
-from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.models.classifier import Classifier, ClassifierSpec, fault_of
 from robustmri.models.graph import Graph, GraphNetwork
 from robustmri.models.hub import HUB_NAME, is_hub
 
@@ -114,6 +114,11 @@ def save_checkpoint(
     """
     from safetensors.torch import save
 
+    if not isinstance(classifier, Classifier):
+        raise CheckpointError(
+            f"expected a Classifier, got {type(classifier).__name__}. Give Classifier(network, "
+            "ClassifierSpec(...)), which knows the classes and the normalisation."
+        )
     spec, network = classifier.spec, classifier.network
     if spec.format == "black-box":
         files = {BLACK_BOX_FILE: black_box}
@@ -202,6 +207,8 @@ def load_checkpoint(
         network = _read_graph(_intact(folder / GRAPH_FILE, checkpoint.graph_sha256), weights)
         network.refuse_growth(spec.shape)
         return Classifier(network, spec).to(device).eval(), checkpoint
+    if network is not None and not isinstance(network, nn.Module):
+        raise CheckpointError(f"expected the network as a torch.nn.Module, got {network!r:.80}.")
     if network is None:
         if is_hub(spec.backbone) and not HUB_NAME.fullmatch(spec.backbone):
             raise CheckpointError(
@@ -258,17 +265,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
             f"and {IMPORT_VERSION}. Load it with the release that wrote it, or train again."
         )
     checkpoint: Checkpoint = read_json(head, Checkpoint, error=CheckpointError, again=again)
-    spec = checkpoint.spec
-    stds = spec.std if isinstance(spec.std, tuple) else (spec.std,)
-    if (
-        len(set(spec.classes)) < max(2, len(spec.classes))
-        or not all(std > 0 for std in stds)
-        or min(sides(spec.size)) < 1
-    ):
-        raise CheckpointError(
-            f"{head} cannot be used: expected two classes or more, a std above 0 and a size of at "
-            f"least 1, got {len(spec.classes)} classes, {spec.std} and {spec.size}. {again}"
-        )
+    if fault := fault_of(checkpoint.spec):
+        raise CheckpointError(f"{head} cannot be used: {fault}. {again}")
     return checkpoint
 
 
@@ -323,6 +321,12 @@ def find_checkpoint(path: Path) -> Path:
             f"--weights {path.name}; or from Python: save_checkpoint(Classifier(network, "
             "ClassifierSpec(...)), RUN), see docs/repair.md."
         )
+    kind = kind_of_folder(path)
+    if kind and "not ended" not in kind:
+        raise CheckpointError(
+            f"{path} is {kind}, not a run: it holds no checkpoint. Name the folder that `train`, "
+            "`harden` or `import` made."
+        )
     raise CheckpointError(
         f"{path} holds no checkpoint ({HEAD_FILE} is missing). If it is a run that was "
         "interrupted, start the same command again: it goes on where it stopped."
@@ -346,13 +350,12 @@ def _read_graph(file: Path, weights: Path) -> GraphNetwork:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    again = "Restore it from a copy, or import it again."
+    graph: Graph = read_json(file, Graph, error=CheckpointError, again=again)
     try:
-        graph = msgspec.json.decode(file.read_bytes(), type=Graph)
         return GraphNetwork(graph, load_file(weights))
-    except (msgspec.MsgspecError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{file} is damaged ({error}). Restore it from a copy, or import it again."
-        ) from error
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{file} is damaged ({error!r}). {again}") from error
 
 
 def _load_into(network: nn.Module, file: Path, checkpoint: Checkpoint) -> None:

@@ -4,6 +4,7 @@ and what a network ends in.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.core.arrays import Images, Logits
-from robustmri.core.errors import ThreatModelError
+from robustmri.core.errors import SettingsError, ThreatModelError
 from robustmri.core.sizes import sides
 
 Format = Literal["backbone", "graph", "black-box"]
@@ -81,6 +82,27 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.std
 
 
+def fault_of(spec: ClassifierSpec) -> str:
+    """What no classifier can be made of; "" where nothing is wrong.
+
+    >>> fault_of(ClassifierSpec(backbone="a", classes=("ill", "well"), size=8, std=0.0))
+    'expected a std above 0, got 0.0'
+    """
+    means, stds = (one if isinstance(one, tuple) else (one,) for one in (spec.mean, spec.std))
+    n = len(spec.classes)
+    if len(set(spec.classes)) < max(2, n):
+        return f"expected two classes or more, each once, got {', '.join(spec.classes) or 'none'}"
+    if not all(0 < std < math.inf for std in stds):
+        return f"expected a std above 0, got {spec.std}"
+    if not all(map(math.isfinite, means)):
+        return f"expected a finite mean, got {spec.mean}"
+    if min(sides(spec.size)) < 1:
+        return f"expected a size of at least 1, got {spec.size}"
+    if spec.order and sorted(spec.order) != list(range(n)):
+        return f"expected each of {n} outputs once as their order, got {spec.order}"
+    return ""
+
+
 class Classifier(nn.Module):
     """A network with its normalisation inside, so that eps keeps its meaning in image units.
 
@@ -88,6 +110,9 @@ class Classifier(nn.Module):
         network: maps normalised images of shape (n, channels, h, w) to logits of shape
             (n, classes), or to what `spec.ends_in` names.
         spec: class names, image size, mean and standard deviation (in units of the [0, 1] range).
+
+    Raises:
+        SettingsError: no network, or a spec that no classifier can have.
     """
 
     _mean: float | Tensor
@@ -95,6 +120,10 @@ class Classifier(nn.Module):
 
     def __init__(self, network: nn.Module, spec: ClassifierSpec) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module):
+            raise SettingsError(f"expected the network as a torch.nn.Module, got {network!r:.80}.")
+        if fault := fault_of(spec):
+            raise SettingsError(f"this spec is of no classifier: {fault}.")
         self.network = network
         self.spec = spec
         for name, value in (("_mean", spec.mean), ("_std", spec.std)):
@@ -115,8 +144,24 @@ class Classifier(nn.Module):
         a network of three.
 
         Raises:
-            ThreatModelError: images of three planes for a network of one.
+            ThreatModelError: no images, images of three planes for a network of one, or a network
+                whose answers are no logits of these classes.
         """
+        logits = self.outputs(images)
+        columns = logits.shape[1]
+        # In a trace it is no number.
+        if isinstance(columns, int) and columns != len(self.classes):
+            raise ThreatModelError(
+                f"the network of {self.spec.backbone!r} has {columns} outputs, expected "
+                f"one for each of its classes: {', '.join(self.classes)}."
+            )
+        return logits
+
+    def outputs(self, images: Images) -> Logits:
+        """The same, of a network of whatever number of classes."""
+        if not isinstance(images, Tensor) or images.dim() < 3:
+            kind = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ThreatModelError(f"expected images (n, channels, height, width), got {kind}.")
         if self.spec.channels == 3:
             images = images.expand(-1, 3, -1, -1)
         elif images.shape[1] == 3:
@@ -136,6 +181,11 @@ def as_logits(outputs: Tensor, spec: ClassifierSpec) -> Logits:
     >>> as_logits(torch.tensor([[0.5]]), spec)
     tensor([[0., 0.]])
     """
+    if not isinstance(outputs, Tensor):
+        raise ThreatModelError(
+            f"the network of {spec.backbone!r} returns {type(outputs).__name__}, expected logits "
+            "as a tensor. Wrap it in a module whose forward returns them alone."
+        )
     if outputs.dim() != 2:
         outputs = outputs.reshape(len(outputs), -1)
     if spec.ends_in == "softmax":

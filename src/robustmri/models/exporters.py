@@ -55,7 +55,7 @@ RESNETS: dict[str, dict[str, Any]] = {
 }
 
 
-def write_onnx(classifier: Classifier, out: Path) -> None:
+def write_onnx(classifier: Classifier, out: Path, card: str = "") -> None:
     """Images in [0, 1] of shape (n, channels, h, w) to logits; the normalisation is inside.
 
     Its metadata hold the class names, and a mean of 0 and a standard deviation of 1, so that
@@ -78,9 +78,10 @@ def write_onnx(classifier: Classifier, out: Path) -> None:
     helper.set_model_props(model, {"classes": names, "mean": "0", "std": "1"})
     with atomic_file(out) as partial:
         partial.write_bytes(model.SerializeToString())
+    _write_beside(out, card)
 
 
-def write_program(classifier: Classifier, out: Path) -> None:
+def write_program(classifier: Classifier, out: Path, card: str = "") -> None:
     """The same as a program of torch.export, for any number of images.
 
     Raises:
@@ -102,9 +103,16 @@ def write_program(classifier: Classifier, out: Path) -> None:
         torch.export.save(program, buffer)
     with atomic_file(out) as partial:
         partial.write_bytes(buffer.getvalue())
+    _write_beside(out, card)
 
 
-def write_hugging_face(classifier: Classifier, out: Path) -> None:
+def _write_beside(out: Path, card: str) -> None:
+    if card:
+        with atomic_file(out.with_suffix(".md")) as partial:
+            partial.write_text(card, encoding="utf-8")
+
+
+def write_hugging_face(classifier: Classifier, out: Path, card: str = "") -> None:
     """A folder that transformers opens by `from_pretrained`: config.json, model.safetensors and
     preprocessor_config.json.
 
@@ -151,9 +159,11 @@ def write_hugging_face(classifier: Classifier, out: Path) -> None:
         for file, facts in (("config.json", config), ("preprocessor_config.json", processor)):
             (partial / file).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         (partial / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
+        if card:
+            (partial / "README.md").write_text(card, encoding="utf-8")
 
 
-def write_monai_bundle(classifier: Classifier, out: Path) -> None:
+def write_monai_bundle(classifier: Classifier, out: Path, card: str = "") -> None:
     """A MONAI bundle: configs/metadata.json, configs/inference.json and models/model.pt, which hold
     the network as MONAI builds it, its normalisation and its classes.
 
@@ -182,6 +192,9 @@ def write_monai_bundle(classifier: Classifier, out: Path) -> None:
             (partial / "configs" / file).write_text(text, encoding="utf-8")
         # MONAI asks for a file of this name; it holds tensors alone, and is read as such.
         torch.save(state, partial / "models" / "model.pt")
+        if card:
+            (partial / "docs").mkdir()
+            (partial / "docs" / "README.md").write_text(card, encoding="utf-8")
 
 
 def _bundle_metadata(spec: ClassifierSpec) -> dict[str, Any]:
@@ -304,13 +317,13 @@ def _bundle_inference(spec: ClassifierSpec) -> dict[str, Any]:
     }
 
 
-EXPORTERS: dict[str, Callable[[Classifier, Path], None]] = {
+EXPORTERS: dict[str, Callable[[Classifier, Path, str], None]] = {
     "onnx": write_onnx,
     "pt2": write_program,
     "huggingface": write_hugging_face,
     "monai": write_monai_bundle,
 }
-"""Name of a layout to what writes it."""
+"""Name of a layout to what writes it: the classifier, where, and the text of its model card."""
 
 
 def _climbable(classifier: Classifier) -> Classifier:

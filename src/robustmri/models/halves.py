@@ -92,8 +92,11 @@ def join(halved: Halved, folder: Path, out: Path) -> Checkpoint:
     Raises:
         CheckpointError: a part is missing or damaged.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load, save
 
+    if not halved.parts:
+        raise CheckpointError(f"{folder} names no parts of weights. Copy its files again.")
     missing = [part for part in halved.parts if not (folder / part).is_file()]
     if missing:
         raise CheckpointError(
@@ -104,7 +107,12 @@ def join(halved: Halved, folder: Path, out: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder / halved.parts[0]} and the parts after it are damaged. Copy them again."
         )
-    state = {key: _unrounded(value) for key, value in load(content).items()}
+    try:
+        state = {key: _unrounded(value) for key, value in load(content).items()}
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{folder / halved.parts[0]} holds no weights ({error}). Copy it again."
+        ) from error
     before = halved.checkpoint
     note: dict[str, Any] = {
         "to": "float16, for the way; biases and batch-norms not",

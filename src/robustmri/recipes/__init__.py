@@ -26,7 +26,16 @@ else:
 FOLDER = Path(__file__).parent
 RADII = ("eps", "curve")
 """Settings that may be written as numbers."""
-LISTS = ("attacks", "corruptions", "examples", "classes", "regions", "cases", "patients")
+LISTS = (
+    "attacks",
+    "corruptions",
+    "detectors",
+    "examples",
+    "classes",
+    "regions",
+    "cases",
+    "patients",
+)
 """Settings of an evaluation that a text divides by commas."""
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
@@ -134,6 +143,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise SettingsError(f"seeds must be whole numbers of 0 to {SEEDS}, at least one.")
 
 
+def require_recipe(recipe: object) -> None:
+    """Refuse what is no recipe, such as its name.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if not isinstance(recipe, Recipe):
+        raise SettingsError(
+            f"expected a recipe, got {recipe!r:.80}. Read it: load_recipe('standard')."
+        )
+
+
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "published")
@@ -149,8 +170,13 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         SettingsError: no such recipe, a setting that does not exist, or a value of the wrong kind.
     """
+    if not isinstance(name, str) or isinstance(overrides, str):
+        raise SettingsError(
+            f"expected the name of a recipe and a list of overrides, got {name!r:.80} and "
+            f"{overrides!r:.80}."
+        )
     settings = load_toml(name)
-    for text in overrides:
+    for text in map(str, overrides):
         _override(settings, text)
     # Not strict: an override is a text, whatever it stands for.
     return _convert(settings, Recipe, f"recipe {name}", strict=False)
@@ -163,6 +189,11 @@ def change_settings(settings: Settings, changes: dict[str, Any]) -> Settings:
         SettingsError: a setting that does not exist, or a value of the wrong kind.
     """
     kind = type(settings)
+    if not isinstance(settings, msgspec.Struct):
+        raise SettingsError(
+            f"expected settings as of load_recipe(...), got {kind.__name__}. Single ones are given "
+            "by name, such as epochs=10."
+        )
     return _convert(
         {**msgspec.structs.asdict(settings), **changes}, kind, kind.__name__, strict=True
     )
@@ -278,5 +309,5 @@ def _literal(text: str) -> Any:
     """
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError):
         return text

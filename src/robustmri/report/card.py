@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from robustmri.core.files import atomic_file
 from robustmri.report.coverage import map_coverage
 from robustmri.report.glance import glance
-from robustmri.report.redact import redact, redact_acceptance
+from robustmri.report.redact import redact, redact_acceptance, weights_words
 from robustmri.report.tables import as_markdown, comparison_table
 from robustmri.report.verdict import failures, gather_checks, write_verdict
 from robustmri.report.wording import budget_words, norms_of, percent, titles_of
@@ -18,9 +18,10 @@ from robustmri.results.acceptance import Acceptance, Judged
 from robustmri.results.budget import CLEAN
 from robustmri.results.headline import budget_of, headline, main_budget
 from robustmri.results.outcomes import Outcomes, load_outcomes
-from robustmri.results.schema import RobustnessReport, load_result
+from robustmri.results.schema import ModelFacts, RobustnessReport, load_result
 
 UNKNOWN = "Not given."
+LIBRARY = "robustmri"
 
 
 def write_card(
@@ -42,12 +43,54 @@ def write_card(
         ResultError: the folder is missing or damaged.
         DataError: `out` is a folder, a link or a device.
     """
+    text = card_of(folder, acceptance=acceptance, judged=judged)
+    with atomic_file(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(out)
+
+
+def card_of(
+    folder: Path | str,
+    *,
+    acceptance: Acceptance | None = None,
+    judged: Sequence[Judged] = (),
+    library: str = LIBRARY,
+    usage: str = "",
+    facts: Mapping[str, str] | None = None,
+) -> str:
+    """The same as text; `library` opens the model that it stands beside, by the code `usage`;
+    `facts` are name to what else is true of it.
+    """
     outcomes = load_outcomes(folder)
     result = redact(load_result(folder), outcomes.identifiers)
     given = acceptance and redact_acceptance(acceptance, outcomes.identifiers)
-    with atomic_file(out) as partial:
-        partial.write_text(model_card(result, outcomes, given, judged), encoding="utf-8")
-    return Path(out)
+    return model_card(result, outcomes, given, judged, library=library, usage=usage, facts=facts)
+
+
+def bare_card(
+    model: ModelFacts, facts: Mapping[str, str], *, library: str = LIBRARY, usage: str = ""
+) -> str:
+    """The card of a model of which nothing was measured: no figure, and it says so.
+
+    Args:
+        model: what is known of it.
+        facts: name to what is true of its images and answers.
+        library: that opens it.
+        usage: code by which it does.
+    """
+    start = "a fresh network" if model.weights == "none" else weights_words(model.weights)
+    told = {"Made by": model.name, "Started from": start, **facts}
+    parts = {
+        f"# {model.backbone}": [
+            "Nothing was measured: this card holds no figure. With a result of `robustmri "
+            "evaluate`, `robustmri export --result DIR` writes it anew."
+        ],
+        "## Model details": _told(told),
+        **_usage(usage),
+        "## Uses": [UNKNOWN, "", "Not a medical device."],
+        "## How it was made": [f"By robustmri; weights sha256 {model.checkpoint_sha256}."],
+    }
+    return _join(_front(library), parts)
 
 
 def model_card(
@@ -55,6 +98,10 @@ def model_card(
     outcomes: Outcomes,
     acceptance: Acceptance | None = None,
     judged: Sequence[Judged] = (),
+    *,
+    library: str = LIBRARY,
+    usage: str = "",
+    facts: Mapping[str, str] | None = None,
 ) -> str:
     """The card as text; `result` is shown as it is."""
     given = acceptance or Acceptance()
@@ -69,8 +116,8 @@ def model_card(
         if reasons
         else [verdict, "", below]
     )
-    facts = [f"- **{fact.name}:** {' '.join(fact.told[0])}" for fact in glance([result])]
-    version = [f"- **Version:** {given.version}"] if given.version else []
+    known = {fact.name: " ".join(fact.told[0]) for fact in glance([result])}
+    known |= {**(facts or {}), "Version": given.version}
     table = as_markdown(comparison_table([result]))
     checks = [
         f"- {check.status}: {check.name}. {check.detail}"
@@ -79,7 +126,8 @@ def model_card(
     ]
     parts = {
         f"# {result.model.backbone}": said,
-        "## Model details": [*facts, *version],
+        "## Model details": _told(known),
+        **_usage(usage),
         "## Uses": [given.intended_use or UNKNOWN, "", "Not a medical device."],
         "## Bias, risks and limitations": [*_limits(result), *_uncovered(result, acceptance)],
         "## Evaluation": [*result.threat, "", table],
@@ -91,14 +139,36 @@ def model_card(
             f"{result.split.fingerprint}."
         ],
     }
-    body = "\n\n".join(f"{head}\n\n" + "\n".join(lines) for head, lines in parts.items())
-    return f"---\n{_front_matter(result, quotable=not reasons)}---\n\n{body}\n"
+    # Where a check failed the head holds no figure.
+    front = _front(library) | ({} if reasons else {"model-index": [_index(result)]})
+    return _join(front, parts)
 
 
-def _front_matter(result: RobustnessReport, *, quotable: bool) -> str:
-    """The part that machines read, as YAML; strings are written as in JSON, which YAML takes. Where
-    a check failed it holds no figure.
-    """
+def _told(facts: Mapping[str, str]) -> list[str]:
+    return [f"- **{name}:** {said}" for name, said in facts.items() if said]
+
+
+def _join(front: dict[str, Any], parts: Mapping[str, Sequence[str]]) -> str:
+    """The part that machines read, as YAML, whose strings are written as in JSON, and the text."""
+    head = "".join(f"{key}: {json.dumps(value)}\n" for key, value in front.items())
+    body = "\n\n".join(f"{name}\n\n" + "\n".join(lines) for name, lines in parts.items())
+    return f"---\n{head}---\n\n{body}\n"
+
+
+def _front(library: str) -> dict[str, Any]:
+    return {
+        "library_name": library,
+        "pipeline_tag": "image-classification",
+        "tags": ["medical-imaging", "adversarial-robustness"],
+    }
+
+
+def _usage(code: str) -> dict[str, list[str]]:
+    return {"## How to get started": ["```python", code, "```"]} if code else {}
+
+
+def _index(result: RobustnessReport) -> dict[str, Any]:
+    """The figures, as machines read them."""
     titles, norms = titles_of([result]), norms_of([result])
     shown = [headline(result, None), headline(result, main_budget([result]))]
     metrics: list[dict[str, Any]] = []
@@ -115,19 +185,8 @@ def _front_matter(result: RobustnessReport, *, quotable: bool) -> str:
             }
         )
     dataset = {"name": result.cohort.name, "type": result.cohort.fingerprint}
-    index = {
-        "name": result.model.backbone,
-        "results": [
-            {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
-        ],
-    }
-    front: dict[str, Any] = {
-        "library_name": "robustmri",
-        "pipeline_tag": "image-classification",
-        "tags": ["medical-imaging", "adversarial-robustness"],
-    }
-    front |= {"model-index": [index]} if quotable else {}
-    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in front.items())
+    task = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": metrics}
+    return {"name": result.model.backbone, "results": [task]}
 
 
 def _limits(result: RobustnessReport) -> list[str]:

@@ -67,6 +67,12 @@ class Run(NamedTuple):
         return list(dict.fromkeys(["class", *(one.by for one in strata)]))
 
     @property
+    def detectors(self) -> str:
+        """Titles of the detectors, in words."""
+        found = [one.title for report in self.results for one in report.detection]
+        return ", ".join(dict.fromkeys(found))
+
+    @property
     def other_changes(self) -> str:
         """Changes that are no change of single pixels, in words."""
         norms = {name: facts.title for one in self.results for name, facts in one.norms.items()}
@@ -193,7 +199,7 @@ def _fda(run: Run) -> list[Covered]:
 
 def _ai_act(run: Run) -> list[Covered]:
     clean = [one for one in run.first.results if one.attack == CLEAN]
-    changes = run.other_changes
+    changes, detectors = run.other_changes, run.detectors
     return [
         Covered(
             "Accuracy, its metrics declared (paragraphs 1 and 3)",
@@ -221,6 +227,13 @@ def _ai_act(run: Run) -> list[Covered]:
             "The attacks above, within the stated budgets."
             if run.attacks
             else "No attack was run.",
+        ),
+        Covered(
+            "Cybersecurity: measures to detect such attacks (5)",
+            "partly" if detectors else "not covered",
+            f"{detectors}, each also under an attack that knows it."
+            if detectors
+            else "No detector was held against an attack.",
         ),
         Covered(
             "Cybersecurity: data and model poisoning, confidentiality, model flaws (5)",

@@ -204,9 +204,7 @@ def _draw_axes(plot: Plot, frame: Frame) -> list[Markup]:
             parts.append(element("text", level, of="small", y=frame.bottom + 36, **at))
     said = "eps" if frame.narrow else f"eps: {plot.norm.meaning}"
     said += ", after normalisation" if plot.eps_units == "normalised" else ", of the [0, 1] range"
-    said += (
-        (", and grey levels" if frame.narrow else ", and in grey levels of 255") if levels else ""
-    )
+    said += ", and levels of 255" if levels else ""
     middle = (frame.left + frame.right) / 2
     return [*parts, element("text", said, x=middle, y=frame.height - 14, text_anchor="middle")]
 

@@ -57,7 +57,7 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
         check["detail"] = QUOTED.sub(WITHHELD, check["detail"])
     plain |= {"title": TITLE, "examples": [], "files": {}}
     plain["cohort"]["name"] = f"cohort {report.cohort.fingerprint[:8]}"
-    plain["model"]["weights"] = _weights(report.model.weights)
+    plain["model"]["weights"] = weights_words(report.model.weights)
     for name in ("source", "route"):
         plain["model"][name] = WITHHELD if plain["model"][name] else ""
     plain["model"]["guessed"] = [WITHHELD for _ in report.model.guessed]
@@ -94,7 +94,7 @@ def redact_acceptance(acceptance: Acceptance, identifiers: Iterable[str]) -> Acc
     return msgspec.structs.replace(acceptance, **words)
 
 
-def _weights(words: str) -> str:
+def weights_words(words: str) -> str:
     """What a network started from, without the file's name."""
     found = re.search(r"sha256 ([0-9a-f]{8,64})", words)
     if words == "none":
@@ -106,7 +106,7 @@ def _terms(value: Any, search: _Search) -> Any:
     """Settings with the tool's own words in them, and no others."""
     if isinstance(value, dict):
         return {
-            key: _weights(item)
+            key: weights_words(item)
             if key == "weights" and isinstance(item, str)
             else _terms(item, search)
             for key, item in value.items()

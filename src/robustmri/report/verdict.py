@@ -153,7 +153,8 @@ def _say_change(report: RobustnessReport, at: Budget) -> str:
     if norm.kind != "norm":
         return f"A {radius(at, norm)}"
     if norm.per_pixel:
-        return f"A change of at most {grey_levels(eps)} of 255 grey levels per pixel{where}"
+        levels = "levels of each colour" if report.cohort.channels == 3 else "grey levels"
+        return f"A change of at most {grey_levels(eps)} of 255 {levels} per pixel{where}"
     return f"A change{where} of at most {eps:.4g} in {norm.title} size"
 
 

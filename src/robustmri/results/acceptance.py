@@ -61,10 +61,10 @@ def read_acceptance(path: Path | str) -> Acceptance:
     Raises:
         SettingsError: no such file, not TOML, or something else in it.
     """
+    if not Path(path).is_file():
+        raise SettingsError(f"{path} is not a file. Name a TOML file with criteria.")
     try:
         found = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError(f"{path} does not exist. Name a TOML file with criteria.") from error
     except (OSError, tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from error
     known = ("intended_use", "version", "decided_by", "min")

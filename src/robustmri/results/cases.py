@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
 from robustmri.results.budget import CLEAN, WORST, Budget
-from robustmri.results.outcomes import Outcomes, columns_of, read_table
+from robustmri.results.outcomes import COLUMNS, Outcomes, columns_of, read_table
 
 NEEDED = ("index", "eps_image", "label_confidence", "fooled")
+READ = (*COLUMNS, *NEEDED, "plane")
+"""Columns that tell what became of a slice; besides these its distances in each norm."""
 Fate = Literal["holds", "falls", "wrong"]
 FATES: dict[Fate, str] = {
     "holds": "Right, and stays right",
@@ -31,7 +33,7 @@ class CaseTable:
     Cases are numbered 0 to n - 1 in the order of the table.
 
     Attributes:
-        outcomes: every column of the table.
+        outcomes: the columns of the table.
         case_of: number of the case of each row.
     """
 
@@ -67,9 +69,18 @@ class CaseTable:
         """Whether each case is named rightly when nobody attacks it."""
         return self.outcomes.right[self.clean]
 
+    @cached_property
+    def _once(self) -> dict[str, npt.NDArray[Any]]:
+        return {}
+
     def column(self, name: str) -> npt.NDArray[Any]:
-        """What does not depend on the attack, once for each case: label, patient_id, index ..."""
-        return self.outcomes[name][self.clean]
+        """What does not depend on the attack, once for each case: label, patient_id, index ...
+        It is kept, and not to be changed.
+        """
+        if name not in self._once:
+            self._once[name] = self.outcomes[name][self.clean]
+            self._once[name].flags.writeable = False
+        return self._once[name]
 
     def rows(self, case: int) -> npt.NDArray[np.intp]:
         """Rows of one case."""
@@ -157,14 +168,16 @@ def load_cases(folder: Path | str) -> CaseTable:
         ResultError: no such file, damaged, without a needed column, or with a case that has not
             exactly one row without an attack.
     """
-    table = read_table(folder)
+    table = read_table(
+        folder, wanted=lambda name: name in READ or name.startswith("distance_"), coded=True
+    )
     missing = [name for name in NEEDED if name not in table.column_names]
     if missing:
         raise ResultError(
             f"{folder}/outcomes.parquet lacks the columns {', '.join(missing)}. Evaluate again "
             "with this release."
         )
-    coded = table.column("case_id").combine_chunks().dictionary_encode()
+    coded = table.column("case_id").unify_dictionaries().combine_chunks()
     cases = CaseTable(columns_of(table), coded.indices.to_numpy().astype(np.intp))
     if not np.array_equal(cases.case_of[cases.clean], np.arange(len(coded.dictionary))):
         raise ResultError(

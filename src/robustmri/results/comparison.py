@@ -7,19 +7,21 @@ from typing import Any
 
 import msgspec
 
-from robustmri.core.files import atomic_file
+from robustmri.core.errors import ResultError
+from robustmri.core.files import atomic_file, read_json
 from robustmri.results.budget import CLEAN, WORST, Budget
 
 SCHEMA_VERSION = 1
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two classifiers; see `ModelFacts`."""
+    """One of the two classifiers, see `ModelFacts`, and the hash of its table of outcomes."""
 
     name: str
     backbone: str
     training: str
     checkpoint_sha256: str
+    outcomes_sha256: str = ""
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +59,21 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     def decided(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
+
+    def turned(self) -> Paired:
+        """The same with the second as the first."""
+        return msgspec.structs.replace(
+            self,
+            first=self.second,
+            second=self.first,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+            saved=self.lost,
+            lost=self.saved,
+            patients_saved=self.patients_lost,
+            patients_lost=self.patients_saved,
+        )
 
 
 class PatientTurn(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +118,22 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         here = [one for one in self.numbers if self.at and one.budget == self.at]
         worst = [one for one in here if one.attack == WORST]
         return next(iter(worst or here), None)
+
+
+def load_comparison(path: Path | str) -> Comparison:
+    """Read the JSON beside a page of `compare`.
+
+    Raises:
+        ResultError: it is missing, damaged, something else or of another version.
+    """
+    again = "Compare again with this release."
+    made: Comparison = read_json(path, Comparison, error=ResultError, again=again)
+    if made.schema_version != SCHEMA_VERSION:
+        raise ResultError(
+            f"{path} has version {made.schema_version}, and this release reads {SCHEMA_VERSION}. "
+            f"{again}"
+        )
+    return made
 
 
 def save_comparison(comparison: Comparison, path: Path | str) -> Path:

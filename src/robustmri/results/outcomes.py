@@ -4,7 +4,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,14 @@ COLUMNS = (
     "prediction",
     "confidence",
 )
+NEEDED = {
+    "outcomes": COLUMNS,
+    "nearest_neighbour": ("index", "group", "right", "radius"),
+    "regions": (*COLUMNS, "clean_prediction", "region", "region_area", "lesion_energy"),
+    "saliency": ("group", "method", "in_lesion", "chance", "in_lesion_shuffled", "likeness"),
+    "detection": ("group", "detector", "attacked", "threshold", "score", "turned", "score_jointly"),
+}
+"""Columns without which a table beside a result is of no use, by the table's name."""
 Column = npt.NDArray[Any]
 MOST_BYTES = 2 << 30
 """Of a table of outcomes in memory: a hundred bytes each of twenty million rows."""
@@ -115,32 +123,53 @@ def numbered(column: npt.ArrayLike) -> tuple[list[str], npt.NDArray[np.intp]]:
 
 
 def columns_of(table: pa.Table) -> Outcomes:
-    """Columns as numpy arrays; strings as objects."""
-    return Outcomes({name: table[name].to_numpy() for name in table.column_names})
+    """Columns as numpy arrays; strings as objects, where they are coded one for all equal ones."""
+    import pyarrow as pa
+
+    columns = {}
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_dictionary(column.type) and not column.null_count:
+            coded = column.unify_dictionaries().combine_chunks()
+            columns[name] = coded.dictionary.to_numpy(False)[coded.indices.to_numpy()]
+        else:
+            columns[name] = column.to_numpy()
+    return Outcomes(columns)
 
 
 def read_table(
-    folder: Path | str, name: str = "outcomes", *, every_column: bool = True
+    folder: Path | str,
+    name: str = "outcomes",
+    *,
+    wanted: Callable[[str], bool] = lambda column: True,
+    coded: bool = False,
 ) -> pa.Table:
-    """Read `folder/outcomes.parquet`, all of it or the columns of `COLUMNS`; or another table
-    beside it, by name.
+    """Read `folder/outcomes.parquet`, or another table beside it, by name.
+
+    Args:
+        folder: of the result.
+        name: of the table.
+        wanted: whether a column of that name is to be read.
+        coded: whether equal strings are held once, which takes less time and half the memory.
 
     Raises:
-        ResultError: no such file, damaged, or without a column of `COLUMNS`.
+        ResultError: no such file, damaged, or without a column of `NEEDED`.
     """
     import pyarrow
     import pyarrow.parquet
 
     path = Path(folder) / f"{name}.parquet"
-    needed = COLUMNS if name == "outcomes" else ()
+    needed = NEEDED.get(name, ())
     if not path.is_file():
         raise ResultError(
             f"{folder} holds no {path.name} beside its robustness.json. Evaluate again."
         )
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        words = pyarrow.parquet.read_schema(path) if coded else ()
+        words = [one.name for one in words if pyarrow.types.is_string(one.type)]
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=words) as file:
             missing = [column for column in needed if column not in file.schema_arrow.names]
-            columns = None if every_column or missing else list(COLUMNS)
+            columns = [one for one in file.schema_arrow.names if wanted(one)]
             table = read_bounded(file, path, columns)
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
         reason = str(error).partition("\n")[0][:160]
@@ -161,7 +190,9 @@ def read_bounded(file: Any, path: Path, columns: list[str] | None) -> pa.Table:
     batches, held = [file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)], 0
     for batch in file.iter_batches(columns=columns):
         batches.append(pa.Table.from_batches([batch]).select(batches[0].column_names))
-        if (held := held + batch.nbytes) > MOST_BYTES:
+        # As an array each value takes eight bytes, however few it took in the file.
+        held += max(batch.nbytes, 8 * batch.num_rows * batch.num_columns)
+        if held > MOST_BYTES:
             raise ResultError(
                 f"{path} takes more than {MOST_BYTES >> 20} MiB once it is read. Evaluate fewer "
                 "slices at a time (--limit)."
@@ -171,7 +202,7 @@ def read_bounded(file: Any, path: Path, columns: list[str] | None) -> pa.Table:
 
 def load_outcomes(folder: Path | str) -> Outcomes:
     """The columns that a report needs; errors as `read_table`'s."""
-    table = read_table(folder, every_column=False)
+    table = read_table(folder, wanted=COLUMNS.__contains__)
     return Outcomes(
         {name: np.asarray(table.column(name).to_pylist(), dtype=object) for name in COLUMNS}
     )

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.files import atomic_file, check_name, read_json, sha256_of
+from robustmri.core.files import atomic_file, check_name, kind_of_folder, read_json, sha256_of
+from robustmri.results.detection import DetectorResult
 from robustmri.results.patients import PatientFigures
 
 SCHEMA_VERSION = 2
@@ -293,8 +294,9 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an evaluation found out.
 
-    `files` holds the sha256 of each file that was written beside it, by name. `regions`, `saliency`
-    and `sensitivity` are empty where nobody asked, and in results of earlier releases.
+    `files` holds the sha256 of each file that was written beside it, by name. `regions`,
+    `saliency`, `sensitivity` and `detection` are empty where nobody asked, and in results of
+    earlier releases.
     """
 
     title: str
@@ -316,6 +318,7 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     regions: list[RegionResult] = []
     saliency: list[SaliencyResult] = []
     sensitivity: list[Sensitivity] = []
+    detection: list[DetectorResult] = []
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:
@@ -384,6 +387,11 @@ def load_result(folder: Path | str) -> RobustnessReport:
     """
     path = Path(folder) / "robustness.json"
     if not path.is_file():
+        if kind := kind_of_folder(folder):
+            raise ResultError(
+                f"{folder} is {kind}, not a result: it holds no robustness.json. Name the folder "
+                "that `evaluate` made."
+            )
         raise ResultError(f"{folder} holds no robustness.json. Make it with: robustmri evaluate.")
     version = read_json(path, _Version, error=ResultError, again=AGAIN).schema_version
     if version != SCHEMA_VERSION:

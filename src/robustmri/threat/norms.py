@@ -124,10 +124,12 @@ class LinfNorm:
 
     def explain(self, said: str, eps: float, std: float, shape: Shape) -> str:
         """See `Norm`."""
+        value, levels = (
+            ("pixel", "grey levels") if shape[0] == 1 else ("colour of a pixel", "levels")
+        )
         return (
-            f"No pixel changes by more than {said}: {eps:.4g} of the [0, 1] range, "
-            f"{255 * eps:.1f} of 255 grey levels, {eps / std:.3g} after normalisation (std "
-            f"{std:g})."
+            f"No {value} changes by more than {said}: {eps:.4g} of the [0, 1] range, "
+            f"{255 * eps:.1f} of 255 {levels}, {eps / std:.3g} after normalisation (std {std:g})."
         )
 
     def size(self, delta: Images) -> PerImage:
@@ -166,10 +168,11 @@ class L2Norm:
 
     def explain(self, said: str, eps: float, std: float, shape: Shape) -> str:
         """See `Norm`."""
+        levels = "grey levels" if shape[0] == 1 else "levels of each colour"
         return (
             f"The change of {_all_pixels(shape)} together has a Euclidean length of at "
             f"most {said}: {eps:.4g} in units of the [0, 1] range, as much as "
-            f"{255 * eps / math.sqrt(math.prod(shape)):.2f} of 255 grey levels on every pixel."
+            f"{255 * eps / math.sqrt(math.prod(shape)):.2f} of 255 {levels} on every pixel."
         )
 
     def size(self, delta: Images) -> PerImage:
@@ -342,6 +345,6 @@ def find_norm(name: str) -> Norm:
     Raises:
         ThreatModelError: no such norm.
     """
-    if name not in NORMS:
+    if not isinstance(name, str) or name not in NORMS:
         raise ThreatModelError(f"There is no norm {name!r}. {did_you_mean(name, NORMS)}")
     return NORMS[name]

@@ -16,7 +16,7 @@ from robustmri.core.arrays import Images, Logits
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.eps import Eps, parse_eps
 from robustmri.threat.physical_transforms import Transform, find_transform
-from robustmri.threat.threat_model import HALVES, ThreatModel
+from robustmri.threat.threat_model import HALVES, ThreatModel, read_target
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class PhysicalThreat:
     def __post_init__(self) -> None:
         eps = self.transform.usual if self.eps is None else self.eps
         object.__setattr__(self, "eps", check_amount(parse_eps(eps), self.transform))
+        object.__setattr__(self, "target", read_target(self.target))
 
     @property
     def transform(self) -> Transform:

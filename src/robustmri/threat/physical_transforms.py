@@ -287,7 +287,7 @@ def find_transform(name: str) -> Transform:
     Raises:
         ThreatModelError: no such transform.
     """
-    if name not in TRANSFORMS:
+    if not isinstance(name, str) or name not in TRANSFORMS:
         raise ThreatModelError(
             f"There is no physical threat {name!r}. {did_you_mean(name, TRANSFORMS)}"
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from robustmri.threat.eps import Eps, check_eps, parse_eps
 from robustmri.threat.norms import Norm, Radius, find_norm
 
 HALVES = (torch.float16, torch.bfloat16)
+FLOATS = (*HALVES, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,10 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         find_norm(self.norm)
-        if len(self.bounds) != 2 or not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
-            raise ThreatModelError(
-                f"bounds must be the lowest and the highest grey value, got {self.bounds}."
-            )
-        if not isinstance(self.eps, Tensor) and self.eps != math.inf:
+        object.__setattr__(self, "bounds", _read_bounds(self.bounds))
+        object.__setattr__(self, "target", read_target(self.target))
+        if not isinstance(self.eps, Tensor):
             object.__setattr__(self, "eps", self._radius(self.eps))
-        if self.target is not None and (type(self.target) is not int or self.target < 0):
-            raise ThreatModelError(f"the target must be the index of a class, got {self.target}.")
 
     def _radius(self, said: float | str | Eps) -> float:
         """The radius as a number in image units.
@@ -54,6 +54,8 @@ class ThreatModel:
         Raises:
             ThreatModelError: it is none, or in normalised units, or more than the grey values span.
         """
+        if isinstance(said, float) and said == math.inf:
+            return said
         eps = parse_eps(said)
         if eps.units == "normalised":
             raise ThreatModelError(
@@ -79,21 +81,13 @@ class ThreatModel:
                 finite or lie outside the bounds.
         """
         for what, given in (("images", images), ("labels", labels)):
-            if not isinstance(given, Tensor):
-                raise ThreatModelError(
-                    f"expected {what} as a torch.Tensor, got {type(given).__name__}. Use "
-                    "torch.as_tensor(images, dtype=torch.float32) and torch.as_tensor(labels)."
-                )
+            _check_dense(what, given)
         if images.dim() < 3 or labels.shape != images.shape[:1]:
             raise ThreatModelError(
                 "expected images (n, channels, ...) and labels (n,), got "
                 f"{tuple(images.shape)} and {tuple(labels.shape)}."
             )
-        if (
-            not images.is_floating_point()
-            or labels.is_floating_point()
-            or labels.dtype == torch.bool
-        ):
+        if images.dtype not in FLOATS or labels.dtype not in INTEGERS:
             raise ThreatModelError(
                 f"expected floating-point images and integer labels, got {images.dtype} and "
                 f"{labels.dtype}. Divide 8-bit images by 255."
@@ -101,6 +95,8 @@ class ThreatModel:
         self._check_shapes(images)
         if not len(images):
             return
+        if not images.numel():
+            raise ThreatModelError(f"images of shape {tuple(images.shape)} have no pixels.")
         if int(labels.min()) < 0:
             raise ThreatModelError(
                 f"labels must be class indexes of at least 0, got {int(labels.min())}."
@@ -121,14 +117,11 @@ class ThreatModel:
     def _check_shapes(self, images: Images) -> None:
         """Refuse radii and a mask that do not belong to a batch like `images`."""
         eps, mask, shape = self.eps, self.mask, tuple(images.shape)
-        if isinstance(eps, Tensor) and (
-            (eps.dim() and eps.shape != shape[:1]) or not bool((eps >= 0).all())
-        ):
-            raise ThreatModelError(
-                f"eps must be one radius of at least 0 per image of {shape}, got {eps}."
-            )
+        if isinstance(eps, Tensor):
+            self._check_radii(eps, shape)
         if mask is None:
             return
+        _check_dense("the mask", mask)
         axes = zip(reversed(mask.shape), reversed(shape), strict=False)
         fits = mask.dim() <= len(shape) and all(size in (1, own) for size, own in axes)
         several = mask.dim() == len(shape) and len(mask) > 1
@@ -136,6 +129,26 @@ class ThreatModel:
             raise ThreatModelError(
                 f"a mask of shape {tuple(mask.shape)} does not fit images of shape {shape}. Give "
                 "it the shape of the images; the first axis may be of length 1."
+            )
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ThreatModelError(
+                "a mask holds True or 1 where pixels may change, and False or 0 elsewhere; this "
+                "one holds other values. Give mask > 0, or the like."
+            )
+
+    def _check_radii(self, eps: Tensor, shape: tuple[int, ...]) -> None:
+        """Refuse radii that no batch of this shape can have."""
+        _check_dense("eps", eps)
+        real = eps.dtype in (*FLOATS, *INTEGERS)
+        if not real or (eps.dim() and eps.shape != shape[:1]) or not bool((eps >= 0).all()):
+            raise ThreatModelError(
+                f"eps must be one radius of at least 0 per image of {shape}, got {eps}."
+            )
+        span = self.bounds[1] - self.bounds[0]
+        if self.measure.per_pixel and bool((torch.isfinite(eps) & (eps > span)).any()):
+            raise ThreatModelError(
+                f"eps {float(eps.max()):g} is more than the bounds {self.bounds} span. Write a "
+                "fraction of the [0, 1] range, such as 0.04 or 8/255."
             )
 
     def _mask_per_image(self) -> bool:
@@ -168,7 +181,7 @@ class ThreatModel:
 
     def allow(self, delta: Images) -> Images:
         """`delta` with the pixels outside the mask set to zero."""
-        return delta if self.mask is None else delta * self.mask.to(delta.dtype)
+        return delta if self.mask is None else delta * self.mask.to(delta)
 
     def project(self, points: Images, images: Images) -> Images:
         """Points of S(images) near `points`: inside the mask, the ball and the bounds, in that
@@ -212,6 +225,49 @@ class ThreatModel:
         eps = self.eps[rows] if isinstance(self.eps, Tensor) and self.eps.dim() else self.eps
         mask = self.mask[rows] if self.mask is not None and self._mask_per_image() else self.mask
         return replace(self, eps=eps, mask=mask)
+
+
+def read_target(said: Any) -> int | None:
+    """The index of the class that an attacker wants to see; None where any wrong one will do.
+
+    Raises:
+        ThreatModelError: it is no index.
+    """
+    if said is None:
+        return None
+    try:
+        target = -1 if isinstance(said, bool) else operator.index(said)
+    except (TypeError, ValueError, RuntimeError):
+        target = -1
+    if not 0 <= target < 1 << 31:
+        raise ThreatModelError(f"the target must be the index of a class, got {said!r}.")
+    return target
+
+
+def _read_bounds(said: Any) -> tuple[float, float]:
+    """The lowest and the highest grey value, as numbers."""
+    try:
+        low, high = map(float, said)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        low, high = math.nan, math.nan
+    if isinstance(said, str) or not -math.inf < low < high < math.inf:
+        raise ThreatModelError(f"bounds must be the lowest and the highest grey value, got {said}.")
+    return low, high
+
+
+def _check_dense(what: str, given: Any) -> None:
+    """Refuse what is no tensor, or one without a value in each place."""
+    if not isinstance(given, Tensor):
+        raise ThreatModelError(
+            f"expected {what} as a torch.Tensor, got {type(given).__name__}. Use "
+            "torch.as_tensor(...); images with dtype=torch.float32."
+        )
+    if given.layout != torch.strided or given.is_meta:
+        kind = "a tensor without values" if given.is_meta else f"a tensor of layout {given.layout}"
+        raise ThreatModelError(
+            f"expected {what} as a plain torch.Tensor, got {kind}. Make it one, for instance by "
+            "to_dense()."
+        )
 
 
 def round_towards(points: Tensor, images: Images) -> Images:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from robustmri.attacks.engine import SeededGenerator
 from robustmri.core.arrays import Images, Labels
@@ -76,9 +77,7 @@ def batches(
         ranks: how many there are.
     """
     n, change = len(examples.labels), augmentation(settings.augment)
-    order = torch.randperm(
-        n, generator=torch.Generator().manual_seed(seed_of(settings.seed, pass_index))
-    )
+    order = order_of(examples.labels, settings, pass_index)
     steps, begins = (
         steps_of(n, settings),
         pass_index * epochs_per_pass if begins is None else begins,
@@ -106,6 +105,27 @@ def batches(
                 )
             )
         yield parts
+
+
+def order_of(labels: Labels, settings: TrainSettings, pass_index: int) -> Tensor:
+    """Rows of one pass, shape (n,), as many as there are images.
+
+    With `balance` each class has as many places as any other: rows of a small class come more than
+    once, those of a large one are drawn without repetition, others in the next pass.
+    """
+    generator = torch.Generator().manual_seed(seed_of(settings.seed, pass_index))
+    n = len(labels)
+    if not settings.balance:
+        return torch.randperm(n, generator=generator)
+    places = []
+    classes = labels.cpu().unique().tolist()
+    for position, label in enumerate(classes):
+        rows = (labels.cpu() == label).nonzero().flatten()
+        wanted = (n + position) // len(classes)
+        often = -(-wanted // len(rows))
+        drawn = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(often)]
+        places.append(torch.cat(drawn)[:wanted])
+    return torch.cat(places)[torch.randperm(n, generator=generator)]
 
 
 def shares(n: int, accumulate: int, rank: int = 0, ranks: int = 1) -> list[tuple[slice, float]]:

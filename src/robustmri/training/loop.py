@@ -21,6 +21,7 @@ from robustmri.core.progress import Progress, silent
 from robustmri.models.classifier import Classifier
 from robustmri.models.dual_norm import collapsed, make_dual
 from robustmri.models.optimised import fast_precision
+from robustmri.models.weights import head_of
 from robustmri.training.averages import Average, average_of
 from robustmri.training.batches import Examples, Part, batches, steps_of
 from robustmri.training.cost import MEASURED, TimeEstimate, estimate_time
@@ -165,10 +166,9 @@ def fit(
             for step, parts in enumerate(batches_of(pass_index)):
                 if step and fabric.world_size == 1 and time.monotonic() > ends:
                     break  # Far slower than measured: what has been learnt may still be kept.
+                rate = learning_rate(begins + step / steps * length, settings)
                 for group in optimiser.param_groups:
-                    group["lr"] = history.rate_factor * learning_rate(
-                        begins + step / steps * length, settings
-                    )
+                    group["lr"] = group.get("share", 1.0) * history.rate_factor * rate
                 for replay in range(objective.replays):
                     losses.append(
                         _step(fabric, model, optimiser, objective, parts, replay, settings)
@@ -413,19 +413,22 @@ def _fabric_precision(settings: TrainSettings) -> Any:
 
 
 def _optimiser(classifier: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with Nesterov's momentum; norms and biases do not decay."""
-    parameters = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in parameters if parameter.dim() > 1]},
-        {
-            "params": [parameter for parameter in parameters if parameter.dim() <= 1],
-            "weight_decay": 0.0,
-        },
-    ]
+    """Stochastic gradient descent with Nesterov's momentum; norms and biases do not decay, and all
+    but the last layer may learn more slowly.
+    """
+    last = set(head_of(classifier)) if settings.body_rate < 1 else set()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in classifier.named_parameters():
+        if parameter.requires_grad:
+            decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+            share = 1.0 if not last or name in last else settings.body_rate
+            groups.setdefault((decay, share), []).append(parameter)
     return torch.optim.SGD(
-        groups,
+        [
+            {"params": parameters, "weight_decay": decay, "share": share}
+            for (decay, share), parameters in groups.items()
+        ],
         settings.learning_rate,
         settings.momentum,
-        weight_decay=settings.weight_decay,
         nesterov=settings.momentum > 0,
     )

@@ -54,6 +54,15 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             at_most=1e30,
         ),
     ] = 0.05
+    body_rate: Annotated[
+        float,
+        about(
+            "share of the learning rate that all but the last layer learn with: below 1 for "
+            "pretrained weights",
+            above=0,
+            at_most=1,
+        ),
+    ] = 1.0
     warmup_epochs: Annotated[float, about("length of the warm-up", at_least=0, at_most=MANY)] = 2.0
     momentum: Annotated[
         float,
@@ -109,6 +118,10 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             '"none", "light" or "standard" (see `robustmri.training.augment`)',
         ),
     ] = "standard"
+    balance: Annotated[
+        bool,
+        about("in each epoch as many slices of one class as of any other"),
+    ] = False
     eps: Annotated[
         str,
         about(

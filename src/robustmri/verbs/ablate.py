@@ -11,7 +11,7 @@ import msgspec
 from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.core.files import atomic_file, write_json
 from robustmri.core.progress import Progress, part_of, silent
-from robustmri.recipes import Recipe, change_settings
+from robustmri.recipes import Recipe, change_settings, require_recipe
 from robustmri.threat.eps import parse_eps
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import share_equally
@@ -59,6 +59,7 @@ def ablate(
     from robustmri.training.objectives import check_objective
     from robustmri.training.selection import read_epochs
 
+    require_recipe(recipe)
     if not recipe.variants:
         raise SettingsError(
             "This recipe has no variants to compare. Write [variants.NAME] tables, as ablation "

@@ -14,6 +14,7 @@ from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_folder, write_json
 from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import commit, describe_run
+from robustmri.core.settings import check_number
 from robustmri.core.wheels import PLATFORM, fetch_wheels, largest, needed, present, write_own_wheel
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import LARGEST_ERROR, Packed, pack_cohort
@@ -109,10 +110,12 @@ def bundle(
         progress: told about the parts.
 
     Raises:
-        SettingsError: it does not fit into `max_mib`, or weights that the recipe starts from cannot
-            be packed.
+        SettingsError: minutes or MiB that there are not; it does not fit into `max_mib`, or weights
+            that the recipe starts from cannot be packed.
         DownloadError: wheels or weights cannot be fetched.
     """
+    check_number("minutes", minutes, above=True)
+    check_number("max_mib", max_mib)
     scans, settings = Cohort.open(cohort), load_recipe(recipe, overrides)
     Split.load(scans.root).check(scans)
     pythons = tuple(python) or (_this_python(),)

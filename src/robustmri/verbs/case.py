@@ -17,7 +17,7 @@ from robustmri.data.storage import MADE_COLOUR, MADE_GREY
 
 if TYPE_CHECKING:
     from robustmri.data.one_scan import Scan
-    from robustmri.evaluation.case import CaseFacts
+    from robustmri.results.one_case import CaseFacts
 
 HEAD = "case.json"
 

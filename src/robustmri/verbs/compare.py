@@ -80,20 +80,18 @@ def pair_results(
     from robustmri.report.tables import check_names, stage_names
     from robustmri.report.wording import budget_words, norms_of
     from robustmri.results.lineage import put_repair_last
-    from robustmri.results.outcomes import columns_of, read_table
-    from robustmri.results.schema import load_result
+    from robustmri.results.outcomes import columns_of
 
-    for folder in folders:
-        refuse_contradictions(folder)
+    counted = [refuse_contradictions(folder) for folder in folders]
     given = check_names(names, len(folders)) if names else []
-    results = [load_result(folder) for folder in folders]
-    order = put_repair_last(results)
-    folders, results = [folders[k] for k in order], [results[k] for k in order]
+    order = put_repair_last([one.result for one in counted])
+    folders, counted = [folders[k] for k in order], [counted[k] for k in order]
+    results = [one.result for one in counted]
     named = [given[k] for k in order] if given else stage_names(results)
     norms = norms_of(results)
     comparison = compare_results(
         results,
-        [columns_of(read_table(folder)) for folder in folders],
+        [columns_of(one.tables["outcomes"]) for one in counted],
         named,
         words=lambda at: budget_words(at, norms) or "their own distance",
     )

@@ -12,7 +12,7 @@ from robustmri.core.files import atomic_file, write_json
 from robustmri.core.progress import Progress, part_of, silent
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
-from robustmri.recipes import Recipe
+from robustmri.recipes import Recipe, require_recipe
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.reproduce import check_recipe
 from robustmri.verbs.train import train
@@ -53,6 +53,7 @@ def contrast(
     from robustmri.evaluation.contrast import compare_ease, measure_ease, read_nearest
     from robustmri.report import as_markdown
 
+    require_recipe(recipe)
     check_recipe(recipe)
     root = Path(out)
     cohorts = [Cohort.open(cohort), Cohort.open(other)]

@@ -12,7 +12,7 @@ from robustmri.core.errors import SettingsError
 from robustmri.core.files import atomic_file
 from robustmri.core.progress import Progress, part_of, silent
 from robustmri.data.split import FOLDS
-from robustmri.recipes import Recipe
+from robustmri.recipes import Recipe, require_recipe
 from robustmri.verbs.on_time import as_fitted
 from robustmri.verbs.pool import pool
 from robustmri.verbs.report import write_report
@@ -53,6 +53,7 @@ def cross_validate(
     """
     from robustmri.report import as_markdown, comparison_table
 
+    require_recipe(recipe)
     check_recipe(recipe)
     every = range(1, FOLDS + 1)
     unknown = [fold for fold in folds if str(fold) not in map(str, every)]

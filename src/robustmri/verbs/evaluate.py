@@ -76,11 +76,16 @@ def evaluate(
 
     from robustmri.evaluation.confined import confined_plans, run_confined
     from robustmri.evaluation.costs import read_costs
+    from robustmri.evaluation.detection import detection_plan, run_detection
     from robustmri.evaluation.evaluate import run_attacks
     from robustmri.evaluation.examples import named_slices, write_examples
     from robustmri.evaluation.further import summarise_further
     from robustmri.evaluation.metrics import worst_budgets
-    from robustmri.evaluation.nearest_neighbour import remember_slices, summarise_memory
+    from robustmri.evaluation.nearest_neighbour import (
+        REMEMBERED,
+        remember_slices,
+        summarise_memory,
+    )
     from robustmri.evaluation.plan import evaluated_slices, make_plan
     from robustmri.evaluation.probes import probe_classifier, refuse_unanswering
     from robustmri.evaluation.saliency import check_explainable, explain_slices, write_maps
@@ -113,6 +118,7 @@ def evaluate(
     )
     plan = make_plan(settings, classifier, scans, split, trusted=trusted)
     confined = confined_plans(settings, classifier, scans, split)
+    guarded = detection_plan(settings, classifier, scans, split)
     check_explainable(classifier, scans, plan)
     named_slices(scans, settings)
     refuse_unanswering(classifier)
@@ -131,32 +137,16 @@ def evaluate(
             clear_shards(folder)
             return load_result(folder)
         device = join_processes(devices, nodes)
+        given = classifier, scans, split
+        run: dict[str, Any] = {"identity": stored.identity, "device": device, "progress": progress}
         with full_float32():
-            evaluated = run_attacks(
-                classifier,
-                scans,
-                split,
-                settings,
-                folder,
-                plan=plan,
-                identity=stored.identity,
-                device=device,
-                progress=progress,
-            )
-        evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
-        tables = {"outcomes": evaluated.outcomes}
-        if confined:
-            with full_float32():
-                tables["regions"] = run_confined(
-                    confined,
-                    classifier,
-                    scans,
-                    split,
-                    folder,
-                    identity=stored.identity,
-                    device=device,
-                    progress=progress,
-                )
+            evaluated = run_attacks(*given, settings, folder, plan=plan, **run)
+            evaluated = replace(evaluated, outcomes=with_worst_case(evaluated.outcomes))
+            tables = {"outcomes": evaluated.outcomes}
+            if confined:
+                tables["regions"] = run_confined(confined, *given, folder, **run)
+            if guarded:
+                tables["detection"] = run_detection(guarded, *given, folder, **run)
 
         def write() -> None:
             if settings.saliency:
@@ -165,7 +155,7 @@ def evaluate(
             rows, baseline = list(plan.trials[0].rows), None
             remembered = remember_slices(scans, split, rows, norm=settings.norm)
             if remembered is not None:
-                tables["nearest_neighbour"] = remembered
+                tables[REMEMBERED] = remembered
                 baseline = summarise_memory(
                     remembered,
                     worst_budgets(columns_of(evaluated.outcomes)),

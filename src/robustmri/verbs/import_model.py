@@ -82,6 +82,8 @@ def import_model(
 
     if ends_in not in ("", "logits", "softmax", "sigmoid"):
         raise SettingsError(f"--ends-in cannot be {ends_in!r}: logits, softmax or sigmoid.")
+    if isinstance(classes, str):
+        raise SettingsError(f"expected a list of class names, got the text {classes!r}.")
     if channels not in (0, 1, 3):
         raise SettingsError(f"--channels must be 1 (grey) or 3 (colour), got {channels}.")
     size = 0 if size in (0, "0", "") else parse_size(size)

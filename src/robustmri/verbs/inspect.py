@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustmri.core.errors import DataError
-from robustmri.core.files import write_json
+from robustmri.core.files import as_folders, write_json
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
 
@@ -53,7 +53,7 @@ def inspect(
         raise DataError("Name at least one cohort. Make one: robustmri prepare SOURCE --out COHORT")
     if report is not None:
         refuse_other_page(report)
-    slices = Slices.of([Cohort.open(root) for root in cohorts], named=images)
+    slices = Slices.of([Cohort.open(root) for root in as_folders(cohorts)], named=images)
     twins, counts = find_twins(slices, progress), count_classes(slices)
     planes, oddities = find_planes(slices), find_oddities(slices)
     gaps = [_measure_gap(probe) for probe in probe_gap(slices)]

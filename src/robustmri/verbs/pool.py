@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from robustmri.core.files import atomic_file
+from robustmri.core.files import as_folders, atomic_file
 from robustmri.results.schema import RobustnessReport, hash_files, save_result
 
 
@@ -17,21 +17,19 @@ def pool(folders: Sequence[str | Path], out: str | Path, *, title: str) -> Robus
 
     Args:
         folders: result folders of one cohort, evaluated alike.
-        out: result folder for robustness.json and outcomes.parquet; there are no pictures.
+        out: result folder for robustness.json and the tables beside it; there are no pictures.
         title: heading of the result.
     """
     import pyarrow.parquet as pq
 
-    from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
     from robustmri.evaluation.pool import pool_results
 
-    result, outcomes = pool_results(folders, title=title)
-    remembered, baseline = pool_memory(folders)
-    tables = {"outcomes.parquet": outcomes, REMEMBERED: remembered}
+    folders = as_folders(folders)
+    result, tables = pool_results(folders, title=title)
     for name, table in tables.items():
-        if table is not None:
-            with atomic_file(Path(out) / name) as partial:
-                pq.write_table(table, partial)
-    result = msgspec.structs.replace(result, files=hash_files(out, list(tables)), baseline=baseline)
+        with atomic_file(Path(out) / f"{name}.parquet") as partial:
+            pq.write_table(table, partial)
+    written = hash_files(out, [f"{name}.parquet" for name in tables])
+    result = msgspec.structs.replace(result, files=written)
     save_result(result, out)
     return result

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from robustmri.core import processes
 from robustmri.core.errors import SettingsError
 from robustmri.core.files import read_json, write_json
@@ -24,6 +26,11 @@ ENOUGH = 2 / 3
 LOOKED_AT = 64
 """Slices, of random pixels, on which the cost of an epoch is measured."""
 FILE = "preset.json"
+
+
+class _Chosen(msgspec.Struct):
+    preset: str
+    reason: str
 
 
 def choose_preset(
@@ -54,8 +61,8 @@ def choose_preset(
         raise SettingsError("--preset auto needs a time to choose for: add --minutes 45.")
     kept = Path(out) / FILE
     if kept.is_file():
-        stored = read_json(kept, dict[str, str], again="Start again in another --out.")
-        return stored["preset"], stored["reason"]
+        stored: _Chosen = read_json(kept, _Chosen, again="Start again in another --out.")
+        return stored.preset, stored.reason
     slices = len(Cohort.open(source)) if is_cohort(source) else len(open_source(source))
     wanted = 60 * minutes * (1 - LAST) * (1 - 1.5 * EVALUATION)
     tried: dict[str, float] = {}
@@ -87,7 +94,6 @@ def _seconds_of(recipe: Recipe, slices: int) -> float:
 
 def _seconds_per_slice(settings: TrainSettings, size: Size) -> float:
     """Of all epochs together, its part of the validations included."""
-    import msgspec
     import torch
 
     from robustmri.models.backbones import build_classifier

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustmri.core.files import as_folders
+
 if TYPE_CHECKING:
     from robustmri.report import Published
 
@@ -52,7 +54,7 @@ def write_report(
     from robustmri.results.schema import load_result
     from robustmri.verbs.compare import pair_results
 
-    comparison = None
+    folders, comparison = as_folders(folders), None
     if len(folders) == 2:
         folders, names, comparison = pair_results(folders, names)
     else:

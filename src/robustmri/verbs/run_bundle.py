@@ -20,6 +20,7 @@ from robustmri.core.errors import RobustMRIError, SettingsError, did_you_mean
 from robustmri.core.files import atomic_file, read_json, write_json
 from robustmri.core.progress import Progress, silent
 from robustmri.core.provenance import describe_run
+from robustmri.core.settings import check_number
 from robustmri.data.packed import unpack_cohort
 from robustmri.models.halves import MIB, Halved, count_parts, halve
 from robustmri.recipes import load_toml
@@ -120,19 +121,21 @@ def run_bundle(
             slow for `minutes` ends with a table nevertheless, if it is given some.
         progress: told before each stage.
     """
+    limits = limits or Limits()
+    for name, value in (("minutes", minutes), ("grace", grace), ("max_mib", limits.max_mib)):
+        check_number(name, value)
+    check_number("part_mib", limits.part_mib, above=True)
     began = time.monotonic()
     folder, out = Path(folder).resolve(), Path(out).resolve()
     work = Path(work).resolve() if work else folder / "work"
-    again = "Pack it again: robustmri bundle."
-    made = read_json(folder / HEAD, dict[str, Any], again=again)
-    told: _Told = read_json(folder / HEAD, _Told, again=again)
+    made, told = read_head(folder)
     minutes = minutes or told.minutes
     stages = read_stages(folder, only)
     out.mkdir(parents=True, exist_ok=True)
     (work / "logs").mkdir(parents=True, exist_ok=True)
     if not (work / "cohort").is_dir():
         unpack_cohort(folder / COHORT_FILE, work / "cohort")
-    home = _Home(stages, work, out, limits or Limits())
+    home = _Home(stages, work, out, limits)
     write_json(
         work / "machine.json",
         {"run": describe_run(), "minutes": minutes, "bundle": made, "device": describe_device()},
@@ -157,6 +160,18 @@ def run_bundle(
         home.bring()
     progress("stages", len(stages), len(stages))
     return outcomes
+
+
+def read_head(folder: Path) -> tuple[dict[str, Any], _Told]:
+    """What bundle.json says, and of that what a run asks of it.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    again = "Pack it again: robustmri bundle."
+    made: dict[str, Any] = read_json(folder / HEAD, dict[str, Any], again=again)
+    told: _Told = read_json(folder / HEAD, _Told, again=again)
+    return made, told
 
 
 def read_stages(folder: Path, only: Collection[str] = ()) -> list[Stage]:
@@ -319,7 +334,8 @@ class _Home:
             return
         with (
             atomic_file(self.out / SUMMARY) as partial,
-            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as bag,
+            # The clock of a machine without network may say any time.
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as bag,
         ):
             for path in files:
                 bag.write(path, path.relative_to(self.work))

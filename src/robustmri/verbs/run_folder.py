@@ -129,7 +129,7 @@ def refuse_seen(
             "this checkpoint was trained on another split of this cohort, so it has seen some of "
             f"these test slices. {_WAY_OUT}"
         )
-    found = check_seen(_load_seen(folder, provenance), cohort, rows)
+    found = check_seen(read_seen(folder, provenance), cohort, rows)
     if found.status == "fail":
         raise CheckpointError(f"this checkpoint has seen test slices: {found.detail}. {_WAY_OUT}")
     return found
@@ -141,8 +141,12 @@ _WAY_OUT = (
 )
 
 
-def _load_seen(folder: Path | str | None, provenance: dict[str, Any]) -> Seen | None:
-    """None where the checkpoint does not say; so it is with those that come from elsewhere."""
+def read_seen(folder: Path | str | None, provenance: dict[str, Any]) -> Seen | None:
+    """What a checkpoint was trained on; None where it does not say, as those from elsewhere.
+
+    Raises:
+        CheckpointError: its list is missing or damaged.
+    """
     if folder is None or "seen_sha256" not in provenance:
         return None
     from robustmri.models.checkpoint import SEEN_FILE, find_checkpoint
@@ -162,5 +166,5 @@ def join_seen(
 ) -> bytes:
     """What a training has seen, with what its start had, as it is stored."""
     seen = note_seen(cohort, rows)
-    before = _load_seen(start, provenance) if start is not None else None
+    before = read_seen(start, provenance) if start is not None else None
     return msgspec.json.encode(seen | before if before else seen)

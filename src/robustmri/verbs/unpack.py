@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def unpack(
         CheckpointError: parts of the weights are missing or damaged.
     """
     folder, out = Path(folder), Path(out)
-    if not zipfile.is_zipfile(folder / SUMMARY):
+    if not (folder / SUMMARY).is_file() or not zipfile.is_zipfile(folder / SUMMARY):
         raise ResultError(
             f"{folder} holds no {SUMMARY}. Expected the folder that run.sh was given."
         )
@@ -67,8 +68,7 @@ def unpack(
             for told in (name, *halved.parts):
                 _refuse_path(folder / SUMMARY, partial, told)
             # What came home of the checkpoint is its head alone; it gets its weights again.
-            for stale in (partial / name / "checkpoint").glob("*"):
-                stale.unlink()
+            shutil.rmtree(partial / name / "checkpoint", ignore_errors=True)
             join(halved, folder, partial / name / "checkpoint")
     return [
         _tested(out / name, halved, Path(cohort) if cohort else None)
@@ -141,14 +141,15 @@ def _recorded(run: Path) -> dict[str, str]:
     """What the network said of each untouched slice before it was rounded, if the evaluation came
     home.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    result = (
-        run.parent
-        / {"hardened": "after", "standard": "before"}.get(run.name, run.name)
-        / "outcomes.parquet"
-    )
-    if not result.is_file():
+    name = {"hardened": "after", "standard": "before"}.get(run.name, run.name)
+    path = run.parent / name / "outcomes.parquet"
+    if not path.is_file():
         return {}
-    rows = pq.read_table(result, columns=["case_id", "attack", "clean_prediction"]).to_pylist()
+    try:
+        rows = pq.read_table(path, columns=["case_id", "attack", "clean_prediction"]).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise ResultError(f"{path} is damaged. Copy it again.") from error
     return {row["case_id"]: row["clean_prediction"] for row in rows if row["attack"] == "none"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -62,7 +63,8 @@ async def read_words(request: Request) -> Mapping[str, Any]:
             raise SettingsError(f"a request may have at most {MOST_BYTES} bytes.")
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    # Also numbers of thousands of digits, and lists in lists in lists.
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise SettingsError(f"expected JSON ({error}).") from error
 
 
@@ -99,10 +101,10 @@ class Uploads:
         if self.folder.is_symlink():
             raise SettingsError(f"{UPLOADS} is a link. Remove it.")
         self._receiving += 1
-        self.folder.mkdir(mode=0o700, exist_ok=True)
         partial = self.folder / f"part-{secrets.token_hex(8)}"
         try:
             with explain_full_disk(partial):
+                self.folder.mkdir(mode=0o700, exist_ok=True)
                 descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "wb") as stream:
                     await _store(request, stream, kind, suffix)
@@ -112,7 +114,8 @@ class Uploads:
             partial.unlink(missing_ok=True)
 
     def _name(self, partial: Path, kind: str, suffix: str) -> str:
-        numbers = [int(path.stem.rpartition("-")[2]) for _, path in uploads_of(self.root)]
+        ends = [path.stem.rpartition("-")[2] for _, path in uploads_of(self.root)]
+        numbers = [int(end) for end in ends if re.fullmatch("[0-9]{4,6}", end)]
         for number in range(max(numbers, default=0) + 1, 10**6):
             path = self.folder / f"{kind}-{number:04d}{suffix}"
             try:

@@ -10,16 +10,21 @@ from typing import Any
 
 from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.core.files import check_name
+from robustmri.web.fields import Field, Form
 from robustmri.web.folder import Folder, Kind
-from robustmri.web.forms import PHANTOM, Field, Form
+from robustmri.web.forms import PHANTOM
 
 MOST_WORDS = 200
 FILES = {"onnx": ".onnx", "pt2": ".pt2"}
 """Of an export: the layouts that are one file."""
 TERMS = re.compile(r"[A-Za-z0-9.,/@_:+-]+")
 """Names of attacks and radii: what a comma-separated option may hold."""
-NAMES = re.compile(r"[^\W_](?:[\w.,()'+ -]*[\w.)+])?")
-"""Names of classes: letters of any script, and spaces between them."""
+NAMES = re.compile(r"[^\W_](?:[\w.,()'+= -]*[\w.)+])?")
+"""Names of classes and columns: letters of any script, and spaces between them."""
+WORD = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
+TERM = r"(?:[0-9.]+/[0-9.]+(?:@[a-z]+)?|[A-Za-z0-9.@_:+%-]+)"
+GIVEN = re.compile(rf"[a-z][a-z0-9_.@/-]*={TERM}(?:,{TERM})*")
+"""NAME=VALUE; a stroke divides numbers, so that no value is a path."""
 
 
 def make_command(folder: Folder, form: Form, answers: Mapping[str, Any]) -> tuple[list[str], str]:
@@ -47,13 +52,15 @@ def make_command(folder: Folder, form: Form, answers: Mapping[str, Any]) -> tupl
             options.append(f"{field.option}={path}") if field.option else words.append(path)
         elif field.what == "things":
             if not isinstance(given, list) or len(given) > MOST_WORDS:
-                raise SettingsError(f"{field.label}: expected a list of results.")
+                raise SettingsError(f"{field.label}: expected a list.")
             words += [_path_of(folder, field.kind, one) for one in given]
         elif field.what == "out":
             out = _new_name(folder, form, given, _suffix(form, answers))
             options.append(f"{field.option}={folder.root / out}")
         elif field.what == "switch":
             options.append(field.option)
+        elif field.what == "several":
+            options += [f"{field.option}={one}" for one in value_of(field, given).split()]
         else:
             options.append(f"{field.option}={value_of(field, given)}")
     return [sys.executable, "-m", "robustmri.app.cli", form.verb, *words, *options], out
@@ -100,5 +107,20 @@ def value_of(field: Field, given: object) -> str:
             f"{field.label}: expected names or numbers, divided by commas, got {text[:40]!r}."
         )
     if field.what == "names" and not (len(text) <= 300 and NAMES.fullmatch(text)):
-        raise SettingsError(f"{field.label}: expected names of classes, got {text[:40]!r}.")
+        raise SettingsError(f"{field.label}: expected names, got {text[:40]!r}.")
+    if field.what == "word" and not (len(text) <= 60 and WORD.fullmatch(text)):
+        raise SettingsError(f"{field.label}: expected one name, got {text[:40]!r}.")
+    if field.what == "line" and not (len(text) <= 300 and text.isprintable()):
+        raise SettingsError(f"{field.label}: expected a line of text, got {text[:40]!r}.")
+    if field.what == "several" and not _are_given(text):
+        raise SettingsError(
+            f"{field.label}: expected NAME=VALUE, divided by spaces, got {text[:40]!r}. Files are "
+            "not named here, and weights where the form asks for them."
+        )
     return text
+
+
+def _are_given(text: str) -> bool:
+    words = text.split()
+    known = all(GIVEN.fullmatch(word) and "weights=" not in word for word in words)
+    return len(text) <= 300 and len(words) <= 40 and known

@@ -4,11 +4,12 @@ else.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,17 +20,22 @@ from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.data.cohort import HEAD, Cohort
 from robustmri.report.pictures import load_examples
 from robustmri.results.cases import CaseTable, load_cases
+from robustmri.results.comparison import Comparison, load_comparison
 from robustmri.results.schema import RobustnessReport, load_result
 
-Kind = Literal["result", "run", "cohort", "report", "source", "answer", "slice", "model"]
+Kind = Literal[
+    "result", "run", "cohort", "report", "comparison", "source", "answer", "slice", "model"
+]
 DEEPEST, MOST_FOLDERS = 6, 20_000
 PAGE = b'<meta name="generator" content="robustmri">'
 UPLOADS = ".uploads"
 """Folder of what was given to the page; a file's name begins with its kind."""
 MODELS = (".onnx", ".safetensors", ".pth", ".pt", ".pt2", ".ckpt")
-KEEP, KEEP_SMALL = 4, 256
-"""Things of a kind that stay in memory: large ones, and results and the like."""
-SMALL = ("result", "cohort", "answer", "search")
+KEEP = {"cases": 4, "facts": 4, "examples": 4, "cohort": 64}
+"""Things of a kind that stay in memory; of others, which are small, `KEEP_SMALL`."""
+KEEP_SMALL = 2000
+PATIENCE = 10
+"""Looking through the folder may take one part in so many of the time."""
 T = TypeVar("T")
 
 
@@ -82,15 +88,35 @@ class Folder:
         if not self.root.is_dir():
             raise DataError(f"{root} is not a folder. Name one that holds runs, cohorts, results.")
         self._lock = threading.RLock()
-        self._kept: OrderedDict[Any, Any] = OrderedDict()
-        self._contents, self._looked = Contents({}, {}), float("-inf")
+        self._kept: defaultdict[str, OrderedDict[Path, Any]] = defaultdict(OrderedDict)
+        self._contents, self._looked, self._took = Contents({}, {}), float("-inf"), 0.0
+        self._readable: tuple[Contents, list[tuple[Found, RobustnessReport]]] | None = None
 
     def look(self, *, at_most_every: float = 0.0) -> Contents:
-        """Look through the folder, unless that was done so many seconds ago."""
+        """Look through the folder, unless that was done so many seconds ago; where it takes long,
+        less often.
+        """
         with self._lock:
-            if time.monotonic() - self._looked >= at_most_every:
+            began = time.monotonic()
+            wait = at_most_every and max(at_most_every, PATIENCE * self._took)
+            if began - self._looked >= wait:
                 self._contents, self._looked = _search(self.root), time.monotonic()
+                self._took = self._looked - began
             return self._contents
+
+    def results(self) -> list[tuple[Found, RobustnessReport]]:
+        """Every result that can be read, as they were at the last look; the overview says why
+        others cannot.
+        """
+        with self._lock:
+            contents = self.look(at_most_every=1.0)
+            if self._readable is None or self._readable[0] is not contents:
+                found = []
+                for one in contents.of("result"):
+                    with contextlib.suppress(RobustMRIError, OSError):
+                        found.append((one, self._read_result(one.path)))
+                self._readable = contents, found
+            return self._readable[1]
 
     def find(self, kind: Kind, id: str) -> Found:
         """The thing of that kind and id.
@@ -107,7 +133,9 @@ class Folder:
 
     def result(self, id: str) -> RobustnessReport:
         """A result, its hashes checked when it is first read and after every change."""
-        path = self.find("result", id).path
+        return self._read_result(self.find("result", id).path)
+
+    def _read_result(self, path: Path) -> RobustnessReport:
         return self._keep("result", path, lambda: load_result(path))
 
     def cases(self, id: str) -> CaseTable:
@@ -145,6 +173,15 @@ class Folder:
                 return found
         return None
 
+    def comparisons(self) -> list[tuple[Found, Comparison]]:
+        """What `compare` wrote and can be read."""
+        found = []
+        for one in self.look(at_most_every=1.0).of("comparison"):
+            with contextlib.suppress(RobustMRIError, OSError):
+                made = self._keep("comparison", one.path, lambda: load_comparison(one.path))  # noqa: B023
+                found.append((one, made))
+        return found
+
     def say(self, error: BaseException) -> str:
         """An error in words that do not tell where the folder is."""
         return self.say_lines(" ".join(str(error).split()))
@@ -158,23 +195,28 @@ class Folder:
         return self._keep(what, path, make)
 
     def _keep(self, what: str, path: Path, make: Callable[[], T]) -> T:
-        key, state = (what, path), _state_of(path)
+        state = _state_of(path)
         with self._lock:
-            if key in self._kept and self._kept[key][0] == state:
-                self._kept.move_to_end(key)
-                made: T = self._kept[key][1]
+            kept = self._kept[what]
+            if path in kept and kept[path][0] == state:
+                kept.move_to_end(path)
+                made: T = kept[path][1]
                 return made
             made = make()
-            self._kept[key] = (state, made)
-            most = KEEP_SMALL if what in SMALL else KEEP
-            while sum(kept == what for kept, _ in self._kept) > most:
-                self._kept.pop(next(one for one in self._kept if one[0] == what))
+            kept[path] = (state, made)
+            kept.move_to_end(path)
+            while len(kept) > KEEP.get(what, KEEP_SMALL):
+                kept.popitem(last=False)
             return made
 
 
 def _state_of(path: Path) -> tuple[Any, ...]:
-    files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
-    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    """What changes when a file, or one in a folder, does."""
+    if path.is_file():
+        return path.name, path.stat().st_mtime_ns, path.stat().st_size
+    with os.scandir(path) as inside:
+        states = [(one.name, one.stat()) for one in inside if one.is_file()]
+    return tuple(sorted((name, state.st_mtime_ns, state.st_size) for name, state in states))
 
 
 def is_finished(run: Found) -> bool:
@@ -227,6 +269,8 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[Kind]]]:
         for name in sorted(files):
             if name.endswith(".html") and _is_report(here / name):
                 yield here / name, ["report"]
+                if (beside := (here / name).with_suffix(".json")).is_file():
+                    yield beside, ["comparison"]
             elif not deep and name.endswith(MODELS) and (here / name).is_file():
                 yield here / name, ["model"]
 
@@ -257,7 +301,7 @@ def _is_report(path: Path) -> bool:
 def _leads_out(path: Path, root: Path) -> bool:
     """Whether it, or a file in it, is a link to somewhere outside of `root`."""
     inside = [path]
-    if path.is_dir():
-        inside += [one for one in path.iterdir() if one.is_symlink()]
-        inside += [one for one in (path / "checkpoint").glob("*") if one.is_symlink()]
+    for place in (path, path / "checkpoint"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(place) as files:
+            inside += [place / one.name for one in files if one.is_symlink()]
     return any(not one.resolve().is_relative_to(root) for one in inside)

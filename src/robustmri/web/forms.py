@@ -3,119 +3,57 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
 
 import msgspec
 
-from robustmri.core.settings import bounds_of, choices_of, help_of
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings, list_recipes, load_recipe
 from robustmri.results.schema import RobustnessReport
 from robustmri.training.settings import TrainSettings
-from robustmri.web.folder import Kind
+from robustmri.web.fields import (
+    Field,
+    Form,
+    choice_field,
+    out_field,
+    setting_field,
+    thing_field,
+)
 
-What = Literal["thing", "things", "text", "names", "number", "choice", "switch", "out"]
 PHANTOM = "phantom"
 
 
-class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """A question of a form.
-
-    Attributes:
-        name: of the answer.
-        option: the command's option; empty where the answer is a word of its own.
-        kind: for a thing, what it must be.
-        upload: whether such a thing can be given to the page.
-        choices: value to how it is called.
-        setting: whether it belongs to those that are usually left as they are.
-    """
-
-    name: str
-    label: str
-    what: What
-    option: str = ""
-    kind: Kind = "run"
-    upload: bool = False
-    choices: dict[str, str] = {}
-    default: str = ""
-    help: str = ""
-    optional: bool = True
-    setting: bool = True
+def _settings(kind: type[msgspec.Struct], **labels: str) -> list[Field]:
+    return [setting_field(kind, name, label) for name, label in labels.items()]
 
 
-class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """The questions of a verb, its words of their own first.
-
-    Attributes:
-        suffix: what the name of a file that it makes ends in; empty where it makes a folder.
-        estimates: whether the verb can say how long it would take.
-        guarded: whether it opens files from elsewhere, and is limited in memory and time.
-    """
-
-    verb: str
-    title: str
-    about: str
-    fields: list[Field]
-    suffix: str = ""
-    estimates: bool = False
-    guarded: bool = False
+def _other_settings(stages: str) -> Field:
+    said = f"Any setting of the recipe as STAGE.NAME=VALUE, divided by spaces; stage: {stages}."
+    return Field(name="other", label="Other settings", what="several", option="--set", help=said)
 
 
-def setting_field(
-    kind: type[msgspec.Struct], name: str, label: str, option: str = "", default: str = ""
-) -> Field:
-    """The question about a setting; its help, bounds and choices stand at the setting."""
-    about = msgspec.inspect.type_info(kind)
-    field = next(one for one in about.fields if one.name == name)  # type: ignore[attr-defined]
-    number = any(word in repr(field.type) for word in ("IntType", "FloatType"))
-    choices, bounds = choices_of(kind, name), bounds_of(kind, name)
-    said = help_of(kind, name) + (f"; {bounds}" if number and bounds else "")
-    unset = "as usual" if kind is PrepareSettings else "as the recipe says"
-    return Field(
-        name=name,
-        label=label,
-        what="choice" if choices else "number" if number else "text",
-        option=option or f"--{name.replace('_', '-')}",
-        choices={"": unset, **{str(one): str(one) for one in choices}} if choices else {},
-        default=default,
-        help=_sentence(said),
-    )
+MACHINES = _settings(TrainSettings, devices="Processes or GPUs", nodes="Machines")
+STRETCH = Field(
+    name="stretch",
+    label="Stretch slices of another aspect ratio, in place of black borders",
+    what="switch",
+    option="--stretch",
+)
+WINDOWS = {"": "all grey values", "file": "clipped to the one that each file carries"}
+CHANNELS = {"": "as the first slices are", "1": "grey", "3": "colour"}
 
 
-def _sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}."
+def _line(name: str, label: str, help: str) -> Field:
+    return Field(name=name, label=label, what="line", option=f"--{name}", help=help)
 
 
-def _out(default: str, made: str) -> Field:
-    said = f"Name of the {made}, which must be new in this folder."
-    return Field(
-        name="out",
-        label="Call it",
-        what="out",
-        option="--out",
-        default=default,
-        help=said,
-        optional=False,
-        setting=False,
-    )
-
-
-def _thing(kind: Kind, label: str, **more: Any) -> Field:
-    given = {"name": kind, "optional": False, "setting": False} | more
-    return Field(label=label, what="thing", kind=kind, **given)
-
-
-def choice_field(name: str, label: str, choices: dict[str, str], help: str = "") -> Field:
-    """The question which of some; the first one unless told otherwise."""
-    return Field(
-        name=name,
-        label=label,
-        what="choice",
-        option=f"--{name.replace('_', '-')}",
-        choices=choices,
-        default=next(iter(choices)),
-        help=help,
-    )
+TITLE = _line("title", "Heading", "Of the page; empty: as usual.")
+NAMES = Field(
+    name="names",
+    label="Names",
+    what="names",
+    option="--names",
+    help="What the classifiers are called, divided by commas, in the order of the results.",
+)
 
 
 def _recipe() -> Field:
@@ -127,7 +65,13 @@ def _recipe() -> Field:
 
 def _fit(verb: str, title: str, about: str, *, repairs: bool) -> Form:
     """Train and harden are one fit with two objectives, and ask nearly the same."""
-    own = [setting_field(TrainSettings, "backbone", "Network", "--model")]
+    weights = setting_field(TrainSettings, "weights", "Pretrained weights")
+    own = [
+        setting_field(TrainSettings, "backbone", "Network", "--model"),
+        msgspec.structs.replace(
+            weights, what="word", help="None, imagenet, radimagenet, or another name of the docs."
+        ),
+    ]
     if repairs:
         own = [
             setting_field(TrainSettings, "eps", "Radius eps"),
@@ -140,19 +84,29 @@ def _fit(verb: str, title: str, about: str, *, repairs: bool) -> Form:
         about=about,
         estimates=True,
         fields=[
-            *([_thing("run", "Run to repair")] if repairs else []),
-            _thing("cohort", "Cohort"),
-            _out("hardened" if repairs else "standard", "run"),
+            *([thing_field("run", "Run to repair")] if repairs else []),
+            thing_field("cohort", "Cohort"),
+            out_field("hardened" if repairs else "standard", "run"),
             _recipe(),
             *own,
             setting_field(TrainSettings, "epochs", "Epochs"),
             setting_field(TrainSettings, "seed", "Seed"),
             setting_field(TrainSettings, "minutes", "Minutes"),
+            *MACHINES,
+            _other_settings("train"),
         ],
     )
 
 
-NORMS = {
+WITHOUT_IMAGES = Field(
+    name="without",
+    label="Without images and ids",
+    what="switch",
+    option="--no-images",
+    help="Then the page may leave the hospital.",
+)
+SAID_NORM = "How the size of a change is measured."
+NORM_CHOICES = {
     "linf": "linf: each pixel by itself",
     "l2": "l2: root of the summed squares",
     "l1": "l1: sum over all pixels",
@@ -170,12 +124,23 @@ def make_forms() -> dict[str, Form]:
             title="Prepare",
             about="Read scans into a cohort, and split it into train, validation and test.",
             fields=[
-                _thing("source", "Scans"),
-                _out("cohort", "cohort"),
+                thing_field("source", "Scans"),
+                out_field("cohort", "cohort"),
                 setting_field(PrepareSettings, "size", "Pixels", default="96"),
                 setting_field(PrepareSettings, "split", "Split"),
+                setting_field(PrepareSettings, "fold", "Test fold"),
+                choice_field("channels", "Channels", CHANNELS, "Of the stored slices."),
                 setting_field(PrepareSettings, "intensity", "Grey values"),
+                STRETCH,
                 setting_field(PrepareSettings, "slices", "Slices of a volume"),
+                choice_field("window", "Window", WINDOWS, "Of DICOM files."),
+                msgspec.structs.replace(
+                    setting_field(PrepareSettings, "columns", "Columns"), what="names"
+                ),
+                msgspec.structs.replace(
+                    setting_field(PrepareSettings, "patient_pattern", "Patient in a path"),
+                    what="line",
+                ),
                 setting_field(PrepareSettings, "seed", "Seed"),
             ],
         ),
@@ -185,8 +150,8 @@ def make_forms() -> dict[str, Form]:
             about="Make a checkpoint of a classifier that was trained elsewhere, and check it.",
             guarded=True,
             fields=[
-                _thing("model", "Model file", upload=True),
-                _out("imported", "checkpoint"),
+                thing_field("model", "Model file", upload=True),
+                out_field("imported", "checkpoint"),
                 Field(
                     name="classes",
                     label="Classes",
@@ -195,7 +160,7 @@ def make_forms() -> dict[str, Form]:
                     help="In the order of its outputs, divided by commas; empty: as it says.",
                     setting=False,
                 ),
-                _thing(
+                thing_field(
                     "cohort",
                     "Tried on",
                     option="--check",
@@ -212,9 +177,27 @@ def make_forms() -> dict[str, Form]:
                 Field(
                     name="size",
                     label="Pixels",
-                    what="number",
+                    what="text",
                     option="--size",
-                    help="Along its images; empty: as the file says.",
+                    help="Along its images, N or HEIGHTxWIDTH; empty: as the file says.",
+                ),
+                choice_field("channels", "Channels", CHANNELS | {"": "as the file says"}),
+                thing_field(
+                    "model",
+                    "Its weights",
+                    name="weights",
+                    option="--weights",
+                    upload=True,
+                    optional=True,
+                    setting=True,
+                    help="Where another package would build the network: timm:, torchvision:.",
+                ),
+                Field(
+                    name="slices",
+                    label="Slices it is tried on",
+                    what="number",
+                    option="--slices",
+                    help="Of the cohort.",
                 ),
                 Field(
                     name="mean",
@@ -239,6 +222,24 @@ def make_forms() -> dict[str, Form]:
                 ),
             ],
         ),
+        Form(
+            verb="inspect",
+            title="Inspect",
+            about="Look for leakage in cohorts: patients, copies, classes, odd slices.",
+            suffix=".html",
+            fields=[
+                Field(
+                    name="cohorts",
+                    label="Cohorts",
+                    what="things",
+                    kind="cohort",
+                    optional=False,
+                    setting=False,
+                ),
+                out_field("inspect.html", "page", "--report"),
+                WITHOUT_IMAGES,
+            ],
+        ),
         _fit("train", "Train", "Train a classifier on clean slices.", repairs=False),
         _fit("harden", "Harden", "Repair a classifier by adversarial training.", repairs=True),
         Form(
@@ -247,20 +248,36 @@ def make_forms() -> dict[str, Form]:
             about="Attack a classifier on the test slices, and write down what each one survives.",
             estimates=True,
             fields=[
-                _thing("run", "Run to attack"),
-                _thing("cohort", "Cohort"),
-                _out("result", "result"),
+                thing_field("run", "Run to attack"),
+                thing_field("cohort", "Cohort"),
+                out_field("result", "result"),
                 _recipe(),
                 setting_field(EvaluateSettings, "attacks", "Attacks"),
                 setting_field(EvaluateSettings, "eps", "Radii eps"),
                 setting_field(EvaluateSettings, "curve", "Radii of the curve"),
-                setting_field(EvaluateSettings, "norm", "Norm"),
+                choice_field("norm", "Norm", {"": "as the recipe says"} | NORM_CHOICES, SAID_NORM),
+                setting_field(EvaluateSettings, "threat", "Physical threat"),
+                setting_field(EvaluateSettings, "corruptions", "Corruptions by a scanner"),
                 msgspec.structs.replace(
                     setting_field(EvaluateSettings, "target", "Target"), what="names"
                 ),
                 setting_field(EvaluateSettings, "region", "Region"),
+                msgspec.structs.replace(
+                    setting_field(EvaluateSettings, "regions", "Table of regions"), what="text"
+                ),
+                setting_field(EvaluateSettings, "saliency", "Slices for saliency"),
+                msgspec.structs.replace(
+                    setting_field(EvaluateSettings, "detectors", "Detectors of attacks"),
+                    what="text",
+                ),
+                msgspec.structs.replace(
+                    setting_field(EvaluateSettings, "classes", "Classes by other names"),
+                    what="names",
+                ),
                 setting_field(EvaluateSettings, "limit", "Slices at most"),
                 setting_field(EvaluateSettings, "seed", "Seed"),
+                *MACHINES,
+                _other_settings("evaluate"),
             ],
         ),
         Form(
@@ -269,12 +286,23 @@ def make_forms() -> dict[str, Form]:
             about="Ask about one slice how little it takes to change the answer, and to what.",
             guarded=True,
             fields=[
-                _thing("slice", "Slice", upload=True),
-                _thing("run", "Classifier"),
-                _out("case", "answer"),
-                choice_field("norm", "Norm", NORMS, "How the size of a change is measured."),
+                thing_field("slice", "Slice", upload=True),
+                thing_field("run", "Classifier"),
+                out_field("case", "answer"),
+                choice_field("norm", "Norm", NORM_CHOICES, SAID_NORM),
                 setting_field(PrepareSettings, "intensity", "Grey values"),
-                _thing(
+                STRETCH,
+                thing_field(
+                    "slice",
+                    "Outline of the lesion",
+                    name="mask",
+                    option="--mask",
+                    upload=True,
+                    optional=True,
+                    setting=True,
+                    help="An image of the same size in which the lesion is not black.",
+                ),
+                thing_field(
                     "result",
                     "Compared with",
                     option="--result",
@@ -282,6 +310,22 @@ def make_forms() -> dict[str, Form]:
                     setting=True,
                     help="A result of the same classifier: how many slices are more fragile.",
                 ),
+                Field(name="seed", label="Seed", what="number", option="--seed"),
+            ],
+        ),
+        Form(
+            verb="compare",
+            title="Compare",
+            about="Pair two results of the same slices by patient: which withstands more, and for "
+            "whom.",
+            suffix=".html",
+            fields=[
+                thing_field("result", "First", name="first"),
+                thing_field("result", "Second", name="second"),
+                out_field("compare.html", "page"),
+                WITHOUT_IMAGES,
+                NAMES,
+                TITLE,
             ],
         ),
         Form(
@@ -298,13 +342,16 @@ def make_forms() -> dict[str, Form]:
                     optional=False,
                     setting=False,
                 ),
-                _out("report.html", "page"),
+                out_field("report.html", "page"),
+                WITHOUT_IMAGES,
+                NAMES,
+                TITLE,
                 Field(
-                    name="without",
-                    label="Without images and ids",
-                    what="switch",
-                    option="--no-images",
-                    help="Then the page may leave the hospital.",
+                    name="min",
+                    label="Minima",
+                    what="several",
+                    option="--min",
+                    help="The least that a number must be: clean=0.9 worst_case=0.5.",
                 ),
             ],
         ),
@@ -313,9 +360,17 @@ def make_forms() -> dict[str, Form]:
             title="Export",
             about="Write a classifier for other programs, its normalisation included.",
             fields=[
-                _thing("run", "Run"),
-                _out("exported", "export"),
+                thing_field("run", "Run"),
+                out_field("exported", "export"),
                 msgspec.structs.replace(choice_field("to", "As", LAYOUTS), setting=False),
+                thing_field(
+                    "result",
+                    "Its figures",
+                    option="--result",
+                    optional=True,
+                    setting=True,
+                    help="A result of it, for the model card.",
+                ),
             ],
         ),
     ]
@@ -336,7 +391,7 @@ def search_fields(report: RobustnessReport) -> list[Field]:
     attacks = {name: name for name in dict.fromkeys(names) if ":" not in name}
     return [
         choice_field("attack", "Attack", attacks, "One of `robustmri attacks`."),
-        choice_field("norm", "Norm", NORMS, "How the size of a change is measured."),
+        choice_field("norm", "Norm", NORM_CHOICES, SAID_NORM),
         Field(
             name="radii",
             label="Radii eps",

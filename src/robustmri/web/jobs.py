@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Annotated, Any, Literal, TextIO, TypeVar
 
 import msgspec
 
@@ -29,7 +29,7 @@ from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.core.files import read_json, write_json
 from robustmri.core.provenance import now
 from robustmri.web.folder import NotThereError
-from robustmri.web.seal import is_sealed, seal
+from robustmri.web.seal import Asked, is_sealed, read_asked, seal
 
 State = Literal["waiting", "running", "done", "failed", "cancelled", "stopped"]
 STATES: dict[State, str] = {
@@ -63,6 +63,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     out: str = ""
     said: int = 0
+
+
+class Began(msgspec.Struct, frozen=True):
+    """start.json: the process, and when."""
+
+    process: Annotated[int, msgspec.Meta(gt=1)]
+    when: str
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """end.json: the exit status, and when."""
+
+    status: int
+    when: str
+
+
+Told = TypeVar("Told", Began, Ended)
 
 
 class Jobs:
@@ -101,18 +118,18 @@ class Jobs:
             taken = [int(path.name) for path in self._places()]
             place = self.folder / f"{max(taken, default=0) + 1:06d}"
             place.mkdir(parents=True)
-            job = {"verb": verb, "title": title, "command": [*words], "guarded": guarded}
-            job |= {"out": out, "asked": now()}
-            write_json(place / "job.json", job | {"seal": seal(place, job)})
+            job = Asked(
+                verb=verb, title=title, command=(*words,), guarded=guarded, out=out, asked=now()
+            )
+            job = msgspec.structs.replace(job, seal=seal(place, job))
+            write_json(place / "job.json", msgspec.to_builtins(job))
         return self.read(place.name)
 
     def all(self) -> list[Job]:
         """All of them, the newest first."""
         found = []
         for place in sorted(self._places(), reverse=True):
-            with contextlib.suppress(
-                RobustMRIError, KeyError, TypeError
-            ):  # Half removed, or not ours.
+            with contextlib.suppress(RobustMRIError):  # Half removed, or not ours.
                 found.append(self.read(place.name))
         return found
 
@@ -121,24 +138,25 @@ class Jobs:
 
         Raises:
             NotThereError: there is none.
+            DataError: what was asked for cannot be read.
         """
         place = self._place(id)
-        asked = read_json(place / "job.json")
-        start, end = (_read(place / name) for name in ("start.json", "end.json"))
+        asked = read_asked(place)
+        start, end = _read(place / "start.json", Began), _read(place / "end.json", Ended)
         state = self._state(place, start, end)
         if state == "waiting" and not is_sealed(place, asked):
             state = "stopped"
         task = _last_task(self.log(id, most=4096)) if state != "waiting" else {}
         return Job(
             id=id,
-            verb=asked["verb"],
-            title=asked["title"],
-            out=asked["out"],
-            asked=asked["asked"],
+            verb=asked.verb,
+            title=asked.title,
+            out=asked.out,
+            asked=asked.asked,
             state=state,
-            started=start.get("when", ""),
-            ended=end.get("when", ""),
-            status=end.get("status"),
+            started=start.when if start else "",
+            ended=end.when if end else "",
+            status=end.status if end else None,
             said=_size_of(place / "log.txt"),
             **task,
         )
@@ -158,10 +176,10 @@ class Jobs:
         if self.read(id).state not in ("waiting", "running"):
             return self.read(id)
         (place / "cancel").touch()
-        process = _read(place / "start.json").get("process")
-        if process and _locked(place):
-            _signal(process, signal.SIGINT)
-            killer = threading.Timer(wait, self._kill, (place, process))
+        began = _read(place / "start.json", Began)
+        if began and _locked(place):
+            _signal(began.process, signal.SIGINT)
+            killer = threading.Timer(wait, self._kill, (place, began.process))
             killer.daemon = True
             killer.start()
         return self.read(id)
@@ -176,7 +194,7 @@ class Jobs:
         with self._lock:
             if self.read(id).state in ("waiting", "running"):
                 raise DataError("This job has not ended yet.")
-            if not is_sealed(place, read_json(place / "job.json")):
+            if not is_sealed(place, read_asked(place)):
                 raise DataError(
                     "This job was not asked for here: it came with the folder, or the folder was "
                     "moved. Ask for it anew."
@@ -235,13 +253,14 @@ class Jobs:
 
     def _kill(self, place: Path, process: int) -> None:
         # Only the very process: what was started again in the meantime has another number.
-        if _read(place / "start.json").get("process") == process and _locked(place):
+        began = _read(place / "start.json", Began)
+        if began and began.process == process and _locked(place):
             _signal(process, signal.SIGKILL)
 
-    def _state(self, place: Path, start: dict[str, Any], end: dict[str, Any]) -> State:
+    def _state(self, place: Path, start: Began | None, end: Ended | None) -> State:
         cancelled = (place / "cancel").exists()
         if end:
-            if end["status"] == 0:
+            if not end.status:
                 return "done"
             return "cancelled" if cancelled else "failed"
         if _locked(place):
@@ -270,12 +289,12 @@ def _refuse_links(queue: Path) -> None:
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    with contextlib.suppress(DataError):
-        return dict(read_json(path))
-    return {}
+def _read(path: Path, kind: type[Told]) -> Told | None:
+    """What a file of a job tells; None where it is not there, or tells something else."""
+    with contextlib.suppress(RobustMRIError):
+        told: Told = read_json(path, kind)
+        return told
+    return None
 
 
 def _size_of(path: Path) -> int:

@@ -16,10 +16,11 @@ from robustmri.web.bodies import Uploads, read_words
 from robustmri.web.commands import make_command
 from robustmri.web.estimates import Estimates
 from robustmri.web.events import Events
+from robustmri.web.fields import Form
 from robustmri.web.folder import Folder, Found, id_of, is_finished
-from robustmri.web.forms import PHANTOM, Form, make_forms
+from robustmri.web.forms import PHANTOM, make_forms
 from robustmri.web.jobs import STATES, Job, Jobs
-from robustmri.web.search import make_search
+from robustmri.web.search import make_search, next_name
 from robustmri.web.views import answer, case, compare, overview, result
 
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -33,6 +34,7 @@ class Workbench:
     def __init__(self, folder: Folder, jobs: Jobs, *, read_only: bool, on: str = "") -> None:
         self.folder, self.jobs, self.read_only, self.on = folder, jobs, read_only, on
         self.forms = make_forms()
+        self._seen: set[str] = set()
         self.uploads, self.estimates = Uploads(folder.root), Estimates()
         self.events = Events(lambda: msgspec.json.encode(self.every_job()))
 
@@ -43,7 +45,11 @@ class Workbench:
 
     def every_job(self) -> dict[str, Any]:
         """The jobs, and where what they made can be seen."""
-        every, found = self.jobs.all(), self.folder.look(at_most_every=1.0).found
+        every = self.jobs.all()
+        done = {job.id for job in every if job.state == "done"}
+        if done - self._seen:  # What it made is to be seen at once.
+            self.folder.look()
+        self._seen, found = done, self.folder.look(at_most_every=1.0).found
         made = {job.id: _address(job, found) for job in every if job.state == "done"}
         return {"jobs": every, "made": made, "states": STATES, "read_only": self.read_only}
 
@@ -87,6 +93,13 @@ class Workbench:
         taken = [job.out for job in self.jobs.all()]
         words, out, title = make_search(self.folder, body, taken)
         return self.jobs.add("evaluate", title, self._placed(words), out)
+
+    def pair(self, body: Mapping[str, Any]) -> Job:
+        """Put the pairing of two results by patient into the queue."""
+        taken = [job.out for job in self.jobs.all()]
+        answers = {name: str(body.get(name)) for name in ("first", "second")}
+        answers["out"] = next_name(self.folder, taken, "compare-", ".html")
+        return self.start({"verb": "compare", "answers": answers})
 
     def estimate(self, body: Mapping[str, Any]) -> dict[str, str]:
         """How long it would take."""
@@ -150,7 +163,12 @@ def make_routes(bench: Workbench) -> list[Route]:
 
     shown: dict[str, Callable[[Request], Any]] = {
         "/api/overview": describe,
-        "/api/results/{id}": lambda request: result.result(folder, _id(request)),
+        "/api/results/{id}": lambda request: result.result(
+            folder, _id(request), request.query_params
+        ),
+        "/api/results/{id}/patients": lambda request: result.patients(
+            folder, _id(request), request.query_params
+        ),
         "/api/results/{id}/cases": lambda request: result.cases(
             folder, _id(request), request.query_params
         ),
@@ -168,6 +186,7 @@ def make_routes(bench: Workbench) -> list[Route]:
     asked: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "/api/jobs": bench.start,
         "/api/searches": bench.search,
+        "/api/comparisons": bench.pair,
         "/api/estimates": bench.estimate,
         "/api/uploads/remove": bench.forget,
     }

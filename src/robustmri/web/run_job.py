@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from robustmri.core.files import read_json, write_json
+from robustmri.core.files import write_json
 from robustmri.core.provenance import now
-from robustmri.web.seal import is_sealed
+from robustmri.web.seal import is_sealed, read_asked
 
 MEMORY, SECONDS = 8 * 2**30, 30 * 60
 """Bytes and seconds of a verb that opens what came from elsewhere; on the CPU alone, whose memory
@@ -35,7 +35,7 @@ def run_job(folder: Path) -> int:
     with open(folder / "lock", "w") as lock, open(folder / "log.txt", "ab") as log:
         if not _take(lock):
             return 1  # It runs already.
-        job = read_json(folder / "job.json")
+        job = read_asked(folder)
         if not is_sealed(folder, job):
             return 1  # Exchanged since it was looked at.
         # A handler and not SIG_IGN, which the verb would inherit: the signal that stops the verb
@@ -46,9 +46,9 @@ def run_job(folder: Path) -> int:
         if (folder / "cancel").exists():
             write_json(folder / "end.json", {"status": -signal.SIGINT, "when": now()})
             return 1
-        guarded = job.get("guarded", False)
+        guarded = job.guarded
         process = subprocess.Popen(
-            job["command"],
+            job.command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

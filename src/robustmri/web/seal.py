@@ -8,12 +8,12 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
+
+from robustmri.core.files import read_json
 
 
 def _key() -> bytes:
@@ -32,13 +32,44 @@ def _key() -> bytes:
     return path.read_bytes()
 
 
-def seal(place: Path, job: Mapping[str, Any]) -> str:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for, as job.json keeps it.
+
+    Attributes:
+        verb: first word of the command.
+        title: what it is called.
+        command: all its words, program first.
+        guarded: whether it may have so much memory and time and no more.
+        out: what it makes, relative to the folder.
+        asked: when.
+        seal: see `seal`.
+    """
+
+    verb: str
+    title: str
+    command: tuple[str, ...]
+    guarded: bool = False
+    out: str = ""
+    asked: str = ""
+    seal: str | None = None
+
+
+def read_asked(place: Path) -> Asked:
+    """What was asked for in a job's folder.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    asked: Asked = read_json(place / "job.json", Asked, again="Ask for the job anew.")
+    return asked
+
+
+def seal(place: Path, job: Asked) -> str:
     """What only this user can say of a job in this folder, 64 hexadecimal digits."""
-    facts = [str(place.resolve()), job["command"], job.get("guarded", False)]
+    facts = [str(place.resolve()), job.command, job.guarded]
     return hmac.new(_key(), msgspec.json.encode(facts), hashlib.sha256).hexdigest()
 
 
-def is_sealed(place: Path, job: Mapping[str, Any]) -> bool:
+def is_sealed(place: Path, job: Asked) -> bool:
     """Whether the job's seal is that."""
-    given = job.get("seal")
-    return isinstance(given, str) and hmac.compare_digest(given.encode(), seal(place, job).encode())
+    return hmac.compare_digest((job.seal or "").encode(), seal(place, job).encode())

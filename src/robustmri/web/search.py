@@ -15,10 +15,7 @@ from robustmri.web.commands import value_of
 from robustmri.web.folder import Folder, Found
 from robustmri.web.forms import search_fields
 from robustmri.web.views.overview import read_head
-from robustmri.web.views.result import facts, number_of
-
-PREFIX = "search-"
-NUMBERED = rf"{PREFIX}([0-9]{{1,9}})"
+from robustmri.web.views.result import number_of, patient_of
 
 
 def make_search(
@@ -62,7 +59,7 @@ def make_search(
             f"--curve={','.join(radii[:-1])}",
             f"--set=evaluate.curve_attack={given['attack']}",
         ]
-    out = _new_name(folder, taken)
+    out = next_name(folder, taken, "search-")
     command = [sys.executable, "-m", "robustmri.app.cli", "evaluate", str(run.path)]
     command += [str(cohort.path), f"--out={folder.root / out}", *options, *words]
     return command, out, f"Search: {given['attack']} on {said}"
@@ -77,17 +74,14 @@ def _selection(folder: Folder, id: str, body: Mapping[str, Any]) -> tuple[list[s
         picture = [f"--set=evaluate.examples={name}"] if "," not in name else []
         return [f"--case={name}", *picture], "one case"
     if patient:
-        for one in facts(folder, id).patients:
-            if one["id"] == patient:
-                return [f"--patient={one['name']}"], "one patient"
-        raise SettingsError("this result has no patient of this address.")
+        return [f"--patient={patient_of(folder, id, str(patient))}"], "one patient"
     return [], "the whole test set"
 
 
 def _run_of(folder: Folder, report: RobustnessReport) -> Found:
     for found in folder.look(at_most_every=1.0).of("run"):
         try:
-            head = read_head(found)
+            head = read_head(folder, found)
         except (RobustMRIError, OSError):
             continue  # The overview says why.
         if head is not None and head.weights_sha256 == report.model.checkpoint_sha256:
@@ -104,7 +98,10 @@ def _cohort_of(folder: Folder, report: RobustnessReport) -> Found:
     return found
 
 
-def _new_name(folder: Folder, taken: Iterable[str]) -> str:
-    names = [*taken, *(path.name for path in folder.root.glob(f"{PREFIX}*"))]
-    numbers = [int(found[1]) for name in names if (found := re.fullmatch(NUMBERED, name))]
-    return f"{PREFIX}{max(numbers, default=0) + 1:04d}"
+def next_name(folder: Folder, taken: Iterable[str], prefix: str, suffix: str = "") -> str:
+    """A numbered name that nothing in the folder has, and that nobody else was promised."""
+    names = [*taken, *(path.name for path in folder.root.glob(f"{prefix}*"))]
+    numbers = [
+        int(found[1]) for name in names if (found := re.match(rf"{prefix}([0-9]{{1,9}})", name))
+    ]
+    return f"{prefix}{max(numbers, default=0) + 1:04d}{suffix}"

@@ -233,7 +233,7 @@ def test_a_table_that_contradicts_itself_or_names_two_files_decides_nothing(tmp_
         "1.png": "says two things of it",
         "t.csv: slice '2'": "says the same stands above",
         "t.csv: slice '3'": "means several files: a/3.png, b/3.png",
-        "t.csv: row 6": "names no image",
+        "t.csv: row 7": "names no image",
         "4.png": "no label in t.csv",
         "5.png": "no patient_id in t.csv",
         "a/3.png": "not listed",
@@ -243,11 +243,33 @@ def test_a_table_that_contradicts_itself_or_names_two_files_decides_nothing(tmp_
     assert not left
 
 
-def test_numbers_written_in_several_ways_are_told(tmp_path: Path) -> None:
+def test_a_row_is_named_by_its_number_in_the_file(tmp_path: Path) -> None:
+    """Also below rows that do not fit the header."""
     write_images(tmp_path, ["1.png", "2.png"])
-    (tmp_path / "t.csv").write_text("file,label,patient\n1,a,7\n2,a,007\n")
+    rows = ["file,label,patient", "1,a,P", "a,b", "NaN,a,P", "2,b,c,d", "2,a,P", ",a,P"]
+    (tmp_path / "t.csv").write_text("\r".join(rows))  # Rows as a Macintosh ended them.
+    _, left, _ = read(tmp_path)
+    assert list(left) == [f"t.csv: row {number}" for number in (3, 5, 4, 7)]
+    assert "quotes" not in left["t.csv: row 3"]
+    assert "quotes" in left["t.csv: row 5"]
+
+
+@pytest.mark.parametrize("ways", [("007", "7"), ("P 7", "p7")])
+def test_ids_written_in_several_ways_are_told(tmp_path: Path, ways: tuple[str, str]) -> None:
+    write_images(tmp_path, ["1.png", "2.png"])
+    (tmp_path / "t.csv").write_text("file,label,patient\n1,a,{}\n2,a,{}\n".format(*ways))
     _, _, notes = read(tmp_path)
-    assert "patients '007', '7' may be one number written in several ways" in notes[1]
+    told = ", ".join(map(repr, ways))
+    assert f"patients {told} may be one patient written in several ways" in notes[1]
+
+
+def test_names_are_found_however_a_disk_writes_their_accents(tmp_path: Path) -> None:
+    write_images(tmp_path, ["e\u0301/1.png", "\u00e9/2.png", "\u00e93.png"])
+    rows = "\u00e9/1.png,a,P\ne\u0301/2.png,a,P\ne\u03013,a,P\n"
+    (tmp_path / "t.csv").write_text(f"file,label,patient\n{rows}", encoding="utf-8")
+    slices, left, _ = read(tmp_path)
+    assert len(slices) == 3
+    assert not left
 
 
 def test_masks_planes_and_folds_of_a_table(tmp_path: Path) -> None:

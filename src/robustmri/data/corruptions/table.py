@@ -160,7 +160,7 @@ def find_corruption(name: str) -> Corruption:
     Raises:
         DataError: no such corruption.
     """
-    if name not in CORRUPTIONS:
+    if not isinstance(name, str) or name not in CORRUPTIONS:
         raise DataError(f"There is no corruption {name!r}. {did_you_mean(name, CORRUPTIONS)}")
     return CORRUPTIONS[name]
 
@@ -196,12 +196,15 @@ def corrupt(
     """
     import torch
 
-    if severity not in SEVERITIES:
+    if isinstance(severity, bool) or severity not in SEVERITIES:
         raise DataError(f"severity must be one of {SEVERITIES}, got {severity!r}.")
     shape = tuple(getattr(images, "shape", ()))
-    if len(shape) != 4 or min(shape[1:]) < 1 or not images.is_floating_point():
+    real = isinstance(images, torch.Tensor) and images.is_floating_point()
+    if len(shape) != 4 or min(shape[1:]) < 1 or not real:
+        kind = str(images.dtype) if isinstance(images, torch.Tensor) else type(images).__name__
         raise DataError(
-            f"corrupt needs floating-point images (n, channels, height, width), got shape {shape}."
+            "corrupt needs a tensor of floating-point images (n, channels, height, width), got "
+            f"{kind} of shape {shape}."
         )
     inside = (images >= 0) & (images <= 1)  # NaN is neither.
     if not inside.all():

@@ -111,14 +111,14 @@ def describe_columns(header: Iterable[str], found: Mapping[str, str], named: Ite
 
 
 def written_twice(texts: Iterable[str]) -> list[tuple[str, ...]]:
-    """Texts that are one number written in several ways.
+    """Texts that may be one number, or one name, written in several ways.
 
-    >>> written_twice(["1", "1.0", "001", "2", "P3"])
-    [('001', '1', '1.0')]
+    >>> written_twice(["1", "1.0", "001", "2", "P3", "p3", "P 3", "P33"])
+    [('001', '1', '1.0'), ('P 3', 'P3', 'p3')]
     """
-    same: dict[int, set[str]] = {}
+    same: dict[int | str, set[str]] = {}
     for text in texts:
         number = re.fullmatch(r"(\d{1,30})(?:\.0+)?", text, re.ASCII)
-        if number:
-            same.setdefault(int(number[1]), set()).add(text)
+        key = int(number[1]) if number else "".join(text.casefold().split())
+        same.setdefault(key, set()).add(text)
     return [tuple(sorted(ways)) for ways in same.values() if len(ways) > 1]

@@ -139,7 +139,7 @@ class Lookup:
     def _by_image(self) -> None:
         for place, (cell,) in enumerate(self.listing.cells("image")):
             if is_missing(cell):
-                self._tell(f"row {place + 1}", "the row names no image")
+                self._tell(f"row {self.listing.table.number_of(place)}", "the row names no image")
                 continue
             try:
                 file = self.names.find(cell)
@@ -171,7 +171,7 @@ class Lookup:
         roles = [role for role in ("patient", "label") if role in self.listing.columns]
         for place, (patient, *label) in enumerate(self.listing.cells(*roles)):
             if is_missing(patient):
-                self._tell(f"row {place + 1}", "the row names no patient")
+                self._tell(f"row {self.listing.table.number_of(place)}", "the row names no patient")
                 continue
             key = patient_key(patient)
             labels.setdefault(key, set()).update(label)
@@ -193,7 +193,7 @@ class Lookup:
             column = self.listing.columns.get(role)
             for ways in written_twice(self.listing.table.distinct(column) if column else ()):
                 self.notes.append(
-                    f"{role}s {', '.join(map(repr, ways))} may be one number written in several "
+                    f"{role}s {', '.join(map(repr, ways))} may be one {role} written in several "
                     f"ways; they are kept as different {role}s: write it in one way in the table "
                     "if they are the same"
                 )

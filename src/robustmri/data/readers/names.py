@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +45,11 @@ def outnumber(root: Path, is_wanted: Callable[[Path], bool]) -> bool:
     return 0 < wanted >= images
 
 
+def _as_written(name: str) -> str:
+    """The name with each accent in its letter: disks and tables write it in either way."""
+    return unicodedata.normalize("NFC", name)
+
+
 @dataclass(frozen=True)
 class FileNames:
     """Files that a table may name by their path from the root, their name, or their stem."""
@@ -55,9 +61,10 @@ class FileNames:
     def _known(self) -> tuple[dict[str, Path], dict[str, list[Path]]]:
         paths, names = {}, dict[str, list[Path]]()
         for file in self.files:
-            path = name_below(self.root, file)
+            path = _as_written(name_below(self.root, file))
+            folder, divider, name = path.rpartition("/")
             paths[path] = file
-            for key in {file.name, stem_of(file.name), path[: -len(file.name)] + stem_of(path)}:
+            for key in {name, stem_of(name), folder + divider + stem_of(name)}:
                 names.setdefault(key, []).append(file)
         return paths, names
 
@@ -71,7 +78,7 @@ class FileNames:
             DataError: it may mean several files.
         """
         paths, names = self._known
-        text = cell.replace("\\", "/").removeprefix("./")
+        text = _as_written(cell).replace("\\", "/").removeprefix("./")
         if text in paths:
             return paths[text]
         for key in (text, text.rpartition("/")[2]):

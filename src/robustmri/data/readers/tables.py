@@ -6,10 +6,12 @@ import codecs
 import csv
 import io
 import zipfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from robustmri.core.errors import DataError
 from robustmri.data.readers.files import read_regular
@@ -41,6 +43,7 @@ class Table:
         cells: a pyarrow table; its columns are named "0", "1", ... in the order of `columns`.
         left_out: rows that do not fit the header.
         how: what had to be found out to read it, in words; "" where nothing had.
+        skipped: numbers of rows of the file that are none of `cells`; the header is row 1.
     """
 
     path: Path
@@ -48,6 +51,20 @@ class Table:
     cells: Any
     left_out: tuple[LeftOut, ...] = ()
     how: str = ""
+    skipped: tuple[int, ...] = ()
+
+    def number_of(self, place: int) -> int:
+        """The number of a row in the file, as a person counts: the header is row 1.
+
+        >>> Table(Path("a.csv"), ("a",), None, skipped=(2, 4)).number_of(1)
+        5
+        """
+
+        # Of each skipped row, how many rows of `cells` stand above it.
+        def above(k: int) -> int:
+            return self.skipped[k] - 2 - k
+
+        return place + 2 + bisect_right(range(len(self.skipped)), place, key=above)
 
     def __len__(self) -> int:
         return int(self.cells.num_rows)
@@ -58,23 +75,21 @@ class Table:
         Raises:
             DataError: no such column, or two of that name.
         """
-        import pyarrow.compute as pc
-
         chosen = self.cells.select([self._place(name) for name in names])
         for batch in chosen.to_batches(max_chunksize=BATCH):
-            columns = [pc.utf8_trim_whitespace(column).to_pylist() for column in batch.columns]
+            columns = [_as_read(column).to_pylist() for column in batch.columns]
             yield from zip(*columns, strict=True)
 
     def row(self, place: int, names: Sequence[str]) -> tuple[str, ...]:
         """Cells of these columns in one row, which is counted from 0."""
         columns = (self.cells.column(self._place(name)) for name in names)
-        return tuple(column[place].as_py().strip() for column in columns)
+        return tuple(normalize("NFC", column[place].as_py().strip()) for column in columns)
 
     def distinct(self, name: str) -> list[str]:
         """The texts that occur in a column, in the order in which they first do."""
         import pyarrow.compute as pc
 
-        found = pc.unique(pc.utf8_trim_whitespace(self.cells.column(self._place(name))))
+        found = pc.unique(_as_read(self.cells.column(self._place(name))))
         texts: list[str] = found.to_pylist()
         return texts
 
@@ -88,6 +103,15 @@ class Table:
                 else f"{self.path.name} has no column {name!r}. It has: {', '.join(self.columns)}."
             )
         return str(places[0])
+
+
+def _as_read(column: Any) -> Any:
+    """Texts as a reader sees them: without blanks around them, an accent and its letter in one, as
+    which several systems write a letter and its accent.
+    """
+    import pyarrow.compute as pc
+
+    return pc.utf8_normalize(pc.utf8_trim_whitespace(column), form="NFC")
 
 
 def is_table(path: Path) -> bool:
@@ -132,6 +156,8 @@ def _read_text(path: Path, rows: int | None) -> Table:
         raise DataError(f"not a text in {encoding} ({error}); save it again as UTF-8") from error
     if "\0" in text[:CELL_LIMIT]:
         raise DataError("it is not a text (it holds zero bytes)")
+    if "\n" not in text:  # As spreadsheets wrote it on a Macintosh.
+        text = text.replace("\r", "\n")
     # A header and a few lines are enough to look at.
     text = text if rows is None else "".join(text[: 2**20].splitlines(keepends=True)[: rows + 1])
     divider = _divider_of(text)
@@ -142,20 +168,15 @@ def _read_text(path: Path, rows: int | None) -> Table:
     if not names:
         return Table(path, (), None)
     left: list[LeftOut] = []
-    more = 0
+    skipped: list[int] = []
 
     def refuse(row: Any) -> str:
-        nonlocal more
-        if len(left) >= LISTED:
-            more += 1
-            return "skip"
-        left.append(
-            LeftOut(
-                f"{path.name}: row {row.number}",
-                f"it has {row.actual_columns} cells and the header {row.expected_columns}; a "
-                f"{DIVIDERS[divider]} inside a cell needs quotes around the cell",
-            )
-        )
+        skipped.append(row.number)
+        if len(left) < LISTED:
+            reason = f"it has {row.actual_columns} cells and the header {row.expected_columns}"
+            if row.actual_columns > row.expected_columns:
+                reason += f"; a {DIVIDERS[divider]} inside a cell needs quotes around the cell"
+            left.append(LeftOut(f"{path.name}: row {row.number}", reason))
         return "skip"
 
     try:
@@ -174,14 +195,15 @@ def _read_text(path: Path, rows: int | None) -> Table:
         )
     except pa.ArrowException as error:
         raise DataError(" ".join(str(error).split())) from error
-    if more:
+    if more := len(skipped) - len(left):
         left.append(LeftOut(path.name, f"{more} more rows do not fit the header"))
     how = f"read as {DIVIDERS[divider]}-separated"
     if encoding == "cp1252":
         how += " in Windows-1252 (it is not UTF-8, so letters beyond ASCII may be wrong)"
     elif encoding != "utf-8":
         how += f" in {encoding.upper().removesuffix('-SIG')} with a byte-order mark"
-    return Table(path, tuple(name.strip() for name in header), cells, tuple(left), how)
+    names = [name.strip() for name in header]
+    return Table(path, tuple(names), cells, tuple(left), how, tuple(skipped))
 
 
 def _encoding_of(content: bytes) -> str:
@@ -233,7 +255,7 @@ def _read_excel(path: Path, rows: int | None) -> Table:
             if table is not None:
                 more = len(book.worksheets) > 1
                 how = f"the sheet {sheet.title!r} of {len(book.worksheets)}" if more else ""
-                return Table(path, table.columns, table.cells, table.left_out, how)
+                return replace(table, how=how)
     except DataError:
         raise
     except Exception as error:  # A damaged workbook can raise anything.
@@ -248,6 +270,7 @@ def _read_sheet(path: Path, sheet: Any, rows: int | None) -> Table | None:
     header: list[str] = []
     columns: list[list[str]] = []
     left: list[LeftOut] = []
+    skipped: list[int] = []
     more = 0
     for number, line in enumerate(sheet.iter_rows(values_only=True, max_col=COLUMN_LIMIT), start=1):
         cells = [_text_of(value) for value in line]
@@ -256,6 +279,7 @@ def _read_sheet(path: Path, sheet: Any, rows: int | None) -> Table | None:
         if number > ROW_LIMIT:
             raise DataError(f"it has more than {ROW_LIMIT} rows")
         if not cells:
+            skipped.append(number)
             continue
         if not header:
             header, columns = cells, [[] for _ in cells]
@@ -265,8 +289,10 @@ def _read_sheet(path: Path, sheet: Any, rows: int | None) -> Table | None:
         elif len(left) < LISTED:
             reason = f"it has {len(cells)} cells and the header {len(header)}"
             left.append(LeftOut(f"{path.name}: row {number}", reason))
+            skipped.append(number)
         else:
             more += 1
+            skipped.append(number)
         if rows is not None and columns and len(columns[0]) >= rows:
             break
     if not header:
@@ -274,7 +300,8 @@ def _read_sheet(path: Path, sheet: Any, rows: int | None) -> Table | None:
     if more:
         left.append(LeftOut(path.name, f"{more} more rows do not fit the header"))
     arrays = {str(place): pa.array(column, pa.string()) for place, column in enumerate(columns)}
-    return Table(path, tuple(name.strip() for name in header), pa.table(arrays), tuple(left))
+    names = tuple(name.strip() for name in header)
+    return Table(path, names, pa.table(arrays), tuple(left), skipped=tuple(skipped))
 
 
 def _text_of(value: Any) -> str:

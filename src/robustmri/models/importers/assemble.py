@@ -68,7 +68,7 @@ def assemble(
     found, guessed, notes = _normalised(found, wishes, name)
     spec = ClassifierSpec(
         backbone=found.backbone,
-        classes=(),
+        classes=("not", "known yet"),
         size=size_of(*images.shape[-2:]),
         mean=GREY_MEAN if found.mean is None else found.mean,
         std=GREY_STD if found.std is None else found.std,
@@ -78,7 +78,7 @@ def assemble(
     )
     network = found.network
     with torch.no_grad():
-        outputs = Classifier(network, spec).eval()(images)
+        outputs = Classifier(network, spec).eval().outputs(images)
     if not bool(outputs.isfinite().all()):
         raise CheckpointError(f"{name} gives outputs that are not finite numbers.")
     ends_in, assumed = _end_of(found, outputs, wishes.ends_in or found.ends_in, name)

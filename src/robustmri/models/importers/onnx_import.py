@@ -227,6 +227,20 @@ def _number(model: Any, key: str) -> float | None:
     return None
 
 
+def _in_order(held: dict[Any, Any]) -> list[Any]:
+    """Names by their numbers, whichever of the two are the keys; none where neither are.
+
+    >>> _in_order({"1": "glioma", "0": "none"}), _in_order({"glioma": 1, "none": 0})
+    (['none', 'glioma'], ['none', 'glioma'])
+    """
+    for pairs in (held.items(), [(value, key) for key, value in held.items()]):
+        try:
+            return [name for _, name in sorted((int(number), name) for number, name in pairs)]
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return []
+
+
 def _class_names(model: Any) -> tuple[str, ...]:
     """Names that the exporter left: JSON or Python's spelling of a list or of {number: name}, or
     words divided by commas.
@@ -238,10 +252,10 @@ def _class_names(model: Any) -> tuple[str, ...]:
                 try:
                     held = read(entry.value)
                     break
-                except (ValueError, SyntaxError):
+                except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
                     continue
             if isinstance(held, dict):
-                held = [held[key] for key in sorted(held, key=lambda key: int(key))]
+                held = _in_order(held)
             if held is None:
                 held = [part.strip() for part in entry.value.split(",")]
             if isinstance(held, list) and all(isinstance(name, str) for name in held):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.errors import CheckpointError, RobustMRIError, SettingsError
+from robustmri.core.files import system_error
 from robustmri.core.sizes import Size
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.hugging_face import is_hugging_face, read_hugging_face
@@ -68,6 +69,29 @@ def read_model(
         CheckpointError: missing, damaged, or not to be made sense of.
         SettingsError: not trusted, options that do not belong to it, or a package is missing.
     """
+    try:
+        return _read(model, arch, size, channels, weights, black_box, trust)
+    # What lies in a file of somebody else's may make the libraries that read it raise anything.
+    except Exception as error:
+        if isinstance(error, RobustMRIError):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise system_error(error, model) or CheckpointError(
+            f"{model} cannot be imported: it is damaged, or holds what is not understood "
+            f"({type(error).__name__}: {said}). Export it to ONNX where it was made, and import "
+            "that."
+        ) from error
+
+
+def _read(
+    model: str,
+    arch: str,
+    size: Size,
+    channels: int,
+    weights: str,
+    black_box: bool,
+    trust: bool,
+) -> Found:
     path = Path(model).expanduser()
     if not path.exists():
         if is_factory(model):
@@ -81,6 +105,8 @@ def read_model(
         raise SettingsError(f"--weights belongs to package.module:function; {path.name} is a file.")
     if path.is_dir():
         return _read_folder(path, size, trust)
+    if not path.is_file():
+        raise CheckpointError(f"{model} is neither a plain file nor a folder.")
     if path.suffix == ".onnx":
         _no_arch(arch, path)
         return read_onnx_model(path, size=size, channels=channels, black_box=black_box)

@@ -52,7 +52,7 @@ def _tables(page: Page, norm: str) -> tuple[Table, Table]:
 VISIBLE = {
     "ssim": "SSIM of the changed slice (1: the same)",
     "psnr": "PSNR",
-    "grey_levels": "Largest change of a pixel, grey levels",
+    "grey_levels": "Largest change of a pixel",
 }
 
 

@@ -66,6 +66,8 @@ document.addEventListener("click", (event) => {
   go(link.pathname + link.search);
 });
 addEventListener("popstate", show);
+// What is folded is of no use on paper.
+addEventListener("beforeprint", () => main.querySelectorAll("details").forEach((one) => { one.open = true; }));
 document.getElementById("keys")?.addEventListener("click", help);
 document.addEventListener("keydown", (event) => {
   const field = /** @type {HTMLElement} */ (event.target);

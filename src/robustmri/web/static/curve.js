@@ -2,7 +2,7 @@
 
 import { s } from "./dom.js";
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [360, 220, 40, 350, 28, 172];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [300, 200, 36, 290, 28, 154];
 
 /**
  * @param {{name: string, points: {eps: number, value: number, right: boolean, words: string}[]}[]} lines

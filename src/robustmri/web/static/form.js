@@ -74,7 +74,7 @@ export function control(field, things, error) {
   }
   const input = field.what === "thing" ? h("select", common, options(field, things))
     : field.what === "choice" ? h("select", common, Object.entries(field.choices).map(([value, words]) => h("option", { value, selected: value === field.default }, words)))
-    : h("input", { ...common, type: field.what === "number" ? "number" : "text", step: "any", min: 0, value: field.default, spellcheck: "false" });
+    : h("input", { ...common, type: field.what === "number" ? "number" : "text", step: "any", min: 0, value: field.default, placeholder: field.empty || null, spellcheck: "false" });
   return h("div", { class: "field" }, h("label", { for: id }, field.label), input, field.upload ? uploading(field, input, things, error) : null, about);
 }
 

@@ -19,6 +19,15 @@ export function intervals(numbers, colours = [0, 1]) {
     [8, 64, 120, 176, 232].map((x) => s("line", { class: "grid", x1: x, x2: x, y1: 0, y2: 15 * numbers.length + 9 })), rows);
 }
 
+/** A difference with its whisker: minus 100 points at 8, 0 at 120 and plus 100 at 232 of 240, as in the report. */
+export function difference([low, at, high], said) {
+  const x = (share) => 120 + 112 * share;
+  const turn = low > 0 ? "s1" : high < 0 ? "s0" : "same";
+  return s("svg", { class: "figure forest", viewBox: "0 0 240 24", role: "img", "aria-label": said },
+    [8, 64, 120, 176, 232].map((place) => s("line", { class: place === 120 ? "axis" : "grid", x1: place, x2: place, y1: 0, y2: 24 })),
+    s("g", { class: turn }, s("line", { class: "whisker", x1: x(low), x2: x(high), y1: 12, y2: 12 }), s("circle", { class: "dot", cx: x(at), cy: 12, r: 5.5 })));
+}
+
 export function number(said, kind = "") {
   if (!said) return h("td", { class: "number quiet" }, "\u2013");
   return h("td", { class: `number ${kind}` }, h("b", {}, said.words), h("small", {}, said.interval));
@@ -66,6 +75,16 @@ function move(event) {
   if (here < 0 || !step || !links[here + step]) return;
   event.preventDefault();
   links[here + step].focus();
+}
+
+const MOST = 60; // Lines of a list that are drawn at once.
+
+/** A list and its latest lines; the earlier ones come when they are asked for. */
+export function latest(list, rows, line) {
+  const first = Math.max(rows.length - MOST, 0);
+  list.append(...rows.slice(first).map(line));
+  const rest = h("button", { type: "button", class: "button more", onclick: () => { list.prepend(...rows.slice(0, first).map(line)); rest.remove(); } }, `Show ${first} earlier ones`);
+  return first ? rest : null;
 }
 
 /** Where one is. */

@@ -5,6 +5,21 @@ import { h, say } from "./dom.js";
 import { control } from "./form.js";
 import { listen } from "./live.js";
 
+/** Say how far a job is, until it ends; `done` is called when it ended well. */
+export function follow(id, told, error, done) {
+  const end = listen((all) => {
+    const job = all.jobs.find((one) => one.id === id);
+    if (!job) return;
+    const far = job.total ? `: ${job.done} of ${job.total}` : "";
+    told.replaceChildren(`${all.states[job.state].split(";")[0]}${far}. `, h("a", { href: `/jobs?job=${id}` }, "Its log"));
+    if (["waiting", "running"].includes(job.state)) return;
+    end();
+    if (job.state !== "done") error.textContent = "It did not end well; its log says why.";
+    else done();
+  });
+  return end;
+}
+
 /**
  * @param {{fields: any[], result: string, scopes: [string, Record<string, string>][], found: () => void}} options
  *   `scopes`: how a part of the test set is called, and what names it; `found` is called when a search is done.
@@ -14,19 +29,6 @@ export function searching({ fields, result, scopes, found }) {
   const error = h("p", { class: "refused", role: "alert" });
   const told = h("p", { class: "quiet", role: "status" });
   const scope = h("select", { id: "search-scope" }, scopes.map(([words], place) => h("option", { value: place }, words)));
-  const follow = (id) => {
-    end();
-    end = listen((all) => {
-      const job = all.jobs.find((one) => one.id === id);
-      if (!job) return;
-      const far = job.total ? `: ${job.done} of ${job.total}` : "";
-      told.replaceChildren(`${all.states[job.state].split(";")[0]}${far}. `, h("a", { href: `/jobs?job=${id}` }, "Its log"));
-      if (["waiting", "running"].includes(job.state)) return;
-      end();
-      if (job.state !== "done") error.textContent = "The search did not end well; its log says why.";
-      else found();
-    });
-  };
   const start = async (event) => {
     event.preventDefault();
     error.textContent = "";
@@ -35,7 +37,8 @@ export function searching({ fields, result, scopes, found }) {
     try {
       const job = await send("/api/searches", { result, ...scopes[scope.value][1], answers });
       say(`${job.title} is in the queue`);
-      follow(job.id);
+      end();
+      end = follow(job.id, told, error, found);
     } catch (problem) {
       error.textContent = problem.message;
     }

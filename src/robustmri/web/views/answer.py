@@ -9,26 +9,10 @@ import msgspec
 from robustmri.core.errors import DataError
 from robustmri.core.files import read_json
 from robustmri.report.wording import percent
+from robustmri.results.one_case import CaseFacts
 from robustmri.web.folder import Folder, NotThereError
 
 PICTURE, MOST_BYTES = "picture.png", 20_000_000
-
-
-class Case(msgspec.Struct):
-    """What was found; see `evaluation.case.CaseFacts`."""
-
-    answer: str
-    probabilities: dict[str, float]
-    norm: str
-    smallest_eps: float | None
-    grey_levels: float | None
-    nearest: str
-    nearest_probabilities: dict[str, float]
-    share_in_lesion: float | None = None
-    lesion_share: float | None = None
-    more_fragile: float | None = None
-    compared_with: int = 0
-    attacks: list[str] = []
 
 
 class Source(msgspec.Struct):
@@ -45,7 +29,7 @@ class Classifier(msgspec.Struct):
     """Who was asked."""
 
     backbone: str
-    size: int
+    size: int | tuple[int, int]
 
 
 class Origin(msgspec.Struct):
@@ -57,7 +41,7 @@ class Origin(msgspec.Struct):
 class Written(msgspec.Struct):
     """case.json."""
 
-    case: Case
+    case: CaseFacts
     source: Source
     classifier: Classifier
     intensity: str = ""
@@ -111,12 +95,14 @@ def answer(folder: Folder, id: str) -> dict[str, Any]:
     }
 
 
-def said_eps(found: Case) -> str:
+def said_eps(found: CaseFacts) -> str:
     """The smallest change in words; empty where none was found."""
     if found.smallest_eps is None:
         return ""
-    grey = f" ({found.grey_levels:.2f} of 255 grey levels)" if found.grey_levels else ""
-    return f"{found.norm} {found.smallest_eps:.4g}{grey}"
+    measured = f"{found.norm} {found.smallest_eps:.4g}"
+    if not found.grey_levels:
+        return measured
+    return f"{found.grey_levels:.2f} of 255 grey levels ({measured})"
 
 
 def picture(folder: Folder, id: str) -> bytes:

@@ -21,6 +21,7 @@ from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.forms import search_fields
 from robustmri.web.views.result import (
+    beside,
     brief,
     choose,
     example_of,
@@ -55,7 +56,7 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
     at = main_budget([report])
     main = headline(report, at)
     said = brief(folder, report, table, known, [number])[0]
-    beside = query.get("beside", "")
+    chosen = query.get("beside", "")
     listed = choose(folder, id, query)
     place = np.flatnonzero(listed == number)
     fragile = int((_order(known) < _order(known)[number]).sum())
@@ -87,7 +88,8 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "patient_id": id_of("patient", said["patient"]),
         "slices": _slices(report, cohort, table, number),
         "cohort_here": cohort is not None,
-        "beside": _beside(folder, beside, said["name"]) if beside else None,
+        "beside": _beside(folder, chosen, said["name"]) if chosen else None,
+        "others": beside(folder, id),
     }
 
 

@@ -5,20 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
 from robustmri.report.html import refuse_different_tests
 from robustmri.report.verdict import make_cards, write_verdict
-from robustmri.report.wording import budget_words, people
+from robustmri.report.wording import (
+    bounds,
+    budget_words,
+    norms_of,
+    p_value,
+    people,
+    percent,
+    points,
+)
+from robustmri.results.budget import WORST, Budget
 from robustmri.results.cases import CaseTable
+from robustmri.results.comparison import Paired
 from robustmri.results.headline import headline, main_budget
 from robustmri.results.lineage import repairs
+from robustmri.results.schema import RobustnessReport
 from robustmri.web.folder import Folder, id_of
 from robustmri.web.views.overview import describe_result
-from robustmri.web.views.result import MOST, among, brief, facts
+from robustmri.web.views.result import MOST, MOST_PATIENTS, among, brief, facts
 
+MOST_PAIRS = 4
+"""Results beside one that are kept paired with it."""
 TURNS = {
     "saved": "Saved: wrong under attack before, right now",
     "lost": "Lost: right under attack before, wrong now",
@@ -45,44 +59,126 @@ def compare(folder: Folder, first: str, second: str, query: Mapping[str, str]) -
     if show not in TURNS:
         raise ResultError(f"show must be one of {', '.join(TURNS)}.")
     reports = [folder.result(id) for id in (first, second)]
-    tables = [folder.cases(id) for id in (first, second)]
     names = [folder.find("result", id).name for id in (first, second)]
-    refuse_different_tests(reports, [table.outcomes for table in tables], names)
-    at = main_budget(reports)
-    numbers = [headline(report, at) for report in reports]
-    if at is None or numbers[0] is None or numbers[1] is None:
-        raise ResultError(f"{names[0]} and {names[1]} met no attack at the same eps.")
-    turns = _turns(tables, [number.attack for number in numbers if number], at)
-    table, report = tables[0], reports[0]
-    verdict, below = write_verdict(reports, [one.outcomes for one in tables], at)
+    pair, table, report = _pair(folder, (first, second), names), folder.cases(first), reports[0]
+    known, turns = facts(folder, first), pair.turns
     chosen = np.flatnonzero((turns == show) & among(folder, first, query))
-    known = facts(folder, first)
     chosen = chosen[np.lexsort((known.left[chosen], known.smallest[chosen]))]
     return {
         "first": {"id": first, "name": names[0], **describe_result(reports[0])},
         "second": {"id": second, "name": names[1], **describe_result(reports[1])},
         "repairs": repairs(reports),
-        "verdict": verdict,
-        "below": below,
-        "cards": make_cards(reports, [one.outcomes for one in tables], at),
-        "radius": budget_words(at, report.norms),
+        **pair.words,
+        "paired": _paired(folder, reports),
         "people": people(report.cohort),
         "turns": TURNS,
         "show": show,
         "class": query.get("class", ""),
         "patient": query.get("patient", ""),
         "found": len(chosen),
-        "total": _count(turns),
-        "classes": [
-            {"id": str(place), "name": name, **_count(turns[table.column("label") == name])}
-            for place, name in enumerate(report.cohort.classes)
-        ],
-        "patients": _by_patient(table, turns),
         "cases": brief(folder, report, table, known, chosen[:MOST].tolist()),
     }
 
 
-def _turns(tables: list[CaseTable], attacks: list[str], at: Any) -> npt.NDArray[np.str_]:
+class Pair(msgspec.Struct, frozen=True):
+    """What is derived once from two tables: which turn each case of the first took, and what the
+    page says that does not depend on the cases it shows.
+    """
+
+    of: tuple[CaseTable, CaseTable]
+    turns: npt.NDArray[np.str_]
+    words: dict[str, Any]
+
+
+def _pair(folder: Folder, ids: tuple[str, str], names: list[str]) -> Pair:
+    """Of two results, kept until one of them changes."""
+    tables, kept = (folder.cases(ids[0]), folder.cases(ids[1])), facts(folder, ids[0]).pairs
+    if ids[1] not in kept or kept[ids[1]].of[1] is not tables[1]:
+        if len(kept) >= MOST_PAIRS:
+            kept.clear()
+        reports = [folder.result(id) for id in ids]
+        kept[ids[1]] = _derive(reports, tables, names)
+    made: Pair = kept[ids[1]]
+    return made
+
+
+def _derive(
+    reports: list[RobustnessReport], tables: tuple[CaseTable, CaseTable], names: list[str]
+) -> Pair:
+    outcomes = [table.outcomes for table in tables]
+    refuse_different_tests(reports, outcomes, names)
+    at = main_budget(reports)
+    numbers = [headline(report, at) for report in reports]
+    if at is None or numbers[0] is None or numbers[1] is None:
+        raise ResultError(f"{names[0]} and {names[1]} met no attack at the same eps.")
+    turns = _turns(tables, [number.attack for number in numbers if number], at)
+    verdict, below = write_verdict(reports, outcomes, at)
+    patients, labels = _by_patient(tables[0], turns), tables[0].column("label")
+    words = {
+        "verdict": verdict,
+        "below": below,
+        "cards": make_cards(reports, outcomes, at),
+        "radius": budget_words(at, reports[0].norms),
+        "total": _count(turns),
+        "classes": [
+            {"id": str(place), "name": name, **_count(turns[labels == name])}
+            for place, name in enumerate(reports[0].cohort.classes)
+        ],
+        "patients": patients[:MOST_PATIENTS],
+        "patients_found": len(patients),
+    }
+    return Pair(tables, turns, words)
+
+
+def _paired(folder: Folder, reports: list[RobustnessReport]) -> dict[str, Any] | None:
+    """What `compare` found out about these two, with intervals by patient; None where it was not
+    asked so far.
+    """
+    own = [report.files.get("outcomes.parquet", "") for report in reports]
+    for found, made in folder.comparisons():
+        sides = [made.first.outcomes_sha256, made.second.outcomes_sha256]
+        if "" in sides or sorted(sides) != sorted(own):
+            continue
+        turned = sides != own
+        norms = norms_of(reports)
+        page = id_of("report", found.name.removesuffix(".json") + ".html")
+        return {
+            "page": page,
+            "scope": made.scope,
+            "methods": list(dict.fromkeys(row.method for row in made.numbers)),
+            "numbers": [_say_paired(row, made.at, norms, turned=turned) for row in made.numbers],
+            "classes": [_say_paired(row, made.at, norms, turned=turned) for row in made.classes],
+        }
+    return None
+
+
+def _say_paired(
+    row: Paired, at: Budget | None, norms: Mapping[str, Any], *, turned: bool
+) -> dict[str, Any]:
+    main = row.budget.eps is None or row.budget == at
+    row = row.turned() if turned else row
+    return {
+        "title": row.title,
+        "radius": budget_words(row.budget, norms),
+        "label": row.label,
+        "first": percent(row.first),
+        "second": percent(row.second),
+        "difference": [row.low, row.difference, row.high],
+        "points": points(row.difference),
+        "bounds": bounds(row.low, row.high),
+        "saved": row.saved,
+        "lost": row.lost,
+        "people_saved": row.patients_saved,
+        "people_lost": row.patients_lost,
+        "p": p_value(row.p_adjusted),
+        "worst": row.attack == WORST,
+        "main": main,
+    }
+
+
+def _turns(
+    tables: tuple[CaseTable, CaseTable], attacks: list[str], at: Any
+) -> npt.NDArray[np.str_]:
     before = tables[0].right_under(attacks[0], at)
     place = {str(name): k for k, name in enumerate(tables[1].column("case_id"))}
     order = np.array([place[str(name)] for name in tables[0].column("case_id")])

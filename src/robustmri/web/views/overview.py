@@ -75,7 +75,9 @@ def overview(folder: Folder) -> dict[str, Any]:
 
 
 def _result(folder: Folder, found: Found) -> dict[str, Any]:
-    return describe_result(folder.result(found.id))
+    report = folder.result(found.id)
+    line: dict[str, Any] = folder.keep("line", found.path, lambda: describe_result(report))
+    return line
 
 
 def describe_result(result: RobustnessReport) -> dict[str, Any]:
@@ -100,13 +102,13 @@ def describe_result(result: RobustnessReport) -> dict[str, Any]:
         "warned": [check.name for check in checks if check.status == "warn"],
         "checks": len(checks),
         "chosen": is_chosen(result),
-        "test_set": [
-            result.cohort.fingerprint,
-            result.split.fingerprint,
-            result.split.evaluated_set,
-            result.split.n_slices,
-        ],
     }
+
+
+def test_set(result: RobustnessReport) -> tuple[str, str, str, int]:
+    """What results of the same test slices have in common."""
+    split = result.split
+    return result.cohort.fingerprint, split.fingerprint, split.evaluated_set, split.n_slices
 
 
 def is_chosen(result: RobustnessReport) -> bool:
@@ -152,18 +154,20 @@ class Head(msgspec.Struct):
     provenance: _Origin = msgspec.field(default_factory=_Origin)
 
 
-def read_head(run: Found) -> Head | None:
+def read_head(folder: Folder, run: Found) -> Head | None:
     """What the checkpoint of a run says of itself; None where there is none so far."""
     checkpoint = run.path / "checkpoint"
     head = (checkpoint if checkpoint.is_dir() else run.path) / "classifier.json"
     if not head.is_file():
         return None
-    made: Head = read_json(head, Head, again="Train or import it again.")
+    made: Head = folder.keep(
+        "head", head, lambda: read_json(head, Head, again="Train or import it again.")
+    )
     return made
 
 
 def _run(folder: Folder, found: Found) -> dict[str, Any]:
-    made = read_head(found)
+    made = read_head(folder, found)
     if made is None:
         return {"when": _time_of(found.path), "finished": False}
     kept = made.provenance.kept_epoch

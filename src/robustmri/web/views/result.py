@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.core.errors import RobustMRIError, SettingsError
+from robustmri.core.errors import SettingsError
 from robustmri.data.cohort import Cohort
 from robustmri.report.tables import align, at_main_eps
 from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
@@ -26,10 +26,14 @@ from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.forms import search_fields
-from robustmri.web.views.overview import describe_result, say
+from robustmri.web.views.overview import describe_result, say, test_set
 
 MOST = 120
 """Cases in one answer."""
+MOST_ORDERS = 16
+"""Of the cases of a result that are kept: a reader goes through one of them."""
+MOST_PATIENTS = 200
+"""Patients in one answer; where there are more, they are looked for by a part of their name."""
 SORTS = {
     "fragile": "Most fragile first",
     "sturdy": "Most robust first",
@@ -38,15 +42,26 @@ SORTS = {
 }
 
 
-def result(folder: Folder, id: str) -> dict[str, Any]:
-    """What is true of the whole result."""
-    report = folder.result(id)
-    table, at = folder.cases(id), main_budget([report])
-    verdict, below = write_verdict([report], [table.outcomes], at)
-    checks = gather_checks([report])
+def result(folder: Folder, id: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """What is true of the whole result; of its patients see `patients`."""
+    found, report, table = folder.find("result", id), folder.result(id), folder.cases(id)
+    summary = folder.keep("summary", found.path, lambda: _summarise(report, table))
     return {
         "id": id,
-        "name": folder.find("result", id).name,
+        "name": found.name,
+        **summary,
+        **patients(folder, id, query),
+        "fates": FATES,
+        "sorts": SORTS,
+        "beside": beside(folder, id),
+        "search": search_fields(report),
+    }
+
+
+def _summarise(report: RobustnessReport, table: CaseTable) -> dict[str, Any]:
+    at, checks = main_budget([report]), gather_checks([report])
+    verdict, below = write_verdict([report], [table.outcomes], at)
+    return {
         **describe_result(report),
         "verdict": verdict,
         "below": below,
@@ -60,12 +75,7 @@ def result(folder: Folder, id: str) -> dict[str, Any]:
         ],
         "threat": report.threat,
         "classes": report.cohort.classes,
-        "patients": facts(folder, id).patients,
         "people": people(report.cohort),
-        "fates": FATES,
-        "sorts": SORTS,
-        "beside": beside(folder, id),
-        "search": search_fields(report),
     }
 
 
@@ -83,37 +93,49 @@ def _numbers(report: RobustnessReport, at: Budget | None) -> list[dict[str, Any]
     ]
 
 
-def _patients(table: CaseTable) -> list[dict[str, Any]]:
+def patients(folder: Folder, id: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """The first patients by name whose name has what `like` says in it, how many there are, and
+    the one whose id is `patient`.
+    """
+    every, like = facts(folder, id).patients, query.get("like", "").casefold()
+    found = [one for one in every.values() if like in one["name"].casefold()]
+    chosen = every.get(query.get("patient", ""))
+    return {"patients": found[:MOST_PATIENTS], "patients_found": len(found), "patient": chosen}
+
+
+def _patients(table: CaseTable) -> dict[str, dict[str, Any]]:
+    """By id, in the order of their names."""
     names, counts = np.unique(table.column("patient_id").astype(str), return_counts=True)
-    return [
-        {"id": id_of("patient", name), "name": name, "slices": int(count)}
-        for name, count in zip(names.tolist(), counts, strict=True)
-    ]
+    ids = [id_of("patient", name) for name in names.tolist()]
+    return {
+        id: {"id": id, "name": name, "slices": int(count)}
+        for id, name, count in zip(ids, names.tolist(), counts, strict=True)
+    }
 
 
 def beside(folder: Folder, id: str) -> list[dict[str, str]]:
     """Other results of the same test slices."""
-    own, others = describe_result(folder.result(id))["test_set"], []
-    for found in folder.look(at_most_every=5.0).of("result"):
-        try:
-            other = folder.result(found.id)
-        except RobustMRIError:
-            continue  # The overview says why.
-        if found.id != id and describe_result(other)["test_set"] == own:
-            others.append({"id": found.id, "name": found.name, "model": other.model.name})
-    return others
+    own = test_set(folder.result(id))
+    return [
+        {"id": found.id, "name": found.name, "model": other.model.name}
+        for found, other in folder.results()
+        if found.id != id and test_set(other) == own
+    ]
 
 
 class Facts(msgspec.Struct, frozen=True):
     """What is derived once from the table: for each case its fate, smallest eps and the confidence
-    in the true class that the headline's attack left; ids to numbers, and the patients.
+    in the true class that the headline's attack left; ids to numbers, the patients by id, the
+    orders that were asked for, and the results that it was paired with.
     """
 
     fates: npt.NDArray[np.str_]
     smallest: npt.NDArray[np.float64]
     left: npt.NDArray[np.float64]
     numbers: dict[str, int]
-    patients: list[dict[str, Any]]
+    patients: dict[str, dict[str, Any]]
+    orders: dict[tuple[str, ...], npt.NDArray[np.intp]] = {}
+    pairs: dict[str, Any] = {}
 
 
 def facts(folder: Folder, id: str) -> Facts:
@@ -163,6 +185,9 @@ def choose(folder: Folder, id: str, query: Mapping[str, str]) -> npt.NDArray[np.
         SettingsError: a value that is none.
     """
     table, known = folder.cases(id), facts(folder, id)
+    asked = tuple(query.get(name, "") for name in ("class", "patient", "fate", "sort"))
+    if asked in known.orders:
+        return known.orders[asked]
     keep = among(folder, id, query)
     if fate := query.get("fate", ""):
         if fate not in FATES:
@@ -172,7 +197,10 @@ def choose(folder: Folder, id: str, query: Mapping[str, str]) -> npt.NDArray[np.
     if sort not in SORTS:
         raise SettingsError(f"sort must be one of {', '.join(SORTS)}.")
     found = np.flatnonzero(keep)
-    return found[np.lexsort((found, *_keys(known, table, sort, found)))]
+    if len(known.orders) >= MOST_ORDERS:
+        known.orders.clear()
+    known.orders[asked] = found[np.lexsort((found, *_keys(known, table, sort, found)))]
+    return known.orders[asked]
 
 
 def among(folder: Folder, id: str, query: Mapping[str, str]) -> npt.NDArray[np.bool_]:
@@ -190,11 +218,20 @@ def among(folder: Folder, id: str, query: Mapping[str, str]) -> npt.NDArray[np.b
             raise SettingsError(f"class must be a place among the {len(classes)} classes.")
         keep &= table.column("label") == classes[int(label[:4])]
     if patient := query.get("patient", ""):
-        names = {one["id"]: one["name"] for one in facts(folder, id).patients}
-        if patient not in names:
-            raise NotThereError("This result has no patient of this address.")
-        keep &= table.column("patient_id") == names[patient]
+        keep &= table.column("patient_id") == patient_of(folder, id, patient)
     return keep
+
+
+def patient_of(folder: Folder, id: str, patient: str) -> str:
+    """Name of a patient.
+
+    Raises:
+        NotThereError: the result has none of this id.
+    """
+    found = facts(folder, id).patients.get(patient)
+    if found is None:
+        raise NotThereError("This result has no patient of this address.")
+    return str(found["name"])
 
 
 def _keys(

@@ -28,13 +28,12 @@ class Search(NamedTuple):
 def searches_of(folder: Folder, report: RobustnessReport, name: str) -> Iterator[Search]:
     """Those of the same classifier and cohort that hold the case of that name, the oldest first."""
     same = (report.model.checkpoint_sha256, report.cohort.fingerprint)
-    for found in folder.look(at_most_every=1.0).of("result"):
+    for found, other in folder.results():
+        if not is_chosen(other):
+            continue
+        if (other.model.checkpoint_sha256, other.cohort.fingerprint) != same:
+            continue
         try:
-            other = folder.result(found.id)
-            if not is_chosen(other):
-                continue
-            if (other.model.checkpoint_sha256, other.cohort.fingerprint) != same:
-                continue
             path = folder.find("result", found.id).path
             table = folder.keep("search", path, lambda: load_cases(path))  # noqa: B023
         except RobustMRIError:

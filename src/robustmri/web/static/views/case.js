@@ -16,7 +16,7 @@ const SPEED = 140; // Milliseconds a slice of a cine.
 export async function show(view, result, id) {
   const query = Object.fromEntries([...LIST, "beside"].map((name) => [name, view.query.get(name) || ""]));
   const path = `/api/results/${result}/cases/${id}`;
-  const [one, whole] = await Promise.all([ask(address(path, query)), ask(`/api/results/${result}`)]);
+  const one = await ask(address(path, query));
   const listed = Object.fromEntries(LIST.map((name) => [name, query[name]]));
   const other = (to, more = {}) => address(`/results/${result}/${to}`, { ...query, ...more });
   Object.assign(view, { title: one.name, synthetic: one.synthetic });
@@ -33,7 +33,7 @@ export async function show(view, result, id) {
     head(one, other),
     h("div", { class: "case-grid" },
       h("div", { class: "case-pictures" }, pictures ? pictures.root : h("p", { class: "caution" }, "The cohort of this result is not in the folder, and it keeps no picture of this case.")),
-      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, whole, other, id), search.root)),
+      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, other, id), search.root)),
     table(one));
   if (pictures) await pictures.load();
   for (const next of [one.neighbours.after, one.neighbours.before]) if (next && one.cohort_here) numbers(`/api/results/${result}/cases/${next}/slice`, Uint16Array).catch(() => {});
@@ -238,9 +238,9 @@ function standing(one) {
   return h("p", { class: "quiet" }, `More fragile than ${share} % of the ${one.of} slices of this result.`, one.smallest ? ` The smallest eps that is known to fool it: ${one.smallest}.` : "");
 }
 
-function besideChoice(one, whole, other, id) {
-  if (!whole.beside.length) return null;
-  return h("label", { class: "quiet beside" }, "Beside ", h("select", { onchange: (event) => go(other(id, { beside: event.target.value })) }, h("option", { value: "" }, "no other result"), whole.beside.map((result) => h("option", { value: result.id, selected: one.beside?.result === result.id }, `${result.name} (${result.model})`))));
+function besideChoice(one, other, id) {
+  if (!one.others.length) return null;
+  return h("label", { class: "quiet beside" }, "Beside ", h("select", { onchange: (event) => go(other(id, { beside: event.target.value })) }, h("option", { value: "" }, "no other result"), one.others.map((result) => h("option", { value: result.id, selected: one.beside?.result === result.id }, `${result.name} (${result.model})`))));
 }
 
 function table(one) {

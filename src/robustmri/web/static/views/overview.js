@@ -3,7 +3,7 @@
 import { go } from "../app.js";
 import { ask } from "../api.js";
 import { count, h, put, when } from "../dom.js";
-import { checks, intervals, number } from "../parts.js";
+import { checks, intervals, latest, number } from "../parts.js";
 
 export async function show(view) {
   const all = await ask("/api/overview");
@@ -49,15 +49,23 @@ function results(rows) {
     h("th", { scope: "col", class: "axis" }, h("span", { class: "unseen" }, "Intervals"), h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))),
     h("th", { scope: "col", class: "s0", title: "Share of slices that no attack of this radius fooled" }, "Worst case"),
     h("th", { scope: "col" }, "Change allowed"), h("th", { scope: "col" }, "Checks"));
+  const body = h("tbody");
+  const earlier = latest(body, rows, line);
   return part("Results", "What was measured on classifiers. Small figures and whiskers: 95 % intervals, by patient.",
-    h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, head), h("tbody", {}, rows.map(line)))),
+    h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, head), body)), earlier,
     rows.length > 1 ? h("p", { class: "actions" }, button) : null);
+}
+
+function tiles(rows, line) {
+  const list = h("ul", { class: "tiles" });
+  const earlier = latest(list, rows, line);
+  return [list, earlier];
 }
 
 function searches(rows) {
   if (!rows.length) return null;
-  return part("Searches", "Attacks on slices that were named. What they found is also shown with each case.", h("ul", { class: "tiles" }, rows.map((row) => h("li", { class: "tile" },
-    h("h3", {}, h("a", { href: `/results/${row.id}` }, row.name)), h("p", {}, row.test), h("p", { class: "quiet" }, [row.worst_of, row.radius].filter(Boolean).join(", ")), h("p", { class: "quiet" }, when(row.when))))));
+  return part("Searches", "Attacks on slices that were named. What they found is also shown with each case.", tiles(rows, (row) => h("li", { class: "tile" },
+    h("h3", {}, h("a", { href: `/results/${row.id}` }, row.name)), h("p", {}, row.test), h("p", { class: "quiet" }, [row.worst_of, row.radius].filter(Boolean).join(", ")), h("p", { class: "quiet" }, when(row.when)))));
 }
 
 function runs(rows) {
@@ -66,8 +74,10 @@ function runs(rows) {
     ? [h("td", {}, row.objective || (row.imported ? "imported" : "given"), h("small", {}, `${row.backbone}, ${row.size} px`)), h("td", { class: "number" }, row.clean || "\u2013"), h("td", { class: "number" }, row.robust || "\u2013"), h("td", { class: "number" }, row.epoch ?? "\u2013"),
        h("td", {}, row.alarms.length ? h("span", { class: "chip warn", title: row.alarms.join(" ") }, count(row.alarms.length, "alarm")) : row.checks.length ? selfCheck(row) : h("span", { class: "chip pass" }, "finished"))]
     : [h("td", { colspan: 4, class: "quiet" }, "no checkpoint so far: the same command goes on where it was"), h("td", {}, h("span", { class: "chip warn" }, "not finished"))]);
+  const body = h("tbody");
+  const earlier = latest(body, rows, line);
   return part("Runs", "Trained classifiers. Accuracies are those on the validation patients that chose the epoch.",
-    h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, ["Run", "Objective", "Untouched", "Under attack", "Epoch kept", "State"].map((name, place) => h("th", { scope: "col", class: place > 1 && place < 5 ? "number" : "" }, name)))), h("tbody", {}, rows.map(line)))));
+    h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, ["Run", "Objective", "Untouched", "Under attack", "Epoch kept", "State"].map((name, place) => h("th", { scope: "col", class: place > 1 && place < 5 ? "number" : "" }, name)))), body)), earlier);
 }
 
 /** What an imported classifier was found to be. */
@@ -81,22 +91,22 @@ function selfCheck(row) {
 
 function answers(rows) {
   if (!rows.length) return null;
-  return part("Single slices", "How little it takes to change the answer about one.", h("ul", { class: "tiles" }, rows.map((row) => h("li", { class: "tile" },
+  return part("Single slices", "How little it takes to change the answer about one.", tiles(rows, (row) => h("li", { class: "tile" },
     h("h3", {}, h("a", { href: `/answers/${row.id}` }, row.name)), h("p", {}, row.eps ? `${row.answer}, and ${row.nearest} after a change` : `${row.answer}; nothing changed it`),
-    row.eps ? h("p", { class: "quiet" }, row.eps) : null, h("p", { class: "quiet" }, `${row.backbone}, ${when(row.when)}`)))));
+    row.eps ? h("p", { class: "quiet" }, row.eps) : null, h("p", { class: "quiet" }, `${row.backbone}, ${when(row.when)}`))));
 }
 
 function cohorts(rows) {
   if (!rows.length) return null;
-  return part("Cohorts", "Who was scanned.", h("ul", { class: "tiles" }, rows.map((row) => h("li", { class: "tile" },
+  return part("Cohorts", "Who was scanned.", tiles(rows, (row) => h("li", { class: "tile" },
     h("h3", {}, row.name), h("p", {}, `${count(row.slices, "slice")} of ${row.patients} ${row.people}`), h("p", { class: "quiet" }, row.classes.join(", ")),
-    h("p", { class: "quiet" }, `${row.size} px, ${row.title}${row.left_out ? `, ${row.left_out} left out` : ""}`)))));
+    h("p", { class: "quiet" }, `${row.size} px, ${row.title}${row.left_out ? `, ${row.left_out} left out` : ""}`))));
 }
 
 function reports(rows) {
   if (!rows.length) return null;
-  return part("Reports", "Pages that need nothing but themselves: to print or to send.", h("ul", { class: "tiles" }, rows.map((row) => h("li", { class: "tile" },
-    h("h3", {}, h("a", { href: `/reports/${row.id}`, target: "_blank", rel: "noopener" }, row.name)), h("p", { class: "quiet" }, when(row.when))))));
+  return part("Reports", "Pages that need nothing but themselves: to print or to send.", tiles(rows, (row) => h("li", { class: "tile" },
+    h("h3", {}, h("a", { href: `/reports/${row.id}`, target: "_blank", rel: "noopener" }, row.name)), h("p", { class: "quiet" }, when(row.when)))));
 }
 
 function leftOut(rows) {

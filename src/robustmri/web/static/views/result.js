@@ -10,12 +10,13 @@ import { cards, gallery, intervals, number, trail } from "../parts.js";
 const NAMES = ["class", "patient", "fate", "sort"];
 
 export async function show(view, id) {
-  const result = await ask(`/api/results/${id}`);
+  const result = await ask(address(`/api/results/${id}`, { patient: view.query.get("patient") }));
   view.title = result.name;
   view.synthetic = result.synthetic;
   const search = searching({
     fields: result.search, result: id,
-    scopes: [["the whole test set", {}], ...result.patients.map((one) => [`${result.people === "patients" ? "patient" : "group"} ${one.name}`, { patient: one.id }])],
+    // Where there are many, a search of one begins at a case.
+    scopes: [["the whole test set", {}], ...(result.patients_found > result.patients.length ? [] : result.patients).map((one) => [`${result.people === "patients" ? "patient" : "group"} ${one.name}`, { patient: one.id }])],
     found: () => go("/"),
   });
   put(view.root, trail(["Overview", "/"], [result.name]), masthead(result), details(result, search.root));
@@ -80,9 +81,30 @@ function filters(result, query, changed) {
   };
   return h("form", { class: "filters", role: "search", "aria-label": "Filter the cases", onsubmit: (event) => event.preventDefault() },
     choose("class", "Class", [["", "All classes"], ...result.classes.map((name, place) => [place, name])]),
-    choose("patient", "Patient", [["", `All ${result.people}`], ...result.patients.map((one) => [one.id, `${one.name} (${one.slices})`])]),
+    result.patients_found > result.patients.length ? findPatient(result, query, changed)
+      : choose("patient", "Patient", [["", `All ${result.people}`], ...result.patients.map((one) => [one.id, `${one.name} (${one.slices})`])]),
     choose("fate", "Outcome", [["", "All outcomes"], ...Object.entries(result.fates)], `Untouched, and under ${result.worst_of || "attack"} ${result.radius}`),
     choose("sort", "Order", Object.entries(result.sorts), "Fragile: fooled by a small change"));
+}
+
+/** Where a list of all would be too long: a part of the name is typed. */
+function findPatient(result, query, changed) {
+  let known = result.patients;
+  const list = h("datalist", { id: "patients" });
+  const fill = () => list.replaceChildren(...known.map((one) => h("option", { value: one.name }, `${one.slices} slices`)));
+  const look = async (event) => {
+    known = (await ask(address(`/api/results/${result.id}/patients`, { like: event.target.value }))).patients;
+    fill();
+  };
+  const take = async (event) => {
+    await look(event);
+    const found = known.find((one) => one.name === event.target.value);
+    if (event.target.value && !found) return;
+    query.patient = found ? found.id : "";
+    changed();
+  };
+  fill();
+  return h("label", {}, h("span", {}, "Patient"), h("input", { type: "text", name: "patient", list: "patients", placeholder: `All ${result.patients_found} ${result.people}`, value: result.patient?.name ?? "", oninput: look, onchange: take, autocomplete: "off", spellcheck: "false" }), list);
 }
 
 function summary(page, result) {

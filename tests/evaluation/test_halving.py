@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from robustmri.evaluation.memory import Room, in_halves, is_out_of_memory
+from robustmri.evaluation.halving import Room, in_halves, is_out_of_memory
 
 
 def too_large(limit, said="CUDA out of memory. Tried to allocate 2.00 GiB."):

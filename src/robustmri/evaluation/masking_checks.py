@@ -8,6 +8,7 @@ it is robust. See Athalye et al. 2018, Carlini et al. 2019 and Tramer et al. 202
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Literal
 
 import msgspec
@@ -24,7 +25,14 @@ ALIKE = 1e-3
 """The same where the batch is another, and with it the order of the sums."""
 STEEPEST = 2.0
 """Factor by which a gradient may differ from the slope that is measured along it."""
+APART = 0.3
+"""Share by which a gradient may differ from the slope in directions drawn by chance."""
+UNLIKE = 0.8
+"""The same where it says nothing of them."""
+SAME_GRADIENT = 0.1
+"""Share by which an image's gradient may differ in a batch; at a kink it may be either side's."""
 ACCURACY_SHIFT = 0.03
+TOO_WEAK = " The evaluation's attacks were too weak to say anything: choose others, or more steps."
 
 Outputs = Literal["logits", "softmax", "sigmoid"]
 
@@ -53,8 +61,12 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
             logit.
         alone: the same between an image in a batch, alone, and in another order.
         outputs: what its answers look like.
+        company: largest difference between a slice's gradient in a batch and alone, as a share of
+            the longer of the two.
         slope: at each slice with a gradient, the slope that is measured along it over the one that
             the gradient says; the best of several lengths. Empty where none has a gradient.
+        directions: at each such slice, how far the slope in directions drawn by chance is from what
+            the gradient says, as a share of the larger of the two.
         validation: slices, accuracy on them now and as the training noted it; None if not known.
         robust: worst-case accuracy of the evaluation at the radius of the probes; None if nothing
             was tried at a radius.
@@ -69,14 +81,21 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
         planted: slices, and those on which the attack found a weakness that was put there.
         grey: slices attacked at a radius at which any image can be made grey, those still right,
             and how many one answer to all could be right about.
+        keeps: whether something in the classifier changes as it answers.
+        moved: an attack on the slices that stood, moved by a pixel or little more; None where there
+            was none.
+        margin: slices, those right, those right by their margin alone, and how many one answer to
+            all could be right about; None if not asked.
         stored: attacked slices that fooled, and those that still do as 8-bit files.
     """
 
     slices: int
     repeat: float = 0.0
     alone: float = 0.0
+    company: float = 0.0
     outputs: Outputs = "logits"
     slope: list[float] = []
+    directions: list[float] = []
     validation: tuple[int, float, float] | None = None
     robust: float | None = None
     standing: list[str] = []
@@ -88,6 +107,9 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
     planted: tuple[int, int] | None = None
     grey: tuple[int, int, int] | None = None
     stored: tuple[int, int] | None = None
+    keeps: bool = False
+    moved: Tried | None = None
+    margin: tuple[int, int, int, int] | None = None
 
 
 def check_probes(probed: Probed) -> list[Check]:
@@ -96,7 +118,9 @@ def check_probes(probed: Probed) -> list[Check]:
         check_repeat,
         check_alone,
         check_outputs,
+        check_company,
         check_slope,
+        check_directions,
         check_queries,
         check_backward,
         check_longer,
@@ -164,6 +188,21 @@ def check_outputs(probed: Probed) -> Check:
     )
 
 
+def check_company(probed: Probed) -> Check | None:
+    """An image gets the same gradient alone and in a batch."""
+    if not (probed.repeat <= SAME and probed.alone <= ALIKE):
+        return None
+    other = not probed.company <= SAME_GRADIENT
+    return Check(
+        name="a gradient does not depend on the other images of the batch",
+        status="fail" if other else "pass",
+        detail=(
+            f"In a batch and alone, gradients differ by up to {probed.company:.0%} of the longer"
+            + (", though answers do not: attacks climb another image's." if other else ".")
+        ),
+    )
+
+
 def check_slope(probed: Probed) -> Check | None:
     """The loss rises along its gradient as the gradient says."""
     if not probed.slope:
@@ -177,6 +216,29 @@ def check_slope(probed: Probed) -> Check | None:
             f"gradient is not within a factor of {STEEPEST:g} of what the gradient says (measured "
             f"over said: {_range(probed.slope)}); more than half is a failure: attacks climb a "
             "gradient that is not the network's."
+        ),
+    )
+
+
+def check_directions(probed: Probed) -> Check | None:
+    """The loss changes in directions drawn by chance as its gradient says."""
+    if not probed.directions:
+        return None
+    apart = median(probed.directions)
+    status: Status = "fail" if apart > UNLIKE else "warn" if apart > APART else "pass"
+    said = {
+        "pass": "",
+        "warn": ": a part of the gradient is missing or smoothed away, and attacks climb the rest.",
+        "fail": ": it says nothing of most ways in which the answer changes.",
+    }
+    return Check(
+        name="no part of the gradient is missing",
+        status=status,
+        detail=(
+            f"In directions drawn by chance the loss of {len(probed.directions)} slices rises by "
+            f"another amount than the gradient says: half of them by {apart:.0%} of the larger one "
+            f"or more; over {APART:.0%} is a warning, over {UNLIKE:.0%} a failure"
+            + (said[status] or ".")
         ),
     )
 
@@ -204,15 +266,18 @@ def check_backward(probed: Probed) -> Check | None:
 
 
 def check_longer(probed: Probed) -> Check | None:
-    """Twice the steps break nothing more."""
+    """Twice the steps break nothing more; where attacks climbed nothing, PGD breaks nothing."""
     if probed.longer is None or not probed.standing:
         return None
     broken = probed.longer.broken
+    short: Status = "pass"
+    if len(broken) >= FEWEST:
+        short = "fail" if _misses_most(probed, len(broken)) else "warn"
+    said = {"pass": "", "warn": " Give the attacks more steps.", "fail": TOO_WEAK}
     return Check(
         name="twice the steps break no more",
-        status="warn" if len(broken) >= FEWEST else "pass",
-        detail=f"{probed.longer.title}: {_left(probed, broken)}"
-        + (" Give the attacks more steps." if len(broken) >= FEWEST else ""),
+        status=short,
+        detail=f"{probed.longer.title}: {say_left(probed, broken)}{said[short]}",
         case_ids=broken,
     )
 
@@ -284,11 +349,15 @@ def _judge(probed: Probed, tried: Sequence[Tried], *, name: str, blame: str) -> 
     fallen = sorted({case for one in tried for case in one.broken})
     hidden = max(len(one.broken) - one.climbed for one in tried)
     status: Status = "pass"
+    masked = False
     if _alarming(probed, len(fallen)):
-        status = "fail" if _alarming(probed, hidden) else "warn"
-    detail = " ".join(f"{one.title}: {_left(probed, one.broken)}" for one in tried)
-    if status == "fail":
+        masked = _alarming(probed, hidden)
+        status = "fail" if masked or _misses_most(probed, len(fallen)) else "warn"
+    detail = " ".join(f"{one.title}: {say_left(probed, one.broken)}" for one in tried)
+    if masked:
         detail += f" Gradient attacks left them standing: {blame}."
+    elif status == "fail":
+        detail += TOO_WEAK
     elif status == "warn":
         detail += " The gradient finds them too, with more steps: the attacks were too short."
     return Check(name=name, status=status, detail=detail, case_ids=fallen)
@@ -299,7 +368,14 @@ def _alarming(probed: Probed, broken: int) -> bool:
     return broken >= FEWEST and lost > NOTEWORTHY
 
 
-def _left(probed: Probed, broken: Sequence[str]) -> str:
+def _misses_most(probed: Probed, broken: int) -> bool:
+    """Whether most of what was left standing falls to one attack more, so that the evaluation's own
+    say nothing.
+    """
+    return 2 * broken > len(probed.standing) and _alarming(probed, broken)
+
+
+def say_left(probed: Probed, broken: Sequence[str]) -> str:
     """Both figures: what the evaluation says, and what would be left of it."""
     stood, robust = len(probed.standing), probed.robust or 0.0
     if not stood:
