@@ -169,6 +169,7 @@ class OptimisedView:
         compiled: run it through `torch.compile`, on a GPU with CUDA graphs; batches are then padded
             to a power of two, so that it compiles a few sizes only. Takes half a minute a size, so
             it is for long runs.
+        pack: whether convolutions are packed where that is possible, see `models.packed`.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class OptimisedView:
         *,
         precision: Precision | None = None,
         compiled: bool = False,
+        pack: bool = True,
     ) -> None:
         self.precision: Precision = precision or fast_precision(example.device)
         self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
@@ -195,7 +197,7 @@ class OptimisedView:
         if compiled:
             mode = "reduce-overhead" if example.device.type == "cuda" else "default"
             self._run = cast(nn.Module, torch.compile(self._network, dynamic=False, mode=mode))
-        else:
+        elif pack:
             with _no_autocast(example.device):
                 one = example[:1].to(self.dtype).contiguous(memory_format=layout)
                 self._run = packed(self._network, one)
