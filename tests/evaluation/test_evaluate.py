@@ -358,7 +358,9 @@ def test_a_target_is_aimed_at_by_the_slices_of_other_classes(outcomes_of, tmp_pa
     assert share == pytest.approx(1 - fooled)
     assert "to make it say 'glioma'" in " ".join(result.threat)
     assert not {example.label for example in result.examples} & {"glioma"}
-    assert {check.status for check in result.checks} <= {"pass", "warn"}
+    # Its PGD has few steps, and is told so.
+    failed = {check.name for check in result.checks if check.status == "fail"}
+    assert failed <= {"twice the steps break no more"}
 
 
 @pytest.mark.parametrize(

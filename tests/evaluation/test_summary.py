@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from torch import nn
 
 from robustmri.data.regions import REGIONS
 from robustmri.evaluation.summary import describe_threat, with_worst_case
@@ -9,7 +10,7 @@ from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.results.outcomes import columns_of
 
 CLASSIFIER = Classifier(
-    None, ClassifierSpec(backbone="custom", classes=("ill", "well"), size=100, std=0.2)
+    nn.Identity(), ClassifierSpec(backbone="custom", classes=("ill", "well"), size=100, std=0.2)
 )
 SHAPE = (1, 100, 100)
 

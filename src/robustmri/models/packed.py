@@ -234,10 +234,12 @@ class BlockConvolution(nn.Module):
         self.source = (source,)
         self.kernel = [side + side % 2 for side in source.kernel_size]
         self.padding = [int(side) for side in source.padding]
-        self.inner = nn.Conv2d(
+        # Nothing is drawn for weights that come from elsewhere.
+        self.inner = nn.utils.skip_init(
+            nn.Conv2d,
             4 * source.in_channels,
             source.out_channels,
-            [side // 2 for side in self.kernel],  # type: ignore[arg-type]
+            [side // 2 for side in self.kernel],
             bias=source.bias is not None,
             dtype=source.weight.dtype,
         ).requires_grad_(False)
@@ -259,8 +261,8 @@ class BlockConvolution(nn.Module):
         with torch.no_grad():
             self.inner.weight.copy_(functional.pixel_unshuffle(whole, 2))
             if source.bias is not None:
-                self.inner.bias.copy_(source.bias)  # type: ignore[union-attr]
-        self.inner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                self.inner.bias.copy_(source.bias)
+        self.inner.to(memory_format=torch.channels_last)
 
     def _around(self, side: int, axis: int) -> tuple[int, int]:
         """Zeros before and after a side, so that the blocks are whole; less than none cuts."""
