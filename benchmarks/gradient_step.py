@@ -32,8 +32,6 @@ SPEED_UPS = (
     ("frozen", "frozen, channels-last"),
     ("frozen", "frozen, bf16"),
     (f"{OURS}, float32", OURS),
-    (f"{OURS}, not packed", OURS),
-    (f"{OURS}, float32, not packed", f"{OURS}, float32"),
     (OURS, f"{OURS}, a half batch on each core"),
     ("parameters too, .backward()", OURS),
     (REFERENCE, OURS),
@@ -152,10 +150,6 @@ def variants(classifier: Classifier, images: Images, labels: Labels) -> dict[str
         "frozen, bf16": _peers_way(_in_bf16(frozen()), labels),
         OURS: _ours(OptimisedView(classifier, images[:2]), labels),
         f"{OURS}, float32": _ours(OptimisedView(classifier, images[:2], precision="fp32"), labels),
-        f"{OURS}, not packed": _ours(OptimisedView(classifier, images[:2], pack=False), labels),
-        f"{OURS}, float32, not packed": _ours(
-            OptimisedView(classifier, images[:2], precision="fp32", pack=False), labels
-        ),
         f"{OURS}, a half batch on each core": _side_by_side(
             OptimisedView(classifier, images[:2]), labels
         ),

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from robustmri.core.arrays import Images, Logits
 from robustmri.core.errors import ThreatModelError
-from robustmri.models.packed import packed, repack
 
 Precision = Literal["fp32", "bf16"]
 Pair = tuple[str, str]
@@ -169,7 +168,6 @@ class OptimisedView:
         compiled: run it through `torch.compile`, on a GPU with CUDA graphs; batches are then padded
             to a power of two, so that it compiles a few sizes only. Takes half a minute a size, so
             it is for long runs.
-        pack: whether convolutions are packed where that is possible, see `models.packed`.
     """
 
     def __init__(
@@ -179,7 +177,6 @@ class OptimisedView:
         *,
         precision: Precision | None = None,
         compiled: bool = False,
-        pack: bool = True,
     ) -> None:
         self.precision: Precision = precision or fast_precision(example.device)
         self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
@@ -192,15 +189,10 @@ class OptimisedView:
         )
         self._layout = layout
         self._network = network.to(self.dtype).to(memory_format=layout)  # type: ignore[call-overload]
-        self._compiled = compiled
-        self._run: nn.Module = self._network
+        self._run, self._compiled = self._network, compiled
         if compiled:
             mode = "reduce-overhead" if example.device.type == "cuda" else "default"
-            self._run = cast(nn.Module, torch.compile(self._network, dynamic=False, mode=mode))
-        elif pack:
-            with _no_autocast(example.device):
-                one = example[:1].to(self.dtype).contiguous(memory_format=layout)
-                self._run = packed(self._network, one)
+            self._run = torch.compile(self._network, dynamic=False, mode=mode)
 
     def refresh(self, classifier: nn.Module) -> None:
         """Take over new weights of the network that the view was made from, at a tenth of a new
@@ -229,8 +221,6 @@ class OptimisedView:
                         *module.named_buffers(recurse=False),
                     ):
                         getattr(own[name], part).copy_(value)
-        if not self._compiled:
-            repack(self._run)
 
     def __call__(self, images: Images) -> Logits:
         """Logits of `images`."""
