@@ -124,15 +124,13 @@ SCALE_FREE = {
     "ddn": {"loss": "margin"},
     "cw-l2": {"searches": 8, "steps": 30, "learning_rate": 0.01},
     "ead": {"searches": 8, "steps": 30},
-    "nearest": {"steps": 20, "walk": 20, "presses": 0},
 }
 # Enough where the question is not how near.
 FEW = {
     "cw-l2": {"steps": 30, "learning_rate": 0.01},
     "ead": {"steps": 30},
-    "nearest": {"steps": 20, "walk": 10, "presses": 0},
 }
-# Its way back ends the searches, and where they end its walks begin.
+# "nearest" takes the nearest of what these find, so what they find it finds.
 ALONE = [case for case in CASES if case[0] != "nearest"]
 
 
@@ -172,7 +170,7 @@ def test_finds_the_closed_form_distance_to_the_target(name, norm):
     assert (distance / nearest).mean() <= SLACK[name, norm] + 1e-9
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize(("name", "norm"), ALONE)
 def test_reaches_a_target_among_several_classes(name, norm, trained, blobs):
     images, labels = blobs[0][:12], blobs[1][:12]
     threat = ThreatModel(norm, target=2)
@@ -185,7 +183,7 @@ def test_reaches_a_target_among_several_classes(name, norm, trained, blobs):
     assert size(attacked - images)[moved].mean() >= 0.98 * size(untargeted - images)[moved].mean()
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize(("name", "norm"), ALONE)
 def test_finds_the_same_distance_however_sure_the_network(name, norm, trained, blobs):
     images, labels = blobs[0][:12], blobs[1][:12]
     settings = SCALE_FREE.get(name, {})  # More values of c, since some go into finding the bracket.
@@ -202,7 +200,7 @@ def test_finds_the_same_distance_however_sure_the_network(name, norm, trained, b
     assert means == pytest.approx(dict.fromkeys(means, means[1]), rel=0.05)
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize(("name", "norm"), ALONE)
 def test_no_image_is_lost_because_much_of_it_is_black(name, norm, trained, blobs):
     """Steps that the bounds cut short creep up to the boundary: FMN without our changes lost 14 of
     32 of these.
@@ -213,7 +211,7 @@ def test_no_image_is_lost_because_much_of_it_is_black(name, norm, trained, blobs
     assert (trained(attacked).argmax(1) != labels).all()
 
 
-@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize(("name", "norm"), ALONE)
 def test_a_black_image_is_no_harder(name, norm):
     """Nine pixels in ten push against the bounds, each as hard as the others: linear guesses fall
     far short.
