@@ -55,7 +55,7 @@ def test_a_small_evaluation_and_then_a_search(page, served, folder, tmp_path):
     page.wait_for_selector("h1")
     start(page, "Evaluate")
     page.locator("summary", has_text="Settings").click()
-    page.get_by_label("Attacks").fill("fgsm")
+    page.get_by_label("Attacks", exact=True).fill("fgsm")
     page.get_by_label("Slices at most").fill("6")
     page.get_by_role("button", name="How long will it take?").click()
     page.get_by_text("on this machine").wait_for(timeout=LONG)
