@@ -114,13 +114,13 @@ def order_of(labels: Labels, settings: TrainSettings, pass_index: int) -> Tensor
     once, those of a large one are drawn without repetition, others in the next pass.
     """
     generator = torch.Generator().manual_seed(seed_of(settings.seed, pass_index))
-    n = len(labels)
+    n, places = len(labels), []
     if not settings.balance:
         return torch.randperm(n, generator=generator)
-    places = []
-    classes = labels.cpu().unique().tolist()
+    labels = labels.cpu()
+    classes = labels.unique()
     for position, label in enumerate(classes):
-        rows = (labels.cpu() == label).nonzero().flatten()
+        rows = (labels == label).nonzero().flatten()
         wanted = (n + position) // len(classes)
         often = -(-wanted // len(rows))
         drawn = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(often)]

@@ -168,6 +168,7 @@ def fit(
                     break  # Far slower than measured: what has been learnt may still be kept.
                 rate = learning_rate(begins + step / steps * length, settings)
                 for group in optimiser.param_groups:
+                    # A run that was begun before there were shares has none.
                     group["lr"] = group.get("share", 1.0) * history.rate_factor * rate
                 for replay in range(objective.replays):
                     losses.append(
