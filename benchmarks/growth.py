@@ -399,8 +399,8 @@ def run(given: argparse.Namespace) -> None:
         found = read_json(path)
         refuse_another(path, found["machine"], machine)
         held = found["rows"]
-    for noise in disturbances(load):
-        print(f"WARNING: the machine is not quiet: {noise}", file=sys.stderr)
+    if noise := disturbances(load):
+        print(f"WARNING: the machine is not quiet: {'; '.join(noise)}", file=sys.stderr)
     if given.quick:
         rows = quick(names)
     else:

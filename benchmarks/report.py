@@ -18,6 +18,16 @@ HEADINGS = {
     "range": "lowest - highest",
     "images_per_second": "images a second",
     "ms_per_image_and_step": "ms per image and step",
+    "ms_convolutions": "convolutions",
+    "ms_layout": "layout",
+    "ms_normalisation": "normalisation",
+    "ms_activations": "activations, pooling, sums",
+    "ms_python": "Python",
+    "ms_rest": "rest",
+    "gflops": "GFLOP/s",
+    "of_gemm": "of a matrix product's",
+    "ms_convolutions_alone": "its convolutions alone, ms",
+    "of_convolutions": "of the step",
     "cosine_to_reference": "cosine of its gradient",
     "accuracy": "accuracy",
     "accuracy_within_eps": "accuracy within eps",
@@ -44,12 +54,13 @@ def open_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DataError: it holds results of others, which must not share a page.
     """
-    head = {"format_version": FORMAT_VERSION, "machine": describe_machine(), "inputs": inputs}
+    machine = describe_machine()
+    head = {"format_version": FORMAT_VERSION, "machine": machine, "inputs": inputs}
     if not (folder / RESULTS).exists():
         return {**head, "tasks": {}}
     found: dict[str, Any] = read_json(folder / RESULTS)
     if found.get("format_version") == FORMAT_VERSION:
-        refuse_another(folder / RESULTS, found["machine"], head["machine"])
+        refuse_another(folder / RESULTS, found["machine"], machine)
     for name, value in head.items():
         if found.get(name) != value:
             raise DataError(
@@ -100,6 +111,8 @@ def page_of(results: dict[str, Any]) -> str:
     for name, record in results["tasks"].items():
         lines += ["", f"## {name}", "", f"{record['title']}. {_facts(record['setting'])}", ""]
         lines += _table([_shown(row) for row in record["rows"]], HEADINGS)
+        if details := record.get("details"):
+            lines += ["", *_table(details, {name: name for name in details[0]})]
         for contender, error in record.get("failed", {}).items():
             lines += ["", f"{contender} did not run: `{error}`"]
         if record.get("disturbances"):

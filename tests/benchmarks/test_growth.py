@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from benchmarks import growth
-from benchmarks.growth import FEW, STAGES, chain_of, own_mib, watched
+from benchmarks.growth import STAGES, chain_of, own_mib, watched
 
 
 def test_every_stage_runs(tmp_path):

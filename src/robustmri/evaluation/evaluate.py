@@ -136,6 +136,17 @@ class ShardRunner:
     plan: Plan
     device: torch.device
     room: Room = field(default_factory=Room)
+    known: dict[tuple[int, ...], Logits] = field(default_factory=dict)
+
+    def clean(self, rows: Sequence[int], images: Images) -> Logits:
+        """The original's logits of untouched slices, asked for once: each trial begins with them.
+
+        Kept by batch, since the last bit of a logit may depend on the images beside its own.
+        """
+        batch = tuple(rows)
+        if batch not in self.known:
+            self.known[batch] = logits_of(self.classifier, images)
+        return self.known[batch]
 
     @cached_property
     def fast(self) -> OptimisedView:
@@ -177,7 +188,7 @@ class ShardRunner:
         region = load_region(self.cohort, rows, self.plan.settings.region)
         mask = None if region is None else region.to(self.device)
         threat = replace(trial.threat, mask=mask)
-        clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
+        clean, zero = self.clean(rows, images), torch.zeros(len(rows), dtype=torch.bool)
         search = self.exact if trial.facts.minimal else self.fast
         cost, members = AttackCost(len(rows), self.plan.settings.limits), [""]
         if trial.corruption:
