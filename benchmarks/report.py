@@ -64,7 +64,7 @@ def open_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     for name, value in head.items():
         if found.get(name) != value:
             raise DataError(
-                f"{folder / RESULTS}: its {name.replace('_', ' ')} is not this run's. Choose "
+                f"{folder / RESULTS}: {name.replace('_', ' ')} differ from this run's. Choose "
                 "another --out."
             )
     return found

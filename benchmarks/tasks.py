@@ -183,7 +183,12 @@ def on_digits(inputs: Inputs) -> Setting:
 TASKS: dict[str, Callable[[Inputs], Record]] = {
     "pgd-undefended": Comparison("PGD-20 on an undefended network", on_standard, PGD, 256),
     "cw-undefended": Comparison(
-        "CW on an undefended network", on_standard, CW, 8, judge_distance, (OURS, f"{OURS} cw-l2")
+        "CW on an undefended network",
+        on_standard,
+        CW,
+        8,
+        judge_distance,
+        (OURS, f"{OURS} cw-l2", f"{OURS} cw-l2, from the boundary"),
     ),
     "pgd-hardened": Comparison("PGD-20 on a hardened network", on_hardened, PGD, 256),
     "standard-10": Comparison(

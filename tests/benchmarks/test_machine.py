@@ -75,7 +75,7 @@ def test_a_table_of_two_machines_is_refused_by_what_differs(other, tmp_path, mon
 
 def test_results_of_before_the_features_were_noted_are_not_gone_on_with(tmp_path):
     (tmp_path / RESULTS).write_text(json.dumps({"format_version": 1, "machine": {}, "inputs": {}}))
-    with pytest.raises(DataError, match="its format version is not this run's"):
+    with pytest.raises(DataError, match="format version differ from this run's"):
         open_results(tmp_path, {})
 
 

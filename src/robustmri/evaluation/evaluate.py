@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import torch
 
 from robustmri.attacks import Cascade
@@ -294,7 +295,7 @@ class ShardRunner:
         shares = pa.list_(pa.field("element", pa.float64()))
         # On the CPU, where looking at them one by one does not stop a GPU each time.
         before, after = probabilities(clean).cpu(), probabilities(attacked.logits).cpu()
-        eps = trial.eps or Eps(0.0)
+        ends, eps = np.arange(n + 1, dtype=np.int32) * len(classes), trial.eps or Eps(0.0)
         return {
             "case_id": [case.case_id for case in cases],
             "index": list(rows),
@@ -313,7 +314,9 @@ class ShardRunner:
             "prediction": [classes[k] for k in attacked.logits.argmax(1).tolist()],
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
-            "probabilities": pa.array(after.tolist(), shares),
+            "probabilities": pa.ListArray.from_arrays(
+                ends, after.flatten().double().numpy(), shares
+            ),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
             **self._seen_in(rows, images, attacked),
             "fooled": attacked.fooled.tolist(),
