@@ -35,7 +35,7 @@ FEWEST_RADII = 3
 def count_further(result: RobustnessReport, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
     """The same fields of a result that is there, counted from its tables."""
     pixels = math.prod(sides(result.cohort.size)) * result.cohort.channels
-    return summarise_further(tables, seed=result.settings["evaluate"]["seed"], pixels=pixels)
+    return summarise_further(tables, seed=result.asked.seed, pixels=pixels)
 
 
 def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int) -> dict[str, Any]:

@@ -197,6 +197,6 @@ def pool_memory(parts: Sequence[RobustnessReport], table: pa.Table) -> Baseline:
             for one in known[0].results
             if one.attack == CERTIFIED
         ],
-        norm=parts[0].settings["evaluate"]["norm"],
+        norm=parts[0].asked.norm,
         known=[number for one in known for number in one.known],
     )

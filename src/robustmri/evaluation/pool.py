@@ -64,7 +64,7 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> Counted:
     }
     missing = sorted({name for one in written for name in one} - set(tables))
     columns, first, attacks = columns_of(tables["outcomes"]), parts[0], _merge_attacks(parts)
-    seed = int(first.settings["evaluate"]["seed"])
+    seed = first.asked.seed
     split = msgspec.structs.replace(
         first.split,
         fold=first.split.fold if len(parts) == 1 else None,
@@ -146,7 +146,9 @@ def _refuse_unlike(
         shown_apart = {"examples": ()}  # Which pictures were kept does not change a number.
         facts = {
             "cohorts": (first.cohort.fingerprint, part.cohort.fingerprint),
-            "settings": tuple({**one.settings["evaluate"], **shown_apart} for one in (first, part)),
+            "settings": tuple(
+                {**one.settings.get("evaluate", {}), **shown_apart} for one in (first, part)
+            ),
             "objectives": (first.model.objective, part.model.objective),
             "costs": tuple(one.patients.costs if one.patients else [] for one in (first, part)),
             "trainings": tuple(_training_of(one) for one in (first, part)),

@@ -384,9 +384,8 @@ def _attacks_of_recipes() -> list[str]:
 
 def search_fields(report: RobustnessReport) -> list[Field]:
     """What can be chosen, filled in as the result was measured."""
-    done = report.settings.get("evaluate", {})
     names = [*(run.attack for run in report.attacks), *_attacks_of_recipes()]
-    radii = [str(one) for one in (*done.get("curve", ()), *done.get("eps", ()))]
+    radii = [*report.asked.curve, *report.asked.eps]
     targets = {"": "any wrong class", **{name: name for name in report.cohort.classes}}
     attacks = {name: name for name in dict.fromkeys(names) if ":" not in name}
     return [
