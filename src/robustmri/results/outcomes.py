@@ -42,8 +42,8 @@ NEEDED = {
 }
 """Columns without which a table beside a result is of no use, by the table's name."""
 Column = npt.NDArray[Any]
-MOST_BYTES = 2 << 30
-"""Of a table of outcomes in memory: a hundred bytes each of twenty million rows."""
+MOST_BYTES = 4 << 30
+"""Of a table of outcomes in memory: ten million rows of thirty columns take 2.3 GiB."""
 
 
 @dataclass(frozen=True)
