@@ -52,7 +52,7 @@ function draw(form, things, started) {
     await asking("/api/estimates", "Measuring a few batches \u2026", (answer) => { told.textContent = sentence(answer.words); });
     button.disabled = false;
   };
-  const root = h("form", { class: "job-form", onsubmit: start, autocomplete: "off" }, h("p", { class: "quiet" }, form.about), needed.map((field) => control(field, things, error)),
+  const root = h("form", { class: "job-form", onsubmit: start, autocomplete: "off" }, h("p", { class: "quiet" }, form.about), h("div", { class: "settings needed" }, needed.map((field) => control(field, things, error))),
     rest.length ? h("details", { open: rest.length < 3 }, h("summary", {}, "Settings"), h("div", { class: "settings" }, rest.map((field) => control(field, things, error)))) : null,
     error, told, h("p", { class: "buttons" }, h("button", { class: "button strong" }, form.title), form.estimates ? h("button", { type: "button", class: "button", onclick: estimate }, "How long will it take?") : null));
   return root;
@@ -81,7 +81,7 @@ export function control(field, things, error) {
 function options(field, things, chosen = "") {
   const list = things[field.kind];
   const none = field.optional ? "none" : list.length ? "" : "none in this folder so far";
-  return [none ? h("option", { value: "" }, none) : null, ...list.map((one) => h("option", { value: one.id, selected: one.id === chosen }, one.name))].filter(Boolean);
+  return [none ? h("option", { value: "" }, none) : null, ...list.map((one) => h("option", { value: one.id, selected: one.id === chosen, "data-uploaded": one.uploaded || null }, one.name))].filter(Boolean);
 }
 
 /** A place to drop a file on, or to choose one by, and a way to take it back. */
@@ -100,6 +100,7 @@ function uploading(field, select, things, error) {
     }
     place.classList.remove("busy");
     input.value = "";
+    mark();
   };
   const forget = async () => {
     try {
@@ -108,7 +109,12 @@ function uploading(field, select, things, error) {
     } catch (problem) {
       error.textContent = problem.message;
     }
+    mark();
   };
+  const remove = h("button", { type: "button", class: "plain", onclick: forget }, "Remove");
+  /** Only what was uploaded can be taken back. */
+  const mark = () => { remove.hidden = !select.selectedOptions[0]?.dataset.uploaded; };
+  select.addEventListener("change", mark);
   const input = h("input", { type: "file", class: "unseen", id: `field-${field.name}-file`, onchange: (event) => take(event.target.files[0]) });
   const over = (on) => (event) => {
     event.preventDefault();
@@ -116,6 +122,7 @@ function uploading(field, select, things, error) {
   };
   const place = h("div", { class: "drop", ondragover: over(true), ondragleave: over(false), ondrop: (event) => { over(false)(event); take(event.dataTransfer.files[0]); } },
     input, h("label", { for: input.id, class: "button" }, "Upload a file"), h("span", { class: "quiet" }, "or drop it here"),
-    h("button", { type: "button", class: "plain", onclick: forget, title: "Remove the chosen file, if it was uploaded" }, "Remove"));
+    remove);
+  mark();
   return place;
 }

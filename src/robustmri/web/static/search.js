@@ -46,8 +46,7 @@ export function searching({ fields, result, scopes, found }) {
   const root = h("details", { class: "searching" }, h("summary", {}, "Search further"),
     h("form", { class: "job-form", onsubmit: start, autocomplete: "off" },
       h("p", { class: "quiet" }, "Attack with other settings, as a job; what it finds is shown here."),
-      h("div", { class: "field" }, h("label", { for: "search-scope" }, "Of"), scope),
-      h("div", { class: "settings" }, fields.map((field) => control(field, {}, error))),
+      h("div", { class: "settings" }, h("div", { class: "field" }, h("label", { for: "search-scope" }, "On"), scope), fields.map((field) => control(field, {}, error))),
       error, told, h("p", {}, h("button", { class: "button strong" }, "Search"))));
   return { root, close: () => end() };
 }
