@@ -315,7 +315,7 @@ def make_forms() -> dict[str, Form]:
             fields=[
                 Field(
                     name="results",
-                    label="Results, the one before repair first",
+                    label="Results: tick the one before repair first",
                     what="things",
                     kind="result",
                     optional=False,

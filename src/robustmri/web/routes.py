@@ -133,12 +133,18 @@ def make_routes(bench: Workbench) -> list[Route]:
     def describe(request: Request) -> dict[str, Any]:
         return {**overview.overview(folder), "read_only": bench.read_only}
 
+    nothing_asked: dict[str, Any] = {"search": []} if bench.read_only else {}
+
+    def one_result(request: Request) -> dict[str, Any]:
+        return result.result(folder, _id(request), request.query_params) | nothing_asked
+
     def one_case(request: Request) -> dict[str, Any]:
-        return case.case(folder, *_ids(request), request.query_params)
+        return case.case(folder, *_ids(request), request.query_params) | nothing_asked
 
     def compared(request: Request) -> dict[str, Any]:
         first, second = request.path_params["id"], request.path_params["other"]
-        return compare.compare(folder, first, second, request.query_params)
+        said = compare.compare(folder, first, second, request.query_params)
+        return said | {"read_only": bench.read_only}
 
     def one_job(request: Request) -> dict[str, Any]:
         job = jobs.read(_id(request))
@@ -167,9 +173,7 @@ def make_routes(bench: Workbench) -> list[Route]:
 
     shown: dict[str, Callable[[Request], Any]] = {
         "/api/overview": describe,
-        "/api/results/{id}": lambda request: result.result(
-            folder, _id(request), request.query_params
-        ),
+        "/api/results/{id}": one_result,
         "/api/results/{id}/patients": lambda request: result.patients(
             folder, _id(request), request.query_params
         ),

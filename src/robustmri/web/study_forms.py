@@ -99,7 +99,7 @@ def _ablate() -> Form:
             thing_field("cohort", "Cohort"),
             out_field("ablation", "study"),
             recipe_field("ablation", lambda recipe: bool(recipe.variants)),
-            _only("variants", "standard,trades"),
+            _only("variants", "base,trades"),
             setting_field(TrainSettings, "minutes", "Minutes"),
             other_settings("train, harden, evaluate"),
         ],

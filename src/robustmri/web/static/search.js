@@ -25,6 +25,7 @@ export function follow(id, told, error, done) {
  *   `scopes`: how a part of the test set is called, and what names it; `found` is called when a search is done.
  */
 export function searching({ fields, result, scopes, found }) {
+  if (!fields.length) return { root: null, close() {} }; // Read only.
   let end = () => {};
   const error = h("p", { class: "refused", role: "alert" });
   const told = h("p", { class: "quiet", role: "status" });

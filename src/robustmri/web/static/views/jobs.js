@@ -63,7 +63,7 @@ export async function show(view) {
     return `${job.task[0].toUpperCase()}${job.task.slice(1)}: ${job.done} of ${job.total}${note}`;
   }
   const form = first.read_only ? h("p", { class: "caution" }, "Read only: nothing can be started here.") : starter(forms, things, async (job) => { open = null; say(`${job.title} is in the queue`); await refresh(await ask("/api/jobs")); }, view.query.get("start") || "");
-  put(view.root, trail(["Overview", "/"], ["Jobs"]), h("div", { class: "head slim" }, h("p", { class: "kicker" }, "Jobs"), h("h1", {}, "Start what is next, and watch it"), h("p", { class: "below" }, "One runs at a time. It goes on when this page, or the server, is closed; what was stopped goes on where it was.")),
+  put(view.root, trail(["Overview", "/"], ["Jobs"]), h("div", { class: "head slim" }, h("p", { class: "kicker" }, "Jobs"), h("h1", {}, first.read_only ? "What runs, and what ended" : "Start what is next, and watch it"), h("p", { class: "below" }, "One runs at a time. It goes on when this page, or the server, is closed; what was stopped goes on where it was.")),
     h("div", { class: "jobs-grid" }, h("section", { class: "starter", "aria-label": "Start" }, form), h("section", { "aria-label": "Jobs" }, lost, list)));
   await refresh(first);
   view.leave = listen((all) => refresh(all).catch((error) => say(error.message)), (broken) => { lost.hidden = !broken; });
