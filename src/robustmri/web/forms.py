@@ -370,7 +370,7 @@ def search_fields(report: RobustnessReport) -> list[Field]:
     titles = titles_of([report])
     attacks = {name: titles.get(name, name) for name in dict.fromkeys(names) if ":" not in name}
     attack = choice_field("attack", "Attack", attacks, "How a change that fools it is looked for.")
-    if (usual := done.get("curve_attack")) in attacks:
+    if (usual := report.asked.curve_attack) in attacks:
         attack = msgspec.structs.replace(attack, default=usual)
     region = setting_field(EvaluateSettings, "region", "Region")
     others = {name: name for name in region.choices if name not in ("", "image")}
