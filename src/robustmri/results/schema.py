@@ -298,6 +298,7 @@ class Asked(msgspec.Struct, frozen=True):
     region: str = "image"
     eps: tuple[str, ...] = ()
     curve: tuple[str, ...] = ()
+    curve_attack: str = ""
     classes: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
     patients: tuple[str, ...] = ()

@@ -20,6 +20,8 @@ from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.data.cohort import HEAD, Cohort
 from robustmri.report.pictures import load_examples
 from robustmri.results.cases import CaseTable, load_cases
+from robustmri.results.certificate import FOLDER as CERTIFICATE
+from robustmri.results.certificate import Certificate, load_certificate
 from robustmri.results.comparison import Comparison, load_comparison
 from robustmri.results.schema import RobustnessReport, load_result
 
@@ -143,6 +145,16 @@ class Folder:
         self.result(id)
         path = self.find("result", id).path
         return self._keep("cases", path, lambda: load_cases(path))
+
+    def certificate(self, id: str) -> Certificate | None:
+        """What `certify` found about it, if it was asked."""
+        result, path = self.result(id), self.find("result", id).path
+        place = path / CERTIFICATE
+        if not place.is_dir():
+            return None
+        if _leads_out(place, self.root):
+            raise NotThereError("The certificate is a link that leads out of the folder.")
+        return self._keep("certificate", place, lambda: load_certificate(path, result))
 
     def examples(self, id: str) -> dict[str, Any] | None:
         """Its pictures, if it has some."""

@@ -16,9 +16,9 @@ from robustmri.web.bodies import Uploads, read_words
 from robustmri.web.commands import make_command
 from robustmri.web.estimates import Estimates
 from robustmri.web.events import Events
-from robustmri.web.fields import Form
-from robustmri.web.folder import Folder, Found, id_of, is_finished
-from robustmri.web.forms import PHANTOM, make_forms
+from robustmri.web.fields import PHANTOM, Form
+from robustmri.web.folder import UPLOADS, Folder, Found, id_of, is_finished
+from robustmri.web.forms import make_forms
 from robustmri.web.jobs import STATES, Job, Jobs
 from robustmri.web.search import make_search, next_name
 from robustmri.web.views import answer, case, compare, overview, result
@@ -45,13 +45,17 @@ class Workbench:
 
     def every_job(self) -> dict[str, Any]:
         """The jobs, and where what they made can be seen."""
-        every = self.jobs.all()
+        every = [self.shown(job) for job in self.jobs.all()]
         done = {job.id for job in every if job.state == "done"}
         if done - self._seen:  # What it made is to be seen at once.
             self.folder.look()
         self._seen, found = done, self.folder.look(at_most_every=1.0).found
         made = {job.id: _address(job, found) for job in every if job.state == "done"}
         return {"jobs": every, "made": made, "states": STATES, "read_only": self.read_only}
+
+    def shown(self, job: Job) -> Job:
+        """A job without the place of the folder in what it said."""
+        return msgspec.structs.replace(job, why=self.folder.say_lines(job.why))
 
     def every_form(self) -> dict[str, Any]:
         """The forms, and the things that they can be filled with."""
@@ -129,16 +133,22 @@ def make_routes(bench: Workbench) -> list[Route]:
     def describe(request: Request) -> dict[str, Any]:
         return {**overview.overview(folder), "read_only": bench.read_only}
 
+    nothing_asked: dict[str, Any] = {"search": []} if bench.read_only else {}
+
+    def one_result(request: Request) -> dict[str, Any]:
+        return result.result(folder, _id(request), request.query_params) | nothing_asked
+
     def one_case(request: Request) -> dict[str, Any]:
-        return case.case(folder, *_ids(request), request.query_params)
+        return case.case(folder, *_ids(request), request.query_params) | nothing_asked
 
     def compared(request: Request) -> dict[str, Any]:
         first, second = request.path_params["id"], request.path_params["other"]
-        return compare.compare(folder, first, second, request.query_params)
+        said = compare.compare(folder, first, second, request.query_params)
+        return said | {"read_only": bench.read_only}
 
     def one_job(request: Request) -> dict[str, Any]:
         job = jobs.read(_id(request))
-        return {"job": job, "log": folder.say_lines(jobs.log(job.id))}
+        return {"job": bench.shown(job), "log": folder.say_lines(jobs.log(job.id))}
 
     async def listen(request: Request) -> Response:
         return StreamingResponse(bench.events.listen(), media_type="text/event-stream")
@@ -163,9 +173,7 @@ def make_routes(bench: Workbench) -> list[Route]:
 
     shown: dict[str, Callable[[Request], Any]] = {
         "/api/overview": describe,
-        "/api/results/{id}": lambda request: result.result(
-            folder, _id(request), request.query_params
-        ),
+        "/api/results/{id}": one_result,
         "/api/results/{id}/patients": lambda request: result.patients(
             folder, _id(request), request.query_params
         ),
@@ -191,8 +199,8 @@ def make_routes(bench: Workbench) -> list[Route]:
         "/api/uploads/remove": bench.forget,
     }
     told: dict[str, Callable[[Request], Any]] = {
-        "/api/jobs/{id}/cancel": lambda request: jobs.cancel(_id(request)),
-        "/api/jobs/{id}/again": lambda request: jobs.again(_id(request)),
+        "/api/jobs/{id}/cancel": lambda request: bench.shown(jobs.cancel(_id(request))),
+        "/api/jobs/{id}/again": lambda request: bench.shown(jobs.again(_id(request))),
     }
     return [
         Route("/api/jobs/events", listen),
@@ -217,15 +225,23 @@ def _ids(request: Request) -> tuple[str, str]:
 
 def _named(things: list[Found]) -> list[dict[str, str]]:
     # What was uploaded is known by the name that it got, without the hidden folder.
-    return [{"id": one.id, "name": one.name.removeprefix(".uploads/")} for one in things]
+    return [
+        {
+            "id": one.id,
+            "name": one.name.removeprefix(f"{UPLOADS}/"),
+            "uploaded": "yes" if one.name.startswith(f"{UPLOADS}/") else "",
+        }
+        for one in things
+    ]
 
 
 def _address(job: Job, found: Mapping[str, Found]) -> str:
     """Where what a job made can be seen; empty where it has no view of its own."""
     places = (("result", "/results"), ("report", "/reports"), ("answer", "/answers"))
     for kind, place in places:
-        if (id := id_of(kind, job.out)) in found:
-            return f"{place}/{id}"
+        for made in (job.out, f"{job.out}/report.html"):  # A study writes a page about all.
+            if (id := id_of(kind, made)) in found:
+                return f"{place}/{id}"
     return ""
 
 

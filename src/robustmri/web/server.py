@@ -18,7 +18,7 @@ from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.web.folder import Folder, NotThereError
 from robustmri.web.guard import Guard, Keys, SafeHeaders, refusal
 from robustmri.web.jobs import Jobs
-from robustmri.web.pages import page_routes
+from robustmri.web.pages import page_routes, the_page
 from robustmri.web.routes import Workbench, make_routes
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
@@ -141,4 +141,6 @@ def _explain(folder: Folder) -> Callable[[Request, Exception], Response]:
 
 def _not_here(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 404 and "text/html" in request.headers.get("accept", ""):
+        return the_page(request, status)
     return refusal(status, "There is nothing at this address.")

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.data.cohort import Cohort
+from robustmri.report.sections.certificate import certificate_table
 from robustmri.report.tables import align, at_main_eps
 from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
 from robustmri.report.wording import (
@@ -54,6 +55,7 @@ def result(folder: Folder, id: str, query: Mapping[str, str]) -> dict[str, Any]:
         "fates": FATES,
         "sorts": SORTS,
         "beside": beside(folder, id),
+        "certificate": _certificate(folder, id),
         "search": search_fields(report),
     }
 
@@ -77,6 +79,20 @@ def _summarise(report: RobustnessReport, table: CaseTable) -> dict[str, Any]:
         "classes": report.cohort.classes,
         "people": people(report.cohort),
     }
+
+
+def _certificate(folder: Folder, id: str) -> dict[str, Any] | None:
+    """What holds for certain, in the report's words; why it cannot be shown, or None without
+    one.
+    """
+    try:
+        found = folder.certificate(id)
+    except RobustMRIError as error:
+        return {"why": folder.say(error)}
+    if found is None:
+        return None
+    table = certificate_table(found)
+    return {"headers": table.headers, "rows": table.rows, "notes": table.notes}
 
 
 def _numbers(report: RobustnessReport, at: Budget | None) -> list[dict[str, Any]]:

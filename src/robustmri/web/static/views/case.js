@@ -33,7 +33,8 @@ export async function show(view, result, id) {
     head(one, other),
     h("div", { class: "case-grid" },
       h("div", { class: "case-pictures" }, pictures ? pictures.root : h("p", { class: "caution" }, "The cohort of this result is not in the folder, and it keeps no picture of this case.")),
-      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, other, id), search.root)),
+      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, other, id))),
+    search.root ? h("div", { class: "fold further" }, search.root) : null,
     table(one));
   if (pictures) await pictures.load();
   for (const next of [one.neighbours.after, one.neighbours.before]) if (next && one.cohort_here) numbers(`/api/results/${result}/cases/${next}/slice`, Uint16Array).catch(() => {});
