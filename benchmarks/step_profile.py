@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -105,7 +105,7 @@ def split_step(step: Callable[[], Any], steps: int) -> dict[str, float]:
         for _ in range(steps):
             step()
         whole = 1e6 * (time.perf_counter() - began)
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for event in seen.key_averages():
         spent[part_of(event.key)] += event.self_cpu_time_total
     spent["python"] = max(0.0, whole - sum(spent.values()))

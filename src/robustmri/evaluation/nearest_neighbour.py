@@ -72,9 +72,14 @@ def remember(
     >>> remember(known, torch.tensor([0, 1]), known[:1] + 0.1, torch.tensor([0])).radius
     tensor([0.2000])
     """
-    order = ORDER[NORMS[norm].dual]
     shrink = _shrinking(known.shape[-2:]) ** (1.0 / ORDER[norm])
-    memory, asked = _flat(known), _flat(images)
+    return _remember(_flat(known), known_labels, _flat(images), labels, norm, shrink)
+
+
+def _remember(
+    memory: Tensor, known_labels: Labels, asked: Tensor, labels: Labels, norm: str, shrink: float
+) -> Remembered:
+    order = ORDER[NORMS[norm].dual]
     away = torch.cdist(asked, memory) ** 2
     radius = torch.zeros(len(asked))
     right = known_labels[away.argmin(1)] == labels
@@ -109,7 +114,13 @@ def _flat(images: Images) -> Tensor:
     return functional.adaptive_avg_pool2d(images.float(), SIDE).flatten(1)
 
 
-def _shrinking(shape: torch.Size) -> float:
+def _flat_slices(cohort: Cohort, rows: Sequence[int]) -> Tensor:
+    """The same of slices, which are never in memory together as they are."""
+    parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+    return torch.cat([_flat(load_images(cohort, part)) for part in parts])
+
+
+def _shrinking(shape: Sequence[int]) -> float:
     """The most that one pixel weighs in all averages together: a change of size 1 in l1 becomes so
     large, in l2 its root.
     """
@@ -131,9 +142,10 @@ def remember_slices(cohort: Cohort, split: Split, rows: list[int], *, norm: str)
     if NORMS[norm].dual not in ORDER or not 0 < len(split.train) * len(rows) <= MOST:
         return None
     (known, labels), (images, wanted) = (
-        (load_images(cohort, part), load_labels(cohort, part)) for part in (split.train, rows)
+        (_flat_slices(cohort, part), load_labels(cohort, part)) for part in (split.train, rows)
     )
-    found = remember(known, labels, images, wanted, norm=norm)
+    shrink = _shrinking(cohort.shape[1:]) ** (1.0 / ORDER[norm])
+    found = _remember(known, labels, images, wanted, norm, shrink)
     groups = [cohort.cases[row].group for row in rows]
     return pa.table(
         {
