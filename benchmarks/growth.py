@@ -108,7 +108,7 @@ def run_evaluate(folder: Path, count: int) -> Facts:
     from robustmri.verbs.evaluate import evaluate
 
     result = evaluate(_classifier(), folder / "cohort", folder / "result", attacks=("fgsm",))
-    return {"count": result.split.n_slices}
+    return {"slices": result.split.n_slices}
 
 
 # --- report and workbench ---
@@ -121,7 +121,7 @@ def run_report(folder: Path, count: int) -> Facts:
 
     page = write_report([folder / "result"], folder / "page.html")
     megabytes = page.stat().st_size / 1e6
-    return {"count": load_result(folder / "result").split.n_slices, "page_mb": round(megabytes, 2)}
+    return {"slices": load_result(folder / "result").split.n_slices, "page_mb": round(megabytes, 2)}
 
 
 def run_workbench(folder: Path, count: int) -> Facts:
@@ -138,7 +138,7 @@ def run_workbench(folder: Path, count: int) -> Facts:
     case.case(shown, row["id"], first, {})
     if (folder / "cohort").exists():
         case.pixels(shown, row["id"], first)
-    return {"count": load_result(folder / "result").split.n_slices}
+    return {"slices": load_result(folder / "result").split.n_slices}
 
 
 # --- outcomes ---
@@ -311,7 +311,14 @@ def do(name: str, folder: Path, count: int) -> Facts:
             STAGES[one].work(Path(few), FEW)
     with watched() as facts:
         told = STAGES[name].work(folder, count)
-    return {"count": count, **facts, **(told or {})}
+    return _row(name, count, facts, told)
+
+
+def _row(name: str, count: int, facts: Facts, told: Facts | None) -> Facts:
+    """Of an evaluation and what follows its own slices count, not those of the cohort."""
+    told, units = told or {}, STAGES[name].units
+    count = told.get("slices", count) if units == "slices" else count
+    return {"stage": name, "units": units, "count": count, **facts, **told}
 
 
 def make(name: str, folder: Path, count: int) -> None:
@@ -343,9 +350,8 @@ def measure(names: Sequence[str], at_most: int, say: Callable[[str], None]) -> l
                 in_own_process("--make", first, "--folder", folder, "--count", str(count))
                 for name in chain_of(last):
                     said = in_own_process("--do", name, "--folder", folder, "--count", str(count))
-                    row = {"stage": name, "units": STAGES[name].units, **json.loads(said)}
-                    rows.append(row)
-                    say(json.dumps(row))
+                    rows.append(json.loads(said))
+                    say(said.strip())
     return rows
 
 
@@ -427,8 +433,7 @@ def quick(names: Sequence[str]) -> list[Facts]:
                 make(name, Path(folder), FEW)
                 with watched() as facts:
                     told = STAGES[name].work(Path(folder), FEW)
-                units = STAGES[name].units
-                rows.append({"stage": name, "units": units, "count": FEW, **facts, **(told or {})})
+                rows.append(_row(name, FEW, facts, told))
     return rows
 
 
