@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.web.bodies import Uploads, read_words
 from robustmri.web.commands import make_command
 from robustmri.web.estimates import Estimates
@@ -24,6 +25,8 @@ from robustmri.web.search import make_search, next_name
 from robustmri.web.views import answer, case, compare, overview, result
 
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+READ_AHEAD = 2
+"""Results that are read before anybody asks."""
 SHOWN_KINDS = ("result", "run", "cohort", "source", "slice", "model")
 """Things that a form can ask for."""
 
@@ -42,6 +45,26 @@ class Workbench:
         """Nothing is started or told from now on."""
         self.events.closed = True
         self.jobs.close()
+
+    def read_ahead(self) -> None:
+        """Read what a reader will ask for first: the newest results, and the pixels of their
+        slices, whose hash takes a while.
+        """
+        rows = [row for row in overview.overview(self.folder)["results"] if not row["chosen"]]
+        for row in rows[-READ_AHEAD:]:
+            for read in (self._read_pixels, self._read_result):
+                if self.events.closed:
+                    return
+                with contextlib.suppress(RobustMRIError, OSError):
+                    read(row["id"])
+
+    def _read_result(self, id: str) -> None:
+        result.result(self.folder, id, {})
+        result.cases(self.folder, id, {})
+
+    def _read_pixels(self, id: str) -> None:
+        if cohort := self.folder.cohort_of(self.folder.result(id)):
+            self.folder.pixels(cohort)
 
     def every_job(self) -> dict[str, Any]:
         """The jobs, and where what they made can be seen."""

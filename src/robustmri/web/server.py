@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -47,6 +48,7 @@ def make_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if not read_only:
             bench.jobs.watch()
+        threading.Thread(target=bench.read_ahead, daemon=True).start()
         yield
         bench.close()
 
