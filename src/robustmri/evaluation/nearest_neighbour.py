@@ -78,14 +78,19 @@ def remember(
     away = torch.cdist(asked, memory) ** 2
     radius = torch.zeros(len(asked))
     right = known_labels[away.argmin(1)] == labels
+    # Of each class once: to lay out its own slices and the others for each image took longest.
+    parts = {
+        label: (known_labels == label, memory[known_labels == label], memory[known_labels != label])
+        for label in labels[right].unique().tolist()
+    }
     for row in right.nonzero().flatten().tolist():
-        own = known_labels == labels[row]
+        own, alike, others = parts[int(labels[row])]
         near, far = away[row][own], away[row][~own]
         if not len(far):
             radius[row] = torch.inf
             continue
         best = near.topk(min(NEIGHBOURS, len(near)), largest=False).indices
-        friends, others = memory[own][best], memory[~own]
+        friends = alike[best]
         lead = far - near[best[0]]
         # Those that win first against the nearest friend are looked at against all of them.
         likely = lead / (2 * torch.cdist(others, friends[:1], p=order)[:, 0]).clamp_min(1e-12)
@@ -192,6 +197,6 @@ def pool_memory(parts: Sequence[RobustnessReport], table: pa.Table) -> Baseline:
             for one in known[0].results
             if one.attack == CERTIFIED
         ],
-        norm=parts[0].settings["evaluate"]["norm"],
+        norm=parts[0].asked.norm,
         known=[number for one in known for number in one.known],
     )

@@ -360,15 +360,14 @@ def make_forms() -> dict[str, Form]:
 
 def search_fields(report: RobustnessReport) -> list[Field]:
     """What can be chosen, filled in as the result was measured."""
-    done = report.settings.get("evaluate", {})
     tried = [name for recipe in named_recipes().values() for name in recipe.evaluate.attacks]
     names = [*(run.attack for run in report.attacks), *tried]
-    radii = [str(one) for one in (*done.get("curve", ()), *done.get("eps", ()))]
+    radii = [*report.asked.curve, *report.asked.eps]
     targets = {"": "any wrong class", **{name: name for name in report.cohort.classes}}
     titles = titles_of([report])
     attacks = {name: titles.get(name, name) for name in dict.fromkeys(names) if ":" not in name}
     attack = choice_field("attack", "Attack", attacks, "How a change that fools it is looked for.")
-    if (usual := done.get("curve_attack")) in attacks:
+    if (usual := report.asked.curve_attack) in attacks:
         attack = msgspec.structs.replace(attack, default=usual)
     region = setting_field(EvaluateSettings, "region", "Region")
     others = {name: name for name in region.choices if name not in ("", "image")}

@@ -114,8 +114,7 @@ def test_set(result: RobustnessReport) -> tuple[str, str, str, int]:
 
 def is_chosen(result: RobustnessReport) -> bool:
     """Whether its slices were named in place of the whole set: a search."""
-    asked = result.settings.get("evaluate", {})
-    return bool(asked.get("cases") or asked.get("patients"))
+    return bool(result.asked.cases or result.asked.patients)
 
 
 class _Kept(msgspec.Struct):
