@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -38,6 +39,7 @@ class Workbench:
         self.folder, self.jobs, self.read_only, self.on = folder, jobs, read_only, on
         self.forms = make_forms()
         self._seen: set[str] = set()
+        self._starting = threading.Lock()
         self.uploads, self.estimates = Uploads(folder.root), Estimates()
         self.events = Events(lambda: msgspec.json.encode(self.every_job()))
 
@@ -104,9 +106,13 @@ class Workbench:
         """Put what a request asks for into the queue."""
         form, words, out = self.command(body)
         title = f"{form.title}: {out}"
-        if form.guarded:  # What bounds it holds on this machine alone.
-            return self.jobs.add(form.verb, title, words, out, guarded=True)
-        return self.jobs.add(form.verb, title, self._placed(words), out)
+        with self._starting:  # Two pages may ask at once.
+            busy = ("waiting", "running")
+            if any(job.out == out and job.state in busy for job in self.jobs.all()):
+                raise SettingsError(f"A job makes {out} already. Choose another name, or wait.")
+            if form.guarded:  # What bounds it holds on this machine alone.
+                return self.jobs.add(form.verb, title, words, out, guarded=True)
+            return self.jobs.add(form.verb, title, self._placed(words), out)
 
     def _placed(self, words: list[str]) -> list[str]:
         """The command where jobs are to run; the process here waits for the one there."""

@@ -95,6 +95,8 @@ def serve(
     """
     import uvicorn
 
+    from robustmri.web.patience import ImpatientProtocol
+
     if host in ("0.0.0.0", "::", ""):
         raise SettingsError(
             f"--host {host!r} stands for every address, so that a page from elsewhere could "
@@ -117,6 +119,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
+        http=ImpatientProtocol,
         limit_concurrency=200,
         timeout_graceful_shutdown=2,
     )
