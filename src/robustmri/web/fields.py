@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
@@ -145,10 +146,16 @@ def choice_field(name: str, label: str, choices: dict[str, str], help: str = "")
     )
 
 
+@cache
+def named_recipes() -> dict[str, Recipe]:
+    """Every recipe of the package, by name."""
+    return {name: load_recipe(name) for name in list_recipes()}
+
+
 def recipe_field(default: str = "standard", fits: Callable[[Recipe], bool] | None = None) -> Field:
     """The question which named settings, of those that fit."""
-    recipes = {name: load_recipe(name) for name in list_recipes()}
-    about = {name: f"{name}: {one.about}" for name, one in recipes.items() if not fits or fits(one)}
+    found = {name: one for name, one in named_recipes().items() if not fits or fits(one)}
+    about = {name: f"{name}: {one.about}" for name, one in found.items()}
     said = "Named settings; what is left empty below is as the recipe says."
     field = choice_field("recipe", "Recipe", about, said)
     return msgspec.structs.replace(field, default=default, setting=False)

@@ -7,7 +7,7 @@ from functools import cache
 import msgspec
 
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.recipes import PrepareSettings, list_recipes, load_recipe
+from robustmri.recipes import PrepareSettings
 from robustmri.report.wording import titles_of
 from robustmri.results.schema import RobustnessReport
 from robustmri.training.settings import TrainSettings
@@ -17,6 +17,7 @@ from robustmri.web.fields import (
     Field,
     Form,
     choice_field,
+    named_recipes,
     other_settings,
     out_field,
     recipe_field,
@@ -357,14 +358,10 @@ def make_forms() -> dict[str, Form]:
     return {form.verb: form for form in forms}
 
 
-@cache
-def _attacks_of_recipes() -> list[str]:
-    return [name for recipe in list_recipes() for name in load_recipe(recipe).evaluate.attacks]
-
-
 def search_fields(report: RobustnessReport) -> list[Field]:
     """What can be chosen, filled in as the result was measured."""
-    names = [*(run.attack for run in report.attacks), *_attacks_of_recipes()]
+    tried = [name for recipe in named_recipes().values() for name in recipe.evaluate.attacks]
+    names = [*(run.attack for run in report.attacks), *tried]
     radii = [*report.asked.curve, *report.asked.eps]
     targets = {"": "any wrong class", **{name: name for name in report.cohort.classes}}
     titles = titles_of([report])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.web.bodies import Uploads, read_words
 from robustmri.web.commands import make_command
 from robustmri.web.estimates import Estimates
@@ -24,6 +26,8 @@ from robustmri.web.search import make_search, next_name
 from robustmri.web.views import answer, case, compare, overview, result
 
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+READ_AHEAD = 2
+"""Results that are read before anybody asks."""
 SHOWN_KINDS = ("result", "run", "cohort", "source", "slice", "model")
 """Things that a form can ask for."""
 
@@ -35,6 +39,7 @@ class Workbench:
         self.folder, self.jobs, self.read_only, self.on = folder, jobs, read_only, on
         self.forms = make_forms()
         self._seen: set[str] = set()
+        self._starting = threading.Lock()
         self.uploads, self.estimates = Uploads(folder.root), Estimates()
         self.events = Events(lambda: msgspec.json.encode(self.every_job()))
 
@@ -42,6 +47,26 @@ class Workbench:
         """Nothing is started or told from now on."""
         self.events.closed = True
         self.jobs.close()
+
+    def read_ahead(self) -> None:
+        """Read what a reader will ask for first: the newest results, and the pixels of their
+        slices, whose hash takes a while.
+        """
+        rows = [row for row in overview.overview(self.folder)["results"] if not row["chosen"]]
+        for row in rows[-READ_AHEAD:]:
+            for read in (self._read_pixels, self._read_result):
+                if self.events.closed:
+                    return
+                with contextlib.suppress(RobustMRIError, OSError):
+                    read(row["id"])
+
+    def _read_result(self, id: str) -> None:
+        result.result(self.folder, id, {})
+        result.cases(self.folder, id, {})
+
+    def _read_pixels(self, id: str) -> None:
+        if cohort := self.folder.cohort_of(self.folder.result(id)):
+            self.folder.pixels(cohort)
 
     def every_job(self) -> dict[str, Any]:
         """The jobs, and where what they made can be seen."""
@@ -81,9 +106,13 @@ class Workbench:
         """Put what a request asks for into the queue."""
         form, words, out = self.command(body)
         title = f"{form.title}: {out}"
-        if form.guarded:  # What bounds it holds on this machine alone.
-            return self.jobs.add(form.verb, title, words, out, guarded=True)
-        return self.jobs.add(form.verb, title, self._placed(words), out)
+        with self._starting:  # Two pages may ask at once.
+            busy = ("waiting", "running")
+            if any(job.out == out and job.state in busy for job in self.jobs.all()):
+                raise SettingsError(f"A job makes {out} already. Choose another name, or wait.")
+            if form.guarded:  # What bounds it holds on this machine alone.
+                return self.jobs.add(form.verb, title, words, out, guarded=True)
+            return self.jobs.add(form.verb, title, self._placed(words), out)
 
     def _placed(self, words: list[str]) -> list[str]:
         """The command where jobs are to run; the process here waits for the one there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -47,6 +48,7 @@ def make_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if not read_only:
             bench.jobs.watch()
+        threading.Thread(target=bench.read_ahead, daemon=True).start()
         yield
         bench.close()
 
@@ -93,6 +95,8 @@ def serve(
     """
     import uvicorn
 
+    from robustmri.web.patience import ImpatientProtocol
+
     if host in ("0.0.0.0", "::", ""):
         raise SettingsError(
             f"--host {host!r} stands for every address, so that a page from elsewhere could "
@@ -115,6 +119,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
+        http=ImpatientProtocol,
         limit_concurrency=200,
         timeout_graceful_shutdown=2,
     )

@@ -249,7 +249,7 @@ def pixels(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.uint16]:
     cohort = folder.cohort_of(report)
     row = row_in(cohort, table, number)
     if cohort is not None and row is not None:
-        return np.asarray(cohort.images[row], dtype="<u2")
+        return np.asarray(folder.pixels(cohort)[row], dtype="<u2")
     example = example_of(report, str(table.column("case_id")[number]))
     arrays = folder.examples(id) if example else None
     if example is None or arrays is None:

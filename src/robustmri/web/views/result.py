@@ -141,8 +141,9 @@ def beside(folder: Folder, id: str) -> list[dict[str, str]]:
 
 class Facts(msgspec.Struct, frozen=True):
     """What is derived once from the table: for each case its fate, smallest eps and the confidence
-    in the true class that the headline's attack left; ids to numbers, the patients by id, the
-    orders that were asked for, and the results that it was paired with.
+    in the true class that the headline's attack left; ids to numbers, of those that were listed
+    until another is asked for; the patients by id, the orders that were asked for, and the results
+    that it was paired with.
     """
 
     fates: npt.NDArray[np.str_]
@@ -159,12 +160,11 @@ def facts(folder: Folder, id: str) -> Facts:
     report, table = folder.result(id), folder.cases(id)
 
     def derive() -> Facts:
-        names = table.column("case_id")
         return Facts(
             fates=_fates(report, table),
             smallest=table.smallest_eps(main_norm(report)),
             left=_confidence_left(report, table),
-            numbers={id_of("case", str(name)): number for number, name in enumerate(names)},
+            numbers={},
             patients=_patients(table),
         )
 
@@ -183,7 +183,11 @@ def number_of(folder: Folder, id: str, case: str) -> int:
     Raises:
         NotThereError: the result has no such case.
     """
-    found = facts(folder, id).numbers.get(case)
+    known, table = facts(folder, id), folder.cases(id)
+    if case not in known.numbers and len(known.numbers) < len(table):
+        names = table.column("case_id")
+        known.numbers.update({id_of("case", str(name)): at for at, name in enumerate(names)})
+    found = known.numbers.get(case)
     if found is None:
         raise NotThereError("This result has no case of this address.")
     return found
@@ -306,6 +310,7 @@ def brief(
     for case in cases:
         row = table.clean[case]
         name = str(columns["case_id"][row])
+        known.numbers[id_of("case", name)] = case
         lines.append(
             {
                 "id": id_of("case", name),
