@@ -189,7 +189,7 @@ def run_count(folder: Path, rows: int) -> None:
     from robustmri.results.schema import load_result, save_result, suites_of
 
     out = folder / "result"
-    table = read_table(out)
+    table = read_table(out, coded=True)
     columns = columns_of(table)
     result = load_result(out)
     split = msgspec.structs.replace(

@@ -72,7 +72,7 @@ def test_searches_are_no_results_of_the_test_set(folder):
 
 def test_a_search_becomes_an_evaluation(folder, asked):
     id, case_id, patient = asked
-    answers = {"attack": "pgd", "norm": "linf", "radii": "2/255,4/255,8/255", "region": "image"}
+    answers = {"attack": "pgd", "norm": "linf", "radii": "2/255,4/255,8/255", "region": "lesion"}
     words, out, title = make_search(
         folder, {"result": id, "case": case_id, "answers": answers}, taken=["search-0007"]
     )
@@ -83,7 +83,7 @@ def test_a_search_becomes_an_evaluation(folder, asked):
         str(root / "cohort"),
         f"--out={root / 'search-0008'}",
         "--norm=linf",
-        "--region=image",
+        "--region=lesion",
         "--attacks=pgd",
         "--eps=8/255",
         "--curve=2/255,4/255",

@@ -18,7 +18,7 @@ from robustmri.evaluation.detection import summarise_detection
 from robustmri.evaluation.intervals import quantile_interval
 from robustmri.evaluation.saliency import summarise_saliency
 from robustmri.evaluation.visibility import peak_signal_to_noise
-from robustmri.results.cases import CaseTable
+from robustmri.results.cases import CaseTable, is_of_cases
 from robustmri.results.outcomes import columns_of, numbered
 from robustmri.results.schema import RobustnessReport, Sensitivity
 
@@ -46,7 +46,9 @@ def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int)
         seed: of the bootstrap.
         pixels: grey values of a slice; of one in colour, three for each place.
     """
-    cases = CaseTable.of(columns_of(tables["outcomes"]))
+    outcomes = tables["outcomes"]
+    told_of = [name for name in outcomes.column_names if is_of_cases(name) or name == "ssim"]
+    cases = CaseTable.of(columns_of(outcomes.select(told_of)))
     summaries = (summarise_regions, summarise_saliency, summarise_detection)
     told = {
         name: summary(columns_of(tables[name])) if name in tables else []

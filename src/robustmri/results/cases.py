@@ -157,6 +157,11 @@ class CaseTable:
         return np.flatnonzero(keep)
 
 
+def is_of_cases(column: str) -> bool:
+    """Whether a column of that name tells what became of a slice."""
+    return column in READ or column.startswith("distance_")
+
+
 def load_cases(folder: Path | str) -> CaseTable:
     """Read `folder/outcomes.parquet`.
 
@@ -164,9 +169,7 @@ def load_cases(folder: Path | str) -> CaseTable:
         ResultError: no such file, damaged, without a needed column, or with a case that has not
             exactly one row without an attack.
     """
-    table = read_table(
-        folder, wanted=lambda name: name in READ or name.startswith("distance_"), coded=True
-    )
+    table = read_table(folder, wanted=is_of_cases, coded=True)
     missing = [name for name in NEEDED if name not in table.column_names]
     if missing:
         raise ResultError(
