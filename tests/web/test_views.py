@@ -368,6 +368,15 @@ def test_an_address_where_nothing_is_shows_the_page_to_a_browser(client):
     assert client.get("/nowhere").json() == {"error": "There is nothing at this address."}
 
 
+def test_every_attack_is_explained_where_it_stands(client, ids):
+    id = ids["before"]
+    rows = get(client, f"/api/results/{id}")["numbers"]
+    assert all(row["about"].endswith(".") for row in rows)
+    case = get(client, f"/api/results/{id}/cases")["cases"][0]["id"]
+    said = get(client, f"/api/results/{id}/cases/{case}")
+    assert {answer["attack"] for answer in said["answers"]} <= set(said["about"])
+
+
 def test_read_only_offers_nothing_to_start(shown, open_on):
     client = open_on(shown, read_only=True)
     one, other = (row["id"] for row in get(client, "/api/overview")["results"])
