@@ -150,8 +150,10 @@ def served() -> Iterator[Callable[..., str]]:
             port = free.getsockname()[1]
         tokens: list[str] = []
         app = make_app(Folder(folder), Keys(tokens.append), **settings)
-        config = {"log_level": "error", "timeout_graceful_shutdown": 1}
-        server = uvicorn.Server(uvicorn.Config(app, port=port, http=ImpatientProtocol, **config))
+        config = uvicorn.Config(
+            app, port=port, http=ImpatientProtocol, log_level="error", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:

@@ -19,6 +19,7 @@ from robustmri.report.page import Page
 from robustmri.report.pictures import load_examples, load_maps
 from robustmri.report.redact import redact, redact_acceptance, redact_comparison
 from robustmri.report.tables import Published, check_names
+from robustmri.report.templating import make_templates
 from robustmri.report.wording import (
     bounds,
     budget_words,
@@ -165,29 +166,26 @@ def refuse_different_tests(
 
 def render(page: Page, only: Collection[str] = ()) -> str:
     """The page as HTML, with the sections of these names; empty for all."""
-    import jinja2
     from markupsafe import Markup
 
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, Path(sections.__file__).parent]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    templates = make_templates(
+        TEMPLATES,
+        Path(sections.__file__).parent,
+        filters={
+            "percent": percent,
+            "interval": interval,
+            "grey_levels": grey_levels,
+            "points": points,
+            "bounds": bounds,
+            "p_value": p_value,
+            "prose": lambda text: re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", str(text)),
+            "plain": msgspec.to_builtins,
+        },
+        own={
+            "budget_words": lambda budget: budget_words(budget, page.norms),
+            "attack_name": lambda attack: page.titles.get(attack, attack),
+        },
     )
-    templates.filters |= {
-        "budget_words": lambda budget: budget_words(budget, page.norms),
-        "percent": percent,
-        "interval": interval,
-        "attack_name": lambda attack: page.titles.get(attack, attack),
-        "grey_levels": grey_levels,
-        "points": points,
-        "bounds": bounds,
-        "p_value": p_value,
-        "prose": lambda text: re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", str(text)),
-    }
-    templates.filters["plain"] = msgspec.to_builtins
     templates.globals["colours"] = COLOURS
     templates.globals |= {"gallery": page.arrays is not None}
     styles = [

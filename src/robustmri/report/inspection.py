@@ -14,6 +14,7 @@ from robustmri.data.inspection.twins import ALIKE, IDENTICAL, Twins, is_leak, is
 from robustmri.report.figures import TEMPLATES
 from robustmri.report.pictures import encode_png
 from robustmri.report.tables import Table
+from robustmri.report.templating import make_templates
 from robustmri.report.verdict import SEVERITY
 from robustmri.report.wording import percent
 
@@ -52,24 +53,15 @@ def write_inspection(found: Inspection, out: Path | str, *, images: bool = True)
 
 def render(found: Inspection, *, images: bool) -> str:
     """The page as HTML."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["percent"] = percent
+    templates = make_templates(TEMPLATES, filters={"percent": percent})
     styles = [
         (TEMPLATES / name).read_text(encoding="utf-8")
         for name in ("colours.css", "type.css", "report.css", "inspection.css")
     ]
     slices = found.slices
-    return environment.get_template("inspection.html.j2").render(
+    return templates.get_template("inspection.html.j2").render(
         style=Markup("".join(styles)),
         images=images,
         synthetic=all(cohort.synthetic for cohort in slices.cohorts),

@@ -20,6 +20,7 @@ from robustmri.results.headline import budget_of, headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.forms import search_fields
+from robustmri.web.views.attacks import explain_attacks
 from robustmri.web.views.result import (
     beside,
     brief,
@@ -72,6 +73,7 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "plane": str(table.column("plane")[number]) if "plane" in table.outcomes else "",
         "clean_right": bool(table.right[number]),
         "answers": [*answers(report, table, number), *_searched(searches)],
+        "about": explain_attacks(report),
         "search": search_fields(report),
         "main_attack": main.attack if main else CLEAN,
         "main_eps": at.eps_image if at else None,

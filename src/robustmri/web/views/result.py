@@ -27,6 +27,7 @@ from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.forms import search_fields
+from robustmri.web.views.attacks import explain_attacks
 from robustmri.web.views.overview import describe_result, say, test_set
 
 MOST = 120
@@ -96,6 +97,7 @@ def _certificate(folder: Folder, id: str) -> dict[str, Any] | None:
 
 
 def _numbers(report: RobustnessReport, at: Budget | None) -> list[dict[str, Any]]:
+    about = explain_attacks(report)
     return [
         {
             "attack": row.name,
@@ -104,6 +106,7 @@ def _numbers(report: RobustnessReport, at: Budget | None) -> list[dict[str, Any]
             "patients": say(row.patients[0]),
             "main": row in at_main_eps([row], at),
             "worst": row.attack == "worst",
+            "about": about.get(row.attack, ""),
         }
         for row in align([report])
     ]

@@ -63,7 +63,7 @@ function id2(id, other) {
 }
 
 function details(result, search) {
-  const row = (one) => h("tr", { class: one.worst ? "worst" : "" }, h("th", { scope: "row" }, one.attack, h("small", {}, one.radius)), h("td", { class: "forest-cell" }, one.slices ? intervals([one.slices]) : ""), number(one.slices), number(one.patients));
+  const row = (one) => h("tr", { class: one.worst ? "worst" : "" }, h("th", { scope: "row", title: one.about || null }, one.attack, h("small", {}, one.radius)), h("td", { class: "forest-cell" }, one.slices ? intervals([one.slices]) : ""), number(one.slices), number(one.patients));
   const marks = { fail: 0, warn: 0, pass: 0 };
   result.check_rows.forEach((check) => { marks[check.status] += 1; });
   const said = [marks.fail ? `${marks.fail} failed` : "", marks.warn ? `${marks.warn} to note` : "", `${marks.pass} passed`].filter(Boolean).join(", ");
