@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.inputs import Inputs, make_small, read_classifier, read_images
-from benchmarks.report import add_task, features_of, open_results
+from benchmarks.machine import disturbances, features_of, load_now
+from benchmarks.report import add_task, open_results
 from benchmarks.setting import FULL, QUICK
 from benchmarks.tasks import TASKS
 from robustmri.core.errors import RobustMRIError
@@ -63,15 +64,21 @@ def run(
         "rounds": inputs.rounds,
         "quick": given.quick,
     }
-    results = open_results(out, facts)
+    results, load = open_results(out, facts), load_now()
     _say(features_of(results["machine"]))
+    _warn(disturbances(load))
     for name in given.only or TASKS:
         _say(f"== {name}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The peers' own.
             record = TASKS[name](inputs)
-        add_task(out, results, name, record)
+        _warn(add_task(out, results, name, record, load=load))
     _say(f"{len(given.only or TASKS)} tasks ran")
+
+
+def _warn(noise: Sequence[str]) -> None:
+    if noise:
+        _say(f"WARNING: the machine is not quiet: {'; '.join(noise)}")
 
 
 def _say(line: str) -> None:

@@ -115,6 +115,11 @@ def ours_cw_l2(setting: Setting) -> Points:
     return _evaluated(attack, setting, norm="l2", precision="fp32")
 
 
+def ours_cw_l2_from_boundary(setting: Setting) -> Points:
+    attack = make_attack("cw-l2", steps=max(1, 6 * setting.work.cw_steps // 5), start="boundary")
+    return _evaluated(attack, setting, norm="l2", precision="fp32")
+
+
 def ours_standard(setting: Setting) -> Points:
     return _evaluated(
         make_attack("standard", steps=setting.work.suite_steps, queries=setting.work.queries),

@@ -22,12 +22,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gradient_step import _backward, _example, _ours, _peers_way
+from benchmarks.machine import describe_machine, disturbances, features_of, load_now
 from benchmarks.training import ours as our_training
 from benchmarks.training import torchattacks_loop
 from robustmri.attacks import PGD, standard
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.files import write_json
-from robustmri.core.provenance import describe_run
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.threat_model import ThreatModel
@@ -104,7 +104,10 @@ class Bench:
         write_json(self.out / "device.json", self.record)
         peak = self.record.get("peak_tflops", {})
         best = max(peak.values(), default=None)
-        lines = [f"Measured peaks, TFLOP/s: {json.dumps(peak)}.", ""]
+        noise = disturbances(self.record.get("load"))
+        lines = [f"{features_of(self.record['machine'])}.", ""]
+        lines += [f"**Not a quiet machine**: {'; '.join(noise)}.", ""] if noise else []
+        lines += [f"Measured peaks, TFLOP/s: {json.dumps(peak)}.", ""]
         lines += ["| task | way | ms an image | TFLOP/s | of the peak |", "|---|---|---|---|---|"]
         for row in self.record["rows"]:
             share = f"{row['tflops'] / best:.0%}" if best and row.get("tflops") else "-"
@@ -305,7 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "network": given.network,
         "size": given.size,
         "batch": batch,
-        "made": describe_run(),
+        "machine": describe_machine(),
+        "load": load_now(),
     }
     given.out.mkdir(parents=True, exist_ok=True)
     run(Bench(given.out, given.minutes, facts), given.network, given.size, batch, device)

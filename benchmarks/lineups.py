@@ -21,6 +21,9 @@ CW = (
     Contender(OURS, by.ours_cw, note="cw: the margin climbed within eps, steps as PGD"),
     Contender(f"{OURS} cw-l2", by.ours_cw_l2, note="searches and steps as foolbox"),
     Contender(
+        f"{OURS} cw-l2, from the boundary", by.ours_cw_l2_from_boundary, note="60 steps, no search"
+    ),
+    Contender(
         "torchattacks", by.torchattacks_cw, "torchattacks", note="c = 1, 50 steps, no search of c"
     ),
     Contender("foolbox", by.foolbox_cw, "foolbox", note="5 values of c, 50 steps"),

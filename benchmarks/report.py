@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.inputs import versions
+from benchmarks.machine import describe_machine, disturbances, features_of, refuse_another
 from robustmri.core.errors import DataError
 from robustmri.core.files import atomic_file, read_json, write_json
 from robustmri.core.provenance import describe_run
-from robustmri.models.optimised import fast_precision
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RESULTS, PAGE = "benchmarks.json", "benchmarks.md"
 HEADINGS = {
     "contender": "contender",
@@ -21,6 +18,16 @@ HEADINGS = {
     "range": "lowest - highest",
     "images_per_second": "images a second",
     "ms_per_image_and_step": "ms per image and step",
+    "ms_convolutions": "convolutions",
+    "ms_layout": "layout",
+    "ms_normalisation": "normalisation",
+    "ms_activations": "activations, pooling, sums",
+    "ms_python": "Python",
+    "ms_rest": "rest",
+    "gflops": "GFLOP/s",
+    "of_gemm": "of a matrix product's",
+    "ms_convolutions_alone": "its convolutions alone, ms",
+    "of_convolutions": "of the step",
     "cosine_to_reference": "cosine of its gradient",
     "accuracy": "accuracy",
     "accuracy_within_eps": "accuracy within eps",
@@ -41,65 +48,58 @@ RATIO_HEADINGS = {
 }
 
 
-def describe_machine() -> dict[str, Any]:
-    """What the numbers depend on; no name, no folder."""
-    run = describe_run()
-    return {
-        "processor": run["processor"],
-        "cores": run["cores"],
-        "threads": torch.get_num_threads(),
-        "bf16": fast_precision(torch.device("cpu")) == "bf16",
-        "system": run["system"],
-        "python": run["python"],
-        "torch": torch.__version__,
-        "packages": run["packages"],
-        "peers": versions(),
-    }
-
-
-def features_of(machine: dict[str, Any]) -> str:
-    """The machine in a line: its processor, and the feature that decides most."""
-    fast = "with" if machine["bf16"] else "without"
-    return f"{machine['processor']}, {machine['cores']} cores, {fast} bfloat16 arithmetic"
-
-
 def open_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any]:
     """What is in `folder` already, from the same machine, versions and inputs; or an empty start.
 
     Raises:
         DataError: it holds results of others, which must not share a page.
     """
-    head = {"format_version": FORMAT_VERSION, "machine": describe_machine(), "inputs": inputs}
+    machine = describe_machine()
+    head = {"format_version": FORMAT_VERSION, "machine": machine, "inputs": inputs}
     if not (folder / RESULTS).exists():
         return {**head, "tasks": {}}
     found: dict[str, Any] = read_json(folder / RESULTS)
+    if found.get("format_version") == FORMAT_VERSION:
+        refuse_another(folder / RESULTS, found["machine"], machine)
     for name, value in head.items():
         if found.get(name) != value:
             raise DataError(
-                f"{folder / RESULTS}: {name} differ from this run's. Choose another --out."
+                f"{folder / RESULTS}: {name.replace('_', ' ')} differ from this run's. Choose "
+                "another --out."
             )
     return found
 
 
-def add_task(folder: Path, results: dict[str, Any], name: str, record: dict[str, Any]) -> None:
-    """Put one task's record in place and write both files, each whole or not at all."""
+def add_task(
+    folder: Path,
+    results: dict[str, Any],
+    name: str,
+    record: dict[str, Any],
+    *,
+    load: float | None = None,
+) -> list[str]:
+    """Put one task's record in place and write both files, each whole or not at all.
+
+    `load` is that of the machine before the start. Returns why it does not count as quiet.
+    """
     run = describe_run()
-    results["tasks"][name] = record | {"commit": run["commit"], "created": run["created"]}
+    noise = disturbances(load, record["rows"])
+    made = {"commit": run["commit"], "created": run["created"]}
+    results["tasks"][name] = record | made | {"load": load, "disturbances": noise}
     write_json(folder / RESULTS, results)
     with atomic_file(folder / PAGE) as partial:
         partial.write_text(page_of(results), encoding="utf-8")
+    return noise
 
 
 def page_of(results: dict[str, Any]) -> str:
     """Markdown: the machine, then a table of contenders and one of ratios for each task."""
     machine = results["machine"]
-    packages = {"torch": machine["torch"], **machine["peers"]}
-    listed = ", ".join(f"{name} {version}" for name, version in packages.items())
+    listed = ", ".join(f"{name} {version}" for name, version in machine["peers"].items())
     lines = [
         "# Benchmarks",
         "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
-        f"bfloat16 in hardware: {'yes' if machine['bf16'] else 'no'}; {listed}.",
+        f"{features_of(machine)}; {listed}.",
         "How it was measured: docs/benchmarks.md. Seconds are medians over the rounds; ratios "
         "are taken within each",
         "round, then their median, lowest and highest.",
@@ -111,8 +111,12 @@ def page_of(results: dict[str, Any]) -> str:
     for name, record in results["tasks"].items():
         lines += ["", f"## {name}", "", f"{record['title']}. {_facts(record['setting'])}", ""]
         lines += _table([_shown(row) for row in record["rows"]], HEADINGS)
+        if details := record.get("details"):
+            lines += ["", *_table(details, {name: name for name in details[0]})]
         for contender, error in record.get("failed", {}).items():
             lines += ["", f"{contender} did not run: `{error}`"]
+        if record.get("disturbances"):
+            lines += ["", f"**Not a quiet machine**: {'; '.join(record['disturbances'])}."]
         if record["missing"]:
             lines += ["", f"Not installed: {', '.join(record['missing'])}."]
         if record["ratios"]:

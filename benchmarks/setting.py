@@ -25,6 +25,7 @@ class Work:
         networks: backbone, image size and batch of the tasks that time a single gradient step.
         gradient_steps: of them.
         training: backbone, image size, batch and number of batches of the task that times training.
+        profiles: backbone, image size and batch of the steps that are taken apart.
     """
 
     pgd_steps: int = 20
@@ -37,6 +38,12 @@ class Work:
     networks: tuple[tuple[str, int, int], ...] = (("resnet50", 224, 16), ("resnet18", 96, 64))
     gradient_steps: int = 3
     training: tuple[str, int, int, int] = ("resnet18", 96, 64, 8)
+    profiles: tuple[tuple[str, int, int], ...] = (
+        ("resnet18-half", 64, 64),
+        ("resnet18-half", 96, 64),
+        ("resnet18-half", 224, 16),
+        ("resnet50", 224, 8),
+    )
 
 
 FULL = Work()
@@ -51,6 +58,7 @@ QUICK = Work(
     networks=(("resnet18-half", 32, 2),),
     gradient_steps=1,
     training=("resnet18-half", 32, 2, 1),
+    profiles=(("resnet18-half", 32, 2),),
 )
 """Enough to see that everything runs, and to warm up; its numbers mean nothing."""
 

@@ -17,6 +17,7 @@ from benchmarks.inputs import Inputs, is_there
 from benchmarks.lineups import CURVE, CW, PGD, STANDARD_3, STANDARD_10, STANDARD_10_ART
 from benchmarks.memory import peaks
 from benchmarks.setting import QUICK, Setting
+from benchmarks.step_profile import profile_steps
 from benchmarks.timing import Entry, race, ratios_of, row_of
 from benchmarks.training import training_steps
 from robustmri.core.arrays import Images
@@ -182,7 +183,12 @@ def on_digits(inputs: Inputs) -> Setting:
 TASKS: dict[str, Callable[[Inputs], Record]] = {
     "pgd-undefended": Comparison("PGD-20 on an undefended network", on_standard, PGD, 256),
     "cw-undefended": Comparison(
-        "CW on an undefended network", on_standard, CW, 8, judge_distance, (OURS, f"{OURS} cw-l2")
+        "CW on an undefended network",
+        on_standard,
+        CW,
+        8,
+        judge_distance,
+        (OURS, f"{OURS} cw-l2", f"{OURS} cw-l2, from the boundary"),
     ),
     "pgd-hardened": Comparison("PGD-20 on a hardened network", on_hardened, PGD, 256),
     "standard-10": Comparison(
@@ -194,6 +200,7 @@ TASKS: dict[str, Callable[[Inputs], Record]] = {
     "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 8),
     "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
     "gradient-step": gradient_steps,
+    "profile": lambda inputs: profile_steps(inputs.work, inputs.rounds, inputs.say),
     "training": training_steps,
     "memory": partial(peaks, contenders=PGD),
 }

@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.machine import describe_machine, disturbances, features_of, load_now
 from robustmri.core.files import read_json, sha256_of, write_json
-from robustmri.core.provenance import describe_run
 from robustmri.core.sizes import sides
 from robustmri.data.cases import write_cases
 from robustmri.data.cohort import CASES, HEAD, Cohort, fingerprint_of
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="*", default=[3000, 50_000])
     parser.add_argument("--studies", type=int, default=STUDIES, help="of the folder of many")
     parser.add_argument("--without-browser", action="store_true", help="the server's work alone")
-    given = parser.parse_args()
+    given, load = parser.parse_args(), load_now()
     columns: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="robustmri-workbench-") as place:
         for cases in given.cases:
@@ -93,7 +93,7 @@ def main() -> None:
             crowd(given.demo, Path(place) / "many", studies=given.studies)
             name = f"{given.studies} studies"
             columns[name] = look(Path(place) / "many", given.without_browser)
-    print(say(columns, without_browser=given.without_browser))
+    print(say(columns, without_browser=given.without_browser, load=load))
 
 
 def look(folder: Path, without_browser: bool) -> dict[str, float]:
@@ -101,15 +101,17 @@ def look(folder: Path, without_browser: bool) -> dict[str, float]:
     return ask(folder) | ({} if without_browser else measure(folder))
 
 
-def say(columns: dict[str, dict[str, float]], *, without_browser: bool) -> str:
-    """Markdown: what it was measured with, and the table."""
-    run, names = describe_run(), ["robustmri", "starlette", "uvicorn"]
+def say(
+    columns: dict[str, dict[str, float]], *, without_browser: bool, load: float | None = None
+) -> str:
+    """Markdown: what it was measured with, and the table; `load` is that before the start."""
+    names = ["robustmri", "starlette", "uvicorn"]
     names += [] if without_browser else ["playwright"]
-    busy = os.getloadavg()[0]
+    machine, noise = describe_machine(), disturbances(load)
     head = [
-        f"{run['processor']}, {os.cpu_count()} cores, {run['system']}, Python {run['python']}, "
-        + ", ".join(f"{name} {version(name)}" for name in names)
-        + f"; load of the last minute {busy:.1f}",
+        f"{features_of(machine)}, {machine['system']}, Python {machine['python']}, "
+        + ", ".join(f"{name} {version(name)}" for name in names),
+        *([f"Not a quiet machine: {'; '.join(noise)}"] if noise else []),
         "",
         "| milliseconds | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 1) + "|",

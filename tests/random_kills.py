@@ -71,9 +71,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("kills", type=int, nargs="?", default=200, help="in all")
     asked.add_argument("--seed", type=int, default=random.randrange(2**32))
-    asked.add_argument(
-        "--only", default="", help="verbs, divided by commas; their part of the kills"
-    )
+    asked.add_argument("--verbs", default="", help="divided by commas; their part of the kills")
     asked.add_argument("--given", type=Path, help="what they start from; made if it is not there")
     given = asked.parse_args()
     print(json.dumps({"seed": given.seed}), flush=True)
@@ -83,7 +81,7 @@ def main() -> None:
         build(place)
         every = verbs(place)
         weights = {name: LONG.get(name, 4) for name in every}
-        for name in given.only.split(",") if given.only else every:
+        for name in given.verbs.split(",") if given.verbs else every:
             work = every[name]
             share = math.ceil(given.kills * weights[name] / sum(weights.values()))
             told = kill_often(work, room / name, random.Random(f"{given.seed} {name}"), share)

@@ -51,7 +51,7 @@ def lines_of(*words):
 @each_verb
 def test_kills_at_random_moments_cost_nothing(verb, given):
     (told,) = lines_of(
-        *(sys.executable, "random_kills.py", KILLS, "--only", verb, "--given", given)
+        *(sys.executable, "random_kills.py", KILLS, "--verbs", verb, "--given", given)
     )
     assert not told["differ"]
     assert not told["failed"]

@@ -14,6 +14,7 @@ import pytest
 
 from robustmri.app import cli, console
 from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, printable, say
+from robustmri.core.errors import DataError
 from robustmri.report.tables import Table
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
@@ -178,8 +179,15 @@ def test_sigterm_ends_as_ctrl_c_does(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_before_a_command_begins_is_one_line_too(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "by", [None, ImportError("initialization failed"), DataError("unreadable")]
+)
+def test_ctrl_c_outside_of_a_command_is_one_line_too(by, monkeypatch, capsys):
+    """Before a command has begun, or as what a module that was being loaded makes of it."""
+
     def interrupted():
+        if by:
+            raise by from KeyboardInterrupt()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "app", interrupted)

@@ -96,6 +96,13 @@ ROWS = [
         {"steps": 10, "searches": 2, "initial_c": 10.0, "learning_rate": 0.1},
         random=False,
     ),
+    Row(  # DeepFool's ten steps towards two classes turn nothing: a look, then as the paper.
+        "cw-l2",
+        41,
+        34,
+        {"steps": 10, "searches": 2, "initial_c": 10.0, "learning_rate": 0.1, "start": "boundary"},
+        random=False,
+    ),
     Row(
         "nearest",
         49,

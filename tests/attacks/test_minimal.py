@@ -20,6 +20,7 @@ from robustmri.attacks.bisection import shorten
 from robustmri.attacks.engine import Found
 from robustmri.attacks.nearest import least_change
 from robustmri.core.errors import ThreatModelError
+from robustmri.evaluation.cost import AttackCost, Metered
 from robustmri.threat.norms import NORMS
 from robustmri.threat.threat_model import ThreatModel
 
@@ -331,6 +332,29 @@ def test_the_way_back_keeps_the_confidence():
     lead = logits.gather(1, 1 - labels[:, None]) - logits.gather(1, labels[:, None])
     assert (lead >= 0.5).all()
     assert lead.max() < 0.51
+
+
+def test_from_the_boundary_a_quarter_of_the_gradients_lead_no_further(trained, blobs):
+    images, labels, threat = blobs[0][:32], blobs[1][:32], ThreatModel("l2")
+    spent, far = {}, {}
+    for start in ("image", "boundary"):
+        cost = AttackCost(len(images))
+        attack = CarliniWagnerL2(start=start)
+        points = attack(Metered(trained, cost), images, labels, threat, generator=seeded())
+        assert threat.fooled(trained(points), labels).all()
+        spent[start], far[start] = cost.gradients, (points - images).flatten(1).norm(dim=1)
+    assert spent["boundary"] < spent["image"] / 4
+    assert far["boundary"].mean() < 1.01 * far["image"].mean()
+
+
+def test_where_nothing_is_near_the_search_is_the_papers(blobs):
+    """No gradient: DeepFool has nowhere to go, and both starts end where they began."""
+    images, labels = blobs[0][:2], torch.zeros(2, dtype=torch.long)
+    deaf = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 3))
+    deaf[1].weight.data.zero_()
+    deaf[1].bias.data = torch.tensor([1.0, 0.0, 0.0])
+    attack = CarliniWagnerL2(start="boundary", steps=2, searches=2)
+    assert torch.equal(attack(deaf, images, labels, ThreatModel("l2"), generator=seeded()), images)
 
 
 def test_pixels_that_count_go_all_the_way(trained, blobs):

@@ -18,7 +18,8 @@ from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cohort import Cohort
 from robustmri.data.regions import REGIONS, find_region
 from robustmri.data.split import Split
-from robustmri.evaluation.evaluate import members_of, run_attacks
+from robustmri.evaluation.evaluate import ShardRunner, members_of, run_attacks
+from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.plan import evaluated_slices
 from robustmri.evaluation.sanity import check_finite
 from robustmri.evaluation.settings import EvaluateSettings
@@ -588,3 +589,24 @@ def test_a_curve_is_one_search_and_agrees_with_the_attack_at_each_radius(outcome
         spent["curve"] += sum(column(found, "gradients"))
         spent["each"] += sum(column(alone, "gradients"))
     assert spent["curve"] < spent["each"]
+
+
+def test_untouched_slices_are_asked_about_once(outcomes_of, monkeypatch):
+    """Every trial begins with the answers to them; nothing that is measured depends on it."""
+    settings = {"eps": ("0.02", "0.04"), "limit": 12, "batch_size": 8}
+    asked = []
+
+    def counted(classifier, images):
+        asked.append(len(images))
+        return logits_of(classifier, images)
+
+    monkeypatch.setattr("robustmri.evaluation.evaluate.logits_of", counted)
+    once = outcomes_of("once", **settings)
+    assert asked == [8, 4]
+    asked.clear()
+    monkeypatch.setattr(
+        ShardRunner, "clean", lambda self, rows, images: counted(self.classifier, images)
+    )
+    again = outcomes_of("again", **settings)
+    assert asked == 5 * [8, 4]
+    assert alike(once, again)

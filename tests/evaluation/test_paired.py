@@ -12,7 +12,7 @@ from robustmri.core.errors import ResultError
 from robustmri.evaluation.paired import adjust, compare_results, exact_mcnemar, find_common
 from robustmri.results.budget import Budget
 from robustmri.results.outcomes import Outcomes
-from robustmri.results.schema import ModelFacts
+from robustmri.results.schema import Asked, ModelFacts
 
 NAMES = ("A", "B")
 EPS = 0.04
@@ -69,7 +69,7 @@ def result(attacks, *, eps=EPS, classes=("ill", "well"), cohort="c", settings=No
         ],
         results=[SimpleNamespace(attack=name, unit="slice", **number) for name in attacks],
         provenance={},
-        settings={},
+        asked=Asked(),
     )
 
 
@@ -148,7 +148,7 @@ def test_another_preparation_and_other_settings_are_said():
     table = outcomes({"none": [1] * 4, "pgd": [1] * 4})
     results = [result(["pgd"]), result(["pgd"], cohort="d", settings={"steps": 3})]
     results[1].split.fingerprint = "t"
-    results[1].settings = {"evaluate": {"region": "lesion"}}
+    results[1].asked = Asked(region="lesion")
     scope = compare(table, table, results).scope
     assert "prepared twice" in scope[1]
     assert "not split alike" in scope[2]

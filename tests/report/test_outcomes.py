@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from robustmri.results.budget import Budget
+from robustmri.report.sections.worst_patients import find_worst
+from robustmri.results.budget import CLEAN, Budget
 from robustmri.results.outcomes import (
     Outcomes,
     confidence_when_fooled,
@@ -79,3 +82,23 @@ def test_a_class_without_a_slice_is_left_out():
         ("a", 1, 1, 1),
     ]
     assert len(rows) == len(list(rows)) == 11
+
+
+def test_the_worst_patients_are_those_who_lose_most():
+    source, names, n = np.random.default_rng(0), np.array(list("abc"), dtype=object), 400
+    cases = np.array([f"c{number}" for number in range(n)], dtype=object)
+    patients = np.array([f"P{number}" for number in source.integers(0, 40, n)], dtype=object)
+    labels, clean, attacked = (names[source.integers(0, 3, n)] for _ in range(3))
+    told = {"case_id": cases, "patient_id": patients, "label": labels}
+    parts = table(**told, prediction=clean, attack=[CLEAN] * n), table(**told, prediction=attacked)
+    outcomes = Outcomes({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    found = find_worst(outcomes, "pgd", AT)
+    expected = []
+    for patient in set(patients):
+        own = [k for k in range(n) if patients[k] == patient]
+        lost = [k for k in own if clean[k] == labels[k] != attacked[k]]
+        called = Counter(sorted(attacked[k] for k in lost)).most_common(1)
+        expected.append((-len(lost) / len(own), -len(lost), patient, called and called[0][0]))
+    assert [
+        (-one["lost"] / one["n"], -one["lost"], one["patient"], one["as"]) for one in found
+    ] == (sorted(expected)[:10])

@@ -177,3 +177,18 @@ def test_a_result_that_is_published_names_nobody(path):
     assert published.settings["evaluate"]["examples"] == []
     assert all(not check.case_ids for check in (*published.checks, *published.split.leakage))
     assert not {"case_id", "patient_id"} & set(re.findall(r'"(\w+)":', path.read_text()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"evaluate": None}, {"evaluate": {"seed": None}}, {"evaluate": {"curve": ["8/255", 8]}}],
+)
+def test_settings_of_another_type_are_refused(settings, result, tmp_path):
+    path = save_result(msgspec.structs.replace(result, settings=settings), tmp_path)
+    with pytest.raises(ResultError, match=rf"^{re.escape(str(path))}: settings.evaluate is dam"):
+        load_result(tmp_path)
+
+
+def test_settings_that_are_not_there_are_the_usual_ones(result, tmp_path):
+    save_result(msgspec.structs.replace(result, settings={}), tmp_path)
+    assert load_result(tmp_path).asked.region == "image"

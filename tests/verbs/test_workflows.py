@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,17 @@ def test_a_process_beside_this_one_may_claim_the_folder_first(tmp_path, monkeypa
         pytest.raises(SettingsError, match=r"differ in train\.seed"),
         claimed_folder(tmp_path, {"train": {"seed": 1}}, done="checkpoint"),
     ):
+        pass
+
+
+@pytest.mark.parametrize("ends_by", [None, DataError])
+def test_a_run_whose_folder_is_emptied_meanwhile_can_be_gone_on_with(ends_by, tmp_path):
+    with suppress(DataError), claimed_folder(tmp_path, {"train": {}}, done="checkpoint"):
+        (tmp_path / "settings.json").unlink()
+        (tmp_path / "epochs.csv").touch()
+        if ends_by:
+            raise ends_by
+    with claimed_folder(tmp_path, {"train": {}}, done="checkpoint"):
         pass
 
 

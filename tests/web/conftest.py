@@ -140,6 +140,8 @@ def served() -> Iterator[Callable[..., str]]:
     """`served(folder)` gives the address that opens the workbench."""
     import uvicorn
 
+    from robustmri.web.patience import ImpatientProtocol
+
     servers = []
 
     def serve(folder: Path, **settings: Any) -> str:
@@ -148,9 +150,10 @@ def served() -> Iterator[Callable[..., str]]:
             port = free.getsockname()[1]
         tokens: list[str] = []
         app = make_app(Folder(folder), Keys(tokens.append), **settings)
-        server = uvicorn.Server(
-            uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app, port=port, http=ImpatientProtocol, log_level="error", timeout_graceful_shutdown=1
         )
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:

@@ -72,6 +72,28 @@ def test_a_small_evaluation_and_then_a_search(page, served, folder, tmp_path):
     assert page.locator("canvas").count() == 3
 
 
+def test_an_evaluation_is_cancelled_and_goes_on(page, served, folder, tmp_path):
+    root = tmp_path / "folder"
+    shutil.copytree(folder, root)
+    page.goto(served(root))
+    page.wait_for_selector("h1")
+    start(page, "Evaluate")
+    page.locator("summary", has_text="Settings").click()
+    page.get_by_label("Attacks", exact=True).fill("bim")
+    page.get_by_label("Slices at most").fill("6")
+    page.get_by_label("Other settings").fill("evaluate.batch_size=1")
+    page.locator(".job-form .strong").click()
+    page.locator(".job.running .progress").wait_for(timeout=LONG)
+    page.get_by_role("button", name="Cancel").click()
+    page.locator(".job.cancelled").wait_for(timeout=LONG)
+    assert not (root / "result" / "robustness.json").exists()
+    page.get_by_role("button", name="Go on").click()
+    finished(page, "Evaluate: result")
+    page.get_by_role("link", name="Evaluate: result").click()
+    page.locator(".gallery a").first.wait_for()
+    assert page.locator(".gallery a").count() == 6
+
+
 def test_a_slice_is_uploaded_and_asked_about(page, served, folder, tmp_path):
     root = tmp_path / "folder"
     shutil.copytree(folder, root)

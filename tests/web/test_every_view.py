@@ -101,6 +101,41 @@ def test_nothing_is_cut_off_at_any_width(page, views):
     assert wide == []
 
 
+def test_under_a_finger_buttons_are_large(page, views):
+    page.context.new_cdp_session(page).send(
+        "Emulation.setTouchEmulationEnabled", {"enabled": True, "maxTouchPoints": 1}
+    )
+    small = {}
+    for name in ("overview", "result", "case beside", "compare", "import"):
+        open_view(page, views[name])
+        assert page.evaluate("matchMedia('(pointer: coarse)').matches")
+        small |= page.evaluate(
+            """(name) => {
+                const tall = (one) => one.getBoundingClientRect().height;
+                return Object.fromEntries(
+                  [...document.querySelectorAll("main .button, main select")]
+                    .filter((one) => tall(one) > 0 && tall(one) < 40)
+                    .map((one) => [`${name}: ${one.textContent.slice(0, 20)}`, tall(one)]));
+            }""",
+            name,
+        )
+    assert small == {}
+
+
+def test_results_of_a_report_go_in_the_order_of_their_ticks(page, views):
+    open_view(page, "/jobs?start=report")
+    boxes = page.locator("fieldset input")
+    boxes.nth(1).check()
+    boxes.nth(0).check()
+    said = [" ".join(one.split()) for one in page.locator("fieldset label").all_inner_texts()]
+    assert said == ["2. after", "1. before"]
+    with page.expect_request("**/api/jobs") as asked:
+        page.route("**/api/jobs", lambda route: route.fulfill(json={"title": "", "id": "1"}))
+        page.locator(".job-form .strong").click()
+    ids = [boxes.nth(place).input_value() for place in (1, 0)]
+    assert asked.value.post_data_json["answers"]["results"] == ids
+
+
 def test_everything_that_acts_is_reached_by_tab(page, views):
     """Every link, button and field of a view can get the focus, and shows that it has it."""
     for name in ("overview", "result", "case", "compare", "import", "answer"):

@@ -282,6 +282,31 @@ def test_things_become_paths_and_answers_become_options(folder, shown):
     assert out == "page.html"
 
 
+def test_a_certificate_goes_into_the_result_that_was_chosen(folder, shown, monkeypatch):
+    find = folder.find
+    monkeypatch.setattr(
+        folder, "find", lambda kind, id: find("result", id) if kind != "result" else find(kind, id)
+    )
+    (one,) = (found for found in folder.look().of("result") if found.name == "deep/after")
+    words, out = command(folder, "certify", run=one.id, cohort=one.id, result=one.id, sigma="0.5")
+    assert words[-2:] == [f"--out={shown / 'deep' / 'after'}", "--sigma=0.5"]
+    assert out == "deep/after"
+
+
+def test_a_failed_job_says_why_without_the_place_of_the_folder(tmp_path, open_on):
+    client = open_on(tmp_path)
+    jobs = client.app_state["jobs"]
+    said = f"import sys; sys.exit('train: 1/2\\nrobustmri: {tmp_path}/cohort is not a cohort.')"
+    job = jobs.add("train", "", [sys.executable, "-c", said])
+    run(jobs, "failed")
+    for path in ("/api/jobs", f"/api/jobs/{job.id}"):
+        answer = client.get(path)
+        assert "cohort is not a cohort." in answer.text
+        assert str(tmp_path) not in answer.text
+    assert client.get("/api/jobs").json()["jobs"][0]["why"] == "cohort is not a cohort."
+    assert str(tmp_path) not in client.post(f"/api/jobs/{job.id}/cancel").text
+
+
 @pytest.mark.parametrize("recipe", list_recipes())
 def test_every_recipe_can_be_chosen(recipe, folder):
     form = make_forms()["evaluate"]

@@ -12,7 +12,7 @@ from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.training.settings import TrainSettings
 from robustmri.verbs.estimate import estimate_evaluation, estimate_training
 from robustmri.verbs.evaluate import evaluate
-from robustmri.web.folder import Folder, NotThereError
+from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.search import make_search
 from robustmri.web.views.case import case
 from robustmri.web.views.overview import overview
@@ -45,9 +45,7 @@ def asked(folder):
     example = folder.result(found.id).examples[0]
     known = facts(folder, found.id)
     (patient,) = (one["id"] for one in known.patients.values() if one["name"] == example.patient_id)
-    names = folder.cases(found.id).column("case_id")
-    (case_id,) = (id for id, number in known.numbers.items() if names[number] == example.case_id)
-    return found.id, case_id, patient
+    return found.id, id_of("case", example.case_id), patient
 
 
 def test_a_case_shows_what_its_searches_found(folder, asked):
@@ -74,7 +72,7 @@ def test_searches_are_no_results_of_the_test_set(folder):
 
 def test_a_search_becomes_an_evaluation(folder, asked):
     id, case_id, patient = asked
-    answers = {"attack": "pgd", "norm": "linf", "radii": "2/255,4/255,8/255", "region": "image"}
+    answers = {"attack": "pgd", "norm": "linf", "radii": "2/255,4/255,8/255", "region": "lesion"}
     words, out, title = make_search(
         folder, {"result": id, "case": case_id, "answers": answers}, taken=["search-0007"]
     )
@@ -85,7 +83,7 @@ def test_a_search_becomes_an_evaluation(folder, asked):
         str(root / "cohort"),
         f"--out={root / 'search-0008'}",
         "--norm=linf",
-        "--region=image",
+        "--region=lesion",
         "--attacks=pgd",
         "--eps=8/255",
         "--curve=2/255,4/255",

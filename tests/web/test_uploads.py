@@ -55,7 +55,7 @@ def test_a_file_is_kept_as_it_is_under_a_name_of_ours(kind, suffix, content, cli
     assert (tmp_path / UPLOADS / name).read_bytes() == content
     assert (tmp_path / UPLOADS / name).stat().st_mode & 0o777 == 0o600
     things = client.get("/api/forms").json()["things"][kind]
-    assert things == [{"id": answer.json()["id"], "name": name}]
+    assert things == [{"id": answer.json()["id"], "name": name, "uploaded": "yes"}]
     body = {"kind": kind, "id": answer.json()["id"]}
     assert client.post("/api/uploads/remove", json=body).json()[kind] == []
     assert stored(tmp_path) == []

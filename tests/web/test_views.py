@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 
 import msgspec
@@ -14,6 +15,7 @@ from robustmri.core.errors import ResultError
 from robustmri.report.wording import interval, percent
 from robustmri.results.budget import NO_BUDGET, Budget
 from robustmri.results.cases import load_cases
+from robustmri.results.certificate import Certificate, save_certificate
 from robustmri.results.comparison import load_comparison
 from robustmri.results.schema import RobustnessReport, hash_files, load_result, save_result
 from robustmri.web.folder import Folder
@@ -326,6 +328,72 @@ def test_a_cohort_in_the_folder_gives_the_pictures(tiny_cohort, tmp_path, shown,
             break
     else:
         pytest.fail("no case of the cohort")
+
+
+def test_a_result_shows_its_certificate(tmp_path, shown, open_on):
+    made = shown / "before"
+    for name in ("with", "without", "damaged"):
+        shutil.copytree(made, tmp_path / name)
+    result = load_result(made)
+    number = next(one for one in result.results if one.unit == "slice" and one.eps)
+    patient = msgspec.structs.replace(number, unit="patient")
+    facts = {"sigma": 0.25, "samples": 100, "alpha": 0.001, "alpha_each": 1e-5, "largest": 1.0}
+    counts = {"n_slices": 27, "n_patients": 9, "abstained": 2, "median_radius": 0.31}
+    of = {
+        "checkpoint_sha256": result.model.checkpoint_sha256,
+        "split": result.split.fingerprint,
+    }
+    for name in ("with", "damaged"):
+        place = tmp_path / name / "certificate"
+        place.mkdir()
+        (place / "certificates.parquet").write_bytes(b"rows")
+        files = {"certificates.parquet": hashlib.sha256(b"rows").hexdigest()}
+        lists = {"certified": [number, patient], "attacked": [], "checks": [], "settings": {}}
+        save_certificate(Certificate(**facts, **counts, **of, **lists, files=files), place)
+    (tmp_path / "damaged" / "certificate" / "certificates.parquet").write_bytes(b"others")
+    client = open_on(tmp_path)
+    ids = {one["name"]: one["id"] for one in get(client, "/api/overview")["results"]}
+    said = {name: get(client, f"/api/results/{id}")["certificate"] for name, id in ids.items()}
+    assert said["without"] is None
+    assert said["with"]["rows"][0][0] == f"{number.eps:.3g}"
+    assert "Median radius of the slices that are answered rightly: 0.31" in said["with"]["notes"][0]
+    assert "was changed after" in said["damaged"]["why"]
+    assert str(tmp_path) not in said["damaged"]["why"]
+
+
+def test_an_address_where_nothing_is_shows_the_page_to_a_browser(client):
+    answer = client.get("/nowhere", headers={"Accept": "text/html"})
+    assert answer.status_code == 404
+    assert answer.text == client.get("/").text
+    assert client.get("/nowhere").json() == {"error": "There is nothing at this address."}
+
+
+def test_every_attack_is_explained_where_it_stands(client, ids):
+    id = ids["before"]
+    rows = get(client, f"/api/results/{id}")["numbers"]
+    assert all(row["about"].endswith(".") for row in rows)
+    case = get(client, f"/api/results/{id}/cases")["cases"][0]["id"]
+    said = get(client, f"/api/results/{id}/cases/{case}")
+    assert {answer["attack"] for answer in said["answers"]} <= set(said["about"])
+
+
+def test_read_only_offers_nothing_to_start(shown, open_on):
+    client = open_on(shown, read_only=True)
+    one, other = (row["id"] for row in get(client, "/api/overview")["results"])
+    assert get(client, f"/api/results/{one}")["search"] == []
+    case = get(client, f"/api/results/{one}/cases")["cases"][0]["id"]
+    assert get(client, f"/api/results/{one}/cases/{case}")["search"] == []
+    assert get(client, f"/api/compare/{one}/{other}")["read_only"]
+
+
+def test_what_will_be_asked_for_first_is_read_ahead(shown):
+    from robustmri.web.jobs import Jobs
+    from robustmri.web.routes import Workbench
+
+    folder = Folder(shown)
+    Workbench(folder, Jobs(shown), read_only=True).read_ahead()
+    read = {path.name for path in folder._kept["facts"]}
+    assert read == {"before", "after"}
 
 
 def test_a_report_is_shown_in_a_sandbox(client):

@@ -418,6 +418,15 @@ def _words_of(error: BaseException) -> str:
     return str(error) or "there is not enough memory."
 
 
+def _was_stopped(error: BaseException | None) -> bool:
+    """By Ctrl-C or SIGTERM, which a module being loaded may turn into an error of its own."""
+    if isinstance(error, SystemExit):
+        return error.code == INTERRUPTED
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def main() -> None:
     """Entry point: known failures are one line and a non-zero exit."""
     here = (
@@ -429,16 +438,16 @@ def main() -> None:
         try:
             with main_process_output():
                 app()
-        except (RobustMRIError, OSError, MemoryError) as error:
+        except BaseException as error:
+            if _was_stopped(error):
+                if processes.is_main_process():
+                    say("robustmri: stopped. The same command goes on where it was.", error=True)
+                sys.exit(TERMINATED if signals else INTERRUPTED)
+            if not isinstance(error, (RobustMRIError, OSError, MemoryError)):
+                raise
             # What a library said, in a cause that is quoted, may be many lines.
             say(f"{here}: {' '.join(_words_of(error).split())}", error=True)
             sys.exit(2 if isinstance(error, SettingsError) else 1)
-        except (SystemExit, KeyboardInterrupt) as end:  # The latter before a command has begun.
-            if isinstance(end, SystemExit) and end.code != INTERRUPTED:
-                raise
-            if processes.is_main_process():
-                say("robustmri: stopped. The same command goes on where it was.", error=True)
-            sys.exit(TERMINATED if signals else INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -174,11 +174,19 @@ def near_duplicates(
         images: shape (n, h, w) or (n, h, w, 3).
         threshold: least correlation of the square roots of the grey values at 32 x 32 pixels.
     """
-    pairs: list[tuple[int, int]] = []
-    for start, correlation in _correlations(describe_slices(images)):
-        rows, columns = np.nonzero(correlation > threshold)
-        rows += start
-        pairs += [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if i < j]
+    (pairs,) = _alike(describe_slices(images), threshold)
+    return pairs
+
+
+def _alike(vectors: npt.NDArray[np.float32], *thresholds: float) -> list[list[tuple[int, int]]]:
+    """For each threshold the pairs (i, j), i < j, whose correlation is above it."""
+    pairs: list[list[tuple[int, int]]] = [[] for _ in thresholds]
+    for start, correlation in _correlations(vectors):
+        for found, threshold in zip(pairs, thresholds, strict=True):
+            rows, columns = np.nonzero(correlation > threshold)
+            rows += start
+            first = rows < columns
+            found += zip(rows[first].tolist(), columns[first].tolist(), strict=True)
     return pairs
 
 
@@ -193,11 +201,12 @@ def infer_groups(
     is linked is a group. So are the pairs `together`, which are known to be of one scan. Copies of
     a slice count once among the most similar ones, or they would hide its neighbours.
     """
-    alike = near_duplicates(images)
-    copy_of = _components(near_duplicates(images, COPY), len(images))
+    vectors = describe_slices(images)
+    alike, copies = _alike(vectors, SAME_SLICE, COPY)
+    copy_of = _components(copies, len(images))
     _, originals = np.unique(copy_of, return_index=True)
     nearest: list[set[int]] = []
-    for _, correlation in _correlations(describe_slices(images[originals])):
+    for _, correlation in _correlations(vectors[originals]):
         order = np.argsort(-correlation, axis=1, kind="stable")[:, :2]
         for row, columns in enumerate(order):
             nearest.append({int(j) for j in columns if correlation[row, j] >= NEIGHBOUR})
@@ -224,10 +233,16 @@ def describe_slices(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     bright fat.
     """
     small = map_in_order(lambda image: resize(to_grey(image), DESCRIPTOR_SIZE).ravel(), images)
-    vectors = np.sqrt(np.stack(list(small)))
-    vectors -= vectors.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: npt.NDArray[np.float32] = vectors / np.maximum(length, np.finfo(np.float32).tiny)
+    # In place: of a hundred thousand slices each copy is 400 MB.
+    unit = np.empty((len(images), DESCRIPTOR_SIZE**2), dtype=np.float32)
+    for row, vector in zip(unit, small, strict=True):
+        row[:] = vector
+    np.sqrt(unit, out=unit)
+    unit -= unit.mean(axis=1, keepdims=True)
+    for start in range(0, len(unit), BLOCK):
+        part = unit[start : start + BLOCK]
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        part /= np.maximum(length, np.finfo(np.float32).tiny)
     return unit
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import torch
 
 from robustmri.attacks import Cascade
@@ -136,6 +137,17 @@ class ShardRunner:
     plan: Plan
     device: torch.device
     room: Room = field(default_factory=Room)
+    known: dict[tuple[int, ...], Logits] = field(default_factory=dict)
+
+    def clean(self, rows: Sequence[int], images: Images) -> Logits:
+        """The original's logits of untouched slices, asked for once: each trial begins with them.
+
+        Kept by batch, since the last bit of a logit may depend on the images beside its own.
+        """
+        batch = tuple(rows)
+        if batch not in self.known:
+            self.known[batch] = logits_of(self.classifier, images)
+        return self.known[batch]
 
     @cached_property
     def fast(self) -> OptimisedView:
@@ -177,7 +189,7 @@ class ShardRunner:
         region = load_region(self.cohort, rows, self.plan.settings.region)
         mask = None if region is None else region.to(self.device)
         threat = replace(trial.threat, mask=mask)
-        clean, zero = logits_of(self.classifier, images), torch.zeros(len(rows), dtype=torch.bool)
+        clean, zero = self.clean(rows, images), torch.zeros(len(rows), dtype=torch.bool)
         search = self.exact if trial.facts.minimal else self.fast
         cost, members = AttackCost(len(rows), self.plan.settings.limits), [""]
         if trial.corruption:
@@ -283,7 +295,7 @@ class ShardRunner:
         shares = pa.list_(pa.field("element", pa.float64()))
         # On the CPU, where looking at them one by one does not stop a GPU each time.
         before, after = probabilities(clean).cpu(), probabilities(attacked.logits).cpu()
-        eps = trial.eps or Eps(0.0)
+        ends, eps = np.arange(n + 1, dtype=np.int32) * len(classes), trial.eps or Eps(0.0)
         return {
             "case_id": [case.case_id for case in cases],
             "index": list(rows),
@@ -302,7 +314,9 @@ class ShardRunner:
             "prediction": [classes[k] for k in attacked.logits.argmax(1).tolist()],
             "confidence": after.amax(1).tolist(),
             "label_confidence": [after[k, case.class_index].item() for k, case in enumerate(cases)],
-            "probabilities": pa.array(after.tolist(), shares),
+            "probabilities": pa.ListArray.from_arrays(
+                ends, after.flatten().double().numpy(), shares
+            ),
             **{f"distance_{norm}": attacked.distance(norm).tolist() for norm in NORMS},
             **self._seen_in(rows, images, attacked),
             "fooled": attacked.fooled.tolist(),

@@ -18,8 +18,8 @@ from robustmri.evaluation.detection import summarise_detection
 from robustmri.evaluation.intervals import quantile_interval
 from robustmri.evaluation.saliency import summarise_saliency
 from robustmri.evaluation.visibility import peak_signal_to_noise
-from robustmri.results.cases import CaseTable
-from robustmri.results.outcomes import columns_of
+from robustmri.results.cases import CaseTable, is_of_cases
+from robustmri.results.outcomes import columns_of, numbered
 from robustmri.results.schema import RobustnessReport, Sensitivity
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ FEWEST_RADII = 3
 def count_further(result: RobustnessReport, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
     """The same fields of a result that is there, counted from its tables."""
     pixels = math.prod(sides(result.cohort.size)) * result.cohort.channels
-    return summarise_further(tables, seed=result.settings["evaluate"]["seed"], pixels=pixels)
+    return summarise_further(tables, seed=result.asked.seed, pixels=pixels)
 
 
 def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int) -> dict[str, Any]:
@@ -46,7 +46,9 @@ def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int)
         seed: of the bootstrap.
         pixels: grey values of a slice; of one in colour, three for each place.
     """
-    cases = CaseTable.of(columns_of(tables["outcomes"]))
+    outcomes = tables["outcomes"]
+    told_of = [name for name in outcomes.column_names if is_of_cases(name) or name == "ssim"]
+    cases = CaseTable.of(columns_of(outcomes.select(told_of)))
     summaries = (summarise_regions, summarise_saliency, summarise_detection)
     told = {
         name: summary(columns_of(tables[name])) if name in tables else []
@@ -76,8 +78,8 @@ def summarise_sensitivity(
     if not len(among):
         return None
     smallest = cases.smallest_eps(norm)[among]
-    groups = cases.column("group")[among].astype(str)
-    names, of = np.unique(groups, return_inverse=True)
+    groups = cases.column("group")[among]
+    names, of = numbered(groups)
     fragile = np.full(len(names), np.inf)
     np.minimum.at(fragile, of, smallest)
     bounds = quantile_interval(smallest, groups, share=0.5, seed=seed)

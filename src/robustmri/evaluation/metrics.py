@@ -236,15 +236,15 @@ def count_alone(outcomes: Outcomes) -> dict[Setting, int]:
     for attacks in budgets.values():
         most = max(map(len, attacks.values()))
         fooled = {
-            setting: set(outcomes["index"][rows[broken[rows]]].tolist())
+            setting: np.unique(outcomes["index"][rows[broken[rows]]])
             for setting, rows in attacks.items()
             if len(rows) == most
         }
         if len(fooled) > 1:
-            times = Counter(image for images in fooled.values() for image in images)
+            met, times = np.unique(np.concatenate(list(fooled.values())), return_counts=True)
+            once = met[times == 1]
             counts |= {
-                setting: sum(times[image] == 1 for image in images)
-                for setting, images in fooled.items()
+                setting: int(np.isin(images, once).sum()) for setting, images in fooled.items()
             }
     return counts
 

@@ -72,20 +72,30 @@ def remember(
     >>> remember(known, torch.tensor([0, 1]), known[:1] + 0.1, torch.tensor([0])).radius
     tensor([0.2000])
     """
-    order = ORDER[NORMS[norm].dual]
     shrink = _shrinking(known.shape[-2:]) ** (1.0 / ORDER[norm])
-    memory, asked = _flat(known), _flat(images)
+    return _remember(_flat(known), known_labels, _flat(images), labels, norm, shrink)
+
+
+def _remember(
+    memory: Tensor, known_labels: Labels, asked: Tensor, labels: Labels, norm: str, shrink: float
+) -> Remembered:
+    order = ORDER[NORMS[norm].dual]
     away = torch.cdist(asked, memory) ** 2
     radius = torch.zeros(len(asked))
     right = known_labels[away.argmin(1)] == labels
+    # Of each class once: to lay out its own slices and the others for each image took longest.
+    parts = {
+        label: (known_labels == label, memory[known_labels == label], memory[known_labels != label])
+        for label in labels[right].unique().tolist()
+    }
     for row in right.nonzero().flatten().tolist():
-        own = known_labels == labels[row]
+        own, alike, others = parts[int(labels[row])]
         near, far = away[row][own], away[row][~own]
         if not len(far):
             radius[row] = torch.inf
             continue
         best = near.topk(min(NEIGHBOURS, len(near)), largest=False).indices
-        friends, others = memory[own][best], memory[~own]
+        friends = alike[best]
         lead = far - near[best[0]]
         # Those that win first against the nearest friend are looked at against all of them.
         likely = lead / (2 * torch.cdist(others, friends[:1], p=order)[:, 0]).clamp_min(1e-12)
@@ -104,7 +114,13 @@ def _flat(images: Images) -> Tensor:
     return functional.adaptive_avg_pool2d(images.float(), SIDE).flatten(1)
 
 
-def _shrinking(shape: torch.Size) -> float:
+def _flat_slices(cohort: Cohort, rows: Sequence[int]) -> Tensor:
+    """The same of slices, which are never in memory together as they are."""
+    parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+    return torch.cat([_flat(load_images(cohort, part)) for part in parts])
+
+
+def _shrinking(shape: Sequence[int]) -> float:
     """The most that one pixel weighs in all averages together: a change of size 1 in l1 becomes so
     large, in l2 its root.
     """
@@ -126,9 +142,10 @@ def remember_slices(cohort: Cohort, split: Split, rows: list[int], *, norm: str)
     if NORMS[norm].dual not in ORDER or not 0 < len(split.train) * len(rows) <= MOST:
         return None
     (known, labels), (images, wanted) = (
-        (load_images(cohort, part), load_labels(cohort, part)) for part in (split.train, rows)
+        (_flat_slices(cohort, part), load_labels(cohort, part)) for part in (split.train, rows)
     )
-    found = remember(known, labels, images, wanted, norm=norm)
+    shrink = _shrinking(cohort.shape[1:]) ** (1.0 / ORDER[norm])
+    found = _remember(known, labels, images, wanted, norm, shrink)
     groups = [cohort.cases[row].group for row in rows]
     return pa.table(
         {
@@ -192,6 +209,6 @@ def pool_memory(parts: Sequence[RobustnessReport], table: pa.Table) -> Baseline:
             for one in known[0].results
             if one.attack == CERTIFIED
         ],
-        norm=parts[0].settings["evaluate"]["norm"],
+        norm=parts[0].asked.norm,
         known=[number for one in known for number in one.known],
     )

@@ -321,7 +321,7 @@ def _say_scope(
         )
     if results[0].split.fingerprint != results[1].split.fingerprint:
         scope.append("The two were not split alike: each was tested on patients of its own test.")
-    regions = [result.settings.get("evaluate", {}).get("region", "image") for result in results]
+    regions = [result.asked.region for result in results]
     if regions[0] != regions[1]:
         scope.append(
             f"{names[0]} was attacked in the {regions[0]}, {names[1]} in the {regions[1]}: what is "

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from robustmri.evaluation.intervals import mean_interval, patient_accuracy, share_interval
 from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings
 from robustmri.results.budget import CLEAN, NO_BUDGET, WORST
-from robustmri.results.outcomes import Outcomes, numbered
+from robustmri.results.outcomes import Column, Outcomes, met, numbered
 from robustmri.results.patients import (
     Cost,
     Endpoint,
@@ -46,9 +46,9 @@ def summarise_patients(
     strata = [
         (by, name, chosen)
         for by, name, chosen in (_strata(outcomes, before) if main else ())
-        if np.isin(outcomes["index"][after], sorted(chosen)).any()  # A target's own class is not.
+        if np.isin(outcomes["index"][after], chosen).any()  # A target's own class is not.
     ]
-    level = 1 - (1 - LEVEL) / max(1, len(strata))
+    level, right = 1 - (1 - LEVEL) / max(1, len(strata)), find_right(outcomes)
     budget = main.budget if main else NO_BUDGET
     return PatientFigures(
         shares=[
@@ -63,7 +63,7 @@ def summarise_patients(
         target=budget.target,
         level=level,
         strata=[
-            _measure(outcomes, by, name, chosen, before, after, level)
+            _measure(outcomes, by, name, chosen, right, before, after, level)
             for by, name, chosen in strata
         ],
         mistakes=_count_mistakes(outcomes, classes, before, after),
@@ -128,7 +128,9 @@ def _right_patients(
     yield "majority", 2 * kept > sizes
     if "probabilities" not in outcomes:
         return
-    given = np.stack([np.asarray(one, dtype=float) for one in outcomes["probabilities"][rows]])
+    given = outcomes["probabilities"][rows]
+    if given.ndim == 1:  # Lists, of which one may be missing or of another length.
+        given = np.stack([np.asarray(one, dtype=float) for one in given])
     sums = np.zeros((len(sizes), len(classes)))
     np.add.at(sums, patient, given)
     labels = np.zeros_like(sums)
@@ -140,7 +142,7 @@ def _right_patients(
     yield "mean probability", named & np.isfinite(sums).all(axis=1)
 
 
-def _strata(outcomes: Outcomes, before: Rows) -> Iterator[tuple[str, str, set[int]]]:
+def _strata(outcomes: Outcomes, before: Rows) -> Iterator[tuple[str, str, Column]]:
     """What the slices are divided by, the part's name, and the indexes of its slices."""
     index = outcomes["index"][before]
     for by, column in (("class", "label"), ("plane", "plane")):
@@ -148,7 +150,7 @@ def _strata(outcomes: Outcomes, before: Rows) -> Iterator[tuple[str, str, set[in
         names = [name for name in dict.fromkeys(values.tolist()) if name]
         if len(names) > 1 or by == "class":
             for name in sorted(names):
-                yield by, name, set(index[values == name].tolist())
+                yield by, name, index[values == name]
     if "lesion_area" not in outcomes:
         return
     share = outcomes["lesion_area"][before].astype(float)
@@ -160,8 +162,8 @@ def _strata(outcomes: Outcomes, before: Rows) -> Iterator[tuple[str, str, set[in
     limits = [f"{100 * edge:.2g} %" for edge in edges]
     said = (f"up to {limits[0]}", f"up to {limits[1]}", f"above {limits[1]}")
     for number, (name, of) in enumerate(zip(SIZES, said, strict=True)):
-        chosen = set(index[known & (size == number)].tolist())
-        if chosen:
+        chosen = index[known & (size == number)]
+        if len(chosen):
             yield "lesion size", f"{name} ({of} of the picture)", chosen
 
 
@@ -169,14 +171,14 @@ def _measure(
     outcomes: Outcomes,
     by: str,
     name: str,
-    chosen: set[int],
+    chosen: Column,
+    right: Flags,
     before: Rows,
     after: Rows,
     level: float,
 ) -> Stratum:
-    right, indexes = find_right(outcomes), np.array(sorted(chosen))
     untouched, attacked = (
-        rows[np.isin(outcomes["index"][rows], indexes)] for rows in (before, after)
+        rows[np.isin(outcomes["index"][rows], chosen)] for rows in (before, after)
     )
     patients = outcomes["group"][attacked]
     interval = share_interval(right[attacked], patients, level=level)
@@ -184,7 +186,7 @@ def _measure(
         by=by,  # type: ignore[arg-type]
         name=name,
         n_slices=len(attacked),
-        n_patients=len(set(patients.tolist())),
+        n_patients=len(met(patients)[0]),
         clean=float(right[untouched].mean()),
         accuracy=float(right[attacked].mean()),
         ci_low=interval.low,

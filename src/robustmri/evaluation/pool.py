@@ -20,7 +20,7 @@ from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.recount import Counted, refuse_contradictions
 from robustmri.results.certificate import FILE, FOLDER
-from robustmri.results.outcomes import columns_of, numbered
+from robustmri.results.outcomes import columns_of, numbered, uncoded
 from robustmri.results.schema import AttackRun, Check, RobustnessReport, suites_of
 
 if TYPE_CHECKING:
@@ -54,16 +54,17 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> Counted:
         )
     counted = [refuse_contradictions(folder) for folder in folders]
     parts = [one.result for one in counted]
-    _refuse_unlike(parts, [one.tables["outcomes"] for one in counted], folders)
+    written = [{name: uncoded(one) for name, one in part.tables.items()} for part in counted]
+    _refuse_unlike(parts, [one["outcomes"] for one in written], folders)
     # In some parts there may have been nothing to measure, as no slice with an outline.
     tables = {
-        name: pa.concat_tables([one.tables[name] for one in counted])
-        for name in counted[0].tables
-        if all(name in one.tables for one in counted)
+        name: pa.concat_tables([one[name] for one in written])
+        for name in written[0]
+        if all(name in one for one in written)
     }
-    missing = sorted({name for one in counted for name in one.tables} - set(tables))
+    missing = sorted({name for one in written for name in one} - set(tables))
     columns, first, attacks = columns_of(tables["outcomes"]), parts[0], _merge_attacks(parts)
-    seed = int(first.settings["evaluate"]["seed"])
+    seed = first.asked.seed
     split = msgspec.structs.replace(
         first.split,
         fold=first.split.fold if len(parts) == 1 else None,
@@ -145,7 +146,9 @@ def _refuse_unlike(
         shown_apart = {"examples": ()}  # Which pictures were kept does not change a number.
         facts = {
             "cohorts": (first.cohort.fingerprint, part.cohort.fingerprint),
-            "settings": tuple({**one.settings["evaluate"], **shown_apart} for one in (first, part)),
+            "settings": tuple(
+                {**one.settings.get("evaluate", {}), **shown_apart} for one in (first, part)
+            ),
             "objectives": (first.model.objective, part.model.objective),
             "costs": tuple(one.patients.costs if one.patients else [] for one in (first, part)),
             "trainings": tuple(_training_of(one) for one in (first, part)),

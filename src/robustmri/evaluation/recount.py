@@ -18,7 +18,7 @@ from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.settings import CertifySettings
 from robustmri.results.budget import CLEAN
 from robustmri.results.certificate import load_certificate, read_certificates
-from robustmri.results.outcomes import columns_of, read_table
+from robustmri.results.outcomes import columns_of, met, read_table
 from robustmri.results.schema import Result, RobustnessReport, load_result, suites_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def refuse_contradictions(folder: Path | str) -> Counted:
         ResultError: a number differs, or one of the files is missing or damaged.
     """
     result = load_result(folder)
-    tables = {name: read_table(folder, name) for name in tables_of(result)}
+    tables = {name: read_table(folder, name, coded=True) for name in tables_of(result)}
     outcomes = columns_of(tables["outcomes"])
     counted = summarise(outcomes, suites=suites_of(result.attacks))
     if older := next((one.interval for one in result.results if BEFORE in one.interval), ""):
@@ -75,7 +75,7 @@ def refuse_contradictions(folder: Path | str) -> Counted:
                 folder, f"{name}: its interval is {one.interval!r}, not {found[name].interval!r}"
             )
     clean = outcomes["attack"] == CLEAN
-    tested = len(set(outcomes["case_id"][clean])), len(set(outcomes["group"][clean]))
+    tested = len(met(outcomes["case_id"][clean])[0]), len(met(outcomes["group"][clean])[0])
     if (result.split.n_slices, result.split.n_patients) != tested:
         _refuse(folder, f"{tested[0]} slices of {tested[1]} patients were tested")
     if result.confusions != count_confusions(outcomes, result.cohort.classes):

@@ -47,7 +47,8 @@ def with_worst_case(outcomes: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     worst = worst_case(columns_of(outcomes))
-    return pa.concat_tables([outcomes, pa.table(dict(worst), schema=outcomes.schema)])
+    columns = {name: list(one) if one.ndim > 1 else one for name, one in worst.items()}
+    return pa.concat_tables([outcomes, pa.table(columns, schema=outcomes.schema)])
 
 
 def summarise_evaluation(

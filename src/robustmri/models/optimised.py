@@ -8,6 +8,7 @@ original classifier in float32 has confirmed it.
 from __future__ import annotations
 
 import copy
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,6 +26,8 @@ Precision = Literal["fp32", "bf16"]
 Pair = tuple[str, str]
 SMALLEST_BUCKET = 8
 """Smaller batches are padded to so many images before a compiled network."""
+_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of ONEDNN_MAX_CPU_ISA, oneDNN's own setting, for processors of before."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
@@ -32,10 +35,12 @@ _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 def fast_precision(device: torch.device) -> Precision:
     """bfloat16 where the hardware multiplies in it: recent NVIDIA GPUs, and CPUs with AVX512-BF16
-    or AMX.
+    or AMX, unless the environment keeps oneDNN from using them.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16:
+        return "fp32"
     try:
         with open("/proc/cpuinfo") as stream:
             flags = stream.read()

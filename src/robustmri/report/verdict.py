@@ -148,7 +148,7 @@ def write_verdict(
 
 def _say_change(report: RobustnessReport, at: Budget) -> str:
     """What the attacker may do, as the subject of a sentence."""
-    where = WITHIN.get(report.settings.get("evaluate", {}).get("region", ""), "")
+    where = WITHIN.get(report.asked.region, "")
     norm, eps = norms_of([report])[at.norm], at.eps_image or 0.0
     if norm.kind != "norm":
         return f"A {radius(at, norm)}"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
 from robustmri.results.budget import CLEAN, WORST, Budget
-from robustmri.results.outcomes import COLUMNS, Outcomes, columns_of, read_table
+from robustmri.results.outcomes import COLUMNS, Outcomes, columns_of, met, read_table
 
 NEEDED = ("index", "eps_image", "label_confidence", "fooled")
 READ = (*COLUMNS, *NEEDED, "plane")
@@ -43,11 +43,7 @@ class CaseTable:
     @classmethod
     def of(cls, outcomes: Outcomes) -> CaseTable:
         """Cases of a table, told apart by their ids, in the order in which they appear."""
-        names = outcomes["case_id"].astype(str)
-        found, first, of = np.unique(names, return_index=True, return_inverse=True)
-        place = np.empty(len(found), dtype=np.intp)
-        place[np.argsort(first)] = np.arange(len(found))
-        return cls(outcomes, place[of])
+        return cls(outcomes, met(outcomes["case_id"])[1])
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -161,6 +157,11 @@ class CaseTable:
         return np.flatnonzero(keep)
 
 
+def is_of_cases(column: str) -> bool:
+    """Whether a column of that name tells what became of a slice."""
+    return column in READ or column.startswith("distance_")
+
+
 def load_cases(folder: Path | str) -> CaseTable:
     """Read `folder/outcomes.parquet`.
 
@@ -168,9 +169,7 @@ def load_cases(folder: Path | str) -> CaseTable:
         ResultError: no such file, damaged, without a needed column, or with a case that has not
             exactly one row without an attack.
     """
-    table = read_table(
-        folder, wanted=lambda name: name in READ or name.startswith("distance_"), coded=True
-    )
+    table = read_table(folder, wanted=is_of_cases, coded=True)
     missing = [name for name in NEEDED if name not in table.column_names]
     if missing:
         raise ResultError(

@@ -42,8 +42,8 @@ NEEDED = {
 }
 """Columns without which a table beside a result is of no use, by the table's name."""
 Column = npt.NDArray[Any]
-MOST_BYTES = 2 << 30
-"""Of a table of outcomes in memory: a hundred bytes each of twenty million rows."""
+MOST_BYTES = 4 << 30
+"""Of a table of outcomes in memory: ten million rows of thirty columns take 2.3 GiB."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,23 @@ class Outcomes(Mapping[str, Column]):
 def numbered(column: npt.ArrayLike) -> tuple[list[str], npt.NDArray[np.intp]]:
     """Distinct values as text, sorted, and the place of each row's among them.
 
-    By a table of hashes, since to sort ten million names takes minutes.
-
     >>> numbered(np.array(["b", "a", "b"], dtype=object))
     (['a', 'b'], array([1, 0, 1]))
+    """
+    own, places = met(column)
+    order = sorted(range(len(own)), key=own.__getitem__)
+    place = np.empty(len(own), dtype=np.intp)
+    place[order] = np.arange(len(own))
+    return [own[one] for one in order], place[places]
+
+
+def met(column: npt.ArrayLike) -> tuple[list[str], npt.NDArray[np.intp]]:
+    """The same in the order in which the values are met.
+
+    By a table of hashes, since to sort ten million names takes minutes.
+
+    >>> met(np.array(["b", "a", "b"], dtype=object))
+    (['b', 'a'], array([0, 1, 0]))
     """
     import pyarrow as pa
 
@@ -113,28 +126,48 @@ def numbered(column: npt.ArrayLike) -> tuple[list[str], npt.NDArray[np.intp]]:
     except pa.ArrowException:  # Of several kinds at once.
         plain = False
     if not plain:
-        names, places = np.unique(values.astype(str), return_inverse=True)
-        return names.tolist(), places
-    own = [str(one) for one in encoded.dictionary.to_pylist()]
-    order = sorted(range(len(own)), key=own.__getitem__)
-    place = np.empty(len(own), dtype=np.intp)
-    place[order] = np.arange(len(own))
-    return [own[one] for one in order], place[encoded.indices.to_numpy()]
+        texts = values.astype(str)
+        names, first, places = np.unique(texts, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        place = np.empty(len(order), dtype=np.intp)
+        place[order] = np.arange(len(order))
+        return names[order].tolist(), place[places]
+    return [str(one) for one in encoded.dictionary.to_pylist()], encoded.indices.to_numpy().astype(
+        np.intp
+    )
 
 
 def columns_of(table: pa.Table) -> Outcomes:
-    """Columns as numpy arrays; strings as objects, where they are coded one for all equal ones."""
+    """Columns as numpy arrays: strings as objects, one for all equal ones; lists of one length as
+    rows of shape (n, length).
+    """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     columns = {}
     for name in table.column_names:
         column = table[name]
-        if pa.types.is_dictionary(column.type) and not column.null_count:
-            coded = column.unify_dictionaries().combine_chunks()
+        if column.null_count:
+            columns[name] = column.to_numpy()
+        elif pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+            coded = column.dictionary_encode().unify_dictionaries().combine_chunks()
             columns[name] = coded.dictionary.to_numpy(False)[coded.indices.to_numpy()]
+        elif pa.types.is_list(column.type) and len(pc.unique(pc.list_value_length(column))) == 1:
+            columns[name] = pc.list_flatten(column).to_numpy().reshape(len(column), -1)
         else:
             columns[name] = column.to_numpy()
     return Outcomes(columns)
+
+
+def uncoded(table: pa.Table) -> pa.Table:
+    """The table with its strings written out, as a file has them."""
+    import pyarrow as pa
+
+    fields = [
+        pa.field(one.name, one.type.value_type) if pa.types.is_dictionary(one.type) else one
+        for one in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def read_table(
@@ -202,10 +235,7 @@ def read_bounded(file: Any, path: Path, columns: list[str] | None) -> pa.Table:
 
 def load_outcomes(folder: Path | str) -> Outcomes:
     """The columns that a report needs; errors as `read_table`'s."""
-    table = read_table(folder, wanted=COLUMNS.__contains__)
-    return Outcomes(
-        {name: np.asarray(table.column(name).to_pylist(), dtype=object) for name in COLUMNS}
-    )
+    return columns_of(read_table(folder, wanted=COLUMNS.__contains__, coded=True))
 
 
 class ClassCount(msgspec.Struct, frozen=True):

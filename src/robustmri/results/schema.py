@@ -8,7 +8,7 @@ import html
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -291,6 +291,20 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     results: list[Result]
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """What readers of a result ask of the settings that it was made with."""
+
+    norm: str = "linf"
+    region: str = "image"
+    eps: tuple[str, ...] = ()
+    curve: tuple[str, ...] = ()
+    curve_attack: str = ""
+    classes: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an evaluation found out.
 
@@ -320,6 +334,18 @@ class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     sensitivity: list[Sensitivity] = []
     detection: list[DetectorResult] = []
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def asked(self) -> Asked:
+        """Of `settings`, what its readers ask for.
+
+        Raises:
+            ResultError: it is of another type.
+        """
+        try:
+            return msgspec.convert(self.settings.get("evaluate", {}), Asked)
+        except msgspec.ValidationError as wrong:
+            raise ResultError(f"settings.evaluate is damaged ({wrong}). {AGAIN}") from wrong
 
     def __repr__(self) -> str:
         worst = min((number.accuracy for number in self.results), default=math.nan)
@@ -400,6 +426,10 @@ def load_result(folder: Path | str) -> RobustnessReport:
             "Evaluate again with it."
         )
     result: RobustnessReport = read_json(path, RobustnessReport, error=ResultError, again=AGAIN)
+    try:
+        _ = result.asked
+    except ResultError as wrong:
+        raise ResultError(f"{path}: {wrong}") from wrong
     if unknown := {number.norm for number in result.results if number.norm} - set(result.norms):
         raise ResultError(f"{path} does not say what {sorted(unknown)} is. Evaluate again.")
     for name, digest in result.files.items():

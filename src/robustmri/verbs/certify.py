@@ -78,8 +78,8 @@ def certify(
     result, scans, folder = load_result(out), Cohort.open(cohort), Path(out) / FOLDER
     classifier, stored = load_checkpoint(checkpoint)
     _refuse_other(result, stored.weights_sha256, scans, str(checkpoint), out)
-    evaluated = msgspec.convert(result.settings.get("evaluate", {}), EvaluateSettings, strict=False)
-    scans = scans.with_classes(stored.spec.classes, evaluated.class_names)
+    renamed = EvaluateSettings(classes=result.asked.classes).class_names
+    scans = scans.with_classes(stored.spec.classes, renamed)
     check_fits(stored, scans.classes, scans.size, scans.channels)
     known = {case.case_id: case.index for case in scans.cases}
     tested = load_outcomes(out).rows(CLEAN, NO_BUDGET)["case_id"]

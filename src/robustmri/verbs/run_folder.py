@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from robustmri.core import processes
-from robustmri.core.errors import CheckpointError, DataError, SettingsError
+from robustmri.core.errors import CheckpointError, DataError, RobustMRIError, SettingsError
 from robustmri.core.files import explain_full_disk, read_json, sha256_of, write_json
 from robustmri.core.locks import clear_unmarked, locked
 from robustmri.data.cohort import Cohort
@@ -49,7 +49,20 @@ def claimed_folder(folder: Path, settings: dict[str, Any], *, done: str) -> Iter
             clear_unmarked(folder / LOCK)  # Of a command that was killed when all was done.
         if not is_claimed(folder, settings):  # Another command may have come first.
             write_json(folder / SETTINGS, settings)
-        yield
+        try:
+            yield
+        finally:
+            _keep_claim(folder, settings)
+
+
+def _keep_claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Somebody may have emptied the folder meanwhile: what was written since then is still of this
+    run, and the same command goes on with it.
+    """
+    gone = folder.exists() and not (folder / SETTINGS).exists()
+    if gone and processes.is_main_process():
+        with suppress(OSError, RobustMRIError):
+            write_json(folder / SETTINGS, settings)
 
 
 def is_claimed(folder: Path, settings: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,8 @@ MOST_BYTES = 64_000
 """Of words."""
 PATIENCE = 30.0
 """Seconds without a byte after which a request is given up."""
+SLOWEST = 1000.0
+"""Bytes a second; who brings fewer than that for longer than `PATIENCE` is given up, too."""
 MOST_FILES, MOST_AT_ONCE = 200, 4
 MOST = {"slice": 64 * 2**20, "model": 2 * 2**30}
 """Bytes of a file of that kind."""
@@ -159,11 +162,15 @@ def _check_beginning(beginning: bytes, kind: str, suffix: str) -> None:
 
 
 async def _parts(request: Request) -> AsyncIterator[bytes]:
-    stream = request.stream()
+    stream, began, size = request.stream(), time.monotonic(), 0
     while True:
         try:
-            yield await asyncio.wait_for(anext(stream), PATIENCE)
+            part = await asyncio.wait_for(anext(stream), PATIENCE)
         except StopAsyncIteration:
             return
         except (asyncio.TimeoutError, ClientDisconnect) as error:
             raise SettingsError("the request broke off before its end.") from error
+        size, took = size + len(part), time.monotonic() - began
+        if took > PATIENCE and size < SLOWEST * took:
+            raise SettingsError(f"the request is slower than {SLOWEST:.0f} bytes a second.")
+        yield part

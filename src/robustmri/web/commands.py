@@ -10,9 +10,8 @@ from typing import Any
 
 from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.core.files import check_name
-from robustmri.web.fields import Field, Form
+from robustmri.web.fields import PHANTOM, Field, Form
 from robustmri.web.folder import Folder, Kind
-from robustmri.web.forms import PHANTOM
 
 MOST_WORDS = 200
 FILES = {"onnx": ".onnx", "pt2": ".pt2"}
@@ -50,6 +49,8 @@ def make_command(folder: Folder, form: Form, answers: Mapping[str, Any]) -> tupl
         if field.what == "thing":
             path = _path_of(folder, field.kind, given)
             options.append(f"{field.option}={path}") if field.option else words.append(path)
+            if field.option == "--out":  # It goes into what is there.
+                out = Path(path).relative_to(folder.root).as_posix()
         elif field.what == "things":
             if not isinstance(given, list) or len(given) > MOST_WORDS:
                 raise SettingsError(f"{field.label}: expected a list.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
 
 from robustmri.core.settings import bounds_of, choices_of, help_of
-from robustmri.recipes import PrepareSettings
+from robustmri.recipes import PrepareSettings, Recipe, list_recipes, load_recipe
+from robustmri.training.settings import TrainSettings
 from robustmri.web.folder import Kind
 
 What = Literal[
@@ -27,8 +30,8 @@ What = Literal[
 """`word` is one name, `text` names and numbers divided by commas, `names` those of classes or
 columns, `line` any text in a line, `several` NAME=VALUE divided by spaces: an option for each.
 """
-
-
+PHANTOM = "phantom"
+"""The source of scans that needs no file."""
 LONGEST_BOUNDS = 32
 MODULES = re.compile(r" \(see `robustmri[^)]*\)|, a key of `robustmri[^`]*`")
 """Of what a setting says of itself: where else to look is of no use to who reads a page."""
@@ -141,3 +144,37 @@ def choice_field(name: str, label: str, choices: dict[str, str], help: str = "")
         default=next(iter(choices)),
         help=help,
     )
+
+
+@cache
+def named_recipes() -> dict[str, Recipe]:
+    """Every recipe of the package, by name."""
+    return {name: load_recipe(name) for name in list_recipes()}
+
+
+def recipe_field(default: str = "standard", fits: Callable[[Recipe], bool] | None = None) -> Field:
+    """The question which named settings, of those that fit."""
+    found = {name: one for name, one in named_recipes().items() if not fits or fits(one)}
+    about = {name: f"{name}: {one.about}" for name, one in found.items()}
+    said = "Named settings; what is left empty below is as the recipe says."
+    field = choice_field("recipe", "Recipe", about, said)
+    return msgspec.structs.replace(field, default=default, setting=False)
+
+
+def other_settings(stages: str) -> Field:
+    """The question about any setting of the recipe."""
+    said = f"Any setting of the recipe as STAGE.NAME=VALUE, divided by spaces; stage: {stages}."
+    return Field(name="other", label="Other settings", what="several", option="--set", help=said)
+
+
+MACHINES = [
+    setting_field(TrainSettings, "devices", "Processes or GPUs"),
+    setting_field(TrainSettings, "nodes", "Machines"),
+]
+WITHOUT_IMAGES = Field(
+    name="without",
+    label="Without images and ids",
+    what="switch",
+    option="--no-images",
+    help="Then the page may leave the hospital.",
+)

@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.data.cohort import HEAD, Cohort
 from robustmri.report.pictures import load_examples
 from robustmri.results.cases import CaseTable, load_cases
+from robustmri.results.certificate import FOLDER as CERTIFICATE
+from robustmri.results.certificate import Certificate, load_certificate
 from robustmri.results.comparison import Comparison, load_comparison
 from robustmri.results.schema import RobustnessReport, load_result
 
@@ -31,7 +35,7 @@ PAGE = b'<meta name="generator" content="robustmri">'
 UPLOADS = ".uploads"
 """Folder of what was given to the page; a file's name begins with its kind."""
 MODELS = (".onnx", ".safetensors", ".pth", ".pt", ".pt2", ".ckpt")
-KEEP = {"cases": 4, "facts": 4, "examples": 4, "cohort": 64}
+KEEP = {"cases": 4, "facts": 4, "examples": 4, "cohort": 64, "pixels": 64}
 """Things of a kind that stay in memory; of others, which are small, `KEEP_SMALL`."""
 KEEP_SMALL = 2000
 PATIENCE = 10
@@ -89,6 +93,7 @@ class Folder:
             raise DataError(f"{root} is not a folder. Name one that holds runs, cohorts, results.")
         self._lock = threading.RLock()
         self._kept: defaultdict[str, OrderedDict[Path, Any]] = defaultdict(OrderedDict)
+        self._making: dict[tuple[str, Path], threading.RLock] = {}
         self._contents, self._looked, self._took = Contents({}, {}), float("-inf"), 0.0
         self._readable: tuple[Contents, list[tuple[Found, RobustnessReport]]] | None = None
 
@@ -108,15 +113,14 @@ class Folder:
         """Every result that can be read, as they were at the last look; the overview says why
         others cannot.
         """
-        with self._lock:
-            contents = self.look(at_most_every=1.0)
-            if self._readable is None or self._readable[0] is not contents:
-                found = []
-                for one in contents.of("result"):
-                    with contextlib.suppress(RobustMRIError, OSError):
-                        found.append((one, self._read_result(one.path)))
-                self._readable = contents, found
-            return self._readable[1]
+        contents, readable = self.look(at_most_every=1.0), self._readable
+        if readable is None or readable[0] is not contents:
+            found = []
+            for one in contents.of("result"):
+                with contextlib.suppress(RobustMRIError, OSError):
+                    found.append((one, self._read_result(one.path)))
+            readable = self._readable = contents, found
+        return readable[1]
 
     def find(self, kind: Kind, id: str) -> Found:
         """The thing of that kind and id.
@@ -144,6 +148,16 @@ class Folder:
         path = self.find("result", id).path
         return self._keep("cases", path, lambda: load_cases(path))
 
+    def certificate(self, id: str) -> Certificate | None:
+        """What `certify` found about it, if it was asked."""
+        result, path = self.result(id), self.find("result", id).path
+        place = path / CERTIFICATE
+        if not place.is_dir():
+            return None
+        if _leads_out(place, self.root):
+            raise NotThereError("The certificate is a link that leads out of the folder.")
+        return self._keep("certificate", place, lambda: load_certificate(path, result))
+
     def examples(self, id: str) -> dict[str, Any] | None:
         """Its pictures, if it has some."""
         result, path = self.result(id), self.find("result", id).path
@@ -161,6 +175,10 @@ class Folder:
         """The cohort that a result was measured on, if it is in the folder."""
         found = self.cohort_found(result)
         return self.cohort(found.id) if found else None
+
+    def pixels(self, cohort: Cohort) -> npt.NDArray[np.uint16]:
+        """Its slices, hashed once."""
+        return self._keep("pixels", cohort.root, lambda: cohort.images)
 
     def cohort_found(self, result: RobustnessReport) -> Found | None:
         """Where that is."""
@@ -197,16 +215,20 @@ class Folder:
     def _keep(self, what: str, path: Path, make: Callable[[], T]) -> T:
         state = _state_of(path)
         with self._lock:
-            kept = self._kept[what]
-            if path in kept and kept[path][0] == state:
-                kept.move_to_end(path)
-                made: T = kept[path][1]
-                return made
+            making = self._making.setdefault((what, path), threading.RLock())
+        with making:  # Who asks for something else does not wait for it.
+            with self._lock:
+                kept = self._kept[what]
+                if path in kept and kept[path][0] == state:
+                    kept.move_to_end(path)
+                    known: T = kept[path][1]
+                    return known
             made = make()
-            kept[path] = (state, made)
-            kept.move_to_end(path)
-            while len(kept) > KEEP.get(what, KEEP_SMALL):
-                kept.popitem(last=False)
+            with self._lock:
+                kept[path] = (state, made)
+                kept.move_to_end(path)
+                while len(kept) > KEEP.get(what, KEEP_SMALL):
+                    kept.popitem(last=False)
             return made
 
 

@@ -7,31 +7,25 @@ from functools import cache
 import msgspec
 
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.recipes import PrepareSettings, list_recipes, load_recipe
+from robustmri.recipes import PrepareSettings
+from robustmri.report.wording import titles_of
 from robustmri.results.schema import RobustnessReport
 from robustmri.training.settings import TrainSettings
 from robustmri.web.fields import (
+    MACHINES,
+    WITHOUT_IMAGES,
     Field,
     Form,
     choice_field,
+    named_recipes,
+    other_settings,
     out_field,
+    recipe_field,
     setting_field,
     thing_field,
 )
+from robustmri.web.study_forms import study_forms
 
-PHANTOM = "phantom"
-
-
-def _settings(kind: type[msgspec.Struct], **labels: str) -> list[Field]:
-    return [setting_field(kind, name, label) for name, label in labels.items()]
-
-
-def _other_settings(stages: str) -> Field:
-    said = f"Any setting of the recipe as STAGE.NAME=VALUE, divided by spaces; stage: {stages}."
-    return Field(name="other", label="Other settings", what="several", option="--set", help=said)
-
-
-MACHINES = _settings(TrainSettings, devices="Processes or GPUs", nodes="Machines")
 STRETCH = Field(
     name="stretch",
     label="Stretch slices of another aspect ratio, in place of black borders",
@@ -54,13 +48,6 @@ NAMES = Field(
     option="--names",
     help="What the classifiers are called, divided by commas, in the order of the results.",
 )
-
-
-def _recipe() -> Field:
-    about = {name: f"{name}: {load_recipe(name).about}" for name in list_recipes()}
-    said = "Named settings; what is left empty below is as the recipe says."
-    field = choice_field("recipe", "Recipe", about, said)
-    return msgspec.structs.replace(field, default="standard", setting=False)
 
 
 def _fit(verb: str, title: str, about: str, *, repairs: bool) -> Form:
@@ -87,24 +74,17 @@ def _fit(verb: str, title: str, about: str, *, repairs: bool) -> Form:
             *([thing_field("run", "Run to repair")] if repairs else []),
             thing_field("cohort", "Cohort"),
             out_field("hardened" if repairs else "standard", "run"),
-            _recipe(),
+            recipe_field(),
             *own,
             setting_field(TrainSettings, "epochs", "Epochs"),
             setting_field(TrainSettings, "seed", "Seed"),
             setting_field(TrainSettings, "minutes", "Minutes"),
             *MACHINES,
-            _other_settings("train"),
+            other_settings("train"),
         ],
     )
 
 
-WITHOUT_IMAGES = Field(
-    name="without",
-    label="Without images and ids",
-    what="switch",
-    option="--no-images",
-    help="Then the page may leave the hospital.",
-)
 SAID_NORM = "How the size of a change is measured."
 NORM_CHOICES = {
     "linf": "linf: each pixel by itself",
@@ -251,7 +231,7 @@ def make_forms() -> dict[str, Form]:
                 thing_field("run", "Run to attack"),
                 thing_field("cohort", "Cohort"),
                 out_field("result", "result"),
-                _recipe(),
+                recipe_field(),
                 setting_field(EvaluateSettings, "attacks", "Attacks"),
                 setting_field(EvaluateSettings, "eps", "Radii eps"),
                 setting_field(EvaluateSettings, "curve", "Radii of the curve"),
@@ -277,7 +257,7 @@ def make_forms() -> dict[str, Form]:
                 setting_field(EvaluateSettings, "limit", "Slices at most"),
                 setting_field(EvaluateSettings, "seed", "Seed"),
                 *MACHINES,
-                _other_settings("evaluate"),
+                other_settings("evaluate"),
             ],
         ),
         Form(
@@ -336,7 +316,7 @@ def make_forms() -> dict[str, Form]:
             fields=[
                 Field(
                     name="results",
-                    label="Results, the one before repair first",
+                    label="Results: tick the one before repair first",
                     what="things",
                     kind="result",
                     optional=False,
@@ -373,24 +353,27 @@ def make_forms() -> dict[str, Form]:
                 ),
             ],
         ),
+        *study_forms(),
     ]
     return {form.verb: form for form in forms}
 
 
-@cache
-def _attacks_of_recipes() -> list[str]:
-    return [name for recipe in list_recipes() for name in load_recipe(recipe).evaluate.attacks]
-
-
 def search_fields(report: RobustnessReport) -> list[Field]:
     """What can be chosen, filled in as the result was measured."""
-    done = report.settings.get("evaluate", {})
-    names = [*(run.attack for run in report.attacks), *_attacks_of_recipes()]
-    radii = [str(one) for one in (*done.get("curve", ()), *done.get("eps", ()))]
+    tried = [name for recipe in named_recipes().values() for name in recipe.evaluate.attacks]
+    names = [*(run.attack for run in report.attacks), *tried]
+    radii = [*report.asked.curve, *report.asked.eps]
     targets = {"": "any wrong class", **{name: name for name in report.cohort.classes}}
-    attacks = {name: name for name in dict.fromkeys(names) if ":" not in name}
+    titles = titles_of([report])
+    attacks = {name: titles.get(name, name) for name in dict.fromkeys(names) if ":" not in name}
+    attack = choice_field("attack", "Attack", attacks, "How a change that fools it is looked for.")
+    if (usual := report.asked.curve_attack) in attacks:
+        attack = msgspec.structs.replace(attack, default=usual)
+    region = setting_field(EvaluateSettings, "region", "Region")
+    others = {name: name for name in region.choices if name not in ("", "image")}
+    region = msgspec.structs.replace(region, choices={"": "the whole slice"} | others)
     return [
-        choice_field("attack", "Attack", attacks, "One of `robustmri attacks`."),
+        attack,
         choice_field("norm", "Norm", NORM_CHOICES, SAID_NORM),
         Field(
             name="radii",
@@ -400,6 +383,6 @@ def search_fields(report: RobustnessReport) -> list[Field]:
             help="Divided by commas; one search answers for all of them.",
             optional=False,
         ),
-        setting_field(EvaluateSettings, "region", "Region"),
+        region,
         choice_field("target", "Target", targets, "What the attacker wants to see."),
     ]

@@ -45,9 +45,14 @@ MOST_LOG = 64_000
 """Bytes of a log that are shown: its end."""
 PROGRESS = re.compile(r"^(?P<task>.+): (?P<done>\d+)/(?P<total>\d+)(?P<rest>.*)$")
 
+REASON = re.compile(r"^robustmri: (.+)", re.MULTILINE)
+MOST_REASON = 600
+
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as its files tell it; `said` counts the bytes of its log."""
+    """A job as its files tell it; `said` counts the bytes of its log, `why` is what it said of its
+    failure.
+    """
 
     id: str
     verb: str
@@ -63,6 +68,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     out: str = ""
     said: int = 0
+    why: str = ""
 
 
 class Began(msgspec.Struct, frozen=True):
@@ -146,7 +152,7 @@ class Jobs:
         state = self._state(place, start, end)
         if state == "waiting" and not is_sealed(place, asked):
             state = "stopped"
-        task = _last_task(self.log(id, most=4096)) if state != "waiting" else {}
+        log = self.log(id, most=4096) if state != "waiting" else ""
         return Job(
             id=id,
             verb=asked.verb,
@@ -158,7 +164,8 @@ class Jobs:
             ended=end.when if end else "",
             status=end.status if end else None,
             said=_size_of(place / "log.txt"),
-            **task,
+            why=_reason(log) if state == "failed" else "",
+            **_last_task(log),
         )
 
     def log(self, id: str, *, most: int = MOST_LOG) -> str:
@@ -316,6 +323,12 @@ def _locked(place: Path) -> bool:
 def _signal(process: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process, number)
+
+
+def _reason(log: str) -> str:
+    """The sentence in which a verb said why it gave up; empty where it said none."""
+    found = REASON.findall(log)
+    return str(found[-1])[:MOST_REASON] if found else ""
 
 
 def _last_task(log: str) -> dict[str, Any]:

@@ -39,11 +39,16 @@ def page_routes() -> list[Route]:
         if path.suffix in KINDS and path.name != "index.html"
     }
     static |= {name: TEMPLATES / name for name in SHARED}
-    page = _file(STATIC / "index.html")
     return [
-        *(Route(path, page) for path in ADDRESSES),
+        *(Route(path, the_page) for path in ADDRESSES),
         *(Route(f"/static/{name}", _file(path)) for name, path in static.items()),
     ]
+
+
+def the_page(request: Request, status: int = 200) -> Response:
+    """The page, which looks at its address and shows its view, or that there is none."""
+    page = STATIC / "index.html"
+    return Response(page.read_bytes(), status, media_type=KINDS[page.suffix])
 
 
 def _file(path: Path) -> Callable[[Request], Response]:

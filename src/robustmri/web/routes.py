@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -11,19 +13,21 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.web.bodies import Uploads, read_words
 from robustmri.web.commands import make_command
 from robustmri.web.estimates import Estimates
 from robustmri.web.events import Events
-from robustmri.web.fields import Form
-from robustmri.web.folder import Folder, Found, id_of, is_finished
-from robustmri.web.forms import PHANTOM, make_forms
+from robustmri.web.fields import PHANTOM, Form
+from robustmri.web.folder import UPLOADS, Folder, Found, id_of, is_finished
+from robustmri.web.forms import make_forms
 from robustmri.web.jobs import STATES, Job, Jobs
 from robustmri.web.search import make_search, next_name
 from robustmri.web.views import answer, case, compare, overview, result
 
 REPORT_POLICY = "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+READ_AHEAD = 2
+"""Results that are read before anybody asks."""
 SHOWN_KINDS = ("result", "run", "cohort", "source", "slice", "model")
 """Things that a form can ask for."""
 
@@ -35,6 +39,7 @@ class Workbench:
         self.folder, self.jobs, self.read_only, self.on = folder, jobs, read_only, on
         self.forms = make_forms()
         self._seen: set[str] = set()
+        self._starting = threading.Lock()
         self.uploads, self.estimates = Uploads(folder.root), Estimates()
         self.events = Events(lambda: msgspec.json.encode(self.every_job()))
 
@@ -43,15 +48,39 @@ class Workbench:
         self.events.closed = True
         self.jobs.close()
 
+    def read_ahead(self) -> None:
+        """Read what a reader will ask for first: the newest results, and the pixels of their
+        slices, whose hash takes a while.
+        """
+        rows = [row for row in overview.overview(self.folder)["results"] if not row["chosen"]]
+        for row in rows[-READ_AHEAD:]:
+            for read in (self._read_pixels, self._read_result):
+                if self.events.closed:
+                    return
+                with contextlib.suppress(RobustMRIError, OSError):
+                    read(row["id"])
+
+    def _read_result(self, id: str) -> None:
+        result.result(self.folder, id, {})
+        result.cases(self.folder, id, {})
+
+    def _read_pixels(self, id: str) -> None:
+        if cohort := self.folder.cohort_of(self.folder.result(id)):
+            self.folder.pixels(cohort)
+
     def every_job(self) -> dict[str, Any]:
         """The jobs, and where what they made can be seen."""
-        every = self.jobs.all()
+        every = [self.shown(job) for job in self.jobs.all()]
         done = {job.id for job in every if job.state == "done"}
         if done - self._seen:  # What it made is to be seen at once.
             self.folder.look()
         self._seen, found = done, self.folder.look(at_most_every=1.0).found
         made = {job.id: _address(job, found) for job in every if job.state == "done"}
         return {"jobs": every, "made": made, "states": STATES, "read_only": self.read_only}
+
+    def shown(self, job: Job) -> Job:
+        """A job without the place of the folder in what it said."""
+        return msgspec.structs.replace(job, why=self.folder.say_lines(job.why))
 
     def every_form(self) -> dict[str, Any]:
         """The forms, and the things that they can be filled with."""
@@ -77,9 +106,13 @@ class Workbench:
         """Put what a request asks for into the queue."""
         form, words, out = self.command(body)
         title = f"{form.title}: {out}"
-        if form.guarded:  # What bounds it holds on this machine alone.
-            return self.jobs.add(form.verb, title, words, out, guarded=True)
-        return self.jobs.add(form.verb, title, self._placed(words), out)
+        with self._starting:  # Two pages may ask at once.
+            busy = ("waiting", "running")
+            if any(job.out == out and job.state in busy for job in self.jobs.all()):
+                raise SettingsError(f"A job makes {out} already. Choose another name, or wait.")
+            if form.guarded:  # What bounds it holds on this machine alone.
+                return self.jobs.add(form.verb, title, words, out, guarded=True)
+            return self.jobs.add(form.verb, title, self._placed(words), out)
 
     def _placed(self, words: list[str]) -> list[str]:
         """The command where jobs are to run; the process here waits for the one there."""
@@ -129,16 +162,22 @@ def make_routes(bench: Workbench) -> list[Route]:
     def describe(request: Request) -> dict[str, Any]:
         return {**overview.overview(folder), "read_only": bench.read_only}
 
+    nothing_asked: dict[str, Any] = {"search": []} if bench.read_only else {}
+
+    def one_result(request: Request) -> dict[str, Any]:
+        return result.result(folder, _id(request), request.query_params) | nothing_asked
+
     def one_case(request: Request) -> dict[str, Any]:
-        return case.case(folder, *_ids(request), request.query_params)
+        return case.case(folder, *_ids(request), request.query_params) | nothing_asked
 
     def compared(request: Request) -> dict[str, Any]:
         first, second = request.path_params["id"], request.path_params["other"]
-        return compare.compare(folder, first, second, request.query_params)
+        said = compare.compare(folder, first, second, request.query_params)
+        return said | {"read_only": bench.read_only}
 
     def one_job(request: Request) -> dict[str, Any]:
         job = jobs.read(_id(request))
-        return {"job": job, "log": folder.say_lines(jobs.log(job.id))}
+        return {"job": bench.shown(job), "log": folder.say_lines(jobs.log(job.id))}
 
     async def listen(request: Request) -> Response:
         return StreamingResponse(bench.events.listen(), media_type="text/event-stream")
@@ -163,9 +202,7 @@ def make_routes(bench: Workbench) -> list[Route]:
 
     shown: dict[str, Callable[[Request], Any]] = {
         "/api/overview": describe,
-        "/api/results/{id}": lambda request: result.result(
-            folder, _id(request), request.query_params
-        ),
+        "/api/results/{id}": one_result,
         "/api/results/{id}/patients": lambda request: result.patients(
             folder, _id(request), request.query_params
         ),
@@ -191,8 +228,8 @@ def make_routes(bench: Workbench) -> list[Route]:
         "/api/uploads/remove": bench.forget,
     }
     told: dict[str, Callable[[Request], Any]] = {
-        "/api/jobs/{id}/cancel": lambda request: jobs.cancel(_id(request)),
-        "/api/jobs/{id}/again": lambda request: jobs.again(_id(request)),
+        "/api/jobs/{id}/cancel": lambda request: bench.shown(jobs.cancel(_id(request))),
+        "/api/jobs/{id}/again": lambda request: bench.shown(jobs.again(_id(request))),
     }
     return [
         Route("/api/jobs/events", listen),
@@ -217,15 +254,23 @@ def _ids(request: Request) -> tuple[str, str]:
 
 def _named(things: list[Found]) -> list[dict[str, str]]:
     # What was uploaded is known by the name that it got, without the hidden folder.
-    return [{"id": one.id, "name": one.name.removeprefix(".uploads/")} for one in things]
+    return [
+        {
+            "id": one.id,
+            "name": one.name.removeprefix(f"{UPLOADS}/"),
+            "uploaded": "yes" if one.name.startswith(f"{UPLOADS}/") else "",
+        }
+        for one in things
+    ]
 
 
 def _address(job: Job, found: Mapping[str, Found]) -> str:
     """Where what a job made can be seen; empty where it has no view of its own."""
     places = (("result", "/results"), ("report", "/reports"), ("answer", "/answers"))
     for kind, place in places:
-        if (id := id_of(kind, job.out)) in found:
-            return f"{place}/{id}"
+        for made in (job.out, f"{job.out}/report.html"):  # A study writes a page about all.
+            if (id := id_of(kind, made)) in found:
+                return f"{place}/{id}"
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,7 +19,7 @@ from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.web.folder import Folder, NotThereError
 from robustmri.web.guard import Guard, Keys, SafeHeaders, refusal
 from robustmri.web.jobs import Jobs
-from robustmri.web.pages import page_routes
+from robustmri.web.pages import page_routes, the_page
 from robustmri.web.routes import Workbench, make_routes
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
@@ -47,6 +48,7 @@ def make_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if not read_only:
             bench.jobs.watch()
+        threading.Thread(target=bench.read_ahead, daemon=True).start()
         yield
         bench.close()
 
@@ -93,6 +95,8 @@ def serve(
     """
     import uvicorn
 
+    from robustmri.web.patience import ImpatientProtocol
+
     if host in ("0.0.0.0", "::", ""):
         raise SettingsError(
             f"--host {host!r} stands for every address, so that a page from elsewhere could "
@@ -115,6 +119,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
+        http=ImpatientProtocol,
         limit_concurrency=200,
         timeout_graceful_shutdown=2,
     )
@@ -141,4 +146,6 @@ def _explain(folder: Folder) -> Callable[[Request, Exception], Response]:
 
 def _not_here(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 404 and "text/html" in request.headers.get("accept", ""):
+        return the_page(request, status)
     return refusal(status, "There is nothing at this address.")

@@ -9,7 +9,7 @@ import numpy as np
 from robustmri.report.page import Page
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.headline import headline
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, numbered
 
 PLACE = 58
 MOST = 10
@@ -33,23 +33,24 @@ def find_worst(outcomes: Outcomes, attack: str, at: Budget) -> list[dict[str, An
     right = dict(zip(clean["case_id"], clean.right.tolist(), strict=True))
     was = np.array([right.get(case, False) for case in attacked["case_id"]], dtype=bool)
     fell = was & ~attacked.right
-    patients, labels = attacked["patient_id"].astype(str), attacked["label"].astype(str)
-    answers = attacked["prediction"].astype(str)
+    names, of = numbered(attacked["patient_id"])
+    n, lost = np.bincount(of), np.bincount(of[fell], minlength=len(names))
+    first = np.lexsort((-lost, -lost / np.maximum(n, 1)))  # Names are in order already.
     found = []
-    for patient in np.unique(patients):
-        here = patients == patient
-        lost = int(fell[here].sum())
-        if lost:
-            names, counts = np.unique(answers[here & fell], return_counts=True)
+    for patient in first[:MOST].tolist():
+        here = of == patient
+        if lost[patient]:
+            answers, counts = np.unique(
+                attacked["prediction"][here & fell].astype(str), return_counts=True
+            )
             found.append(
                 {
-                    "patient": patient,
-                    "label": ", ".join(np.unique(labels[here])),
-                    "n": int(here.sum()),
+                    "patient": names[patient],
+                    "label": ", ".join(np.unique(attacked["label"][here].astype(str))),
+                    "n": int(n[patient]),
                     "right": int(was[here].sum()),
-                    "lost": lost,
-                    "as": names[counts.argmax()],
+                    "lost": int(lost[patient]),
+                    "as": answers[counts.argmax()],
                 }
             )
-    found.sort(key=lambda one: (-one["lost"] / one["n"], -one["lost"], one["patient"]))
-    return found[:MOST]
+    return found

@@ -3,6 +3,8 @@
 import { give, send } from "./api.js";
 import { h, say } from "./dom.js";
 
+const LONGEST = 60; // Letters of an option.
+
 /**
  * Tabs of forms.
  * @param {any[]} forms
@@ -29,7 +31,7 @@ function draw(form, things, started) {
   const told = h("p", { class: "quiet", role: "status" });
   const answers = () => {
     const data = new FormData(root);
-    const read = (field) => (field.what === "things" ? data.getAll(field.name) : field.what === "switch" ? data.has(field.name) : data.get(field.name) || "");
+    const read = (field) => (field.what === "things" ? ticked(root, field.name) : field.what === "switch" ? data.has(field.name) : data.get(field.name) || "");
     return Object.fromEntries(form.fields.map((field) => [field.name, read(field)]));
   };
   const asking = async (path, said, done) => {
@@ -52,7 +54,7 @@ function draw(form, things, started) {
     await asking("/api/estimates", "Measuring a few batches \u2026", (answer) => { told.textContent = sentence(answer.words); });
     button.disabled = false;
   };
-  const root = h("form", { class: "job-form", onsubmit: start, autocomplete: "off" }, h("p", { class: "quiet" }, form.about), needed.map((field) => control(field, things, error)),
+  const root = h("form", { class: "job-form", onsubmit: start, autocomplete: "off" }, h("p", { class: "quiet" }, form.about), h("div", { class: "settings needed" }, needed.map((field) => control(field, things, error))),
     rest.length ? h("details", { open: rest.length < 3 }, h("summary", {}, "Settings"), h("div", { class: "settings" }, rest.map((field) => control(field, things, error)))) : null,
     error, told, h("p", { class: "buttons" }, h("button", { class: "button strong" }, form.title), form.estimates ? h("button", { type: "button", class: "button", onclick: estimate }, "How long will it take?") : null));
   return root;
@@ -68,20 +70,48 @@ export function control(field, things, error) {
   const about = field.help ? h("small", { id: `${id}-about` }, field.help) : null;
   const common = { id, name: field.name, "aria-describedby": about ? `${id}-about` : null };
   if (field.what === "switch") return h("label", { class: "switch" }, h("input", { ...common, type: "checkbox" }), field.label, about);
-  if (field.what === "things") {
-    const list = things[field.kind];
-    return h("fieldset", {}, h("legend", {}, field.label), list.length ? list.map((one) => h("label", { class: "switch" }, h("input", { type: "checkbox", name: field.name, value: one.id }), one.name)) : h("p", { class: "quiet" }, "None in this folder so far."));
-  }
+  if (field.what === "things") return several(field, things[field.kind]);
   const input = field.what === "thing" ? h("select", common, options(field, things))
-    : field.what === "choice" ? h("select", common, Object.entries(field.choices).map(([value, words]) => h("option", { value, selected: value === field.default }, words)))
+    : field.what === "choice" ? choice(field, common, about)
     : h("input", { ...common, type: field.what === "number" ? "number" : "text", step: "any", min: 0, value: field.default, placeholder: field.empty || null, spellcheck: "false" });
   return h("div", { class: "field" }, h("label", { for: id }, field.label), input, field.upload ? uploading(field, input, things, error) : null, about);
+}
+
+/** Things in the order in which they were ticked, which stands beside them. */
+function several(field, list) {
+  const chosen = [];
+  const tick = (event) => {
+    const box = event.target;
+    box.checked ? chosen.push(box) : chosen.splice(chosen.indexOf(box), 1);
+    boxes.forEach((one) => { one.place.textContent = one.box.checked && chosen.length > 1 ? `${chosen.indexOf(one.box) + 1}.` : ""; });
+    chosen.forEach((one, place) => { one.dataset.place = String(place); });
+  };
+  const boxes = list.map((one) => ({ one, place: h("b", {}), box: h("input", { type: "checkbox", name: field.name, value: one.id, onchange: tick }) }));
+  return h("fieldset", {}, h("legend", {}, field.label), boxes.length ? boxes.map(({ one, place, box }) => h("label", { class: "switch" }, box, place, " ", one.name)) : h("p", { class: "quiet" }, "None in this folder so far."));
+}
+
+function ticked(root, name) {
+  const boxes = [...root.querySelectorAll(`input[name="${name}"]:checked`)];
+  return boxes.sort((one, other) => one.dataset.place - other.dataset.place).map((box) => box.value);
+}
+
+/** A choice; of words that are too long for a line, the name stands in it and the rest below. */
+function choice(field, common, about) {
+  const long = about && Object.values(field.choices).some((words) => words.length > LONGEST);
+  const list = Object.entries(field.choices).map(([value, words]) => h("option", { value, selected: value === field.default }, long ? words.split(": ")[0] : words));
+  const select = h("select", common, list);
+  const tell = () => { about.textContent = `${field.choices[select.value].split(": ").slice(1).join(": ")} ${field.help}`; };
+  if (long) {
+    select.addEventListener("change", tell);
+    tell();
+  }
+  return select;
 }
 
 function options(field, things, chosen = "") {
   const list = things[field.kind];
   const none = field.optional ? "none" : list.length ? "" : "none in this folder so far";
-  return [none ? h("option", { value: "" }, none) : null, ...list.map((one) => h("option", { value: one.id, selected: one.id === chosen }, one.name))].filter(Boolean);
+  return [none ? h("option", { value: "" }, none) : null, ...list.map((one) => h("option", { value: one.id, selected: one.id === chosen, "data-uploaded": one.uploaded || null }, one.name))].filter(Boolean);
 }
 
 /** A place to drop a file on, or to choose one by, and a way to take it back. */
@@ -100,6 +130,7 @@ function uploading(field, select, things, error) {
     }
     place.classList.remove("busy");
     input.value = "";
+    mark();
   };
   const forget = async () => {
     try {
@@ -108,7 +139,12 @@ function uploading(field, select, things, error) {
     } catch (problem) {
       error.textContent = problem.message;
     }
+    mark();
   };
+  const remove = h("button", { type: "button", class: "plain", onclick: forget }, "Remove");
+  /** Only what was uploaded can be taken back. */
+  const mark = () => { remove.hidden = !select.selectedOptions[0]?.dataset.uploaded; };
+  select.addEventListener("change", mark);
   const input = h("input", { type: "file", class: "unseen", id: `field-${field.name}-file`, onchange: (event) => take(event.target.files[0]) });
   const over = (on) => (event) => {
     event.preventDefault();
@@ -116,6 +152,7 @@ function uploading(field, select, things, error) {
   };
   const place = h("div", { class: "drop", ondragover: over(true), ondragleave: over(false), ondrop: (event) => { over(false)(event); take(event.dataTransfer.files[0]); } },
     input, h("label", { for: input.id, class: "button" }, "Upload a file"), h("span", { class: "quiet" }, "or drop it here"),
-    h("button", { type: "button", class: "plain", onclick: forget, title: "Remove the chosen file, if it was uploaded" }, "Remove"));
+    remove);
+  mark();
   return place;
 }

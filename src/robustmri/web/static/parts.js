@@ -41,9 +41,14 @@ export function cards(list) {
       h("span", { class: "value" }, figure.value), h("span", { class: "note" }, figure.note)))))));
 }
 
+/** A mark, and behind it what it stands for. */
+export function told(kind, words, lines) {
+  return h("details", { class: "self-check" }, h("summary", {}, h("span", { class: `chip ${kind}` }, words)), h("ul", { class: "sentences quiet" }, lines.map((line) => h("li", {}, line))));
+}
+
 export function checks(row) {
-  if (row.failed.length) return h("span", { class: "chip fail", title: row.failed.join(", ") }, `${row.failed.length} failed`);
-  if (row.warned.length) return h("span", { class: "chip warn", title: row.warned.join(", ") }, `${row.warned.length} to note`);
+  if (row.failed.length) return told("fail", `${row.failed.length} failed`, row.failed);
+  if (row.warned.length) return told("warn", `${row.warned.length} to note`, row.warned);
   return h("span", { class: "chip pass" }, `all ${row.checks}`);
 }
 

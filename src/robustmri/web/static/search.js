@@ -25,6 +25,7 @@ export function follow(id, told, error, done) {
  *   `scopes`: how a part of the test set is called, and what names it; `found` is called when a search is done.
  */
 export function searching({ fields, result, scopes, found }) {
+  if (!fields.length) return { root: null, close() {} }; // Read only.
   let end = () => {};
   const error = h("p", { class: "refused", role: "alert" });
   const told = h("p", { class: "quiet", role: "status" });
@@ -46,8 +47,7 @@ export function searching({ fields, result, scopes, found }) {
   const root = h("details", { class: "searching" }, h("summary", {}, "Search further"),
     h("form", { class: "job-form", onsubmit: start, autocomplete: "off" },
       h("p", { class: "quiet" }, "Attack with other settings, as a job; what it finds is shown here."),
-      h("div", { class: "field" }, h("label", { for: "search-scope" }, "Of"), scope),
-      h("div", { class: "settings" }, fields.map((field) => control(field, {}, error))),
+      h("div", { class: "settings" }, h("div", { class: "field" }, h("label", { for: "search-scope" }, "On"), scope), fields.map((field) => control(field, {}, error))),
       error, told, h("p", {}, h("button", { class: "button strong" }, "Search"))));
   return { root, close: () => end() };
 }

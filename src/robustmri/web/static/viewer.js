@@ -142,6 +142,8 @@ export class Viewer {
     const before = touches.get(event.pointerId);
     const far = (one) => Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY);
     const box = canvas.getBoundingClientRect();
+    const side = 2 * box.width;
+    this.set({ x: this.state.x + (event.clientX - before.clientX) / side, y: this.state.y + (event.clientY - before.clientY) / side });
     this.zoom(far(event) / Math.max(far(before), 1), ((event.clientX + other.clientX) / 2 - box.left) / box.width, ((event.clientY + other.clientY) / 2 - box.top) / box.height);
   }
 

@@ -77,6 +77,7 @@ def answer(folder: Folder, id: str) -> dict[str, Any]:
         "answer": found.answer,
         "nearest": found.nearest,
         "eps": said_eps(found),
+        "measured": found.smallest_eps and f"{found.norm} {found.smallest_eps:.4g}",
         "classes": [
             {
                 "name": name,
@@ -99,10 +100,9 @@ def said_eps(found: CaseFacts) -> str:
     """The smallest change in words; empty where none was found."""
     if found.smallest_eps is None:
         return ""
-    measured = f"{found.norm} {found.smallest_eps:.4g}"
     if not found.grey_levels:
-        return measured
-    return f"{found.grey_levels:.2f} of 255 grey levels ({measured})"
+        return f"{found.smallest_eps:.3g} in {found.norm}"
+    return f"{found.grey_levels:.3g} of 255 grey levels"
 
 
 def picture(folder: Folder, id: str) -> bytes:

@@ -20,6 +20,7 @@ from robustmri.results.headline import budget_of, headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.forms import search_fields
+from robustmri.web.views.attacks import explain_attacks
 from robustmri.web.views.result import (
     beside,
     brief,
@@ -72,6 +73,7 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "plane": str(table.column("plane")[number]) if "plane" in table.outcomes else "",
         "clean_right": bool(table.right[number]),
         "answers": [*answers(report, table, number), *_searched(searches)],
+        "about": explain_attacks(report),
         "search": search_fields(report),
         "main_attack": main.attack if main else CLEAN,
         "main_eps": at.eps_image if at else None,
@@ -249,7 +251,7 @@ def pixels(folder: Folder, id: str, case_id: str) -> npt.NDArray[np.uint16]:
     cohort = folder.cohort_of(report)
     row = row_in(cohort, table, number)
     if cohort is not None and row is not None:
-        return np.asarray(cohort.images[row], dtype="<u2")
+        return np.asarray(folder.pixels(cohort)[row], dtype="<u2")
     example = example_of(report, str(table.column("case_id")[number]))
     arrays = folder.examples(id) if example else None
     if example is None or arrays is None:

@@ -84,6 +84,7 @@ def describe_result(result: RobustnessReport) -> dict[str, Any]:
     """A result in a line."""
     at = main_budget([result])
     worst = headline(result, at) if at else None
+    by = worst.attack if worst and worst.attack != "worst" else ""  # Not the worst of several.
     checks = [*result.split.leakage, *result.checks]
     return {
         "when": str(result.provenance.get("created", "")),
@@ -96,7 +97,7 @@ def describe_result(result: RobustnessReport) -> dict[str, Any]:
         f"{result.split.n_patients} {people(result.cohort)}",
         "clean": say(headline(result, None)),
         "worst": say(worst),
-        "worst_of": titles_of([result]).get(worst.attack, worst.attack) if worst else "",
+        "worst_of": titles_of([result]).get(by, by),
         "radius": budget_words(at, norms_of([result])) if at else "",
         "failed": [check.name for check in checks if check.status == "fail"],
         "warned": [check.name for check in checks if check.status == "warn"],
@@ -113,8 +114,7 @@ def test_set(result: RobustnessReport) -> tuple[str, str, str, int]:
 
 def is_chosen(result: RobustnessReport) -> bool:
     """Whether its slices were named in place of the whole set: a search."""
-    asked = result.settings.get("evaluate", {})
-    return bool(asked.get("cases") or asked.get("patients"))
+    return bool(result.asked.cases or result.asked.patients)
 
 
 class _Kept(msgspec.Struct):

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.core.errors import SettingsError
+from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.data.cohort import Cohort
+from robustmri.report.sections.certificate import certificate_table
 from robustmri.report.tables import align, at_main_eps
 from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
 from robustmri.report.wording import (
@@ -26,6 +27,7 @@ from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
 from robustmri.web.forms import search_fields
+from robustmri.web.views.attacks import explain_attacks
 from robustmri.web.views.overview import describe_result, say, test_set
 
 MOST = 120
@@ -54,6 +56,7 @@ def result(folder: Folder, id: str, query: Mapping[str, str]) -> dict[str, Any]:
         "fates": FATES,
         "sorts": SORTS,
         "beside": beside(folder, id),
+        "certificate": _certificate(folder, id),
         "search": search_fields(report),
     }
 
@@ -79,7 +82,22 @@ def _summarise(report: RobustnessReport, table: CaseTable) -> dict[str, Any]:
     }
 
 
+def _certificate(folder: Folder, id: str) -> dict[str, Any] | None:
+    """What holds for certain, in the report's words; why it cannot be shown, or None without
+    one.
+    """
+    try:
+        found = folder.certificate(id)
+    except RobustMRIError as error:
+        return {"why": folder.say(error)}
+    if found is None:
+        return None
+    table = certificate_table(found)
+    return {"headers": table.headers, "rows": table.rows, "notes": table.notes}
+
+
 def _numbers(report: RobustnessReport, at: Budget | None) -> list[dict[str, Any]]:
+    about = explain_attacks(report)
     return [
         {
             "attack": row.name,
@@ -88,6 +106,7 @@ def _numbers(report: RobustnessReport, at: Budget | None) -> list[dict[str, Any]
             "patients": say(row.patients[0]),
             "main": row in at_main_eps([row], at),
             "worst": row.attack == "worst",
+            "about": about.get(row.attack, ""),
         }
         for row in align([report])
     ]
@@ -125,8 +144,9 @@ def beside(folder: Folder, id: str) -> list[dict[str, str]]:
 
 class Facts(msgspec.Struct, frozen=True):
     """What is derived once from the table: for each case its fate, smallest eps and the confidence
-    in the true class that the headline's attack left; ids to numbers, the patients by id, the
-    orders that were asked for, and the results that it was paired with.
+    in the true class that the headline's attack left; ids to numbers, of those that were listed
+    until another is asked for; the patients by id, the orders that were asked for, and the results
+    that it was paired with.
     """
 
     fates: npt.NDArray[np.str_]
@@ -143,12 +163,11 @@ def facts(folder: Folder, id: str) -> Facts:
     report, table = folder.result(id), folder.cases(id)
 
     def derive() -> Facts:
-        names = table.column("case_id")
         return Facts(
             fates=_fates(report, table),
             smallest=table.smallest_eps(main_norm(report)),
             left=_confidence_left(report, table),
-            numbers={id_of("case", str(name)): number for number, name in enumerate(names)},
+            numbers={},
             patients=_patients(table),
         )
 
@@ -167,7 +186,11 @@ def number_of(folder: Folder, id: str, case: str) -> int:
     Raises:
         NotThereError: the result has no such case.
     """
-    found = facts(folder, id).numbers.get(case)
+    known, table = facts(folder, id), folder.cases(id)
+    if case not in known.numbers and len(known.numbers) < len(table):
+        names = table.column("case_id")
+        known.numbers.update({id_of("case", str(name)): at for at, name in enumerate(names)})
+    found = known.numbers.get(case)
     if found is None:
         raise NotThereError("This result has no case of this address.")
     return found
@@ -290,6 +313,7 @@ def brief(
     for case in cases:
         row = table.clean[case]
         name = str(columns["case_id"][row])
+        known.numbers[id_of("case", name)] = case
         lines.append(
             {
                 "id": id_of("case", name),

@@ -7,10 +7,10 @@ import { trail } from "../parts.js";
 export async function show(view, id) {
   const one = await ask(`/api/answers/${id}`);
   view.title = one.name;
-  const verdict = one.eps ? ["A change of ", h("b", {}, one.eps), ` turns \u201c${one.answer}\u201d into \u201c${one.nearest}\u201d.`] : [`No change was found that alters the answer \u201c${one.answer}\u201d.`];
+  const verdict = one.eps ? ["A change of at most ", h("b", {}, one.eps), ` turns \u201c${one.answer}\u201d into \u201c${one.nearest}\u201d.`] : [`No change was found that alters the answer \u201c${one.answer}\u201d.`];
   put(view.root,
     trail(["Overview", "/"], [one.name]),
-    h("div", { class: "head" }, h("p", { class: "kicker" }, `One slice, ${when(one.when)}`), h("h1", {}, one.name), h("p", { class: "verdict" }, verdict), h("p", { class: "below" }, about(one))),
+    h("div", { class: "head" }, h("p", { class: "kicker" }, `One slice, ${when(one.when)}`), h("h1", {}, one.name), h("p", { class: "verdict", title: one.measured ? `Its size: ${one.measured}` : null }, verdict), h("p", { class: "below" }, about(one))),
     h("section", { class: "part wide", "aria-label": "Picture" }, h("img", { class: "answer-picture", src: `/api/answers/${id}/picture.png`, alt: `The slice (${one.answer}), the change, and the changed slice (${one.nearest || one.answer})` })),
     h("section", { class: "part" }, h("div", { class: "aside" }, h("h2", {}, "Answers"), h("p", { class: "quiet" }, "How sure the classifier is of each class, before and after.")), h("div", { class: "inner" }, table(one))),
     one.notes.length ? h("section", { class: "part" }, h("div", { class: "aside" }, h("h2", {}, "The file"), h("p", { class: "quiet" }, "What was done to read it.")), h("ul", { class: "sentences" }, one.notes.map((note) => h("li", {}, note)))) : null);

@@ -33,7 +33,8 @@ export async function show(view, result, id) {
     head(one, other),
     h("div", { class: "case-grid" },
       h("div", { class: "case-pictures" }, pictures ? pictures.root : h("p", { class: "caution" }, "The cohort of this result is not in the folder, and it keeps no picture of this case.")),
-      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, other, id), search.root)),
+      h("div", { class: "case-side" }, eps ? eps.root : null, standing(one), besideChoice(one, other, id))),
+    search.root ? h("div", { class: "fold further" }, search.root) : null,
     table(one));
   if (pictures) await pictures.load();
   for (const next of [one.neighbours.after, one.neighbours.before]) if (next && one.cohort_here) numbers(`/api/results/${result}/cases/${next}/slice`, Uint16Array).catch(() => {});
@@ -251,7 +252,7 @@ function table(one) {
   const rows = one.answers.map((row) => {
     const first = row.title !== before;
     before = row.title;
-    return h("tr", { class: row.attack === "worst" ? "worst" : "" }, h("th", { scope: "row" }, first ? row.title : h("span", { class: "unseen" }, row.title)), h("td", { class: "nowrap" }, row.radius || "\u2013"), cell(row), one.beside ? cell(others.get(key(row))) : null);
+    return h("tr", { class: row.attack === "worst" ? "worst" : "" }, h("th", { scope: "row", title: one.about[row.attack] ?? null }, first ? row.title : h("span", { class: "unseen" }, row.title)), h("td", { class: "nowrap" }, row.radius || "\u2013"), cell(row), one.beside ? cell(others.get(key(row))) : null);
   });
   return h("section", { class: "part wide" }, h("h2", {}, "Under every attack and eps"), h("div", { class: "scroll" }, h("table", { class: "list answers" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Attack"), h("th", { scope: "col" }, "Radius"), h("th", { scope: "col", class: one.beside ? "s0" : "" }, one.beside ? `${one.result_name}: ${one.model}` : "Answer"), one.beside ? h("th", { scope: "col", class: "s1" }, `${one.beside.result_name}: ${one.beside.model}`) : null)),

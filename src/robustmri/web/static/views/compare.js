@@ -14,7 +14,7 @@ export async function show(view, first, second) {
   const here = `/compare/${first}/${second}`;
   /** Where a row leads: its cases alone, or all again. */
   const to = (name) => (row) => ({ href: address(here, { show: chosen, ...only, [name]: only[name] === row.id ? "" : row.id }), current: only[name] === row.id });
-  const sure = both.paired ? paired(both) : asking(first, second, view);
+  const sure = both.paired ? paired(both) : both.read_only ? null : asking(first, second, view);
   put(view.root,
     trail(["Overview", "/"], [view.title]),
     h("div", { class: "head" }, h("p", { class: "kicker" }, `Compared under attack, ${both.radius}`), h("h1", {}, view.title),

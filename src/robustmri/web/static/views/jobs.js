@@ -41,7 +41,8 @@ export async function show(view) {
     shownLog = said;
     const one = await ask(`/api/jobs/${open}`).catch((error) => ({ log: error.message }));
     const end = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    if (log.textContent !== one.log) log.textContent = one.log || "It has said nothing so far.";
+    const text = one.log || "It has said nothing so far.";
+    if (log.textContent !== text) log.textContent = text;
     if (end) log.scrollTop = log.scrollHeight;
   }
   function entry(job, all) {
@@ -52,11 +53,17 @@ export async function show(view) {
     return h("li", { class: `job ${job.state}` },
       h("div", { class: "job-head" }, h("span", { class: `chip ${CHIPS[job.state]}` }, all.states[job.state].split(";")[0]), h("h2", { class: "job-title" }, all.made[job.id] ? h("a", { href: all.made[job.id], target: all.made[job.id].startsWith("/reports") ? "_blank" : null }, job.title) : job.title), h("span", { class: "quiet" }, job.ended ? `ended ${when(job.ended)}` : job.started ? `since ${when(job.started)}` : `asked ${when(job.asked)}`), h("div", { class: "buttons" }, buttons, h("button", { type: "button", class: "button", "data-key": `${job.id}-log`, "aria-expanded": String(shown), onclick: () => { open = shown ? null : job.id; refresh(); } }, shown ? "Hide log" : "Log"))),
       job.total || job.state === "done" ? h("div", { class: "progress", role: "progressbar", "aria-label": job.title, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuenow": Math.round(100 * share) }, h("i", { style: { width: `${100 * share}%` } })) : null,
-      job.task && job.state !== "done" ? h("p", { class: "quiet" }, `${job.task}: ${job.done} of ${job.total}${job.note ? `, ${job.note}` : ""}`) : null,
+      job.why ? h("p", { class: "refused" }, job.why) : null,
+      job.task && job.state !== "done" ? h("p", { class: "quiet" }, far(job)) : null,
       shown ? log : null);
   }
+  /** How far it is; what was left is of use while it runs. */
+  function far(job) {
+    const note = job.note && job.state === "running" ? `, ${job.note}` : "";
+    return `${job.task[0].toUpperCase()}${job.task.slice(1)}: ${job.done} of ${job.total}${note}`;
+  }
   const form = first.read_only ? h("p", { class: "caution" }, "Read only: nothing can be started here.") : starter(forms, things, async (job) => { open = null; say(`${job.title} is in the queue`); await refresh(await ask("/api/jobs")); }, view.query.get("start") || "");
-  put(view.root, trail(["Overview", "/"], ["Jobs"]), h("div", { class: "head slim" }, h("p", { class: "kicker" }, "Jobs"), h("h1", {}, "Start what is next, and watch it"), h("p", { class: "below" }, "One runs at a time. It goes on when this page, or the server, is closed; what was stopped goes on where it was.")),
+  put(view.root, trail(["Overview", "/"], ["Jobs"]), h("div", { class: "head slim" }, h("p", { class: "kicker" }, "Jobs"), h("h1", {}, first.read_only ? "What runs, and what ended" : "Start what is next, and watch it"), h("p", { class: "below" }, "One runs at a time. It goes on when this page, or the server, is closed; what was stopped goes on where it was.")),
     h("div", { class: "jobs-grid" }, h("section", { class: "starter", "aria-label": "Start" }, form), h("section", { "aria-label": "Jobs" }, lost, list)));
   await refresh(first);
   view.leave = listen((all) => refresh(all).catch((error) => say(error.message)), (broken) => { lost.hidden = !broken; });

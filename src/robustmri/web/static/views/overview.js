@@ -3,7 +3,7 @@
 import { go } from "../app.js";
 import { ask } from "../api.js";
 import { count, h, put, when } from "../dom.js";
-import { checks, intervals, latest, number } from "../parts.js";
+import { checks, intervals, latest, number, told } from "../parts.js";
 
 export async function show(view) {
   const all = await ask("/api/overview");
@@ -14,7 +14,8 @@ export async function show(view) {
     h("div", { class: "head" }, h("p", { class: "kicker" }, "Folder"), h("h1", {}, all.folder),
       h("p", { class: "below" }, counted(all), all.read_only ? " Read only." : null),
       every.length ? null : h("p", { class: "caution" }, "Nothing to see so far. ", h("a", { href: "/jobs" }, "Prepare a cohort"), ", or open a folder that ", h("code", {}, "robustmri demo"), " made.")),
-    results(all.results.filter((one) => !one.chosen)), searches(all.results.filter((one) => one.chosen)), runs(all.runs), answers(all.answers), cohorts(all.cohorts), reports(all.reports), leftOut(all.left_out));
+    results(all.results.filter((one) => !one.chosen)), searches(all.results.filter((one) => one.chosen)), runs(all.runs),
+    h("div", { class: "parts" }, answers(all.answers), cohorts(all.cohorts), reports(all.reports)), leftOut(all.left_out));
 }
 
 function counted(all) {
@@ -38,7 +39,7 @@ function results(rows) {
   };
   const line = (row) => h("tr", {},
     rows.length > 1 ? h("td", { class: "tick" }, h("input", { type: "checkbox", "aria-label": `Choose ${row.name} to compare`, onchange: tick(row.id) })) : null,
-    h("th", { scope: "row" }, h("a", { href: `/results/${row.id}` }, row.name), h("small", {}, `${row.model}, ${row.backbone}`), h("small", {}, when(row.when))),
+    h("th", { scope: "row" }, h("a", { href: `/results/${row.id}` }, row.name), h("small", {}, `${row.model}, ${row.backbone}`), h("small", { class: "nowrap" }, when(row.when))),
     h("td", {}, h("span", {}, row.test), h("small", {}, row.cohort)),
     number(row.clean, "s1"), h("td", { class: "forest-cell" }, intervals([row.clean, row.worst], [1, 0])), number(row.worst, "s0"),
     h("td", {}, h("span", {}, row.radius || "\u2013"), row.worst_of ? h("small", {}, row.worst_of) : null),
@@ -72,7 +73,7 @@ function runs(rows) {
   if (!rows.length) return null;
   const line = (row) => h("tr", {}, h("th", { scope: "row" }, row.name, h("small", {}, when(row.when))), row.finished
     ? [h("td", {}, row.objective || (row.imported ? "imported" : "given"), h("small", {}, `${row.backbone}, ${row.size} px`)), h("td", { class: "number" }, row.clean || "\u2013"), h("td", { class: "number" }, row.robust || "\u2013"), h("td", { class: "number" }, row.epoch ?? "\u2013"),
-       h("td", {}, row.alarms.length ? h("span", { class: "chip warn", title: row.alarms.join(" ") }, count(row.alarms.length, "alarm")) : row.checks.length ? selfCheck(row) : h("span", { class: "chip pass" }, "finished"))]
+       h("td", {}, row.alarms.length ? told("warn", count(row.alarms.length, "alarm"), row.alarms) : row.checks.length ? selfCheck(row) : h("span", { class: "chip pass" }, "finished"))]
     : [h("td", { colspan: 4, class: "quiet" }, "no checkpoint so far: the same command goes on where it was"), h("td", {}, h("span", { class: "chip warn" }, "not finished"))]);
   const body = h("tbody");
   const earlier = latest(body, rows, line);
@@ -93,7 +94,7 @@ function answers(rows) {
   if (!rows.length) return null;
   return part("Single slices", "How little it takes to change the answer about one.", tiles(rows, (row) => h("li", { class: "tile" },
     h("h3", {}, h("a", { href: `/answers/${row.id}` }, row.name)), h("p", {}, row.eps ? `${row.answer}, and ${row.nearest} after a change` : `${row.answer}; nothing changed it`),
-    row.eps ? h("p", { class: "quiet" }, row.eps) : null, h("p", { class: "quiet" }, `${row.backbone}, ${when(row.when)}`))));
+    h("p", { class: "quiet" }, [row.eps, row.backbone].filter(Boolean).join(", ")), h("p", { class: "quiet" }, when(row.when)))));
 }
 
 function cohorts(rows) {

@@ -63,15 +63,27 @@ function id2(id, other) {
 }
 
 function details(result, search) {
-  const row = (one) => h("tr", { class: one.worst ? "worst" : "" }, h("th", { scope: "row" }, one.attack, h("small", {}, one.radius)), h("td", { class: "forest-cell" }, one.slices ? intervals([one.slices]) : ""), number(one.slices), number(one.patients));
+  const row = (one) => h("tr", { class: one.worst ? "worst" : "" }, h("th", { scope: "row", title: one.about || null }, one.attack, h("small", {}, one.radius)), h("td", { class: "forest-cell" }, one.slices ? intervals([one.slices]) : ""), number(one.slices), number(one.patients));
   const marks = { fail: 0, warn: 0, pass: 0 };
   result.check_rows.forEach((check) => { marks[check.status] += 1; });
   const said = [marks.fail ? `${marks.fail} failed` : "", marks.warn ? `${marks.warn} to note` : "", `${marks.pass} passed`].filter(Boolean).join(", ");
   return h("div", { class: "fold" },
     h("details", {}, h("summary", {}, "Accuracy under each attack"), h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Attack"), h("th", { scope: "col", class: "axis" }, h("span", { class: "unseen" }, "Intervals"), h("span", { class: "scale", "aria-hidden": "true" }, h("span", {}, "0"), h("span", {}, "50"), h("span", {}, "100 %"))), h("th", { scope: "col" }, "Slices right"), h("th", { scope: "col" }, `${result.people[0].toUpperCase()}${result.people.slice(1)} right`))), h("tbody", {}, result.numbers.map(row))))),
     h("details", {}, h("summary", {}, `Checks: ${said}`), h("ul", { class: "checks" }, result.check_rows.map((check) => h("li", {}, h("span", { class: `chip ${check.status}` }, check.status), h("div", {}, h("h3", {}, check.name), h("p", {}, check.detail)))))),
+    certificate(result.certificate),
     h("details", {}, h("summary", {}, "What the attacker may do"), h("ul", { class: "sentences" }, result.threat.map((line) => h("li", {}, line)))),
     search);
+}
+
+/** Up to which size no change at all alters the answers, where `certify` was asked. */
+function certificate(found) {
+  if (!found) return null;
+  const about = h("summary", { title: "Up to which size no change at all alters the answers" }, "What holds for certain");
+  if (found.why) return h("details", {}, about, h("p", { class: "caution" }, found.why));
+  const row = ([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), rest.map((one) => h("td", { class: "number" }, one)));
+  return h("details", {}, about,
+    h("div", { class: "scroll" }, h("table", { class: "list" }, h("thead", {}, h("tr", {}, found.headers.map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, found.rows.map(row)))),
+    h("ul", { class: "sentences" }, found.notes.map((note) => h("li", {}, note))));
 }
 
 function filters(result, query, changed) {
