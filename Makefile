@@ -7,6 +7,10 @@ INSTALLED := .venv/.installed
 # their names: by their number, the few that take long would come last, one core waiting for the other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
+# What is compiled is kept, whatever the shell says: else each process of the tests would compile the package, and
+# pytest the assertions, anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help install demo test test-slow test-peer test-gpu test-browser lint-js fuzz coverage benchmark docs dist lint format clean
 
 help:

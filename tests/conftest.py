@@ -201,18 +201,32 @@ def tiny_cohort(tiny_scans: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def use_tiny_networks() -> Callable[[pytest.MonkeyPatch], None]:
+def use_few_probes() -> Callable[[pytest.MonkeyPatch], None]:
+    """From now on an evaluation probes its network on few slices, in few steps."""
+
+    def use(patch: pytest.MonkeyPatch) -> None:
+        from robustmri.attacks import PGD
+
+        for name, size in {"SLICES": 4, "STANDING": 2, "QUERIES": 8, "MANY_QUERIES": 16}.items():
+            patch.setattr(f"robustmri.evaluation.probes.{name}", size)
+        for name, steps in {"PLENTY": 8, "USUAL": 6}.items():
+            short = PGD(steps=steps, loss="margin", stop_when_fooled=True)
+            patch.setattr(f"robustmri.evaluation.probes.{name}", short)
+
+    return use
+
+
+@pytest.fixture(scope="session")
+def use_tiny_networks(
+    use_few_probes: Callable[[pytest.MonkeyPatch], None],
+) -> Callable[[pytest.MonkeyPatch], None]:
     """From now on every name of a network builds the small one, which is probed on few slices."""
 
     def use(patch: pytest.MonkeyPatch) -> None:
         # Imported only now, checkpoint would take the small one for the original, and keep it.
         import robustmri.models.checkpoint  # noqa: F401
-        from robustmri.attacks import PGD
 
-        for name, size in {"SLICES": 4, "STANDING": 2, "QUERIES": 8, "MANY_QUERIES": 16}.items():
-            patch.setattr(f"robustmri.evaluation.probes.{name}", size)
-        patch.setattr("robustmri.evaluation.probes.PLENTY", PGD(steps=8, loss="margin"))
-
+        use_few_probes(patch)
         patch.setattr("robustmri.models.backbones.build_network", tiny_network)
         patch.setattr("robustmri.models.checkpoint.build_network", tiny_network)
 

@@ -75,8 +75,9 @@ def test_the_three_commands(run, theirs):
     check(load_result("result"))
 
 
-def test_the_three_commands_on_small_slices(run, theirs):
+def test_the_three_commands_on_small_slices(run, theirs, use_few_probes, monkeypatch):
     """The same with slices of 32 px and few steps."""
+    use_few_probes(monkeypatch)
     small = ("--size", 32)
     quick = ("--set", "evaluate.options.pgd.steps=2", "--attacks", "fgsm,pgd")
     for words, more in zip(commands(), (small, small, quick), strict=True):

@@ -24,17 +24,21 @@ MASK[2:6, 1:7] = True
 
 NOWHERE = torch.zeros_like(MASK)
 
-THREATS = {
-    "plain": {},
-    "mask, wider bounds": {"mask": MASK, "bounds": (0.0, 1.5)},
-    "eps and mask per image": {
-        "eps": torch.tensor([0.0, 0.02, 0.3, 1.0, 0.1, 0.9], dtype=torch.float64),
-        "mask": torch.stack([MASK, ~MASK, MASK, ~MASK, NOWHERE, ~NOWHERE])[:, None],
-    },
-    "masked out": {"mask": NOWHERE},
-    "target": {"target": 2},
+EACH_ITS_OWN = {
+    "eps": torch.tensor([0.0, 0.02, 0.3, 1.0, 0.1, 0.9], dtype=torch.float64),
+    "mask": torch.stack([MASK, ~MASK, MASK, ~MASK, NOWHERE, ~NOWHERE])[:, None],
 }
-IN_FLOAT32 = ("plain", "eps and mask per image")
+THREATS = {
+    "target, mask, wider bounds": (
+        torch.float64,
+        {"target": 2, "mask": MASK, "bounds": (0.0, 1.5)},
+    ),
+    "eps and mask per image": (torch.float64, EACH_ITS_OWN),
+    "plain, float32": (torch.float32, {}),
+    "eps and mask per image, float32": (torch.float32, EACH_ITS_OWN),
+    "masked out, float32": (torch.float32, {"mask": NOWHERE}),
+}
+"""What is plain and in float64 is what most other tests here are about."""
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -78,10 +82,9 @@ def test_every_attack_has_a_row(rows):
 def test_stays_in_the_set(row, norm, make_network, make_images):
     network, images = make_network("tanh"), make_images(6)
     labels = predict(network, images)
-    cases = [(kind, torch.float64) for kind in THREATS]
-    for kind, dtype in cases + [(kind, torch.float32) for kind in IN_FLOAT32]:
-        case, network, images = f"{kind}, {dtype}", network.to(dtype), images.to(dtype)
-        threat = ThreatModel(**{"norm": norm, "eps": EPS[norm], **THREATS[kind]})
+    for case, (dtype, settings) in THREATS.items():
+        network, images = network.to(dtype), images.to(dtype)
+        threat = ThreatModel(**{"norm": norm, "eps": EPS[norm], **settings})
         attacked = row.attack(network, images, labels, threat, generator=seeded())
         assert attacked.shape == images.shape, case
         assert attacked.dtype == dtype, case
@@ -113,15 +116,24 @@ def test_changes_nothing_but_its_result(row, norm, half_frozen, make_images):
     assert not images.requires_grad
 
 
-def test_runs_the_classifier_in_evaluation_mode(row, half_frozen, make_images):
+def test_asks_any_callable_in_evaluation_mode_and_keeps_no_graph(row, half_frozen, make_images):
+    """One result, also where the network is in training, and where gradients are wanted around the
+    attack or forbidden.
+    """
     images = make_images(4)
     labels = predict(half_frozen, images)
     frozen = copy.deepcopy(half_frozen).eval()
-    one, other = (
-        row.attack(network, images, labels, ThreatModel(), generator=seeded())
-        for network in (half_frozen, frozen)
+    plain = row.attack(half_frozen, images, labels, ThreatModel(), generator=seeded())
+    with torch.no_grad():
+        quiet = row.attack(
+            lambda points: frozen(points), images, labels, ThreatModel(), generator=seeded()
+        )
+    learning = row.attack(
+        frozen, images.clone().requires_grad_(), labels, ThreatModel(), generator=seeded()
     )
-    assert torch.equal(one, other)
+    assert torch.equal(quiet, plain)
+    assert torch.equal(learning, plain)
+    assert not learning.requires_grad
 
 
 def test_flags_come_back_after_a_failure(row, half_frozen, make_images):
@@ -138,28 +150,6 @@ def test_flags_come_back_after_a_failure(row, half_frozen, make_images):
     with pytest.raises(ValueError, match="broken"):
         row.attack(network, make_images(2), torch.tensor([0, 1]), ThreatModel(), generator=seeded())
     assert_same_state(before, state_of(network))
-
-
-def test_result_carries_no_graph(row, make_network, make_images):
-    network, images = make_network("tanh"), make_images(3)
-    labels = predict(network, images)
-    plain = row.attack(network, images, labels, ThreatModel(), generator=seeded())
-    learning = row.attack(
-        network, images.clone().requires_grad_(), labels, ThreatModel(), generator=seeded()
-    )
-    assert not learning.requires_grad
-    assert torch.equal(learning, plain)
-
-
-def test_works_without_gradients_and_without_a_module(row, make_network, make_images):
-    network, images = make_network("tanh").eval(), make_images(3)
-    labels = predict(network, images)
-    plain = row.attack(network, images, labels, ThreatModel(), generator=seeded())
-    with torch.no_grad():
-        quiet = row.attack(
-            lambda points: network(points), images, labels, ThreatModel(), generator=seeded()
-        )
-    assert torch.equal(quiet, plain)
 
 
 def test_same_generator_same_result(row, norm, make_network, make_images):
@@ -187,11 +177,11 @@ def test_a_batch_is_its_images_one_by_one(row, norm, make_network, make_images):
         row.attack(
             network, images[[i]], labels[[i]], threat.at(torch.tensor([i])), generator=shared
         )
-        for i in range(4)
+        for i in range(2)
     ]
     # Matrix products of another size add up in another order: 1e-16 in the logits, and Adam divides
     # by small numbers.
-    torch.testing.assert_close(whole, torch.cat(singly), rtol=0, atol=1e-9)
+    torch.testing.assert_close(whole[:2], torch.cat(singly), rtol=0, atol=1e-9)
     assert (whole != images).flatten(1).any(1).sum() >= 3
 
 
@@ -207,13 +197,11 @@ def test_eps_zero_is_the_identity(budget_row, norm, make_network, make_images):
 def test_minimal_attacks_use_no_radius(minimal_row, norm, make_network, make_images):
     network, images = make_network("tanh"), make_images(4)
     labels = predict(network, images)
-    threats = [ThreatModel(norm, 0.0), ThreatModel(norm, torch.inf), ThreatModel(norm, 1.0)]
     results = [
-        minimal_row.attack(network, images, labels, threat, generator=seeded())
-        for threat in threats
+        minimal_row.attack(network, images, labels, ThreatModel(norm, eps), generator=seeded())
+        for eps in (0.0, torch.inf)
     ]
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+    assert torch.equal(*results)
 
 
 def test_k_steps_cost_k_gradients_and_k_plus_one_forwards(
@@ -270,7 +258,7 @@ def test_a_batch_of_one_and_of_none(row, norm, make_network, make_images):
 
 
 def test_volumes(row, norm, make_network, make_images):
-    network, images = make_network("volume"), make_images(3, 5, 6, 7)
+    network, images = make_network("volume"), make_images(2, 5, 6, 7)
     labels = predict(network, images)
     for mask in (None, torch.ones(5, 6, 7)):
         case = f"mask of shape {None if mask is None else tuple(mask.shape)}"
@@ -387,8 +375,20 @@ def test_refuses_a_classifier_without_a_logit_per_class(row, make_network):
         )
 
 
-@pytest.mark.parametrize("kind", ["plain", "mask-per-image", "eps-per-image", "target"])
-@pytest.mark.parametrize("name", ["bim", "pgd", "cw", "apgd", "apgd-t"])
+STOPPING = ("bim", "pgd", "cw", "apgd", "apgd-t")
+KINDS = ("plain", "mask-per-image", "eps-per-image", "target")
+
+
+# Each attack in each kind of threat, in one norm or the other: those who leave do so in the loop
+# of all attacks, which knows no norm.
+@pytest.mark.parametrize(
+    ("name", "kind", "norm"),
+    [
+        (name, kind, ("linf", "l2")[(i + k) % 2])
+        for i, name in enumerate(STOPPING)
+        for k, kind in enumerate(KINDS)
+    ],
+)
 def test_stopping_when_fooled_fools_the_same_images_for_less(
     name, norm, kind, counting, trained, blobs
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from benchmarks import device, timing
 from benchmarks.__main__ import main
 from benchmarks.contenders import OURS, ours_curve, ours_pgd, ours_pgd_to_the_end
 from benchmarks.gradient_step import REFERENCE, variants
+from benchmarks.inputs import LIBRARIES
 from benchmarks.memory import STATUS, peak_mib
 from benchmarks.report import HEADINGS, add_task, open_results, page_of
 from benchmarks.setting import QUICK, Setting
@@ -199,8 +201,14 @@ def test_results_of_another_machine_are_not_joined(tmp_path):
         open_results(tmp_path, {"eps": 0.1})
 
 
-def test_every_task_runs(tmp_path):
-    """On inputs of its own: random networks, a phantom cohort, peers where they import."""
+@pytest.mark.parametrize("peers", [False, pytest.param(True, marks=pytest.mark.peer)])
+def test_every_task_runs(peers, tmp_path, monkeypatch):
+    """On inputs of its own: random networks, a phantom cohort; with the peers that import."""
+    find = importlib.util.find_spec
+    if not peers:
+        monkeypatch.setattr(
+            "importlib.util.find_spec", lambda name: None if name in LIBRARIES else find(name)
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         main(["--quick", "--out", str(tmp_path / "out")])

@@ -21,7 +21,7 @@ from robustmri.verbs.prepare import prepare
 from robustmri.verbs.train import train
 
 FAST = {"epochs": 2, "batch_size": 16, "precision": "fp32"}
-QUICK = {"attacks": ("fgsm",), "precision": "fp32", "batch_size": 12}
+QUICK = {"attacks": ("fgsm",), "precision": "fp32", "limit": 6, "batch_size": 3}
 
 FLUSH = os.fsync
 

@@ -78,6 +78,16 @@ def outcomes_of(tiny_run, tiny_cohort, tmp_path, tiny_networks):
     return run
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_run, tiny_cohort, tmp_path_factory, use_tiny_networks):
+    """One that nobody stopped: its folder. Read it, do not change it."""
+    folder = tmp_path_factory.mktemp("whole") / "result"
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_networks(patch)
+        evaluate(tiny_run, tiny_cohort, folder, **QUICK)
+    return folder
+
+
 def test_every_test_slice_meets_every_attack(done, split):
     _, _, outcomes = done
     for attack in ("noise", "fgsm", "pgd", "cw"):
@@ -225,8 +235,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("shard", [1, 7, 15], ids=["the first", "one in the middle", "the last"])
-def test_killed_after_a_shard_the_rerun_gives_the_same(outcomes_of, tmp_path, shard):
-    whole = outcomes_of("whole")
+def test_killed_after_a_shard_the_rerun_gives_the_same(outcomes_of, whole, tmp_path, shard):
 
     def stop(task, done, total, note=""):
         assert total == 15
@@ -246,20 +255,19 @@ def test_killed_after_a_shard_the_rerun_gives_the_same(outcomes_of, tmp_path, sh
             name for name, time in stored.items() if (kept / name).stat().st_mtime_ns != time
         )
 
-    assert alike(outcomes_of("cut", progress=watch), whole)
+    assert alike(outcomes_of("cut", progress=watch), pq.read_table(whole / "outcomes.parquet"))
     assert not seen, "a finished shard was done again"
 
 
-def test_a_killed_summary_is_done_again(outcomes_of, tmp_path, monkeypatch):
-    whole = outcomes_of("whole")
+def test_a_killed_summary_is_done_again(outcomes_of, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(
             "robustmri.evaluation.summary.summarise", lambda *a, **k: (_ for _ in ()).throw(Killed)
         )
         with pytest.raises(Killed):
             outcomes_of("cut")
-    assert alike(outcomes_of("cut"), whole)
-    assert load_result(tmp_path / "cut").results == load_result(tmp_path / "whole").results
+    assert alike(outcomes_of("cut"), pq.read_table(whole / "outcomes.parquet"))
+    assert load_result(tmp_path / "cut").results == load_result(whole).results
 
 
 def test_the_shards_of_other_settings_are_not_taken(outcomes_of, tmp_path):
@@ -279,14 +287,15 @@ def test_the_shards_of_other_settings_are_not_taken(outcomes_of, tmp_path):
     assert alike(outcomes_of("other", seed=1), whole)
 
 
-def test_the_number_of_threads_changes_nothing_that_counts(outcomes_of):
+def test_the_number_of_threads_changes_nothing_that_counts(outcomes_of, monkeypatch):
     """Two threads round their sums otherwise than one does, in the last digits."""
+    monkeypatch.setattr("robustmri.evaluation.probes.Probes.attack_further", lambda self, p: p)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = outcomes_of("one", batch_size=20)
+        one = outcomes_of("one", batch_size=12, limit=12)
         torch.set_num_threads(2)
-        two = outcomes_of("two", batch_size=20)
+        two = outcomes_of("two", batch_size=12, limit=12)
     finally:
         torch.set_num_threads(threads)
     exact = ["case_id", "attack", "eps", "prediction", "fooled", "verified"]
@@ -303,7 +312,7 @@ def test_an_image_does_not_depend_on_its_batch(outcomes_of):
 
 def test_the_seed_is_of_the_attacks(outcomes_of):
     one, same, other = (
-        outcomes_of(name, seed=seed, attacks=("pgd",))
+        outcomes_of(name, seed=seed, attacks=("pgd",), limit=10)
         for name, seed in (("1", 0), ("2", 0), ("3", 1))
     )
     assert alike(one, same)
@@ -334,7 +343,9 @@ def test_validation_slices_can_be_attacked_in_place_of_the_test(split, outcomes_
 
 
 def test_limits_reach_the_outcomes(outcomes_of):
-    outcomes = outcomes_of(limit=9, minimal_limit=3, attacks=("fgsm", "cw-l2")).to_pylist()
+    short = {"cw-l2": {"steps": 10, "searches": 2}}
+    limits = {"limit": 9, "minimal_limit": 3}
+    outcomes = outcomes_of(**limits, attacks=("fgsm", "cw-l2"), options=short).to_pylist()
     assert Counter(column(outcomes, "attack")) == {"none": 9, "fgsm": 9, "worst": 9, "cw-l2": 3}
     assert set(column(rows_of(outcomes, "cw-l2"), "index")) < set(
         column(rows_of(outcomes, "none"), "index")

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import robustmri
+from robustmri.attacks import FMN, PGD, Nearest
 from robustmri.core.errors import DataError
 from robustmri.data.derived import WARNING, spread_change
 from robustmri.data.intensity import resize, scale
@@ -21,6 +22,14 @@ from robustmri.verbs.evaluate import evaluate
 from write_dicom import write_dicom
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Short searches, where the question is not how near."""
+    few = Nearest(steps=20, walk=10, presses=1)
+    monkeypatch.setattr("robustmri.evaluation.case.NEAREST", few)
+    monkeypatch.setattr("robustmri.evaluation.case.NEARER", PGD(steps=10, stop_when_fooled=True))
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def answer(run, image):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_the_nearest_wrong_answer_is_found_and_written(norm, scan, tiny_run, tmp_path):
+def test_the_nearest_wrong_answer_is_found_and_written(norm, scan, short, tiny_run, tmp_path):
     facts = case(scan, tiny_run, tmp_path / "out", norm=norm)
     told = json.loads((tmp_path / "out" / "case.json").read_text())
     assert told["case"]["smallest_eps"] == facts.smallest_eps
@@ -61,7 +70,6 @@ def test_the_nearest_wrong_answer_is_found_and_written(norm, scan, tiny_run, tmp
 def test_a_second_look_finds_no_farther_image_than_the_first(scan, tiny_run, tmp_path):
     import torch
 
-    from robustmri.attacks import FMN
     from robustmri.threat.threat_model import ThreatModel
 
     facts = case(scan, tiny_run, tmp_path / "out")
@@ -78,13 +86,14 @@ def test_a_second_look_finds_no_farther_image_than_the_first(scan, tiny_run, tmp
     assert facts.attacks == ("nearest", "pgd")
 
 
-def test_the_lesion_and_a_result_to_compare_with(scan, tiny_run, tiny_cohort, tmp_path):
+def test_the_lesion_and_a_result_to_compare_with(scan, short, tiny_run, tiny_cohort, tmp_path):
     mask = np.zeros((32, 32), np.uint8)
     with Image.open(scan) as image:
         mask = np.zeros((image.height, image.width), np.uint8)
     mask[: len(mask) // 2] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    evaluate(tiny_run, tiny_cohort, tmp_path / "result", attacks=("fmn", "pgd"), precision="fp32")
+    few = {"attacks": ("fmn", "pgd"), "limit": 12, "options": {"fmn": {"steps": 20}}}
+    evaluate(tiny_run, tiny_cohort, tmp_path / "result", precision="fp32", **few)
     facts = case(
         scan, tiny_run, tmp_path / "out", mask=tmp_path / "mask.png", result=tmp_path / "result"
     )
@@ -105,7 +114,7 @@ def test_the_lesion_and_a_result_to_compare_with(scan, tiny_run, tiny_cohort, tm
 
 @pytest.mark.parametrize(("inverted", "compressed"), [(False, False), (True, False), (False, True)])
 def test_a_dicom_source_gets_a_derived_image_that_fools_too(
-    inverted, compressed, scan, tiny_run, tmp_path
+    inverted, compressed, scan, short, tiny_run, tmp_path
 ):
     with Image.open(scan) as image:
         grey = np.asarray(image.resize((64, 64))).astype(np.uint16) * 12 + 7

@@ -32,6 +32,7 @@ RECIPE = Recipe(
         eps=("0.04",),
         curve=("2/255",),
         examples_per_class=1,
+        options={"pgd": {"steps": 5}},
     ),
     variants={
         "base": Variant(about="as it is"),

@@ -22,6 +22,8 @@ from robustmri.results.one_case import CaseFacts
 from robustmri.threat.norms import find_norm
 from robustmri.threat.threat_model import ThreatModel
 
+NEAREST = Nearest(steps=200)
+NEARER = PGD(steps=50, restarts=2, stop_when_fooled=True)
 FINER = tuple(k / 20 for k in range(10, 20))
 """Shares of the first distance at which a second attack looks for a nearer image."""
 
@@ -92,10 +94,7 @@ def examine_case(
 def _searches(classifier: Classifier, norm: str) -> list[tuple[str, Any]]:
     if not classifier.spec.gradients:
         return [("hop-skip-jump", HopSkipJump())]
-    return [
-        ("nearest", Nearest(steps=200)),
-        ("pgd", PGD(steps=50, restarts=2, stop_when_fooled=True)),
-    ]
+    return [("nearest", NEAREST), ("pgd", NEARER)]
 
 
 def _run(

@@ -67,7 +67,7 @@ class Norm(Protocol):
         """Nearest perturbation of size at most `eps`.
 
         Norms whose ball loses much by a clip afterwards (l1, l0) give the nearest one that lies in
-        `box` too.
+        `box` too, which holds 0.
         """
 
     def steepest(self, gradient: Images) -> Images:
@@ -247,11 +247,6 @@ class L1Norm:
         tensor([[[[1.0000, 2.0000, -0.0000]]]])
         """
         low, high = box or (torch.full_like(delta, -torch.inf), torch.full_like(delta, torch.inf))
-
-        def shrunk(delta: Images, by: Tensor, low: Tensor, high: Tensor) -> Images:
-            left = delta.abs().sub_(per_image(by, delta)).clamp_min_(0.0).mul_(delta.sign())
-            return torch.minimum(torch.maximum(left, low), high)
-
         clipped = torch.minimum(torch.maximum(delta, low), high)
         # A hundred-thousandth inside: adding the perturbation to the image rounds each of its
         # pixels.
@@ -263,12 +258,16 @@ class L1Norm:
             return clipped
         delta, radius = delta[out], radius[out]
         low, high = low.expand_as(clipped)[out], high.expand_as(clipped)[out]
+        # How far each pixel goes, and may: the box holds 0, so no pixel changes its sign.
+        far, room = delta.abs().flatten(1), torch.where(delta > 0, high, -low).flatten(1)
+        nothing = torch.zeros_like(room)
         less, more = torch.zeros_like(radius), LINF.size(delta)
         for _ in range(40):
             middle = (less + more) / 2
-            small = self.size(shrunk(delta, middle, low, high)) <= radius
+            small = (far - middle[:, None]).clamp(nothing, room).sum(1) <= radius
             less, more = torch.where(small, less, middle), torch.where(small, middle, more)
-        clipped[out] = shrunk(delta, more, low, high)
+        left = delta.abs().sub_(per_image(more, delta)).clamp_min_(0.0).mul_(delta.sign())
+        clipped[out] = torch.minimum(torch.maximum(left, low), high)
         return clipped
 
     def steepest(self, gradient: Images) -> Images:
