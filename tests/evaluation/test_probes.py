@@ -80,7 +80,7 @@ PLANTS = {
     "random resizing": (around(faults.resized), [TWICE]),
     "dropout left on": (around(faults.dropped), [TWICE]),
     "a counter": (faults.Counter, [TWICE]),
-    "a cache": (faults.Cache, [BATCH]),
+    "a cache": (faults.Cache, [TWICE]),
     "one class to all": (around(faults.constant), [ONE]),
     "batch-norm in training mode": (faults.TrainingNorm, [BATCH]),
     "its own batch-norm, deaf to eval": (faults.left_in_training, [BATCH]),
