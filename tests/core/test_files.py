@@ -178,6 +178,7 @@ def fail_with(monkeypatch, error):
     monkeypatch.setattr(Path, "read_text", fail)
     monkeypatch.setattr(Path, "read_bytes", fail)
     monkeypatch.setattr(pq, "read_table", fail)
+    monkeypatch.setattr(pq, "read_schema", fail)
     monkeypatch.setattr(pq, "ParquetFile", fail)
 
 
