@@ -8,13 +8,15 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from robustmri.app import cli, console
-from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, printable, say
+from robustmri.app.terminal import TERMINATED, printable, say, stoppable
 from robustmri.core.errors import DataError
+from robustmri.core.files import atomic_folder, write_json
 from robustmri.report.tables import Table
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
@@ -197,15 +199,35 @@ def test_ctrl_c_outside_of_a_command_is_one_line_too(by, monkeypatch, capsys):
     assert capsys.readouterr().err == "robustmri: stopped. The same command goes on where it was.\n"
 
 
-def test_sigterm_is_as_before_afterwards():
-    with interrupted_by_sigterm() as came:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_that_a_library_took_for_a_fault_makes_no_file(number, tmp_path, monkeypatch):
+    def work():
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        (write_json if number == signal.SIGINT else write_folder)(tmp_path / "made", {})
+
+    def write_folder(path, _):
+        with atomic_folder(path) as partial:
+            (partial / "file").touch()
+
+    monkeypatch.setattr(cli, "app", work)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == (TERMINATED if number == signal.SIGTERM else cli.INTERRUPTED)
+    assert list(tmp_path.iterdir()) == []
+    write_json(tmp_path / "later", {})  # By whoever goes on in this process.
+
+
+def test_signals_are_as_before_afterwards():
+    with stoppable() as came:
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert came == []
 
 
 def test_other_processes_of_a_command_end_at_once(monkeypatch):
     """They hold nothing, and may be waiting where no signal of Python's is heard."""
     monkeypatch.setenv("RANK", "1")
-    with interrupted_by_sigterm():
+    with stoppable():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -7,6 +7,8 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -27,6 +29,10 @@ onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
 SPEC = ClassifierSpec(backbone="resnet18", classes=("b", "a"), size=SIDE, mean=0.4, std=0.3)
+
+
+HERE = str(Path(robustmri.__file__).parent).encode()
+"""Where the package lies: nobody's business who gets a network."""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +118,7 @@ def test_an_import_goes_out_as_onnx_and_back(planes, tmp_path):
     path = write_onnx(network, tmp_path / "theirs.onnx")
     robustmri.import_model(path, tmp_path / "first", classes=("a", "b", "c"))
     out = robustmri.export_model(tmp_path / "first", tmp_path / "ours.onnx")
+    assert HERE not in out.read_bytes()
     made = robustmri.import_model(out, tmp_path / "again")
     assert (made.spec.classes, made.spec.size) == (("a", "b", "c"), SIDE)
     assert (made.spec.mean, made.spec.std, made.spec.guessed) == (0.0, 1.0, ())
@@ -127,6 +134,8 @@ def test_an_import_goes_out_as_onnx_and_back(planes, tmp_path):
 @pytest.mark.slow
 def test_a_program_of_torch_export_and_back(trained, tmp_path):
     out = robustmri.export_model(trained, tmp_path / "ours.pt2", to="pt2")
+    with zipfile.ZipFile(out) as program:
+        assert not [name for name in program.namelist() if HERE in program.read(name)]
     given = {"classes": SPEC.classes, "mean": [0.0], "std": [1.0], "trust": True}
     robustmri.import_model(out, tmp_path / "again", **given)
     torch.testing.assert_close(

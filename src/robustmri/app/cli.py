@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from signal import SIGTERM
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +35,7 @@ from robustmri.app.options import (
 from robustmri.app.results import check, compare, report, schema
 from robustmri.app.serve import serve
 from robustmri.app.studies import ablate, contrast, cross_validate, demo, reproduce
-from robustmri.app.terminal import TERMINATED, interrupted_by_sigterm, say, steady_output
+from robustmri.app.terminal import TERMINATED, say, steady_output, stoppable
 from robustmri.app.travel import bundle, run_bundle, unpack
 from robustmri.core import processes
 from robustmri.core.errors import RobustMRIError, SettingsError
@@ -434,7 +435,7 @@ def main() -> None:
         if processes.is_main_process()
         else f"robustmri (process {processes.process_name()})"
     )
-    with steady_output(), interrupted_by_sigterm() as signals:
+    with steady_output(), stoppable() as signals:
         try:
             with main_process_output():
                 app()
@@ -442,7 +443,7 @@ def main() -> None:
             if _was_stopped(error):
                 if processes.is_main_process():
                     say("robustmri: stopped. The same command goes on where it was.", error=True)
-                sys.exit(TERMINATED if signals else INTERRUPTED)
+                sys.exit(TERMINATED if SIGTERM in signals else INTERRUPTED)
             if not isinstance(error, (RobustMRIError, OSError, MemoryError)):
                 raise
             # What a library said, in a cause that is quoted, may be many lines.

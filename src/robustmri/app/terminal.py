@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 
-from robustmri.core import processes
+from robustmri.core import processes, stops
 
 TERMINATED = 128 + signal.SIGTERM
+CTRL_C = signal.default_int_handler
 """Exit status after SIGTERM."""
 
 
@@ -104,17 +105,22 @@ def steady_output() -> Iterator[None]:
 
 
 @contextmanager
-def interrupted_by_sigterm() -> Iterator[list[int]]:
+def stoppable() -> Iterator[list[int]]:
     """SIGTERM, as batch systems send it, ends the first process as Ctrl-C does: nothing stays
-    half-written.
+    half-written, and nothing is made of what either interrupted.
 
     Yields:
         The signals that came, in the end.
     """
-    came: list[int] = []
-    usual = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    came = stops.asked
+    came.clear()
+    usual: dict[int, Any] = {
+        number: before
+        for number, before in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, CTRL_C))
+        if signal.getsignal(number) == before
+    }
     if not (
-        usual
+        signal.SIGTERM in usual
         and processes.is_main_process()
         and threading.current_thread() is threading.main_thread()
     ):
@@ -124,15 +130,19 @@ def interrupted_by_sigterm() -> Iterator[list[int]]:
 
     def stop(number: int, _: object) -> None:
         if os.getpid() != owner:  # A worker that was forked off.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.signal(number, usual[number])
+            signal.raise_signal(number)
             return
-        signal.signal(number, signal.SIG_IGN)
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
         came.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in usual:
+        signal.signal(number, stop)
     try:
         yield came
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, before in usual.items():
+            signal.signal(number, before)
+        came.clear()

@@ -20,6 +20,7 @@ import msgspec
 
 from robustmri.core.errors import DataError, RobustMRIError, SettingsError
 from robustmri.core.locks import clear_unmarked, locked, marked
+from robustmri.core.stops import stop_if_asked
 
 Kind = TypeVar("Kind")
 MOST_JSON = 1 << 28
@@ -159,6 +160,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
                 yield partial
                 with open(partial, "rb") as written:
                     os.fsync(written.fileno())
+                stop_if_asked()
                 os.replace(partial, path)
         finally:
             _discard(partial)
@@ -204,6 +206,7 @@ def atomic_folder(path: Path | str, *, replaces: str = "") -> Iterator[Path]:
             partial.mkdir()
             try:
                 yield partial
+                stop_if_asked()
                 _take_name(partial, path, replaces)
             finally:
                 _discard(partial)

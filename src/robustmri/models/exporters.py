@@ -99,6 +99,8 @@ def write_program(classifier: Classifier, out: Path, card: str = "") -> None:
             raise CheckpointError(
                 f"torch cannot export {classifier.spec.backbone} ({_short(error)})."
             ) from error
+        for step in program.graph.nodes:
+            step.meta.pop("stack_trace", None)  # It names folders.
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
     with atomic_file(out) as partial:
@@ -349,7 +351,10 @@ def to_onnx(module: nn.Module, images: Tensor, name: str, *, program: Any = None
             any_number = {0: torch.export.Dim("n")}
             given: dict[str, Any] = {} if program else {"dynamic_shapes": (any_number,)}
             arguments = (program,) if program else (module, (images,))
-            return export(*arguments, dynamo=True, verbose=False, **given).model_proto
+            model = export(*arguments, dynamo=True, verbose=False, **given).model_proto
+            for node in model.graph.node:  # Where it came from, with names of folders.
+                del node.metadata_props[:]
+            return model
         except Exception as error:  # Its errors are of several kinds, a missing package among them.
             faults.append(error)
     import onnx
