@@ -48,15 +48,19 @@ def finished(page, title):
     page.locator(".job.done", has_text=title).wait_for(timeout=LONG)
 
 
-def test_a_small_evaluation_and_then_a_search(page, served, folder, tmp_path):
-    root = tmp_path / "folder"
+def fill_evaluation(page, served, folder, root, *, attack):
+    """A copy of the folder is served, and the form of an evaluation of six slices filled in."""
     shutil.copytree(folder, root)
     page.goto(served(root))
     page.wait_for_selector("h1")
     start(page, "Evaluate")
     page.locator("summary", has_text="Settings").click()
-    page.get_by_label("Attacks", exact=True).fill("fgsm")
+    page.get_by_label("Attacks", exact=True).fill(attack)
     page.get_by_label("Slices at most").fill("6")
+
+
+def test_a_small_evaluation_and_then_a_search(page, served, folder, tmp_path):
+    fill_evaluation(page, served, folder, tmp_path / "folder", attack="fgsm")
     page.get_by_role("button", name="How long will it take?").click()
     page.get_by_text("on this machine").wait_for(timeout=LONG)
     page.locator(".job-form .strong").click()
@@ -74,13 +78,7 @@ def test_a_small_evaluation_and_then_a_search(page, served, folder, tmp_path):
 
 def test_an_evaluation_is_cancelled_and_goes_on(page, served, folder, tmp_path):
     root = tmp_path / "folder"
-    shutil.copytree(folder, root)
-    page.goto(served(root))
-    page.wait_for_selector("h1")
-    start(page, "Evaluate")
-    page.locator("summary", has_text="Settings").click()
-    page.get_by_label("Attacks", exact=True).fill("bim")
-    page.get_by_label("Slices at most").fill("6")
+    fill_evaluation(page, served, folder, root, attack="bim")
     page.get_by_label("Other settings").fill("evaluate.batch_size=1")
     page.locator(".job-form .strong").click()
     page.locator(".job.running .progress").wait_for(timeout=LONG)

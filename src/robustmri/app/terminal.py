@@ -14,8 +14,9 @@ from typing import Any, TextIO, cast
 from robustmri.core import processes, stops
 
 TERMINATED = 128 + signal.SIGTERM
-CTRL_C = signal.default_int_handler
 """Exit status after SIGTERM."""
+CTRL_C = signal.default_int_handler
+"""What Python does by itself."""
 
 
 def printable(words: object) -> str:

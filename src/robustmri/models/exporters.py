@@ -352,8 +352,9 @@ def to_onnx(module: nn.Module, images: Tensor, name: str, *, program: Any = None
             given: dict[str, Any] = {} if program else {"dynamic_shapes": (any_number,)}
             arguments = (program,) if program else (module, (images,))
             model = export(*arguments, dynamo=True, verbose=False, **given).model_proto
-            for node in model.graph.node:  # Where it came from, with names of folders.
-                del node.metadata_props[:]
+            for graph in (model.graph, *model.functions):
+                for node in graph.node:  # Where it came from, with names of folders.
+                    del node.metadata_props[:]
             return model
         except Exception as error:  # Its errors are of several kinds, a missing package among them.
             faults.append(error)
