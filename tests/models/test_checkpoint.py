@@ -181,6 +181,7 @@ def test_what_older_releases_would_misread_they_refuse(tmp_path):
         ({"ends_in": "softmax"}, 2),
         ({"channels": 3}, 2),
         ({"order": (1, 0)}, 2),
+        ({"mirrored": True}, 2),
         ({"mean": (0.1, 0.2, 0.3)}, 2),
     ):
         classifier = Classifier(small().network, msgspec.structs.replace(spec, **changes))

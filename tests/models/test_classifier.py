@@ -50,6 +50,19 @@ def test_outputs_of_another_shape_are_flattened():
     assert as_logits(torch.ones(2, 2, 1, 1), spec).shape == (2, 2)
 
 
+def test_mirror_images_are_asked_about_once_it_is_trained():
+    spec = ClassifierSpec(backbone="custom", classes=("ill", "well"), size=2, mean=0.0, std=1.0)
+    plain = Classifier(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten()), spec)
+    mirrored = plain.answering(mirrored=True)
+    assert (plain.spec.mirrored, mirrored.network) == (False, plain.network)
+    images = torch.rand(3, 1, 1, 2)
+    assert torch.equal(mirrored.train()(images), plain(images))
+    both = (plain(images) + plain(images.flip(-1))) / 2
+    torch.testing.assert_close(mirrored.eval()(images), both)
+    assert torch.equal(both, mirrored(images.flip(-1)))
+    assert torch.equal(mirrored.answering(mirrored=False)(images), plain(images))
+
+
 def test_three_planes_have_constants_of_their_own():
     spec = ClassifierSpec(
         backbone="custom",

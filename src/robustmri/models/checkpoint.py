@@ -174,7 +174,7 @@ def _state_of(network: nn.Module) -> dict[str, torch.Tensor]:
 
 def _version_for(spec: ClassifierSpec) -> int:
     plain = ClassifierSpec(backbone="", classes=(), size=0)
-    new = ("format", "channels", "ends_in", "one_logit", "order")
+    new = ("format", "channels", "ends_in", "one_logit", "order", "mirrored")
     told = any(getattr(spec, name) != getattr(plain, name) for name in new)
     told = told or isinstance(spec.mean, tuple) or not isinstance(spec.size, int)
     return IMPORT_VERSION if told else FORMAT_VERSION

@@ -4,6 +4,7 @@ and what a network ends in.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal
 
@@ -44,6 +45,8 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
         one_logit: whether it has one output for two classes, the second class's.
         order: which output is which class's; empty where they are in the order of `classes`.
         gradients: whether attacks can climb it; else they can only ask.
+        mirrored: whether it answers by the mean of the logits for a slice and for its mirror image;
+            in training mode it does not.
         guessed: what its file did not say and was assumed at its import, in sentences.
     """
 
@@ -59,6 +62,7 @@ class ClassifierSpec(msgspec.Struct, frozen=True, kw_only=True):
     one_logit: bool = False
     order: tuple[int, ...] = ()
     gradients: bool = True
+    mirrored: bool = False
     guessed: tuple[str, ...] = ()
 
     @property
@@ -169,7 +173,18 @@ class Classifier(nn.Module):
                 f"{self.spec.backbone} takes grey images of one plane, got three: shape "
                 f"{tuple(images.shape)}. Average them first."
             )
-        return as_logits(self.network((images - self._mean) / self._std), self.spec)
+        images = (images - self._mean) / self._std
+        if not self.spec.mirrored or self.training:
+            return as_logits(self.network(images), self.spec)
+        # The slice last: who looks into the network keeps what was seen last.
+        mirrored = as_logits(self.network(images.flip(-1)), self.spec)
+        return (mirrored + as_logits(self.network(images), self.spec)) / 2
+
+    def answering(self, *, mirrored: bool) -> Classifier:
+        """The same network, with the same weights, asked about mirror images too, or not."""
+        other = copy.copy(self)
+        other.spec = msgspec.structs.replace(self.spec, mirrored=mirrored)
+        return other
 
 
 def as_logits(outputs: Tensor, spec: ClassifierSpec) -> Logits:

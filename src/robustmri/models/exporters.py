@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -114,6 +114,16 @@ def _write_beside(out: Path, card: str) -> None:
             partial.write_text(card, encoding="utf-8")
 
 
+def _beyond(spec: ClassifierSpec, backbones: Iterable[str]) -> str:
+    """What a layout for those networks alone cannot say of this one; "" where it can."""
+    if spec.mirrored:
+        return f"{spec.backbone} that is asked about mirror images too"
+    if spec.order or spec.one_logit:
+        return f"{spec.backbone} with outputs in another order"
+    plain = spec.format == "backbone" and spec.backbone in backbones
+    return "" if plain else spec.backbone
+
+
 def write_hugging_face(classifier: Classifier, out: Path, card: str = "") -> None:
     """A folder that transformers opens by `from_pretrained`: config.json, model.safetensors and
     preprocessor_config.json.
@@ -125,11 +135,9 @@ def write_hugging_face(classifier: Classifier, out: Path, card: str = "") -> Non
     from safetensors.torch import save
 
     spec = classifier.spec
-    plain = spec.format == "backbone" and spec.backbone in RESNETS
-    if not plain or spec.one_logit or spec.order:
+    if odd := _beyond(spec, RESNETS):
         raise CheckpointError(
-            f"Hugging Face's layout is written of {', '.join(RESNETS)}; this is {spec.backbone}"
-            f"{' with outputs in another order' if spec.order or spec.one_logit else ''}. Take "
+            f"Hugging Face's layout is written of {', '.join(RESNETS)}; this is {odd}. Take "
             "--to onnx."
         )
     state = {}
@@ -174,11 +182,9 @@ def write_monai_bundle(classifier: Classifier, out: Path, card: str = "") -> Non
         DataError: the folder holds something else.
     """
     spec = classifier.spec
-    plain = spec.format == "backbone" and spec.backbone in MONAI_BACKBONES
-    if not plain or spec.one_logit or spec.order:
+    if odd := _beyond(spec, MONAI_BACKBONES):
         raise CheckpointError(
-            f"A MONAI bundle is written of {', '.join(MONAI_BACKBONES)}; this is {spec.backbone}"
-            f"{' with outputs in another order' if spec.order or spec.one_logit else ''}. Take "
+            f"A MONAI bundle is written of {', '.join(MONAI_BACKBONES)}; this is {odd}. Take "
             "--to onnx."
         )
     state = {

@@ -131,8 +131,8 @@ def _neighbours(
     first: tuple[type[nn.Module], ...],
     then: tuple[type[nn.Module], ...],
 ) -> list[Pair]:
-    """Names of modules of two kinds, each called once, the second of which reads the very output of
-    the first.
+    """Names of modules of two kinds, called as often, the second of which always reads the very
+    output of the first.
     """
     made: dict[int, tuple[str, Tensor]] = {}
     calls: Counter[str] = Counter()
@@ -155,7 +155,9 @@ def _neighbours(
         network(example)
     for hook in hooks:
         hook.remove()
-    return [(one, other) for one, other in pairs if calls[one] == calls[other] == 1]
+    # In every call, of which there are two where mirror images are asked about.
+    found = Counter(pairs)
+    return [(one, other) for (one, other), n in found.items() if calls[one] == calls[other] == n]
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

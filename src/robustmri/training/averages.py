@@ -5,7 +5,7 @@ overfit later.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
@@ -14,6 +14,7 @@ from robustmri.core.arrays import Images
 from robustmri.training.settings import TrainSettings
 
 Kind = Literal["none", "ema", "swa"]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Average:
@@ -57,9 +58,9 @@ class Average:
             self._averaged.update_parameters(network)
             re_estimate_batch_norm(self._averaged.module, batches)
 
-    def kept(self, network: nn.Module) -> nn.Module:
+    def kept(self, network: Network) -> Network:
         """What to validate and to keep: the average once there is one, `network` before."""
-        return self._averaged.module if int(self._averaged.n_averaged) else network
+        return cast(Network, self.module) if int(self._averaged.n_averaged) else network
 
     @property
     def module(self) -> nn.Module:

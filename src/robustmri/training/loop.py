@@ -225,7 +225,7 @@ def fit(
     close_logger(logger)
     choice = history.choice()
     classifier.load_state_dict(history.kept[choice.row.epoch])
-    classifier = collapsed(classifier)
+    classifier = collapsed(classifier).answering(mirrored=settings.mirrored)
     return classifier.cpu().to(memory_format=torch.contiguous_format).eval(), choice  # type: ignore[call-overload]
 
 

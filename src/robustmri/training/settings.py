@@ -229,6 +229,13 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True):
             at_most=100,
         ),
     ] = None
+    mirrored: Annotated[
+        bool,
+        about(
+            "what is kept answers by the mean of the logits for a slice and for its mirror image: "
+            "more accurate, at twice the cost of an answer; training costs the same"
+        ),
+    ] = False
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
         about(

@@ -7,12 +7,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustmri.attacks import PGD, fgsm
 from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Attack
 from robustmri.core.arrays import Images, Labels
+from robustmri.models.classifier import Classifier
 from robustmri.models.dual_norm import collapsed
 from robustmri.models.optimised import OptimisedView, Precision
 from robustmri.threat.threat_model import ThreatModel
@@ -37,13 +38,13 @@ class Measured(NamedTuple):
     worst_class_robust: float | None = None
 
 
-def validate(classifier: nn.Module, validation: Examples, settings: TrainSettings) -> Measured:
+def validate(classifier: Classifier, validation: Examples, settings: TrainSettings) -> Measured:
     """Clean accuracy; where training meets attacked images also the robust one, under the full eps.
 
     The guard is PGD on the margin, which no training attack climbs, on `guard_slices` of the
     slices.
     """
-    network = collapsed(classifier)
+    network = collapsed(classifier).answering(mirrored=settings.mirrored)
     precision: Precision | None = None if settings.precision == "auto" else settings.precision
     view = OptimisedView(network, validation.images, precision=precision)
     with torch.no_grad():
@@ -52,7 +53,7 @@ def validate(classifier: nn.Module, validation: Examples, settings: TrainSetting
     clean = right.float().mean().item()
     if not settings.attacked:
         return Measured(clean)
-    threat = threat_of(settings, classifier)  # type: ignore[arg-type]
+    threat = threat_of(settings, classifier)
     if not threat.eps:
         # The whole validation set has the answer: the epoch of standard training is chosen.
         return Measured(clean, clean)

@@ -126,8 +126,12 @@ def _fit(
                 "known operators."
             )
         settings = msgspec.structs.replace(
-            settings, backbone=checkpoint.spec.backbone, weights="none"
+            settings,
+            backbone=checkpoint.spec.backbone,
+            weights="none",
+            mirrored=settings.mirrored or checkpoint.spec.mirrored,
         )
+        classifier = classifier.answering(mirrored=False)
         origin = checkpoint.identity
     elif not (run / "checkpoint").is_dir():
         # Before the folder is claimed: a name that does not exist must leave nothing behind.
