@@ -11,6 +11,7 @@ from robustmri.core.errors import CheckpointError, RobustMRIError
 from robustmri.training.loop import _optimiser
 from robustmri.training.resume import STATE, read_state
 from robustmri.training.schedule import learning_rate
+from robustmri.training.selection import read_epochs
 from robustmri.training.settings import TrainSettings
 from robustmri.training.validation import Measured, _worst_class
 from tiny import same_weights
@@ -193,6 +194,20 @@ def test_the_average_is_what_is_kept(train_for, tmp_path, average):
         "network.0.weight" if "ema_decay" in average else "network.1.running_mean",
     )
     assert not torch.equal(kept.state_dict()[name], other[name])
+
+
+def test_mirror_images_change_the_choice_and_not_the_training(train_for, tmp_path, choose):
+    """Attacked as it will answer, on its validation slices; its weights are as they would be."""
+    attacked = {"objective": "one-step", "eps": "8/255", "guard_slices": 0}
+    plain, _ = train_for(tmp_path / "plain", **attacked)
+    kept, choice = train_for(tmp_path / "mirrored", mirrored=True, **attacked)
+    assert (plain.spec.mirrored, kept.spec.mirrored) == (False, True)
+    with torch.no_grad():
+        right = (kept(choose.images).argmax(1) == choose.labels).float().mean().item()
+        assert torch.equal(kept(choose.images), kept(choose.images.flip(-1)))
+    assert choice.row.validation_accuracy == pytest.approx(right)
+    before, after = (read_epochs(tmp_path / name) for name in ("plain", "mirrored"))
+    assert [row.train_loss for row in before] == [row.train_loss for row in after]
 
 
 def test_no_average_takes_no_room(train_for, tmp_path):
