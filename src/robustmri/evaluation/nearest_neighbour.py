@@ -4,7 +4,7 @@ no attack changes that follows from geometry, without a search.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import numpy as np
@@ -116,8 +116,11 @@ def _flat(images: Images) -> Tensor:
 
 def _flat_slices(cohort: Cohort, rows: Sequence[int]) -> Tensor:
     """The same of slices, which are never in memory together as they are."""
-    parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
-    return torch.cat([_flat(load_images(cohort, part)) for part in parts])
+    return torch.cat([_flat(load_images(cohort, few)) for few in _few_at_once(rows)])
+
+
+def _few_at_once(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
 
 
 def _shrinking(shape: Sequence[int]) -> float:
@@ -141,18 +144,21 @@ def remember_slices(cohort: Cohort, split: Split, rows: list[int], *, norm: str)
 
     if NORMS[norm].dual not in ORDER or not 0 < len(split.train) * len(rows) <= MOST:
         return None
-    (known, labels), (images, wanted) = (
-        (_flat_slices(cohort, part), load_labels(cohort, part)) for part in (split.train, rows)
-    )
+    known, labels = _flat_slices(cohort, split.train), load_labels(cohort, split.train)
     shrink = _shrinking(cohort.shape[1:]) ** (1.0 / ORDER[norm])
-    found = _remember(known, labels, images, wanted, norm, shrink)
+    found = [
+        _remember(
+            known, labels, _flat(load_images(cohort, few)), load_labels(cohort, few), norm, shrink
+        )
+        for few in _few_at_once(rows)
+    ]
     groups = [cohort.cases[row].group for row in rows]
     return pa.table(
         {
             "index": rows,
             "group": groups,
-            "right": found.right.numpy(),
-            "radius": found.radius.double().numpy(),
+            "right": torch.cat([one.right for one in found]).numpy(),
+            "radius": torch.cat([one.radius for one in found]).double().numpy(),
         }
     )
 
