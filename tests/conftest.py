@@ -23,7 +23,7 @@ collect_ignore_glob = ["*conftest.py", "pretended_gpu.py"]
 
 # Of the tests of properties: the same few examples every time; `--hypothesis-profile deep` (`make
 # test-slow`) draws many new ones.
-settings.register_profile("fast", max_examples=40, derandomize=True, deadline=None, database=None)
+settings.register_profile("fast", max_examples=25, derandomize=True, deadline=None, database=None)
 settings.register_profile("deep", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile("fast")
 

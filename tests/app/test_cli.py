@@ -772,6 +772,7 @@ def log_of(run):
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on(robustmri, tiny_cohort, tmp_path, one_thread):
     """After kill -9 it ends with the weights of a run that nobody stopped."""
     cut, whole = tmp_path / "cut", tmp_path / "whole"
@@ -802,6 +803,7 @@ def test_a_stopped_training_goes_on(robustmri, tiny_cohort, tmp_path, one_thread
     ]
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_goes_on(robustmri, tiny_run, tiny_cohort, tmp_path, one_thread):
     """After Ctrl-C."""
     cut, whole = tmp_path / "cut", tmp_path / "whole"
@@ -836,6 +838,7 @@ def test_a_stopped_evaluation_goes_on(robustmri, tiny_run, tiny_cohort, tmp_path
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_preparation_leaves_nothing(tiny_scans, tmp_path):
     words = ["prepare", tiny_scans, "--out", tmp_path / "cohort", "--size", 32]
     stop(words, signal.SIGINT, at=1)

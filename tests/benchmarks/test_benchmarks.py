@@ -162,6 +162,7 @@ def test_inputs_are_all_given_or_none(capsys):
     assert "--quick alone" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="ru_maxrss is all there is")
 def test_the_peak_is_not_that_of_the_process_that_started_it():
     ballast = bytearray(400 << 20)

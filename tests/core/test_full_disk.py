@@ -155,6 +155,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_on_a_disk_that_is_really_full(tiny_scans, tiny_cohort, tiny_run, tmp_path):
     alone = ["unshare", "--user", "--map-root-user", "--mount"]
     disk = tmp_path / "disk"

@@ -38,6 +38,7 @@ def test_the_own_wheel_is_the_same_at_any_time(tmp_path, monkeypatch):
     assert write_own_wheel(tmp_path).read_bytes() == wheel
 
 
+@pytest.mark.slow
 def test_the_own_wheel_installs_and_knows_its_commit(tmp_path):
     path = write_own_wheel(tmp_path)
     assert path.name == "robustmri-0.1.0-py3-none-any.whl"

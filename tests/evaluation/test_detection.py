@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.ndimage
 import torch
-from sklearn.covariance import ledoit_wolf
 from torch import nn
 
 from robustmri.attacks import PGD
@@ -72,6 +71,8 @@ def test_rounding_passes_its_gradient():
 
 @pytest.mark.parametrize(("n", "d"), [(40, 5), (20, 60)])
 def test_the_covariance_is_sklearns(n, d):
+    from sklearn.covariance import ledoit_wolf
+
     features = torch.randn(n, d, generator=seeded()).double() * torch.linspace(0.2, 3, d)
     centred = features - features.mean(0)
     theirs, _ = ledoit_wolf(centred.numpy(), assume_centered=True)

@@ -41,6 +41,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_it_tells_the_devices_apart():
     said = python("-c", MIX)
     assert "expected all tensors on the same device" in said.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -443,10 +444,28 @@ def _save_examples(
     return examples
 
 
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Settings to a result folder that is written once. Read it, do not change it."""
+    known: dict[str, Path] = {}
+
+    def of(**settings: Any) -> Path:
+        key = repr(sorted(settings.items()))
+        if key not in known:
+            known[key] = build_result(tmp_path_factory.mktemp("built"), **settings)
+        return known[key]
+
+    return of
+
+
 @pytest.fixture
-def build(tmp_path: Path) -> Callable[..., Path]:
-    """`build("before", repaired=False, ...)` writes a result folder and returns it."""
-    return lambda where, **settings: build_result(tmp_path / where, **settings)
+def build(tmp_path: Path, built: Callable[..., Path]) -> Callable[..., Path]:
+    """`build("before", repaired=False, ...)` makes a result folder of one's own and returns it."""
+
+    def copy(where: str, **settings: Any) -> Path:
+        return shutil.copytree(built(**settings), tmp_path / where, dirs_exist_ok=True)
+
+    return copy
 
 
 @pytest.fixture

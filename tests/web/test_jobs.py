@@ -148,6 +148,7 @@ def test_another_server_finds_everything_again(jobs, verb, tmp_path):
     assert again.read(first.id).ended <= again.read(second.id).started
 
 
+@pytest.mark.slow
 def test_the_server_may_be_killed(verb, tmp_path):
     """The job goes on, and the next server tells how it ended."""
     server = (

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -47,6 +48,12 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return said.stdout.strip()
+
+
+@cache
+def _own_commit() -> str | None:
+    """Of the code as it was when it was first asked."""
+    return commit()
 
 
 def _processor() -> str:
@@ -89,7 +96,7 @@ def describe_run(seed: int | None = None) -> dict[str, Any]:
             versions[name] = "not installed"
     return {
         "robustmri": __version__,
-        "commit": commit(),
+        "commit": _own_commit(),
         "python": platform.python_version(),
         "packages": versions,
         "system": f"{platform.system()} {platform.machine()}",

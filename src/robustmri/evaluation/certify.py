@@ -24,7 +24,7 @@ from robustmri.evaluation.smoothing import Smoothed, nearest_other
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView
 from robustmri.results.certificate import Certificate
-from robustmri.results.outcomes import Outcomes, numbered
+from robustmri.results.outcomes import Outcomes, numbered, table_of
 from robustmri.results.schema import Check, Result
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ def run_certificates(
         device: where the computing is done.
         progress: told after each shard of this process.
     """
-    import pyarrow as pa
 
     classifier = classifier.to(device).eval().requires_grad_(False)
     example = torch.zeros(2, *cohort.shape, device=device)
@@ -83,7 +82,7 @@ def run_certificates(
     )
 
     def make(place: int) -> pa.Table:
-        return pa.table(_certify(smoothed, classifier, cohort, parts[place], settings))
+        return table_of(_certify(smoothed, classifier, cohort, parts[place], settings))
 
     def tell(place: int, table: pa.Table, done: int, of: int) -> None:
         progress("certificate", done, of, f"{done * SHARD} slices at most")

@@ -97,8 +97,10 @@ def run_confined(
         ).outcomes
         region, rows = plan.settings.region, found["index"].to_pylist()
         areas = {row: _area(cohort, row, region) for row in set(rows)}
-        found = found.append_column("region", pa.array([region] * len(rows)))
-        tables.append(found.append_column("region_area", pa.array([areas[row] for row in rows])))
+        found = found.append_column("region", pa.array([region] * len(rows), pa.string()))
+        tables.append(
+            found.append_column("region_area", pa.array([areas[row] for row in rows], pa.float64()))
+        )
     return pa.concat_tables(tables)
 
 

@@ -36,7 +36,7 @@ from robustmri.evaluation.trial import Trial
 from robustmri.losses import margin
 from robustmri.models.classifier import Classifier
 from robustmri.results.detection import DetectorResult, Share
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, table_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,7 +158,7 @@ def run_detection(
 
         def part(some: Sequence[int]) -> pa.Table:
             found = _attack(fitted[name], attack, classifier, cohort, trial, some, plan, generator)
-            return pa.table({"detector": [name] * len(some), **found})
+            return table_of({"detector": [name] * len(some), **found})
 
         return pa.concat_tables(in_halves(part, rows, generator, room))
 

@@ -43,6 +43,7 @@ from robustmri.evaluation.trial import NOTHING, Trial
 from robustmri.evaluation.visibility import share_in, structural_similarity
 from robustmri.models.classifier import Classifier
 from robustmri.models.optimised import OptimisedView, Precision
+from robustmri.results.outcomes import table_of
 from robustmri.results.schema import AttackRun
 from robustmri.threat.eps import Eps
 from robustmri.threat.norms import NORMS
@@ -235,14 +236,13 @@ class ShardRunner:
             columns["cut_short"] = (
                 right & cost.cut_short & (~outcome.fooled | trial.facts.minimal)
             ).tolist()
-            tables.append(pa.table(columns))
+            tables.append(table_of(columns))
         return pa.concat_tables(tables)
 
     def _corrupt(
         self, trial: Trial, rows: Sequence[int], images: Images, labels: Labels, clean: Logits
     ) -> list[pa.Table]:
         """Outcomes at each severity; a slice is changed alike in any company."""
-        import pyarrow as pa
 
         n, tables = len(rows), []
         for severity in trial.curve:
@@ -258,7 +258,7 @@ class ShardRunner:
             columns = self._columns(one, rows, images, trial.threat, clean, outcome)
             columns |= {"broken_by": [""] * n, "zero_gradient": [False] * n}
             columns |= {"forwards": [1.0] * n, "gradients": [0.0] * n, "cut_short": [False] * n}
-            tables.append(pa.table(columns))
+            tables.append(table_of(columns))
         return tables
 
     def _seen_in(

@@ -18,6 +18,7 @@ from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
 from robustmri.evaluation.intervals import share_interval
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+from robustmri.results.outcomes import table_of
 from robustmri.results.schema import Baseline, Result, RobustnessReport
 from robustmri.threat.norms import NORMS
 
@@ -140,7 +141,6 @@ def remember_slices(cohort: Cohort, split: Split, rows: list[int], *, norm: str)
         None where there are no training slices, where the norm has no such certificate (l0), or
         where it would take minutes.
     """
-    import pyarrow as pa
 
     if NORMS[norm].dual not in ORDER or not 0 < len(split.train) * len(rows) <= MOST:
         return None
@@ -153,7 +153,7 @@ def remember_slices(cohort: Cohort, split: Split, rows: list[int], *, norm: str)
         for few in _few_at_once(rows)
     ]
     groups = [cohort.cases[row].group for row in rows]
-    return pa.table(
+    return table_of(
         {
             "index": rows,
             "group": groups,

@@ -24,7 +24,7 @@ from robustmri.evaluation.plan import Plan, spread_evenly
 from robustmri.evaluation.shards import divide
 from robustmri.evaluation.visibility import share_in
 from robustmri.models.classifier import Classifier
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, table_of
 from robustmri.results.schema import Example, SaliencyResult
 
 if TYPE_CHECKING:
@@ -155,7 +155,6 @@ def explain_slices(classifier: Classifier, cohort: Cohort, plan: Plan) -> pa.Tab
     """A row for each method and outlined slice: how much of its map lies in the lesion, and how
     alike the map of a network with shuffled weights is.
     """
-    import pyarrow as pa
 
     settings = plan.settings
     outlined = [row for row in plan.trials[0].rows if cohort.cases[row].lesion_box]
@@ -186,7 +185,7 @@ def explain_slices(classifier: Classifier, cohort: Cohort, plan: Plan) -> pa.Tab
             columns["chance"] += area.tolist()
             columns["in_lesion_shuffled"] += inside_blank.tolist()
             columns["likeness"] += rank_correlation(maps, blank).tolist()
-    return pa.table(columns)
+    return table_of(columns)
 
 
 def summarise_saliency(columns: Outcomes) -> list[SaliencyResult]:

@@ -95,6 +95,25 @@ class Outcomes(Mapping[str, Column]):
         return np.asarray(self["prediction"] == self["label"], dtype=bool)
 
 
+def table_of(columns: Mapping[str, Any]) -> pa.Table:
+    """A table of columns by name: arrays, or lists of values of one type each.
+
+    The type of a list is that of its first value: left to look for it, Arrow tries an import for
+    each column.
+    """
+    import pyarrow as pa
+
+    kinds = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    return pa.table(
+        {
+            name: pa.array(column, kinds[type(column[0])])
+            if isinstance(column, list) and column
+            else column
+            for name, column in columns.items()
+        }
+    )
+
+
 def numbered(column: npt.ArrayLike) -> tuple[list[str], npt.NDArray[np.intp]]:
     """Distinct values as text, sorted, and the place of each row's among them.
 
@@ -120,14 +139,14 @@ def met(column: npt.ArrayLike) -> tuple[list[str], npt.NDArray[np.intp]]:
 
     values = np.asarray(column)
     try:
-        encoded = pa.array(values.astype(object) if values.dtype.kind == "U" else values)
+        texts = values.dtype.kind in "UO"
+        encoded = pa.array(values.astype(object), pa.string()) if texts else pa.array(values)
         encoded = encoded.dictionary_encode()
         plain = encoded.null_count == 0
     except pa.ArrowException:  # Of several kinds at once.
         plain = False
     if not plain:
-        texts = values.astype(str)
-        names, first, places = np.unique(texts, return_index=True, return_inverse=True)
+        names, first, places = np.unique(values.astype(str), return_index=True, return_inverse=True)
         order = np.argsort(first)
         place = np.empty(len(order), dtype=np.intp)
         place[order] = np.arange(len(order))
