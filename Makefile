@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --
 # pytest the assertions, anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo test test-slow test-peer test-gpu test-browser lint-js fuzz coverage benchmark docs dist lint format clean
+.PHONY: help install demo test pytest style types test-slow test-peer test-gpu test-browser lint-js fuzz coverage benchmark docs dist lint format clean
 
 help:
 	@echo "make demo       the whole story on synthetic slices, left in demo/ (minutes)"
@@ -40,7 +40,11 @@ $(INSTALLED): pyproject.toml constraints.txt peers.txt
 demo: $(INSTALLED)
 	$(BIN)/robustmri demo --out demo
 
-test: lint
+# Types beside the tests: neither keeps both cores busy from beginning to end.
+test: style
+	$(MAKE) --no-print-directory --jobs=2 types pytest
+
+pytest: $(INSTALLED)
 	$(PYTEST)
 
 test-slow: $(INSTALLED)
@@ -103,11 +107,15 @@ dist: $(INSTALLED)
 	cd build && PYTHONPATH=wheel $(abspath $(BIN))/python -m robustmri.app.cli recipes > /dev/null
 	@ls dist/*.whl
 
-lint: $(INSTALLED)
+lint: style types
+
+style: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(INSTALLED)
+	$(BIN)/mypy
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
