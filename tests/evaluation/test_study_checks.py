@@ -36,13 +36,13 @@ def test_the_number_of_patients_decides(slices, status, table):
 
 
 def test_patients_of_few_slices_count_for_less(table):
-    """Half of the slices are of one of 31 patients, who tell as much as four equal ones."""
+    """Half of the slices are of one of 31 patients, who tell as much as four of one size."""
     uneven = table(120).columns()
     uneven["group"][:60] = "P9"
     check = study_checks.check_patients(uneven)
     assert check.status == "warn"
     assert "31 patients" in check.detail
-    assert "as much as 4 equal ones" in check.detail
+    assert "as much as 4 patients with as many slices each" in check.detail
 
 
 def test_a_class_of_few_patients_is_too_few(table):

@@ -16,6 +16,7 @@ import torch
 from robustmri.attacks import Cascade
 from robustmri.attacks.cascade import knows_norm
 from robustmri.attacks.minimal_eps import SmallestEps
+from robustmri.attacks.protocol import Knowledge
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
@@ -349,6 +350,7 @@ def describe_attacks(plan: Plan, outcomes: pa.Table) -> list[AttackRun]:
                 iterative=trial.facts.iterative,
                 knowledge=trial.facts.knowledge,
                 members=members_of(trial),
+                member_knowledge=_knowledge_of(trial),
                 norm=trial.norm if trial.physical or trial.corruption else "",
                 eps=", ".join(map(str, trial.radii)) or None,
                 settings=_settings_of(trial),
@@ -369,6 +371,13 @@ def members_of(trial: Trial) -> dict[str, str]:
         for name, attack in trial.attack.members.items()
         if knows_norm(attack, trial.threat.norm)
     }
+
+
+def _knowledge_of(trial: Trial) -> dict[str, Knowledge]:
+    """Name of each of those members to what it asks of a classifier."""
+    members = trial.attack.members if isinstance(trial.attack, Cascade) else {}
+    facts = {name: getattr(members[name], "facts", None) for name in members_of(trial)}
+    return {name: known.knowledge for name, known in facts.items() if known}
 
 
 def _settings_of(trial: Trial) -> dict[str, Any]:

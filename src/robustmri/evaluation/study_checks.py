@@ -107,7 +107,10 @@ def check_patients(outcomes: Outcomes) -> Check:
     named = ", ".join(f"{count} with {label}" for label, count in each.items())
     uneven = ""
     if patients - effective >= 1:
-        uneven = f" Some have many slices: they tell as much as {effective:.0f} equal ones."
+        uneven = (
+            f" Some have many slices and others few: together they tell as much as {effective:.0f} "
+            "patients with as many slices each."
+        )
     return Check(
         name="enough patients for the claim",
         status=status,
@@ -116,8 +119,8 @@ def check_patients(outcomes: Outcomes) -> Check:
             f"{patients} may still happen to {100 * unseen:.0f} % of all."
         )
         + (
-            f" Fewer than {ENOUGH_PATIENTS}, or than {ENOUGH_OF_A_CLASS} of a class, are too few "
-            f"for a claim, and fewer than {FEWEST_PATIENTS} for a figure."
+            f" Fewer than {ENOUGH_PATIENTS}, so counted, or than {ENOUGH_OF_A_CLASS} of a class, "
+            f"are too few for a claim, and fewer than {FEWEST_PATIENTS} for a figure."
             if few
             else ""
         ),

@@ -56,9 +56,16 @@ class Run(NamedTuple):
         return {run.attack for report in self.results for run in report.attacks}
 
     def titles(self, *knowledge: str) -> str:
-        """The attacks with that knowledge, in words."""
-        runs = [run for report in self.results for run in report.attacks]
-        return ", ".join(dict.fromkeys(run.title for run in runs if run.knowledge in knowledge))
+        """The attacks with that knowledge, and the members of suites with it, in words."""
+        found = []
+        for run in (run for report in self.results for run in report.attacks):
+            found += [run.title] if run.knowledge in knowledge else []
+            found += [
+                f"{run.members[name]} (of {run.title})"
+                for name, known in run.member_knowledge.items()
+                if known in knowledge and known != run.knowledge
+            ]
+        return ", ".join(dict.fromkeys(found))
 
     @property
     def strata(self) -> list[str]:
@@ -111,7 +118,7 @@ def _nist(run: Run) -> list[Covered]:
             "covered" if targets else "not covered",
             f"Towards {', '.join(targets)}."
             if targets
-            else "Any wrong answer counted; none was aimed at.",
+            else "Any wrong answer counted as a success; none was asked for.",
         ),
         Covered("Poisoning, of data or model", "not covered", "The training was not attacked."),
         Covered(
@@ -175,8 +182,10 @@ def _fda(run: Run) -> list[Covered]:
         ),
         Covered(
             "Cybersecurity: model evasion",
-            "covered" if run.attacks else "not covered",
-            "The attacks above." if run.attacks else "No attack was run.",
+            "partly" if run.attacks else "not covered",
+            "The attacks above, within the stated budgets."
+            if run.attacks
+            else "No attack was run.",
         ),
         Covered(
             "Cybersecurity: data leakage, overfitting",
@@ -223,7 +232,7 @@ def _ai_act(run: Run) -> list[Covered]:
         ),
         Covered(
             "Cybersecurity: adversarial examples, model evasion (5)",
-            "covered" if run.attacks else "not covered",
+            "partly" if run.attacks else "not covered",
             "The attacks above, within the stated budgets."
             if run.attacks
             else "No attack was run.",

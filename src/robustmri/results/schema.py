@@ -67,6 +67,7 @@ class AttackRun(msgspec.Struct, frozen=True, kw_only=True):
     iterative: bool
     knowledge: Literal["gradients", "scores", "decisions", "nothing"]
     members: dict[str, str] = {}
+    member_knowledge: dict[str, Literal["gradients", "scores", "decisions", "nothing"]] = {}
     eps: str | None
     settings: dict[str, Any]
     slices: int
