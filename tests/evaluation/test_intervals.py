@@ -111,7 +111,7 @@ def test_interval_agrees_with_the_formula_for_one_slice_a_patient():
     half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
     # Exact bounds are wider by up to half an observation, 0.00125, on each side, and Student's t.
     assert (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.004)
-    assert method.endswith("independent slices, 400 patients")
+    assert method.endswith("effective of 400 patients")
 
 
 def test_slices_that_are_all_alike_count_as_one():
@@ -120,7 +120,7 @@ def test_slices_that_are_all_alike_count_as_one():
     owner = np.repeat(np.arange(40), sizes)
     found = share_interval(np.ones(99, bool), owner)
     effective = 99**2 / (39 + 60**2)
-    assert found.method == f"exact binomial, as of {effective:.1f} independent slices, 40 patients"
+    assert found.method == f"exact binomial, {effective:.1f} effective of 40 patients"
     assert found.low == pytest.approx(0.025 ** (1 / effective))
 
 
@@ -158,7 +158,7 @@ def test_no_event_is_bounded_by_the_rule_of_three_in_patients(right):
     assert (low, high) == (
         pytest.approx((1 - bound, 1.0)) if right else pytest.approx((0.0, bound))
     )
-    assert method == "exact binomial, as of 40.0 independent slices, 40 patients"
+    assert method == "exact binomial, 40.0 effective of 40 patients"
     assert 3 / 40 < bound < 3.7 / 40
 
 

@@ -48,6 +48,11 @@ def test_attacks_by_queries_are_black_box(state, knowledge):
     assert state("black box", attacks=attacks).state == "covered"
 
 
+def test_random_noise_is_no_attack_by_queries(state):
+    attacks = asking(state.result, "decisions", name="noise")
+    assert state("black box", attacks=attacks).state == "not covered"
+
+
 def test_a_member_of_a_suite_counts_for_what_it_asks(state):
     suite = msgspec.structs.replace(
         state.result.attacks[0],

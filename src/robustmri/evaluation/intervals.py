@@ -84,7 +84,7 @@ def share_interval(
     Lippman-Hand 1983.
 
     >>> share_interval([True] * 60, [i // 2 for i in range(60)])
-    Interval(low=0.884..., high=1.0, method='exact binomial, as of 30.0 independent slices, 30 ...')
+    Interval(low=0.884..., high=1.0, method='exact binomial, 30.0 effective of 30 patients')
     """
     from scipy.special import ndtri, stdtrit
 
@@ -104,7 +104,7 @@ def share_interval(
         observations = max(1.0, 1 / ((1 - assumed) / measured + assumed / effective))
     return Interval(
         *_exact(share, observations, level),
-        f"exact binomial, as of {observations:.1f} independent slices, {n} patients",
+        f"exact binomial, {observations:.1f} effective of {n} patients",
     )
 
 

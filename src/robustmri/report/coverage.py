@@ -14,6 +14,7 @@ from robustmri.results.budget import CLEAN
 from robustmri.results.schema import RobustnessReport
 
 State = Literal["covered", "partly", "not covered"]
+NOISE = "noise"
 PIXELWISE = {"", "linf", "l2", "l1", "l0"}
 """Norms of a deliberate change of pixels; others are changes as a scanner makes them."""
 
@@ -56,9 +57,12 @@ class Run(NamedTuple):
         return {run.attack for report in self.results for run in report.attacks}
 
     def titles(self, *knowledge: str) -> str:
-        """The attacks with that knowledge, and the members of suites with it, in words."""
+        """The attacks with that knowledge, and the members of suites with it, in words. Random
+        noise searches for nothing.
+        """
         found = []
-        for run in (run for report in self.results for run in report.attacks):
+        runs = [run for report in self.results for run in report.attacks if run.attack != NOISE]
+        for run in runs:
             found += [run.title] if run.knowledge in knowledge else []
             found += [
                 f"{run.members[name]} (of {run.title})"
