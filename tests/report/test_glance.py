@@ -95,6 +95,15 @@ def test_each_fact(tell, parts, name, expected):
     assert ("Guessed" in told) == bool(parts.get("model", {}).get("guessed") is not None)
 
 
+def test_what_it_learnt_from_is_told_where_it_learnt_from_this_split(tell):
+    split = {"sets": {"train": (1729, 122), "validation": (372, 24)}, "fingerprint": "ab"}
+    assert tell(model={"split": "ab"}, split=split)["Trained on"] == (
+        "1729 slices of 122 patients; 372 of 24 patients to choose the epoch."
+    )
+    assert "Trained on" not in tell(model={"split": "cd"}, split=split)
+    assert "Trained on" not in tell()
+
+
 def test_gradients_that_nobody_asked_for_are_told(build):
     result = load_result(build("one"))
     asked = msgspec.structs.replace(result, attacks=knowing(result, "scores"))

@@ -151,19 +151,43 @@ class APGD(CheckedAttack):
         return list(ranked[:, :-1].unbind(1))
 
 
-@described(Facts("apgd-ce", "APGD-CE", "Croce & Hein 2020, Sec. 3", iterative=True))
+@described(
+    Facts(
+        "apgd-ce",
+        "APGD-CE",
+        "Croce & Hein 2020, Sec. 3",
+        doi="10.48550/arXiv.2003.01690",
+        iterative=True,
+    )
+)
 def apgd_ce(**settings: object) -> APGD:
     """APGD on the cross-entropy (its log-odds). Reference: Croce & Hein 2020, Sec. 3."""
     return APGD(**{"loss": "cross_entropy", **settings})  # type: ignore[arg-type]
 
 
-@described(Facts("apgd-dlr", "APGD-DLR", "Croce & Hein 2020, Sec. 4", iterative=True))
+@described(
+    Facts(
+        "apgd-dlr",
+        "APGD-DLR",
+        "Croce & Hein 2020, Sec. 4",
+        doi="10.48550/arXiv.2003.01690",
+        iterative=True,
+    )
+)
 def apgd_dlr(**settings: object) -> APGD:
     """APGD on the logit ratio; needs three classes. Reference: Croce & Hein 2020, Sec. 4."""
     return APGD(**{"loss": "dlr", **settings})  # type: ignore[arg-type]
 
 
-@described(Facts("apgd-t", "APGD-T", "Croce & Hein 2020, Sec. 5", iterative=True))
+@described(
+    Facts(
+        "apgd-t",
+        "APGD-T",
+        "Croce & Hein 2020, Sec. 5",
+        doi="10.48550/arXiv.2003.01690",
+        iterative=True,
+    )
+)
 def apgd_t(**settings: object) -> APGD:
     """APGD towards each of the nine likeliest other classes. Reference: Croce & Hein 2020, Sec.
     5.

@@ -65,7 +65,12 @@ class CarliniWagnerL2(CheckedAttack):
     """
 
     facts = Facts(
-        "cw-l2", "CW-L2", "Carlini & Wagner 2017, Sec. V and VI", norms=("l2",), minimal=True
+        "cw-l2",
+        "CW-L2",
+        "Carlini & Wagner 2017, Sec. V and VI",
+        doi="10.1109/SP.2017.49",
+        norms=("l2",),
+        minimal=True,
     )
 
     steps: int = 60

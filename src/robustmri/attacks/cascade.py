@@ -58,7 +58,13 @@ class Cascade(CheckedAttack):
             other did, for the member to be run on it.
     """
 
-    facts = Facts("", "Suite", "Croce & Hein 2020, Sec. 6", iterative=True)
+    facts = Facts(
+        "",
+        "Suite",
+        "Croce & Hein 2020, Sec. 6",
+        doi="10.48550/arXiv.2003.01690",
+        iterative=True,
+    )
 
     members: Mapping[str, Attack]
     after: Mapping[str, str] = field(default_factory=dict)
@@ -142,6 +148,7 @@ def knows_norm(attack: Attack, norm: str) -> bool:
         "standard",
         "Standard suite",
         "Croce & Hein 2020, Sec. 6",
+        doi="10.48550/arXiv.2003.01690",
         iterative=True,
         members={
             "apgd": "APGD",

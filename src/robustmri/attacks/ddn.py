@@ -40,7 +40,14 @@ class DDN(CheckedAttack):
     Reference: Rony et al. 2019, Algorithm 1; without its rounding to grey levels.
     """
 
-    facts = Facts("ddn", "DDN", "Rony et al. 2019, Algorithm 1", norms=("l2",), minimal=True)
+    facts = Facts(
+        "ddn",
+        "DDN",
+        "Rony et al. 2019, Algorithm 1",
+        doi="10.48550/arXiv.1811.09600",
+        norms=("l2",),
+        minimal=True,
+    )
 
     steps: int = 100
     initial_length: float = 1.0

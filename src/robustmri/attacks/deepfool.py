@@ -49,6 +49,7 @@ class DeepFool(CheckedAttack):
         "deepfool",
         "DeepFool",
         "Moosavi-Dezfooli et al. 2016",
+        doi="10.48550/arXiv.1511.04599",
         norms=("linf", "l2"),
         minimal=True,
     )

@@ -40,7 +40,14 @@ class ElasticNet(CheckedAttack):
     Reference: Chen et al. 2018, Algorithm 1 and Eq. 4 to 8; the l1 decision rule.
     """
 
-    facts = Facts("ead", "EAD", "Chen et al. 2018, Algorithm 1", norms=("l1",), minimal=True)
+    facts = Facts(
+        "ead",
+        "EAD",
+        "Chen et al. 2018, Algorithm 1",
+        doi="10.48550/arXiv.1709.04114",
+        norms=("l1",),
+        minimal=True,
+    )
 
     steps: int = 100
     searches: int = 5

@@ -41,7 +41,12 @@ class FMN(CheckedAttack):
     """
 
     facts = Facts(
-        "fmn", "FMN", "Pintor et al. 2021, Algorithm 1", norms=("linf", "l2", "l1"), minimal=True
+        "fmn",
+        "FMN",
+        "Pintor et al. 2021, Algorithm 1",
+        doi="10.48550/arXiv.2102.12827",
+        norms=("linf", "l2", "l1"),
+        minimal=True,
     )
 
     steps: int = 100

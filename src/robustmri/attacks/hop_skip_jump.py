@@ -46,6 +46,7 @@ class HopSkipJump(CheckedAttack):
         "hop-skip-jump",
         "HopSkipJump",
         "Chen, Jordan & Wainwright 2020, Algorithm 2",
+        doi="10.48550/arXiv.1904.02144",
         norms=("linf", "l2"),
         minimal=True,
         knowledge="decisions",

@@ -73,6 +73,7 @@ class Nearest(CheckedAttack):
         "nearest",
         "Nearest",
         "Croce & Hein 2020 (FAB), Sec. 3",
+        doi="10.48550/arXiv.1907.02044",
         norms=("linf", "l2", "l1"),
         minimal=True,
     )

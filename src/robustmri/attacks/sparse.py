@@ -40,7 +40,14 @@ class SparsePGD(CheckedAttack):
     adaptive number.
     """
 
-    facts = Facts("pgd-l0", "PGD-l0", "Croce & Hein 2019, Sec. 3.1", norms=("l0",), minimal=True)
+    facts = Facts(
+        "pgd-l0",
+        "PGD-l0",
+        "Croce & Hein 2019, Sec. 3.1",
+        doi="10.48550/arXiv.1909.05040",
+        norms=("l0",),
+        minimal=True,
+    )
 
     steps: int = 100
     growth: float = 0.3

@@ -49,7 +49,13 @@ class SPSA(CheckedAttack):
     Reference: Uesato et al. 2018, Sec. 3.2 and Appendix B; Spall 1992.
     """
 
-    facts = Facts("spsa", "SPSA", "Uesato et al. 2018; Spall 1992", knowledge="scores")
+    facts = Facts(
+        "spsa",
+        "SPSA",
+        "Uesato et al. 2018; Spall 1992",
+        doi="10.48550/arXiv.1802.05666",
+        knowledge="scores",
+    )
 
     steps: int = 20
     step_size: float = 0.125

@@ -43,7 +43,7 @@ class RandomStep(CheckedAttack):
     Reference: Tramer et al. 2018, Eq. 7.
     """
 
-    facts = Facts("r-fgsm", "R+FGSM", "Tramer et al. 2018, Eq. 7")
+    facts = Facts("r-fgsm", "R+FGSM", "Tramer et al. 2018, Eq. 7", doi="10.48550/arXiv.1705.07204")
 
     share: float = 0.5
     loss: LossName = "cross_entropy"
@@ -110,7 +110,13 @@ class Transfer(CheckedAttack):
         keep: the "best" point visited, or the "last", as in the papers.
     """
 
-    facts = Facts("mi-fgsm", "MI-FGSM", "Dong et al. 2018, Eq. 6", iterative=True)
+    facts = Facts(
+        "mi-fgsm",
+        "MI-FGSM",
+        "Dong et al. 2018, Eq. 6",
+        doi="10.48550/arXiv.1710.06081",
+        iterative=True,
+    )
 
     steps: int = 10
     step_size: float = 0.1
@@ -266,13 +272,21 @@ class Transfer(CheckedAttack):
         return Rule(init, update)
 
 
-@described(Facts("ni-fgsm", "NI-FGSM", "Lin et al. 2020, Sec. 3.1", iterative=True))
+@described(
+    Facts(
+        "ni-fgsm",
+        "NI-FGSM",
+        "Lin et al. 2020, Sec. 3.1",
+        doi="10.48550/arXiv.1908.06281",
+        iterative=True,
+    )
+)
 def ni_fgsm(**settings: object) -> Transfer:
     """Nesterov's look-ahead on the sum of gradients. Reference: Lin et al. 2020, Sec. 3.1."""
     return Transfer(**{"look_ahead": True, **settings})  # type: ignore[arg-type]
 
 
-@described(Facts("di-fgsm", "DI-FGSM", "Xie et al. 2019"))
+@described(Facts("di-fgsm", "DI-FGSM", "Xie et al. 2019", doi="10.48550/arXiv.1803.06978"))
 def di_fgsm(**settings: object) -> Transfer:
     """Gradients through randomly smaller copies, without momentum. Reference: Xie et al. 2019, Sec.
     3.3.
@@ -280,13 +294,23 @@ def di_fgsm(**settings: object) -> Transfer:
     return Transfer(**{"decay": 0.0, "diversity": 0.5, **settings})  # type: ignore[arg-type]
 
 
-@described(Facts("ti-fgsm", "TI-FGSM", "Dong et al. 2019, Sec. 3.3"))
+@described(
+    Facts("ti-fgsm", "TI-FGSM", "Dong et al. 2019, Sec. 3.3", doi="10.48550/arXiv.1904.02884")
+)
 def ti_fgsm(**settings: object) -> Transfer:
     """Smoothed gradients, without momentum. Reference: Dong et al. 2019, Sec. 3.3."""
     return Transfer(**{"decay": 0.0, "kernel": 15, **settings})  # type: ignore[arg-type]
 
 
-@described(Facts("vmi-fgsm", "VMI-FGSM", "Wang & He 2021, Algorithm 1", iterative=True))
+@described(
+    Facts(
+        "vmi-fgsm",
+        "VMI-FGSM",
+        "Wang & He 2021, Algorithm 1",
+        doi="10.48550/arXiv.2103.15571",
+        iterative=True,
+    )
+)
 def vmi_fgsm(**settings: object) -> Transfer:
     """Momentum on gradients tuned by their variance nearby. Reference: Wang & He 2021, Algorithm
     1.

@@ -42,7 +42,13 @@ class Universal(CheckedAttack):
     2017.
     """
 
-    facts = Facts("universal", "Universal", "Shafahi et al. 2020", norms=("linf", "l2"))
+    facts = Facts(
+        "universal",
+        "Universal",
+        "Shafahi et al. 2020",
+        doi="10.48550/arXiv.1811.11304",
+        norms=("linf", "l2"),
+    )
 
     epochs: int = 10
     batch_size: int = 32

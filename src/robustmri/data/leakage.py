@@ -73,7 +73,7 @@ def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
         patients = Finding(name, "warn", unknown)
     else:
         patients = _check_overlap(
-            name, "patients", serious, cohort, where, lambda case: case.patient_id
+            name, "patient ids", serious, cohort, where, lambda case: case.patient_id
         )
     groups = _check_overlap(
         "groups in one set only", alike, lenient, cohort, where, lambda case: case.group

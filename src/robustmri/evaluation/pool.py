@@ -76,9 +76,12 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> Counted:
         n_slices=len(np.unique(columns["index"])),
         n_patients=len(numbered(columns["group"])[0]),
         leakage=_merge([part.split.leakage for part in parts]),
+        sets={},
     )
     model = msgspec.structs.replace(
-        first.model, checkpoint_sha256=fingerprint([part.model.checkpoint_sha256 for part in parts])
+        first.model,
+        checkpoint_sha256=fingerprint([part.model.checkpoint_sha256 for part in parts]),
+        split="",
     )
     result = msgspec.structs.replace(
         first,

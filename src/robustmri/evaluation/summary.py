@@ -10,7 +10,7 @@ import numpy as np
 from robustmri.data.cohort import Cohort
 from robustmri.data.leakage import Finding, check_leakage
 from robustmri.data.regions import REGIONS
-from robustmri.data.split import Split
+from robustmri.data.split import SETS, Split
 from robustmri.evaluation.evaluate import Evaluated
 from robustmri.evaluation.masking_checks import Probed
 from robustmri.evaluation.metrics import count_confusions, summarise, worst_case
@@ -132,6 +132,11 @@ def summarise_evaluation(
             n_slices=len(np.unique(outcomes["index"])),
             n_patients=len(numbered(outcomes["group"])[0]),
             leakage=[shorten_ids(check) for check in leakage],
+            sets={
+                name: (len(rows), len({cohort.cases[row].group for row in rows}))
+                for name in SETS
+                if (rows := getattr(split, name))
+            },
         ),
         threat=describe_threat(plan, classifier, cohort.shape),
         norms=describe_norms(plan),

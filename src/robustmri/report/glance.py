@@ -60,6 +60,19 @@ def tell_origin(report: RobustnessReport) -> list[str]:
     return ["Trained here."]
 
 
+def tell_training(report: RobustnessReport) -> list[str]:
+    """What its weights and its epoch were learnt from, where that happened here."""
+    sets, who = report.split.sets, people(report.cohort)
+    if report.model.split != report.split.fingerprint or "train" not in sets:
+        return []
+    slices, patients = sets["train"]
+    said = f"{slices} slices of {patients} {who}"
+    if "validation" in sets:
+        slices, patients = sets["validation"]
+        said += f"; {slices} of {patients} {who} to choose the epoch"
+    return [said + "."]
+
+
 def tell_test(report: RobustnessReport) -> list[str]:
     """On whom, and whether these are strangers to it."""
     split, cohort = report.split, report.cohort
@@ -134,6 +147,7 @@ def _tell_checks(checks: Sequence[Check], on: str, cohort: str) -> list[str]:
 FACTS = {
     "Model": tell_model,
     "Origin": tell_origin,
+    "Trained on": tell_training,
     "Tested on": tell_test,
     "Attacker": tell_questions,
     "Guessed": tell_guesses,

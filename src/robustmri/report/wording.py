@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from robustmri.results.budget import CORRUPTION, TITLES, Budget
 from robustmri.results.schema import CohortFacts, NormFacts, Result, RobustnessReport
+
+EFFECTIVE = re.compile(r"([\d.]+)(?= effective of )")
 
 
 def percent(fraction: float) -> str:
@@ -110,6 +113,24 @@ def budget_words(budget: Budget, norms: Mapping[str, NormFacts]) -> str:
     limited = budget.eps is not None and math.isfinite(budget.eps)
     said = radius(budget, norms[budget.norm]) if limited else ""
     return said + (f", to be called {budget.target}" if budget.target else "")
+
+
+def methods_of(said: Iterable[str]) -> list[str]:
+    """How intervals were drawn, each way once; ways that differ in one number have its range.
+
+    >>> methods_of(["exact, 41.2 effective of 32", "Wilson", "exact, 15.4 effective of 32"])
+    ['exact, 15.4 to 41.2 effective of 32', 'Wilson']
+    """
+    ways: dict[tuple[str, ...], set[str]] = {}
+    for method in said:
+        around = EFFECTIVE.split(method)  # The number stands alone between what does not differ.
+        ways.setdefault((around[0], *around[2:]), set()).update(around[1:2])
+    return [
+        " to ".join(dict.fromkeys((min(found, key=float), max(found, key=float)))).join(around)
+        if found
+        else around[0]
+        for around, found in ways.items()
+    ]
 
 
 def p_value(value: float) -> str:

@@ -240,7 +240,11 @@ class CohortFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Which cases were evaluated, and what the way of splitting does to the numbers."""
+    """Which cases were evaluated, and what the way of splitting does to the numbers.
+
+    `sets` has the slices and the patients of each set, of those that have any; it is empty where
+    several splits were pooled.
+    """
 
     kind: str
     seed: int
@@ -251,6 +255,7 @@ class SplitFacts(msgspec.Struct, frozen=True, kw_only=True):
     n_slices: int
     n_patients: int
     leakage: list[Check]
+    sets: dict[str, tuple[int, int]] = {}
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,7 +265,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     it; empty where that of its weights says as much. Of a classifier from elsewhere `source` is the
     file that it was made from, `route` how, in words, `guessed` what the file did not say, `checks`
     what was found of it at its import, and `checked_on` the fingerprint of the cohort whose
-    labelled slices it was tried on. With `black_box` it offers no gradient.
+    labelled slices it was tried on. With `black_box` it offers no gradient. `split` is the
+    fingerprint of the split that it was trained on, empty where that is not known.
     """
 
     name: str
@@ -276,6 +282,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     checks: list[Check] = []
     checked_on: str = ""
     black_box: bool = False
+    split: str = ""
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):

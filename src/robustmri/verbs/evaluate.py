@@ -229,6 +229,7 @@ def describe_model(stored: Checkpoint, method: str = "") -> ModelFacts:
         ],
         checked_on=str(stored.provenance.get("checked_on", "")),
         black_box=not spec.gradients,
+        split=str(stored.provenance.get("split", "")),
     )
 
 

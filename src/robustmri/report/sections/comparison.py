@@ -8,7 +8,7 @@ from typing import Any
 
 from robustmri.report.figures import draw_difference
 from robustmri.report.page import Page
-from robustmri.report.wording import budget_words
+from robustmri.report.wording import budget_words, methods_of
 from robustmri.results.budget import CLEAN
 from robustmri.results.comparison import Paired
 
@@ -35,7 +35,7 @@ def comparison(page: Page) -> dict[str, Any] | None:
         "turned": found.patients[:MOST],
         "more": max(0, len(found.patients) - MOST),
         "sides": (found.first.name, found.second.name),
-        "methods": list(dict.fromkeys(row.method for row in found.numbers)),
+        "methods": methods_of(row.method for row in found.numbers),
     }
 
 

@@ -83,7 +83,7 @@ def _bounds(one: Sensitivity | None) -> str:
     low, high = (
         "beyond" if bound is None else f"{bound:.4g}" for bound in (one.ci_low, one.ci_high)
     )
-    return f"{low} to {high}"
+    return f"{low} at both ends" if low == high else f"{low} to {high}"
 
 
 def _never(one: Sensitivity) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from robustmri.report.figures import draw_intervals
 from robustmri.report.page import Page
 from robustmri.report.tables import Published, Row, at_main_eps, beside_main, published_for
-from robustmri.report.wording import budget_words, norms_of, points
+from robustmri.report.wording import budget_words, methods_of, norms_of, points
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.schema import RobustnessReport
 
@@ -41,8 +41,8 @@ def table(page: Page) -> dict[str, Any]:
         "suites": _say_who_broke(shown, page),
         "sources": list(dict.fromkeys(figure.source for figure in page.published)),
         "published": page.published,
-        "intervals": list(
-            dict.fromkeys(number.interval for report in page.results for number in report.results)
+        "intervals": methods_of(
+            number.interval for report in page.results for number in report.results
         ),
     }
 
