@@ -24,6 +24,8 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     # Gradients and forwards of a suite's members that do not know every norm.
     members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # Norms that a member does not know, and is run for in one of its own.
+    elsewhere: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # Whether its result depends on the generator.
     random: bool = True
 
@@ -40,8 +42,14 @@ class Row:
         return ATTACKS[self.name].facts.norms
 
     def cost(self, norm: str) -> tuple[int, int]:
-        """Gradients and forwards in that norm, which some of a suite's members may not know."""
-        left_out = [name for name in self.members if norm not in ATTACKS[name].facts.norms]
+        """Gradients and forwards in that norm, which some of a suite's members may not know, and
+        are left out for, but those that run in their own.
+        """
+        left_out = [
+            name
+            for name in self.members
+            if norm not in (*ATTACKS[name].facts.norms, *self.elsewhere.get(name, ()))
+        ]
         saved = [self.members[name] for name in left_out]
         return (
             self.gradients - sum(gradients for gradients, _ in saved),
@@ -110,6 +118,7 @@ ROWS = [
         {"steps": 5, "walk": 2, "presses": 1},
         # With the forward after each walk that tells which points fool.
         members={"deepfool": (4, 3), "ddn": (5, 6), "cw-l2": (15, 20), "ead": (20, 25)},
+        elsewhere={"ddn": ("l1",)},
         random=False,
     ),
     Row("standard", 20, 33, {"steps": 4, "queries": 6}, members={"square": (0, 3), "fmn": (4, 6)}),

@@ -498,19 +498,20 @@ def test_nearest_is_as_near_as_any_of_foolbox(norm, trained, blobs):
         assert ours[beaten].mean() <= 1.005 * distance[beaten].mean()
 
 
-def test_a_smaller_radius_brings_nobody_further(trained, blobs):
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_a_smaller_radius_brings_nobody_further(norm, trained, blobs):
     """Nor where a part of the image may not change, and alike in any company."""
     images, labels = blobs[0][:6], blobs[1][:6]
     mask = torch.ones_like(images[:1])
     mask[..., :4] = 0
-    threat, few = ThreatModel("linf", mask=mask), {"steps": 6, "walk": 0}
+    threat, few = ThreatModel(norm, mask=mask), {"steps": 6, "walk": 0}
     before, after = (
         run("nearest", trained, images, labels, threat, presses=n, **few) for n in (0, 2)
     )
     assert ((after - images) * (1 - mask) == 0).all()
     assert ((after >= 0) & (after <= 1)).all()
     assert (trained(after).argmax(1) != labels)[trained(before).argmax(1) != labels].all()
-    near, nearer = (NORMS["linf"].size(points - images) for points in (before, after))
+    near, nearer = (NORMS[norm].size(points - images) for points in (before, after))
     assert (nearer <= near).all()
     assert nearer.mean() < 0.99 * near.mean()
     alone = run("nearest", trained, images[:1], labels[:1], threat, presses=2, **few)

@@ -20,6 +20,7 @@ from robustmri.attacks import PGD, Attack, CarliniWagnerL2, Square, bim, fgsm, s
 from robustmri.attacks.apgd import adaptive
 from robustmri.attacks.engine import climb, draw_seeds, loss_against, random_points
 from robustmri.attacks.hop_skip_jump import HopSkipJump
+from robustmri.attacks.nearest import Nearest
 from robustmri.attacks.step_rules import momentum
 from robustmri.attacks.transfer import Transfer, di_fgsm, ni_fgsm, ti_fgsm, vmi_fgsm
 from robustmri.threat.norms import L2, per_image
@@ -460,3 +461,33 @@ def test_the_suite_agrees_with_autoattack_on_a_hardened_network(
     assert clean > 90
     assert 20 < right_of_peer < 80
     assert right <= right_of_peer + 1
+
+
+@pytest.mark.parametrize(
+    ("norm", "peers"),
+    [
+        ("linf", {"LInfFMNAttack": {"steps": 1000}}),
+        ("l2", {"L2FMNAttack": {"steps": 1000}, "DDNAttack": {"steps": 1000}}),
+        ("l1", {"L1FMNAttack": {"steps": 1000}, "EADAttack": {"steps": 300}}),
+    ],
+    ids=["linf", "l2", "l1"],
+)
+def test_no_search_of_foolbox_finds_nearer_images_on_a_hardened_network(
+    norm, peers, foolbox, hardened
+):
+    images, labels = (part[:32] for part in load_digits())
+    size = ThreatModel(norm).measure.size
+    found = ours(Nearest(), hardened, images, labels, ThreatModel(norm))
+    right = hardened(images).argmax(1) == labels
+    assert right.sum() > 20
+    assert (hardened(found).argmax(1) != labels).all()
+    model = foolbox.PyTorchModel(copy.deepcopy(hardened), bounds=(0, 1), device="cpu")
+    for name, settings in peers.items():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            _, points, fooled = getattr(foolbox.attacks, name)(**settings)(
+                model, images, foolbox.criteria.Misclassification(labels), epsilons=None
+            )
+        kept = right & fooled
+        assert kept.sum() > 16
+        assert size(found - images)[kept].mean() < size(points - images)[kept].mean()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robustmri.attacks.apgd import adaptive
+from robustmri.attacks.apgd import adaptive, adaptive_sparse
 from robustmri.attacks.bisection import check_halvings, shorten
 from robustmri.attacks.carlini_wagner import CarliniWagnerL2
 from robustmri.attacks.ddn import DDN
@@ -27,15 +27,16 @@ from robustmri.attacks.engine import (
     loss_against,
 )
 from robustmri.attacks.fmn import FMN, cosine
-from robustmri.attacks.protocol import Attack, CheckedAttack, Facts, Predictor
+from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.step_rules import Rule, Seen, State
 from robustmri.core.arrays import Images, Labels, PerImage
 from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import per_image
 from robustmri.threat.threat_model import ThreatModel
 
-PRESS, SMALLER = 20, 0.97
-"""Steps of each round in linf, and the part of the radius that it is given."""
+PRESS = 20
+SMALLER = {"linf": 0.97, "l1": 0.9}
+"""Steps of each round within a smaller radius, and the part of the radius that it is given."""
 ROUNDS = 12
 """Of clipping pixels at their bounds; each finds some, and nearly always few do."""
 
@@ -45,24 +46,24 @@ class Nearest(CheckedAttack):
     """Nearest image that fools, by all that is here: for what is reported as a smallest eps.
 
     Every search that knows the norm is run (linf: DeepFool, FMN; l2: also DDN and CW-L2; l1: FMN,
-    EAD). From the point that each has found a walk along the boundary looks for where it comes
-    nearer to the image, and the nearest point of all is kept. At each step of the walk the
-    classifier is taken for linear, the point of its boundary that is nearest to the image, within
-    the bounds, is found exactly, and the walk goes a part of the way to it and back onto the
-    boundary. In linf, where a walk ends in corners of the cube, APGD then looks from the best point
-    for another within a radius that is a little smaller, again and again. The radius of the threat
-    is not used: the distances are the result. An image for which no fooling point is found comes
-    back unchanged.
+    EAD, and DDN, whose points of l2 may lie at a nearer part of the boundary). From the point that
+    each has found a walk along the boundary looks for where it comes nearer to the image, and the
+    nearest point of all is kept. At each step of the walk the classifier is taken for linear, the
+    point of its boundary that is nearest to the image, within the bounds, is found exactly, and the
+    walk goes a part of the way to it and back onto the boundary. In linf and l1, where a walk ends
+    in corners, APGD then looks from the best point for another within a radius that is a little
+    smaller, again and again. The radius of the threat is not used: the distances are the result. An
+    image for which no fooling point is found comes back unchanged.
 
-    With its defaults an image costs, of three classes, 500 gradients in linf at most, 1000 in l2
-    and 700 in l1.
+    With its defaults an image costs, of three classes, 500 gradients in linf at most and 1000 in l2
+    and l1.
 
     Args:
         steps: of each search but DeepFool, which takes half as many at most; of CW-L2 and EAD for
             each of five weights, three fifths and four fifths as many.
         walk: steps along the boundary from each point that was found; 0: none.
         reach: first part of the way that a step goes; the last one is a twentieth of it.
-        presses: rounds of 20 steps within the smaller radius, in linf; 0: none.
+        presses: rounds of 20 steps within the smaller radius, in linf and l1; 0: none.
         halvings: forwards at the end, which take each point back to the boundary; see `shorten`.
 
     Reference: Brendel et al. 2019 and Croce & Hein 2020 (FAB), Sec. 3, for the idea of a walk; the
@@ -111,7 +112,9 @@ class Nearest(CheckedAttack):
             if place and exhausted(classifier):
                 break
             seeded = SeededGenerator([own[place] for own in seeds])
-            ends.append(attack(classifier, images, labels, threat, generator=seeded))
+            known = threat.norm in attack.facts.norms
+            here = threat if known else replace(threat, norm=attack.facts.norms[0])
+            ends.append(attack(classifier, images, labels, here, generator=seeded))
             best = _nearer(ends[-1], best, images, threat)
         for end in ends if self.walk else []:
             if exhausted(classifier):
@@ -121,17 +124,18 @@ class Nearest(CheckedAttack):
             )
         return self._press(classifier, best, images, labels, threat)
 
-    def members(self, norm: str) -> list[Attack]:
-        """The searches that know the norm."""
+    def members(self, norm: str) -> list[CheckedAttack]:
+        """The searches that know the norm, and in l1 DDN, which looks in its own."""
         steps, weights, back = self.steps, 5, self.halvings
-        known: list[CheckedAttack] = [
+        searches: list[CheckedAttack] = [
             DeepFool(steps=steps // 2, halvings=back),
             FMN(steps=steps, halvings=back),
             DDN(steps=steps, halvings=back),
             CarliniWagnerL2(steps=max(1, 3 * steps // 5), searches=weights, halvings=back),
             ElasticNet(steps=max(1, 4 * steps // 5), searches=weights, halvings=back),
         ]
-        return [attack for attack in known if norm in attack.facts.norms]
+        extra = (DDN,) if norm == "l1" else ()
+        return [one for one in searches if norm in one.facts.norms or isinstance(one, extra)]
 
     def _walk(
         self,
@@ -170,8 +174,9 @@ class Nearest(CheckedAttack):
         """The best points, or nearer ones: an image that fools within the smaller radius is asked
         for one that is as much smaller again, the others for half as much less than they have.
         """
-        less = torch.full((len(images),), 1 - SMALLER, dtype=images.dtype, device=images.device)
-        for _ in range(self.presses if threat.norm == "linf" else 0):
+        first = 1 - SMALLER.get(threat.norm, 1.0)
+        less = torch.full((len(images),), first, dtype=images.dtype, device=images.device)
+        for _ in range(self.presses if threat.norm in SMALLER else 0):
             rows = torch.nonzero((best != images).flatten(1).any(1))[:, 0]
             if not len(rows) or exhausted(classifier):
                 break
@@ -184,7 +189,7 @@ class Nearest(CheckedAttack):
                 here,
                 start=here.project(best[rows], x),
                 steps=PRESS,
-                rule=adaptive(PRESS),
+                rule=(adaptive_sparse if threat.measure.sparse else adaptive)(PRESS),
                 objective=loss_against("margin", y, here),
                 stop_when_fooled=True,
             )
