@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from robustmri.attacks import SPSA, HopSkipJump, Square, cw
+from robustmri.attacks import SPSA, HopSkipJump, Noise, Square, cw
 from robustmri.attacks.engine import random_points
 from robustmri.attacks.hop_skip_jump import _away
 from robustmri.core.errors import ThreatModelError
@@ -61,6 +61,12 @@ def test_square_leaves_an_image_at_its_first_success(trained, blobs):
     assert metered.asked == sorted(metered.asked, reverse=True)
     # One more where the last query is a success.
     assert metered.asked[-1] in (32 - fooled, 33 - fooled)
+
+
+def test_noise_ends_when_queries_are_spent(trained, blobs):
+    metered = Metered(trained, limit=3)
+    Noise(draws=20)(metered, blobs[0][:4], blobs[1][:4], ThreatModel(eps=1e-3), generator=seeded())
+    assert len(metered.asked) == 3
 
 
 def test_square_ends_when_queries_are_spent(trained, blobs):

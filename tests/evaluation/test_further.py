@@ -29,7 +29,7 @@ from robustmri.evaluation.visibility import share_in, structural_similarity
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.report import write_page
 from robustmri.results.cases import CaseTable
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, read_table
 from robustmri.results.schema import load_result, save_result
 from robustmri.verbs.evaluate import evaluate
 
@@ -196,9 +196,10 @@ def test_all_of_it_from_file_to_page(tiny_run, tiny_cohort, tmp_path):
     folder, settings = tmp_path / "result", {"attacks": ("fgsm", "fmn"), "limit": 9}
     options = {"fmn": {"steps": 20}, "pgd": {"steps": 5}}
     regions = ("image", "outside-lesion", "background", "border")
-    result = evaluate(
-        tiny_run, tiny_cohort, folder, **settings, options=options, regions=regions, saliency=6
-    )
+    further = {"regions": regions, "saliency": 6, "corruptions": ("spikes",)}
+    result = evaluate(tiny_run, tiny_cohort, folder, **settings, options=options, **further)
+    confined = read_table(folder, "regions").to_pydict()
+    assert set(confined["attack"]) == {"none", "pgd"}
     assert [one.region for one in result.regions] == list(regions)
     everywhere, outside, background, border = result.regions
     assert everywhere.area == 1

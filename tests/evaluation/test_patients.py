@@ -50,6 +50,17 @@ def test_one_flipped_slice_is_enough_and_half_of_them_is_a_tie(table):
     assert "mean probability" not in shares(figures)
 
 
+def test_what_a_scanner_does_is_no_headline(table):
+    made = table(8).add("pgd", 0.04, [0, 1])
+    for name in ("motion", "spikes", "ghosting"):
+        made = made.add(name, 1.0, [2, 3, 4], norm="corruption")
+    for name in ("apgd", "random-draw"):
+        made = made.add(name, 0.3, [5], norm="gamma")
+    figures = summarise_patients(with_worst(made), CLASSES)
+    assert (figures.attack, figures.norm, figures.eps) == ("worst", "linf", 0.04)
+    assert shares(figures)["every slice"].turned == 1
+
+
 def test_a_majority_outvotes_one_flipped_slice(table):
     threes = {image: f"P{image // 3}" for image in range(9)}
     outcomes = with_worst(table(9).add("pgd", 0.04, [0, 3, 4]), group=threes)

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from robustmri.evaluation.attacked import zero_gradients
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.evaluate import run_attacks
 from robustmri.evaluation.masking_checks import Probed, Tried
+from robustmri.evaluation.metrics import worst_case
 from robustmri.evaluation.plan import make_plan
 from robustmri.evaluation.planted import Planted
 from robustmri.evaluation.probes import outputs_of, refuse_unanswering
@@ -37,7 +39,7 @@ from robustmri.evaluation.summary import with_worst_case
 from robustmri.models.backbones import BACKBONES, build_classifier
 from robustmri.models.checkpoint import load_checkpoint
 from robustmri.models.classifier import Classifier
-from robustmri.results.outcomes import columns_of
+from robustmri.results.outcomes import Outcomes, columns_of
 from robustmri.results.schema import Check
 from robustmri.threat.threat_model import ThreatModel
 from robustmri.verbs.evaluate import evaluate
@@ -476,3 +478,14 @@ def test_a_slope_is_measured(trained, blobs):
     assert median(measure_directions(trained, images, labels)) < 0.2
     assert gradient_in_company(trained, images, labels) < 1e-3
     assert outputs_of(trained, images) == "logits"
+
+
+def test_what_stood_is_asked_of_the_attacks_own_norm(table, planned):
+    """And not of a scanner's severity, or of a threat, that has the same number."""
+    made = table(6).add("pgd", 1.0, [0], norm="l2").add("motion", 1.0, [1, 2], norm="corruption")
+    columns = made.columns()
+    worst = worst_case(Outcomes(columns))
+    outcomes = Outcomes({name: np.concatenate([columns[name], worst[name]]) for name in columns})
+    plan = planned(norm="l2", eps=("1",), attacks=("pgd",))
+    asked = probes.Probes(nn.Identity(), None, plan, outcomes)
+    assert asked._headline(asked.trial) == (pytest.approx(5 / 6), [1, 2, 3, 4, 5], [0])

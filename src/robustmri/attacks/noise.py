@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from robustmri.attacks.engine import checked, draw_seeds, frozen, random_points
+from robustmri.attacks.engine import checked, draw_seeds, exhausted, frozen, random_points
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import ThreatModelError
@@ -46,7 +46,7 @@ class Noise(CheckedAttack):
         seeds = draw_seeds(generator, len(images), each=self.draws)
         with frozen(classifier), torch.no_grad():
             for draw in range(self.draws):
-                if not len(rows):
+                if not len(rows) or (draw and exhausted(classifier)):
                     break
                 here = threat.at(rows)
                 points[rows] = random_points(

@@ -58,6 +58,7 @@ def confined_plans(
             options={key: value for key, value in settings.options.items() if key == name},
             eps=settings.eps[:1],
             curve=(),
+            corruptions=(),
             region=region,
             regions=(),
             saliency=0,

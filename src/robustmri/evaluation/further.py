@@ -21,6 +21,7 @@ from robustmri.evaluation.visibility import peak_signal_to_noise
 from robustmri.results.cases import CaseTable, is_of_cases
 from robustmri.results.outcomes import columns_of, numbered
 from robustmri.results.schema import RobustnessReport, Sensitivity
+from robustmri.threat.norms import NORMS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,7 +60,8 @@ def summarise_further(tables: Mapping[str, pa.Table], *, seed: int, pixels: int)
         "sensitivity": [
             one
             for norm in cases.norms
-            if (one := summarise_sensitivity(cases, norm, seed=seed, pixels=pixels))
+            if norm in NORMS  # A scanner's severity and a threat's parameter are no size.
+            and (one := summarise_sensitivity(cases, norm, seed=seed, pixels=pixels))
         ],
     }
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from robustmri.evaluation.intervals import mean_interval, patient_accuracy, share_interval
 from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings
-from robustmri.results.budget import CLEAN, NO_BUDGET, WORST
+from robustmri.results.budget import CLEAN, CORRUPTION, NO_BUDGET, WORST
 from robustmri.results.outcomes import Column, Outcomes, met, numbered
 from robustmri.results.patients import (
     Cost,
@@ -77,11 +77,20 @@ def _none() -> Rows:
 
 
 def _headline(settings: dict[Setting, Rows]) -> Setting | None:
-    """The worst case of the budget that most attacks were run in, of these the first."""
+    """The worst case of the budget that most attacks were run in, of these the first; what is
+    measured beside, by a scanner or in another threat than the first, is no headline.
+    """
+    within = [
+        setting.budget
+        for setting in settings
+        if setting.attack not in (CLEAN, WORST)
+        and setting.budget.eps
+        and setting.budget.norm != CORRUPTION
+    ]
     attacks: dict[Setting, int] = {}
-    for setting in settings:
-        if setting.attack not in (CLEAN, WORST) and setting.budget.eps:
-            worst = Setting(WORST, setting.budget)
+    for budget in within:
+        if budget.norm == within[0].norm:
+            worst = Setting(WORST, budget)
             attacks[worst] = attacks.get(worst, 0) + 1
     return max(attacks, key=lambda one: attacks[one], default=None)
 

@@ -220,6 +220,7 @@ class Probes:
         eps = trial.eps
         rows = np.flatnonzero(
             (self.outcomes["attack"] == WORST)
+            & (self.outcomes["norm"] == trial.norm)
             & np.isclose(self.outcomes["eps"].astype(float), eps.value if eps else 0.0)
             & (self.outcomes["eps_units"] == (eps.units if eps else "image"))
         )
