@@ -81,11 +81,14 @@ def test_overrides_replace_one_setting_each():
             "prepare.size=96",
             " train.weights = imagenet ",
             "prepare.fold=2",
+            "prepare.fractions=0.6, 0.2, 0.2",
+            "seeds=0,1",
         ],
     )
     assert (changed.train.epochs, changed.train.weights) == (3, "imagenet")
     assert changed.harden.learning_rate == 1e-3
     assert (changed.prepare.size, changed.prepare.fold) == (96, 2)
+    assert (changed.prepare.fractions, changed.seeds) == ((0.6, 0.2, 0.2), (0, 1))
     assert changed.evaluate.eps == ("0.04", "8/255")
     assert changed.evaluate.attacks == ("pgd",)
     assert (changed.evaluate.cases, changed.evaluate.patients) == (("a", "b"), ("p",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
@@ -26,17 +26,6 @@ else:
 FOLDER = Path(__file__).parent
 RADII = ("eps", "curve")
 """Settings that may be written as numbers."""
-LISTS = (
-    "attacks",
-    "corruptions",
-    "detectors",
-    "examples",
-    "classes",
-    "regions",
-    "cases",
-    "patients",
-)
-"""Settings of an evaluation that a text divides by commas."""
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
@@ -294,10 +283,18 @@ def _override(settings: dict[str, Any], text: str) -> None:
         place[names[-1]] = _literal(value.strip())
     elif names[0] == "evaluate" and names[-1] in RADII:
         place[names[-1]] = split_radii(value)
-    elif names[0] == "evaluate" and names[-1] in LISTS:
+    elif _is_list(names):
         place[names[-1]] = [part.strip() for part in value.split(",") if part.strip()]
     else:
         place[names[-1]] = value.strip()
+
+
+def _is_list(names: Sequence[str]) -> bool:
+    """Whether a setting has several values, which a text divides by commas."""
+    usual: Any = Recipe(about="")
+    for name in names:
+        usual = getattr(usual, name, None)
+    return isinstance(usual, tuple)
 
 
 def _literal(text: str) -> Any:
