@@ -318,15 +318,3 @@ def draw_difference(number: Paired) -> Markup:
     said = f"{points(number.difference)} points, 95 % interval {bounds(number.low, number.high)}"
     turn = "s1" if number.low > 0 else "s0" if number.high < 0 else "same"
     return drawing(240, 24, said, element("g", whisker + dot, of=turn))
-
-
-def standalone(drawing: Markup) -> str:
-    """The drawing as a file of its own, the report's colours in it, light and dark: for a README or
-    a paper.
-    """
-    colours, lines = (
-        (TEMPLATES / name).read_text(encoding="utf-8") for name in ("colours.css", "figures.css")
-    )
-    opening, rest = str(drawing).split(">", 1)
-    opening = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return f"{opening}>\n<style>\n{colours}{lines}</style>\n{rest}\n"

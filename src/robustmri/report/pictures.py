@@ -15,14 +15,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
 
 from robustmri.core.errors import DataError, ResultError
 from robustmri.core.files import system_error
 from robustmri.core.sizes import sides
 from robustmri.core.zips import open_zip
-from robustmri.report.figures import drawing, element
-from robustmri.report.wording import percent
 from robustmri.results.schema import Example, RobustnessReport
 
 MOST_BYTES = 1 << 30
@@ -201,43 +198,3 @@ def choose_examples(
         for label in classes
     ]
     return [(label, found) for label, found in chosen if found]
-
-
-def draw_case(picture: Picture) -> Markup:
-    """The poster's picture in one drawing: slice + change = attacked slice, with the answers; see
-    `standalone`.
-    """
-    example, side, gap = picture.example, 224, 36
-    high = round(side * picture.height / picture.width)
-    exact = example.attack == "fgsm"
-    panels = [
-        (picture.clean, example.clean_prediction, f" {percent(example.clean_confidence)}"),
-        (picture.sign if exact else picture.change, "", _middle(example, exact)),
-        (picture.attacked, example.prediction, f" {percent(example.confidence)}"),
-    ]
-    parts = []
-    for place, (image, answer, rest) in enumerate(panels):
-        x = place * (side + gap)
-        parts.append(element("image", href=image, x=x, y=0, width=side, height=high))
-        if answer and picture.outline:
-            scale = f"translate({x} 0) scale({side / picture.width:.6g})"
-            parts.append(element("path", of="outline", d=picture.outline, transform=scale))
-        if place:
-            parts.append(
-                element("text", "+="[place - 1], of="operator", x=x - gap / 2, y=high / 2 + 8)
-            )
-        name = element("tspan", answer, of="strong" if answer == example.label else "wrong")
-        parts.append(element("text", name + rest, x=x, y=high + 20))
-    said = (
-        f"A slice with {example.label}, called {example.clean_prediction}, plus a small change is "
-        f"called {example.prediction} with {percent(example.confidence)} confidence"
-    )
-    return drawing(3 * side + 2 * gap, high + 30, said, Markup("").join(parts))
-
-
-def _middle(example: Example, exact: bool) -> str:
-    return (
-        f"{example.eps:.4g} \N{MULTIPLICATION SIGN} sign of the gradient"
-        if exact
-        else "change, enlarged"
-    )
