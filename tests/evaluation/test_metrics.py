@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustmri.core.errors import ResultError
 from robustmri.evaluation.intervals import patient_accuracy, share_interval
 from robustmri.evaluation.metrics import (
     Setting,
-    accuracy,
-    accuracy_per_class,
     count_alone,
     count_confusions,
     find_right,
@@ -62,13 +59,6 @@ def test_values_are_numbered_as_their_texts_sort(column):
     names, places = np.unique(np.array(column, dtype=object).astype(str), return_inverse=True)
     found, at = numbered(np.array(column, dtype=object))
     assert (found, at.tolist()) == (names.tolist(), places.tolist())
-
-
-def test_accuracy_counts_kept_labels(table):
-    columns = table(8, clean_wrong=[0]).columns()
-    assert accuracy(columns, np.arange(8)) == 7 / 8
-    with pytest.raises(ResultError, match="at least one image"):
-        accuracy(columns, np.arange(0))
 
 
 def test_without_a_radius_there_is_no_worst_case_and_no_setting(table):
@@ -280,8 +270,3 @@ def test_confusion_rows_are_true_classes(table):
     assert (clean.eps, minimal.eps) == (None, None)
     assert (pgd.attack, pgd.eps) == ("pgd", 0.04)
     assert pgd.counts == [[0, 2, 0], [0, 1, 1], [0, 0, 2]]
-
-
-def test_classes_without_images_have_no_accuracy():
-    labels, predictions = np.array(["a", "a", "b"]), np.array(["a", "c", "b"])
-    assert accuracy_per_class(labels, predictions, ["a", "b", "c"]) == {"a": 0.5, "b": 1.0}

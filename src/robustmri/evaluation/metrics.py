@@ -1,5 +1,4 @@
-"""Numbers from the outcomes table: accuracy, confusion, per class, and the worst case of each
-image.
+"""Numbers from the outcomes table: accuracy, confusion, and the worst case of each image.
 
 The table is a mapping of columns (numpy arrays of equal length) with the names of
 `outcomes.parquet`: a row for each image, attack and radius. Labels, predictions and targets are
@@ -15,7 +14,6 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from robustmri.core.errors import ResultError
 from robustmri.evaluation.intervals import patient_accuracy, share_interval
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.outcomes import Column, Outcomes, numbered
@@ -74,15 +72,6 @@ def find_right(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
     return np.asarray(np.where(aimed, missed, outcomes["prediction"] == label), dtype=bool)
 
 
-def accuracy(outcomes: Outcomes, rows: Rows) -> float:
-    """Share of the rows that are right."""
-    if not len(rows):
-        raise ResultError(
-            "an accuracy needs at least one image, got none. Was every case left out, or --limit 0?"
-        )
-    return float(np.mean(find_right(outcomes)[rows]))
-
-
 def count_confusion(
     labels: Column, predictions: Column, classes: Sequence[str]
 ) -> npt.NDArray[np.int64]:
@@ -95,18 +84,6 @@ def count_confusion(
     counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(counts, ([place[name] for name in labels], [place[name] for name in predictions]), 1)
     return counts
-
-
-def accuracy_per_class(
-    labels: Column, predictions: Column, classes: Sequence[str]
-) -> dict[str, float]:
-    """Share of each class that is named rightly; a class without images is left out."""
-    counts = count_confusion(labels, predictions, classes)
-    return {
-        name: float(counts[k, k] / counts[k].sum())
-        for k, name in enumerate(classes)
-        if counts[k].sum()
-    }
 
 
 def worst_case(outcomes: Outcomes) -> Outcomes:
