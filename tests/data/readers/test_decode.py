@@ -14,7 +14,7 @@ from PIL import Image
 from robustmri.core.errors import DataError
 from robustmri.data import limits
 from robustmri.data.readers import decode
-from robustmri.data.readers.decode import FORMATS, decode_image, read_picture
+from robustmri.data.readers.decode import FORMATS, read_picture
 from scans import draw
 
 GREY = draw(1, 0)[:48, :40].copy()
@@ -62,7 +62,7 @@ def test_every_format_by_its_content(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000"])
 def test_sixteen_bits_are_kept(kind: str) -> None:
-    assert np.array_equal(decode_image(encode(Image.fromarray(DEEP), kind)), DEEP)
+    assert np.array_equal(read_picture(encode(Image.fromarray(DEEP), kind)).pixels, DEEP)
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,17 @@ def test_sixteen_bits_are_kept(kind: str) -> None:
     ids=lambda value: str(getattr(value, "dtype", "")),
 )
 def test_depth_and_sign_of_a_tiff(values: np.ndarray, kind: int) -> None:
-    assert np.array_equal(decode_image(tiff(values, kind=kind)), values)
+    assert np.array_equal(read_picture(tiff(values, kind=kind)).pixels, values)
 
 
 @pytest.mark.parametrize("values", [GREY, DEEP], ids=["8 bit", "16 bit"])
 def test_white_is_zero(values: np.ndarray) -> None:
     inverted = np.iinfo(values.dtype).max - values
-    assert np.array_equal(decode_image(tiff(inverted, white_is_zero=True)), values)
+    assert np.array_equal(read_picture(tiff(inverted, white_is_zero=True)).pixels, values)
 
 
 def test_white_is_zero_in_floating_point() -> None:
-    values = decode_image(tiff(DEEP.astype(np.float32), white_is_zero=True, kind=3))
+    values = read_picture(tiff(DEEP.astype(np.float32), white_is_zero=True, kind=3)).pixels
     assert np.array_equal(values, -DEEP.astype(np.float32))
 
 
@@ -169,9 +169,11 @@ def test_what_is_changed_or_not_heeded_is_told(case: str) -> None:
 
 
 def test_what_is_transparent_becomes_black() -> None:
-    grey = decode_image(encode(Image.merge("LA", [LEVELS, HALF]), "PNG"))
+    grey = read_picture(encode(Image.merge("LA", [LEVELS, HALF]), "PNG")).pixels
     assert np.array_equal(grey, np.where(GREY >= 128, GREY, 0))
-    assert np.array_equal(decode_image(encode(Image.merge("LA", [LEVELS, HALF]), "TIFF")), grey)
+    assert np.array_equal(
+        read_picture(encode(Image.merge("LA", [LEVELS, HALF]), "TIFF")).pixels, grey
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_grey_in_three_channels_loses_nothing() -> None:
     for image in (Image.merge("RGB", [LEVELS] * 3), Image.merge("RGBA", [LEVELS] * 3 + [LEVELS])):
         opaque = image.convert("RGB")
         assert read_picture(encode(opaque, "PNG")).notes == ()
-        assert np.array_equal(decode_image(encode(opaque, "PNG")), GREY)
+        assert np.array_equal(read_picture(encode(opaque, "PNG")).pixels, GREY)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_other_formats_are_not_even_tried(content: bytes, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("subprocess.Popen", start)
     with pytest.raises((DataError, EOFError, OSError)) as caught:
-        decode_image(content)
+        read_picture(content)
     assert "not an image" in str(caught.value) or content == b"GIF89a"
 
 
@@ -244,19 +246,19 @@ def test_claimed_sizes_are_looked_at_before_memory_is_asked_for(
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
     monkeypatch.setattr("PIL.GifImagePlugin.GifImageFile.load", load, raising=False)
     with pytest.raises(DataError, match=r"claims \d+ x \d+ pixels.*the limit is 67108864"):
-        decode_image(content)
+        read_picture(content)
 
 
 def test_a_raised_limit_is_heeded_beyond_that_of_the_library(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
-    assert np.array_equal(decode_image(encode(LEVELS, "PNG")), GREY)
+    assert np.array_equal(read_picture(encode(LEVELS, "PNG")).pixels, GREY)
     monkeypatch.setenv(limits.MAX_PIXELS, "2303")
     with pytest.raises(DataError, match="40 x 48 pixels, 2304 once it is padded"):
-        decode_image(encode(LEVELS, "PNG"))
+        read_picture(encode(LEVELS, "PNG"))
     monkeypatch.setenv(limits.MAX_PIXELS, "2304")
-    assert np.array_equal(decode_image(encode(LEVELS, "PNG")), GREY)
+    assert np.array_equal(read_picture(encode(LEVELS, "PNG")).pixels, GREY)
 
 
 def test_large_slices_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +268,6 @@ def test_large_slices_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         decode, "_has_second_frame", lambda _: seen.append(limits._one_at_a_time.locked())
     )
-    decode_image(encode(LEVELS, "PNG"))
+    read_picture(encode(LEVELS, "PNG"))
     assert seen == [True]
     assert not limits._one_at_a_time.locked()

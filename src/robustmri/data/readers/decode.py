@@ -53,11 +53,6 @@ class Picture:
     notes: tuple[str, ...]
 
 
-def decode_image(content: bytes) -> Array:
-    """Pixels of an image file, without the notes of `read_picture`."""
-    return read_picture(content).pixels
-
-
 def read_picture(content: bytes) -> Picture:
     """Pixels of an image file, the way it is to be shown: turned as its EXIF says, white where it
     says that white is, what is transparent made black.
