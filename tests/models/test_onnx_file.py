@@ -11,7 +11,7 @@ import torch
 
 from robustmri.core.errors import CheckpointError, SettingsError
 from robustmri.models.black_box import read_black_box
-from robustmri.models.importers.onnx_file import declared_input, load_model, read_onnx
+from robustmri.models.importers.onnx_file import declared_input, load_model, network_of
 
 onnx = pytest.importorskip("onnx")
 
@@ -43,7 +43,7 @@ def linear(operator: str = "Gemm") -> list:
 def test_its_answer_and_its_gradient(tmp_path, weight):
     path = write(tmp_path / "net.onnx", linear(), weight)
     images = torch.rand(5, 1, 4, 4).requires_grad_()
-    logits = read_onnx(path)(images)
+    logits = network_of(load_model(path))(images)
     expected = images.flatten(1) @ torch.tensor(weight).T
     torch.testing.assert_close(logits, expected)
     (gradient,) = torch.autograd.grad(logits[:, 1].sum(), images)
@@ -54,15 +54,15 @@ def test_its_answer_and_its_gradient(tmp_path, weight):
 def test_an_operator_that_is_not_known_is_named(tmp_path, weight):
     path = write(tmp_path / "net.onnx", linear("Loop"), weight)
     with pytest.raises(CheckpointError, match="not known here: Loop"):
-        read_onnx(path)
+        network_of(load_model(path))
 
 
 def test_what_is_no_onnx_file_is_said(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"not a network")
     with pytest.raises(CheckpointError, match="not an ONNX file"):
-        read_onnx(tmp_path / "net.onnx")
+        network_of(load_model(tmp_path / "net.onnx"))
     with pytest.raises(CheckpointError, match="not a file"):
-        read_onnx(tmp_path / "nowhere.onnx")
+        network_of(load_model(tmp_path / "nowhere.onnx"))
 
 
 @pytest.mark.parametrize("place", ["../secret", "/etc/passwd", "a/b", "nowhere"])
@@ -76,7 +76,7 @@ def test_weights_that_lie_elsewhere_are_not_read(place, tmp_path, weight):
     path.write_bytes(model.SerializeToString())
     (tmp_path.parent / "secret").write_bytes(weight.tobytes())
     with pytest.raises(CheckpointError, match="same folder"):
-        read_onnx(path)
+        network_of(load_model(path))
 
 
 def test_a_graph_within_a_graph_reads_nothing_elsewhere(tmp_path, weight):
@@ -133,7 +133,7 @@ def one_node(operator: str, *, opset: int = 17, inputs: tuple = ("x",), **attrib
 def test_what_a_network_of_images_does_not_have_is_refused(settings, said, tmp_path):
     onnx.save(one_node("Relu", **settings), str(tmp_path / "net.onnx"))
     with pytest.raises(CheckpointError, match=said):
-        read_onnx(tmp_path / "net.onnx")
+        network_of(load_model(tmp_path / "net.onnx"))
 
 
 def test_constants_and_attributes_of_every_kind_arrive(tmp_path):
@@ -164,7 +164,7 @@ def test_constants_and_attributes_of_every_kind_arrive(tmp_path):
     onnx.save(model, str(tmp_path / "net.onnx"))
     x = torch.rand(4, 3)
     expected = 5 * x.sum(1, keepdim=True).expand(4, 2)
-    torch.testing.assert_close(read_onnx(tmp_path / "net.onnx")(x), expected)
+    torch.testing.assert_close(network_of(load_model(tmp_path / "net.onnx"))(x), expected)
 
 
 def in_two_files(folder: Path, weight: np.ndarray) -> Path:
@@ -184,15 +184,15 @@ def test_weights_beside_the_file_are_read(tmp_path, weight, monkeypatch):
     path = in_two_files(tmp_path, weight)
     images = torch.rand(2, 1, 4, 4)
     expected = images.flatten(1) @ torch.tensor(weight).T
-    torch.testing.assert_close(read_onnx(path)(images), expected)
+    torch.testing.assert_close(network_of(load_model(path))(images), expected)
     room = path.stat().st_size + 1
     monkeypatch.setattr("robustmri.models.importers.onnx_file.LARGEST_BYTES", room)
     with pytest.raises(CheckpointError, match="more than allowed"):
-        read_onnx(path)
+        network_of(load_model(path))
     monkeypatch.undo()
     (tmp_path / "weights.bin").write_bytes(b"too short")
     with pytest.raises(CheckpointError, match="weights cannot be read"):
-        read_onnx(path)
+        network_of(load_model(path))
 
 
 def test_a_weight_is_no_input(weight, tmp_path):
@@ -207,4 +207,4 @@ def test_a_weight_is_no_input(weight, tmp_path):
 def test_without_the_package_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(SettingsError, match=r"pip install 'robustmri\[import\]'"):
-        read_onnx(tmp_path / "net.onnx")
+        network_of(load_model(tmp_path / "net.onnx"))

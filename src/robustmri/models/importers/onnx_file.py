@@ -20,22 +20,16 @@ LARGEST_BYTES = 4 << 30
 OLDEST_OPSET = 7
 
 
-def read_onnx(path: Path | str) -> GraphNetwork:
-    """The network of an ONNX file, differentiable.
+def load_model(path: Path) -> Any:
+    """The parsed file with its weights, checked before anything beside it is read.
 
     Args:
         path: .onnx file; weights in files of their own must lie in its folder.
 
     Raises:
-        CheckpointError: damaged, of several inputs or outputs, or with an operator that is not
-            known (`unknown_operators` names them; such a file can be a `BlackBox`).
+        CheckpointError: damaged, too large, or its weights lie elsewhere.
         SettingsError: the package onnx is missing.
     """
-    return network_of(load_model(Path(path)))
-
-
-def load_model(path: Path) -> Any:
-    """The parsed file with its weights, checked before anything beside it is read."""
     onnx = _onnx()
     if not path.is_file() or path.stat().st_size > LARGEST_BYTES:
         raise CheckpointError(f"{path} is not a file of at most {LARGEST_BYTES >> 30} GiB.")
@@ -73,10 +67,11 @@ def unknown_operators(model: Any) -> list[str]:
 
 
 def network_of(model: Any) -> GraphNetwork:
-    """The network of a parsed ONNX model.
+    """The network of a parsed ONNX model, differentiable.
 
     Raises:
-        CheckpointError: see `read_onnx`.
+        CheckpointError: too old, of several inputs, or with an operator that is not known
+            (`unknown_operators` names them; such a file can be a `BlackBox`).
     """
     from onnx import numpy_helper
 
