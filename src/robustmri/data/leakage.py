@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,6 @@ MANY_DOUBLED = 0.1
 DESCRIPTOR_SIZE = 32
 BLOCK = 512
 
-Array = npt.NDArray[Any]
 Status = Literal["pass", "warn", "fail"]
 
 

@@ -19,13 +19,6 @@ from robustmri.data.readers.source import Array
 HDF5 = b"\x89HDF\r\n\x1a\n"  # At 0, 512, 1024 or 2048, behind a block of MATLAB's own.
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3  # Filters of HDF5 that MATLAB uses.
 MOST_EXPANSION = 1032  # Of a stream of zlib.
-NUMBERS = (
-    "double",
-    "single",
-    "logical",
-    *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)),
-)
-_HEAD, _COMPRESSED = 128, 15  # Of MATLAB 5: bytes of the header, type of an element.
 
 
 @dataclass(frozen=True)
