@@ -15,8 +15,6 @@ from robustmri.core.errors import ThreatModelError
 from robustmri.threat.norms import L2, find_norm
 from robustmri.threat.threat_model import ThreatModel
 
-"""The norm in which a gradient's size is the fastest growth for a change of size 1."""
-
 
 @dataclass(frozen=True)
 class FMN(CheckedAttack):

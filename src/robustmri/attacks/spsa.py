@@ -72,8 +72,6 @@ class SPSA(CheckedAttack):
                 "steps and samples must be at least 1, step_size and reach positive, got "
                 f"{self.steps}, {self.samples}, {self.step_size} and {self.reach}."
             )
-        if self.rule not in ("adam", "steepest"):
-            raise ThreatModelError(f"rule must be 'adam' or 'steepest', got {self.rule!r}.")
 
     def search(
         self,
