@@ -172,7 +172,7 @@ def checks_of(sound, tiny_cohort, tmp_path):
             split_kind="patient",
             groups="patient",
             training_attack=None,
-            selected_on="last",
+            trained=True,
             zero_gradient_share=done.zero_gradient_share,
             iterative=["pgd"],
             per_pixel=["linf"],

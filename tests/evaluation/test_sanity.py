@@ -32,7 +32,7 @@ def test_sound_evaluation_passes_everything(table):
         split_kind="patient",
         groups="patient",
         training_attack="pgd",
-        selected_on="validation",
+        trained=True,
         zero_gradient_share=0.0,
     )
     told = {check.name: check.status for check in checks if check.status != "pass"}
@@ -47,7 +47,7 @@ def test_questions_that_do_not_arise_are_left_out(table):
         split_kind="patient",
         groups="patient",
         training_attack=None,
-        selected_on="last",
+        trained=True,
     )
     assert [check.name for check in checks] == [
         "every attacked image re-verified",
@@ -237,7 +237,7 @@ def test_only_the_whole_image_can_be_made_flat_grey(table):
         split_kind="patient",
         groups="patient",
         training_attack=None,
-        selected_on="last",
+        trained=True,
         region="lesion",
         per_pixel=["linf"],
     )

@@ -54,7 +54,7 @@ def run_checks(
     split_kind: str,
     groups: str,
     training_attack: str | None,
-    selected_on: str,
+    trained: bool,
     evaluated_set: str = "test",
     zero_gradient_share: float | None = None,
     region: str = "image",
@@ -73,7 +73,7 @@ def run_checks(
         split_kind: "patient", "slice", "folds" or "none".
         groups: "patient", or "inferred" where the source has no patient ids.
         training_attack: attack that made the training examples; None for standard training.
-        selected_on: where the kept epoch was chosen: "validation", or "last" where none was chosen.
+        trained: whether it was trained here, its epoch chosen on the validation set.
         evaluated_set: which set of the split the outcomes are of, "test" or "validation".
         zero_gradient_share: share of clean images without a loss gradient; None if not measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
@@ -109,7 +109,7 @@ def run_checks(
         check_classes(outcomes, classes),
         check_class_order(outcomes),
         check_training_attack(outcomes, training_attack),
-        check_selection(selected_on, evaluated_set),
+        check_selection(trained, evaluated_set),
     ]
     return [check for check in checks if check is not None]
 

@@ -87,7 +87,7 @@ def summarise_evaluation(
         split_kind=split.kind,
         groups=cohort.groups,
         training_attack=training_attack,
-        selected_on="validation" if model.training else "",
+        trained=bool(model.training),
         evaluated_set=settings.evaluated_set,
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,
