@@ -59,7 +59,7 @@ def examine_case(
     labels = before.argmax(1)
     threat = ThreatModel(norm=norm, eps=float("inf"))
     points, tried = images, []
-    for name, attack in _searches(classifier, norm):
+    for name, attack in _searches(classifier):
         found = _run(attack, classifier, images, labels, threat, points, seed)
         tried.append(name)
         points = _nearer(classifier, found, points, images, labels, threat)
@@ -91,7 +91,7 @@ def examine_case(
     return facts, planes_last(points)[0].numpy()
 
 
-def _searches(classifier: Classifier, norm: str) -> list[tuple[str, Any]]:
+def _searches(classifier: Classifier) -> list[tuple[str, Any]]:
     if not classifier.spec.gradients:
         return [("hop-skip-jump", HopSkipJump())]
     return [("nearest", NEAREST), ("pgd", NEARER)]

@@ -165,10 +165,8 @@ def summarise_certificates(
         n_patients=len(numbered(columns["group"])[0]),
         abstained=int(np.sum(columns["prediction"] == "")),
         median_radius=float(np.median(held)) if len(held) else None,
-        certified=_count(columns, CERTIFIED, [(r, right & (radius > r)) for r in radii], settings),
-        attacked=_count(columns, ATTACKED, [(r, distance > r) for r in radii], settings)
-        if attacked
-        else [],
+        certified=_count(columns, CERTIFIED, [(r, right & (radius > r)) for r in radii]),
+        attacked=_count(columns, ATTACKED, [(r, distance > r) for r in radii]) if attacked else [],
         checks=[check_bracket(columns, right & (distance <= radius))] if attacked else [],
         checkpoint_sha256=checkpoint_sha256,
         split=split,
@@ -193,10 +191,7 @@ def choose_radii(largest: float, distances: np.ndarray[Any, Any]) -> list[float]
 
 
 def _count(
-    columns: Outcomes,
-    name: str,
-    held: Sequence[tuple[float, np.ndarray[Any, Any]]],
-    settings: CertifySettings,
+    columns: Outcomes, name: str, held: Sequence[tuple[float, np.ndarray[Any, Any]]]
 ) -> list[Result]:
     """Shares of slices and of patients by the statistics of every evaluation."""
     n, results = len(columns["label"]), []

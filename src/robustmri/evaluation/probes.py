@@ -333,17 +333,12 @@ class Probes:
         return Tried(title=title, broken=[case for case in there if case not in longer.broken])
 
     def _try(
-        self,
-        title: str,
-        attack: Attack,
-        rows: Sequence[int],
-        search: Predictor | None = None,
-        judge: Predictor | None = None,
+        self, title: str, attack: Attack, rows: Sequence[int], search: Predictor | None = None
     ) -> Tried:
-        fooled = self._run(attack, rows, search, judge).fooled.tolist()
+        fooled = self._run(attack, rows, search).fooled.tolist()
         broken = [row for row, done in zip(rows, fooled, strict=True) if done]
         climbed = 0
-        if len(broken) >= FEWEST and judge is None:
+        if len(broken) >= FEWEST:
             climbed = int(self._run(PLENTY, broken).fooled.sum())
         return Tried(title=title, broken=self._ids(broken), climbed=climbed)
 

@@ -95,7 +95,6 @@ def check_repeats(classifier: Classifier, images: Images, logits: Tensor) -> Mod
     """The same images get the same answer twice."""
     return _same(
         "same answer twice",
-        classifier,
         lambda: classifier(images),
         logits,
         "Something in it is drawn anew each time; a success could not be confirmed.",
@@ -107,7 +106,6 @@ def check_alone(classifier: Classifier, images: Images, logits: Tensor) -> Model
     few = images[:4]
     return _same(
         "same answer alone and in a batch",
-        classifier,
         lambda: torch.cat([classifier(few[k : k + 1]) for k in range(len(few))]),
         logits[: len(few)],
         "Its answers depend on the other images in the batch, as those of a batch-norm in training "
@@ -124,11 +122,7 @@ def check_modes(classifier: Classifier, images: Images, logits: Tensor) -> Model
         return answers
 
     return _same(
-        "answers leave it as it was",
-        classifier,
-        ask,
-        logits,
-        "It goes on changing in evaluation mode.",
+        "answers leave it as it was", ask, logits, "It goes on changing in evaluation mode."
     )
 
 
@@ -155,9 +149,7 @@ def check_gradient(classifier: Classifier, images: Images) -> ModelCheck:
     return ModelCheck(GRADIENT, "warn" if zero else "pass", detail)
 
 
-def _same(
-    name: str, classifier: Classifier, ask: Callable[[], Tensor], expected: Tensor, fault: str
-) -> ModelCheck:
+def _same(name: str, ask: Callable[[], Tensor], expected: Tensor, fault: str) -> ModelCheck:
     with torch.no_grad():
         difference = float((ask() - expected).abs().max())
     largest = float(expected.abs().max())
