@@ -120,10 +120,11 @@ def momentum(step_size: float, decay: float = 1.0) -> Rule:
     return Rule(lambda images: {"total": torch.zeros_like(images)}, update)
 
 
-def adam(learning_rate: float, beta1: float = 0.9, beta2: float = 0.999) -> Rule:
+def adam(learning_rate: float) -> Rule:
     """Adam's steps, uphill. `learning_rate` is in image units. Reference: Kingma & Ba 2015,
     Algorithm 1.
     """
+    beta1, beta2 = 0.9, 0.999
 
     def init(images: Images) -> State:
         return {"mean": torch.zeros_like(images), "square": torch.zeros_like(images)}

@@ -92,7 +92,7 @@ def check_bounds(settings: msgspec.Struct) -> None:
             raise SettingsError(f"{name} must be {what}, got {_written(value)}.")
 
 
-def check_number(name: str, value: float, *, at_least: float = 0, above: bool = False) -> None:
+def check_number(name: str, value: float, *, above: bool = False) -> None:
     """Refuse a number of a call that is too small, or no finite one.
 
     Raises:
@@ -100,9 +100,9 @@ def check_number(name: str, value: float, *, at_least: float = 0, above: bool = 
 
     >>> check_number("minutes", 0.5, above=True)
     """
-    if not (value > at_least if above else value >= at_least) or value == math.inf:
+    if not (value > 0 if above else value >= 0) or value == math.inf:
         bound = "a finite number above" if above else "a finite number of at least"
-        raise SettingsError(f"{name} must be {bound} {_written(at_least)}, got {_written(value)}.")
+        raise SettingsError(f"{name} must be {bound} 0, got {_written(value)}.")
 
 
 def _written(number: Any) -> str:

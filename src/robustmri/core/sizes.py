@@ -30,7 +30,7 @@ def size_of(height: int, width: int) -> Size:
     return height if height == width else (height, width)
 
 
-def parse_size(said: Any, *, at_least: int = SMALLEST, at_most: int = LARGEST) -> Size:
+def parse_size(said: Any, *, at_most: int = LARGEST) -> Size:
     """A size as a person writes it: 224, "224", "192x256" (height before width) or (192, 256).
 
     Raises:
@@ -54,9 +54,9 @@ def parse_size(said: Any, *, at_least: int = SMALLEST, at_most: int = LARGEST) -
             f"size must be a number of pixels such as 224, or HEIGHTxWIDTH such as 192x256, got "
             f"{_short(said)}."
         )
-    if not all(at_least <= part <= at_most for part in parts):
+    if not all(SMALLEST <= part <= at_most for part in parts):
         raise SettingsError(
-            f"size must have sides of {at_least} to {at_most} pixels, got {_short(said)}."
+            f"size must have sides of {SMALLEST} to {at_most} pixels, got {_short(said)}."
         )
     return size_of(parts[0], parts[-1])
 

@@ -188,10 +188,10 @@ def _digest(content: bytes) -> str:
     return f"sha256={raw.decode()}"
 
 
-def largest(folder: Path, count: int = 3) -> str:
-    """The largest files of a folder, for a message."""
+def largest(folder: Path) -> str:
+    """The three largest files of a folder, for a message."""
     files: Collection[Path] = [path for path in folder.iterdir() if path.is_file()]
-    by_size = sorted(files, key=lambda path: -path.stat().st_size)[:count]
+    by_size = sorted(files, key=lambda path: -path.stat().st_size)[:3]
     return ", ".join(
         f"{path.name.partition('-')[0]} {path.stat().st_size / 2**20:.0f} MiB" for path in by_size
     )

@@ -70,7 +70,7 @@ def full_float32() -> Iterator[None]:
 
 
 def simplified(
-    network: nn.Module, example: Tensor, *, fold: bool = True, swap: bool = True
+    network: nn.Module, example: Tensor, *, swap: bool = True
 ) -> tuple[nn.Module, list[Pair]]:
     """A copy of `network` in evaluation mode that computes the same with less work.
 
@@ -82,7 +82,6 @@ def simplified(
     Args:
         network: left as it is.
         example: one image or more; running it shows which module reads whose output.
-        fold: whether to fold batch-norms.
         swap: whether to move ReLUs.
 
     Returns:
@@ -91,9 +90,7 @@ def simplified(
     plain = copy.deepcopy(network).eval().requires_grad_(False)
     folds = [
         (convolution, batch_norm)
-        for convolution, batch_norm in (
-            _neighbours(plain, example, _CONVOLUTIONS, BATCH_NORMS) if fold else ()
-        )
+        for convolution, batch_norm in _neighbours(plain, example, _CONVOLUTIONS, BATCH_NORMS)
         # One that stays in training mode, whatever it is told, has no statistics of its own.
         if plain.get_submodule(batch_norm).track_running_stats
         and not plain.get_submodule(batch_norm).training

@@ -34,12 +34,12 @@ class Probe:
     people: npt.NDArray[np.object_]
 
 
-def probe_gap(slices: Slices, seed: int = 0) -> list[Probe]:
+def probe_gap(slices: Slices) -> list[Probe]:
     """A probe of each cohort with two classes and five patients or more."""
     probes = []
     for number, cohort in enumerate(slices.cohorts):
         rows = np.flatnonzero(slices.cohort == number)
-        rows = _draw_people(rows, slices.person, np.random.default_rng(seed))
+        rows = _draw_people(rows, slices.person, np.random.default_rng(0))
         people, labels = slices.person[rows], slices.label[rows]
         if len(cohort.classes) < 2 or len(set(people)) < FEWEST_PEOPLE or len(set(labels)) < 2:
             continue
