@@ -46,3 +46,12 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     near = get_close_matches(str(name), known, n=1)
     question = f"Did you mean {near[0]!r}? " if near else ""
     return f"{question}Choices: {', '.join(known)}."
+
+
+def in_short(error: Exception) -> str:
+    """What an error says, in one line of at most 200 letters; its kind where it says nothing.
+
+    >>> in_short(ValueError("not\\n  so")), in_short(ValueError())
+    ('not so', 'ValueError')
+    """
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.errors import CheckpointError, SettingsError, in_short
 from robustmri.core.files import atomic_file, atomic_folder
 from robustmri.core.sizes import sides
 from robustmri.models.backbones import MONAI_BACKBONES, monai_settings
@@ -97,7 +97,7 @@ def write_program(classifier: Classifier, out: Path, card: str = "") -> None:
             )
         except Exception as error:  # Its errors are of several kinds.
             raise CheckpointError(
-                f"torch cannot export {classifier.spec.backbone} ({_short(error)})."
+                f"torch cannot export {classifier.spec.backbone} ({in_short(error)})."
             ) from error
         for step in program.graph.nodes:
             step.meta.pop("stack_trace", None)  # It names folders.
@@ -382,11 +382,11 @@ def to_onnx(module: nn.Module, images: Tensor, name: str, *, program: Any = None
         missing = [one for one in faults if isinstance(one, ImportError)]
         if missing:
             raise SettingsError(
-                f"To turn {name} into a graph, a package is missing ({_short(missing[0])}). "
+                f"To turn {name} into a graph, a package is missing ({in_short(missing[0])}). "
                 "Install it: pip install 'robustmri[import]'."
             ) from error
         raise CheckpointError(
-            f"torch cannot export {name} ({_short(faults[0])}). Export it to ONNX where it was "
+            f"torch cannot export {name} ({in_short(faults[0])}). Export it to ONNX where it was "
             "made, and import that."
         ) from error
     return onnx.load_from_string(buffer.getvalue())
@@ -404,7 +404,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

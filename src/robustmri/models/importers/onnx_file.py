@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.errors import CheckpointError, SettingsError, in_short
 from robustmri.models.graph import Attribute, Graph, GraphNetwork, Node
 from robustmri.models.graph_operators import OPERATORS
 
@@ -39,8 +39,8 @@ def load_model(path: Path) -> Any:
         onnx.load_external_data_for_model(model, str(path.parent))
     except Exception as error:
         raise CheckpointError(
-            f"{path}: its weights cannot be read ({_short(error)}). Put the file that it was saved "
-            "with beside it."
+            f"{path}: its weights cannot be read ({in_short(error)}). Put the file that it was "
+            "saved with beside it."
         ) from error
     return model
 
@@ -56,7 +56,7 @@ def parse(content: bytes, path: Path) -> Any:
     try:
         return onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own errors are of several kinds.
-        raise CheckpointError(f"{path} is not an ONNX file ({_short(error)}).") from error
+        raise CheckpointError(f"{path} is not an ONNX file ({in_short(error)}).") from error
 
 
 def unknown_operators(model: Any) -> list[str]:
@@ -194,7 +194,3 @@ def _onnx() -> Any:
             "Reading ONNX needs the package onnx. Install it: pip install 'robustmri[import]'."
         ) from error
     return onnx
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

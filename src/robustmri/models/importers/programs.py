@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from robustmri.core.errors import CheckpointError, SettingsError
+from robustmri.core.errors import CheckpointError, SettingsError, in_short
 from robustmri.core.sizes import Size, sides, size_of, size_words
 from robustmri.models.exporters import quiet, to_onnx
 from robustmri.models.importers.found import Found
@@ -77,7 +77,7 @@ def read_program(
                 module = program.module()
     # The two readers raise a dozen kinds for damaged bytes, none of them common to all.
     except Exception as error:
-        raise CheckpointError(f"{path.name} cannot be opened ({_short(error)}).") from error
+        raise CheckpointError(f"{path.name} cannot be opened ({in_short(error)}).") from error
     if kind == "torchscript":
         return found_by_export(module, path.name, "torchscript", size=size, channels=channels)
     shape = program.example_inputs[0][0].shape if program.example_inputs else None
@@ -110,7 +110,7 @@ def read_factory(
     except Exception as error:  # It is code: anything may come.
         raise SettingsError(
             f"{name} could not be called without arguments ({type(error).__name__}: "
-            f"{_short(error)})."
+            f"{in_short(error)})."
         ) from error
     if not isinstance(network, nn.Module):
         raise SettingsError(f"{name} gave {type(network).__name__}. Expected an nn.Module.")
@@ -128,7 +128,7 @@ def read_pickled(
     try:
         content = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # It is code: anything may come.
-        raise CheckpointError(f"{path.name} cannot be opened ({_short(error)}).") from error
+        raise CheckpointError(f"{path.name} cannot be opened ({in_short(error)}).") from error
     if not isinstance(content, nn.Module):
         return None
     return found_by_export(content.eval(), path.name, "pickle", size=size, channels=channels)
@@ -145,7 +145,7 @@ def load_exactly(network: nn.Module, weights: Path, trust: bool) -> None:
         network.load_state_dict(read_published(weights, trust=trust).tensors)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{weights.name} does not fit the network ({_short(error)})."
+            f"{weights.name} does not fit the network ({in_short(error)})."
         ) from error
 
 
@@ -185,7 +185,7 @@ def found_by_export(
             except Exception as error:  # It is code: anything may come.
                 raise CheckpointError(
                     f"{name} cannot be run on two images of {planes} planes and "
-                    f"{size_words(side)} ({_short(error)}). Name their size with --size, their "
+                    f"{size_words(side)} ({in_short(error)}). Name their size with --size, their "
                     "planes with --channels; a program must take any number of images."
                 ) from error
             model = to_onnx(module, images, name, program=program)
@@ -233,7 +233,3 @@ def _tensor_of(output: Any) -> Tensor:
         output = output.get("logits", next(iter(output.values())))
     made: Tensor = output
     return made
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
