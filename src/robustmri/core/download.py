@@ -120,7 +120,7 @@ def check_address(url: str, what: str = "The address") -> None:
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
         raise SettingsError(f"{what} {url!r} is not one ({error}).") from error
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_here(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise SettingsError(f"{what} {url!r} must begin with https://.")
     if "@" in parts.netloc:
         raise SettingsError(f"{what} must not hold a name and a password.")
@@ -136,8 +136,12 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _is_here(host: str) -> bool:
-    """Whether the host is this machine."""
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that host.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("10.0.0.7")
+    (True, True, False)
+    """
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
@@ -207,7 +211,7 @@ def _open(url: str, have: int, pace: _Pace) -> Iterator[http.client.HTTPResponse
     request = urllib.request.Request(url, headers={"User-Agent": "robustmri"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-    here = _is_here(urllib.parse.urlsplit(url).hostname or "")
+    here = is_loopback(urllib.parse.urlsplit(url).hostname or "")
     opener = urllib.request.OpenerDirector()  # The usual one reads file: and ftp: too.
     for handler in (
         urllib.request.ProxyHandler({} if here else None),  # No proxy knows this machine.
@@ -270,7 +274,7 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
         except SettingsError as error:
             raise DownloadError(f"{here} sends on to {newurl!r}, which is not followed.") from error
         hosts = [urllib.parse.urlsplit(address).hostname or "" for address in (here, newurl)]
-        if _is_here(hosts[1]) and not _is_here(hosts[0]):
+        if is_loopback(hosts[1]) and not is_loopback(hosts[0]):
             raise DownloadError(f"{here} sends on to this machine; that is not followed.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
-from ipaddress import ip_address
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -15,6 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from robustmri.core.download import is_loopback
 from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.web.folder import Folder, NotThereError
 from robustmri.web.guard import Guard, Keys, SafeHeaders, refusal
@@ -123,18 +123,6 @@ def serve(
         limit_concurrency=200,
         timeout_graceful_shutdown=2,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("10.0.0.7")
-    (True, True, False)
-    """
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _explain(folder: Folder) -> Callable[[Request, Exception], Response]:
