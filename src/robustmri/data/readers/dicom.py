@@ -164,7 +164,9 @@ class DicomFiles:
                     yield from self._read_many(head, [place for _, place in own])
             else:
                 yield from read_each(
-                    [head for head, _ in pairs], self._read_one, lambda head: self._name(head.file)
+                    [head for head, _ in pairs],
+                    self._read_one,
+                    lambda head: name_below(self.root, head.file),
                 )
         yield from left
         yield from find_files(self.root).left_out
@@ -183,14 +185,11 @@ class DicomFiles:
             frames.sort(key=lambda pair: (*pair[0].order, pair[0].frames[pair[1]][0]))
             yield from (frames[place] for place in choice.choose(len(frames)))
 
-    def _name(self, file: Path) -> str:
-        return name_below(self.root, file)
-
     def _try_head(self, file: Path) -> Head | LeftOut:
         try:
             return read_head(file, self.tags)
         except Exception as error:  # A damaged file can raise anything.
-            return leave_out(error, self._name(file))
+            return leave_out(error, name_below(self.root, file))
 
     def _read_one(self, head: Head) -> RawSlice:
         content = read_regular(head.file)
@@ -204,7 +203,7 @@ class DicomFiles:
             for place in places:
                 yield self._slice_of(head, dataset, digest, place)
         except Exception as error:
-            yield leave_out(error, self._name(head.file))
+            yield leave_out(error, name_below(self.root, head.file))
 
     def _slice_of(self, head: Head, dataset: Any, digest: str, place: int) -> RawSlice:
         ids = (head.uid, head.series, head.study)
@@ -236,7 +235,7 @@ class DicomFiles:
             patient_id=patient,
             image=image,
             mask=None,
-            source=self._name(head.file),
+            source=name_below(self.root, head.file),
             sha256=hashlib.sha256(f"{digest}/{place}".encode()).hexdigest() if many else digest,
             plane=head.frames[place][1],
             notes=notes,

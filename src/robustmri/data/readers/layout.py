@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -173,12 +173,9 @@ class FoldersOfClasses:
         """Slices in the order of their names, then what is left out without being tried."""
         rivals = find_contested((file, str(file.with_suffix(""))) for file in self.files)
         left = {file: self._reason(file, rivals) for file in self.files}
-        yield from read_each(
-            [file for file in self.files if not left[file]], self._read_file, self._relative
-        )
-        yield from (
-            LeftOut(self._relative(file), reason) for file, reason in left.items() if reason
-        )
+        name, tried = partial(name_below, self.root), [one for one in self.files if not left[one]]
+        yield from read_each(tried, self._read_file, name)
+        yield from (LeftOut(name(file), reason) for file, reason in left.items() if reason)
         yield from self.passed_over
 
     def _reason(self, file: Path, rivals: dict[Path, list[Path]]) -> str:
@@ -192,9 +189,6 @@ class FoldersOfClasses:
             return f"{others} has the same name: a slice and its mask, or one slice twice?"
         return ""
 
-    def _relative(self, file: Path) -> str:
-        return name_below(self.root, file)
-
     def _folder(self, file: Path) -> str:
         folders = folders_of(file, self.root)
         deep = len(folders) == 1 or (folders and (self.pattern or self._between))
@@ -207,7 +201,7 @@ class FoldersOfClasses:
     def _patient(self, file: Path) -> str:
         if self._between:
             return folders_of(file, self.root)[1]
-        return patient_in(self._relative(file), parse_pattern(self.pattern))
+        return patient_in(name_below(self.root, file), parse_pattern(self.pattern))
 
     def _read_file(self, file: Path) -> RawSlice:
         patient = self._patient(file)
@@ -216,12 +210,12 @@ class FoldersOfClasses:
         content = read_regular(file)
         image, notes = self.decode(content)
         return RawSlice(
-            case_id=self._relative(file),
+            case_id=name_below(self.root, file),
             label=self._label(file),
             patient_id=patient or None,
             image=image,
             mask=None,
-            source=self._relative(file),
+            source=name_below(self.root, file),
             sha256=hashlib.sha256(content).hexdigest(),
             notes=notes,
         )
