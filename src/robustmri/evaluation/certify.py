@@ -21,7 +21,7 @@ from robustmri.evaluation.metrics import summarise
 from robustmri.evaluation.settings import CertifySettings
 from robustmri.evaluation.shards import divide, run_shards, shards_of
 from robustmri.evaluation.smoothing import Smoothed, nearest_other
-from robustmri.models.classifier import Classifier
+from robustmri.models.classifier import Classifier, device_of
 from robustmri.models.optimised import OptimisedView
 from robustmri.results.certificate import Certificate
 from robustmri.results.outcomes import Outcomes, numbered, table_of
@@ -101,7 +101,7 @@ def _certify(
         seed = int(fingerprint([settings.seed, row, use]), 16) >> 1
         return torch.Generator().manual_seed(seed)
 
-    device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
+    device = device_of(classifier)
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
     found = [
         smoothed.certify(image, stream(row, "certify"))

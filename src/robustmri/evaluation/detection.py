@@ -34,7 +34,7 @@ from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.shards import divide, run_shards, shards_of
 from robustmri.evaluation.trial import Trial
 from robustmri.losses import margin
-from robustmri.models.classifier import Classifier
+from robustmri.models.classifier import Classifier, device_of
 from robustmri.results.detection import DetectorResult, Share
 from robustmri.results.outcomes import Outcomes, table_of
 
@@ -215,7 +215,7 @@ def _attack(
     generator: torch.Generator,
 ) -> dict[str, Any]:
     """Columns of some slices: those that are right, and not of the target class, are attacked."""
-    device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
+    device = device_of(classifier)
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
     region = load_region(cohort, rows, plan.settings.region)
     threat = replace(trial.threat, mask=None if region is None else region.to(device))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.core.errors import DataError, SettingsError
 from robustmri.evaluation.attacked import probabilities
-from robustmri.models.classifier import Classifier
+from robustmri.models.classifier import Classifier, device_of
 
 
 class Judged(NamedTuple):
@@ -184,7 +184,7 @@ def last_linear(classifier: Classifier) -> nn.Linear:
     ran: list[nn.Linear] = []
     layers = [one for one in classifier.modules() if isinstance(one, nn.Linear)]
     hooks = [one.register_forward_hook(lambda layer, *_: ran.append(layer)) for one in layers]
-    device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
+    device = device_of(classifier)
     try:
         with torch.no_grad():
             classifier(torch.zeros(1, *classifier.spec.shape, device=device))

@@ -26,7 +26,7 @@ from robustmri.evaluation.attacked import attack_batch, loss_gradient, probabili
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.settings import EvaluateSettings
-from robustmri.models.classifier import Classifier
+from robustmri.models.classifier import Classifier, device_of
 from robustmri.results.schema import Example
 
 
@@ -50,7 +50,7 @@ def write_examples(
     ):
         return []
     rows = named_slices(cohort, settings) or _candidates(cohort, trial.rows, settings)
-    device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
+    device = device_of(classifier)
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
     region = load_region(cohort, rows, settings.region)
     threat = replace(trial.threat, mask=None if region is None else region.to(device))

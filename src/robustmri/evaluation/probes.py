@@ -44,7 +44,7 @@ from robustmri.evaluation.slope import (
     unlike,
 )
 from robustmri.evaluation.trial import Trial
-from robustmri.models.classifier import Classifier
+from robustmri.models.classifier import Classifier, device_of
 from robustmri.models.optimised import OptimisedView
 from robustmri.results.budget import CLEAN, WORST
 from robustmri.results.outcomes import Outcomes
@@ -80,7 +80,7 @@ def refuse_unanswering(classifier: Classifier) -> None:
     """
     shape_in, classes = classifier.spec.shape, len(classifier.classes)
     for n in (1, 2):
-        device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
+        device = device_of(classifier)
         images = torch.rand(n, *shape_in, generator=torch.Generator().manual_seed(n)).to(device)
         try:
             shape = tuple(logits_of(classifier, images).shape)
@@ -141,7 +141,7 @@ class Probes:
     @cached_property
     def device(self) -> torch.device:
         """Where the classifier is."""
-        return next((one.device for one in self.classifier.parameters()), torch.device("cpu"))
+        return device_of(self.classifier)
 
     @cached_property
     def view(self) -> OptimisedView:

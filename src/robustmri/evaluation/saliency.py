@@ -23,7 +23,7 @@ from robustmri.evaluation.intervals import mean_interval
 from robustmri.evaluation.plan import Plan, spread_evenly
 from robustmri.evaluation.shards import divide
 from robustmri.evaluation.visibility import share_in
-from robustmri.models.classifier import Classifier
+from robustmri.models.classifier import Classifier, device_of
 from robustmri.results.outcomes import Outcomes, table_of
 from robustmri.results.schema import Example, SaliencyResult
 
@@ -159,7 +159,7 @@ def explain_slices(classifier: Classifier, cohort: Cohort, plan: Plan) -> pa.Tab
     settings = plan.settings
     outlined = [row for row in plan.trials[0].rows if cohort.cases[row].lesion_box]
     other = shuffled(classifier, settings.seed)
-    device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
+    device = device_of(classifier)
     columns: dict[str, list[object]] = {
         name: [] for name in ("case_id", "index", "group", "label", "method", *NUMBERS)
     }
@@ -225,7 +225,7 @@ def write_maps(
         return
     index = {case.case_id: case.index for case in cohort.cases}
     rows = [index[one.case_id] for one in sorted(examples, key=lambda one: one.position)]
-    device = next((one.device for one in classifier.parameters()), torch.device("cpu"))
+    device = device_of(classifier)
     images = load_images(cohort, rows).to(device)
     answers = logits_of(classifier, images).argmax(1)
     arrays: dict[str, Any] = {}

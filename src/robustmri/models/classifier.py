@@ -187,6 +187,15 @@ class Classifier(nn.Module):
         return other
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where its weights are; the CPU where it has none, as a black box.
+
+    >>> device_of(nn.Flatten())
+    device(type='cpu')
+    """
+    return next((one.device for one in network.parameters()), torch.device("cpu"))
+
+
 def as_logits(outputs: Tensor, spec: ClassifierSpec) -> Logits:
     """Logits, a column for each class, of whatever a network gives.
 
