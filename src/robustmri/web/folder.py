@@ -140,13 +140,13 @@ class Folder:
         return self._read_result(self.find("result", id).path)
 
     def _read_result(self, path: Path) -> RobustnessReport:
-        return self._keep("result", path, lambda: load_result(path))
+        return self.keep("result", path, lambda: load_result(path))
 
     def cases(self, id: str) -> CaseTable:
         """Its outcomes."""
         self.result(id)
         path = self.find("result", id).path
-        return self._keep("cases", path, lambda: load_cases(path))
+        return self.keep("cases", path, lambda: load_cases(path))
 
     def certificate(self, id: str) -> Certificate | None:
         """What `certify` found about it, if it was asked."""
@@ -156,18 +156,18 @@ class Folder:
             return None
         if _leads_out(place, self.root):
             raise NotThereError("The certificate is a link that leads out of the folder.")
-        return self._keep("certificate", place, lambda: load_certificate(path, result))
+        return self.keep("certificate", place, lambda: load_certificate(path, result))
 
     def examples(self, id: str) -> dict[str, Any] | None:
         """Its pictures, if it has some."""
         result, path = self.result(id), self.find("result", id).path
-        return self._keep("examples", path, lambda: load_examples(path, result))
+        return self.keep("examples", path, lambda: load_examples(path, result))
 
     def cohort(self, id: str) -> Cohort:
         """A cohort; its pixels are hashed when they are first asked for."""
         path = self.find("cohort", id).path
         try:
-            return self._keep("cohort", path, lambda: Cohort.open(path))
+            return self.keep("cohort", path, lambda: Cohort.open(path))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"{path} is not a cohort of this release ({error!r}).") from error
 
@@ -178,7 +178,7 @@ class Folder:
 
     def pixels(self, cohort: Cohort) -> npt.NDArray[np.uint16]:
         """Its slices, hashed once."""
-        return self._keep("pixels", cohort.root, lambda: cohort.images)
+        return self.keep("pixels", cohort.root, lambda: cohort.images)
 
     def cohort_found(self, result: RobustnessReport) -> Found | None:
         """Where that is."""
@@ -196,7 +196,7 @@ class Folder:
         found = []
         for one in self.look(at_most_every=1.0).of("comparison"):
             with contextlib.suppress(RobustMRIError, OSError):
-                made = self._keep("comparison", one.path, lambda: load_comparison(one.path))  # noqa: B023
+                made = self.keep("comparison", one.path, lambda: load_comparison(one.path))  # noqa: B023
                 found.append((one, made))
         return found
 
@@ -210,9 +210,6 @@ class Folder:
 
     def keep(self, what: str, path: Path, make: Callable[[], T]) -> T:
         """What was made of files in `path`, made again when one of them changes."""
-        return self._keep(what, path, make)
-
-    def _keep(self, what: str, path: Path, make: Callable[[], T]) -> T:
         state = _state_of(path)
         with self._lock:
             making = self._making.setdefault((what, path), threading.RLock())
