@@ -256,6 +256,12 @@ def write_json(path: Path | str, value: Any) -> None:
         )
 
 
+def write_struct(path: Path | str, value: msgspec.Struct) -> None:
+    """Write a struct of ours as indented JSON, atomically."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
 def read_json(
     path: Path | str,
     kind: type[Kind] | Any = Any,

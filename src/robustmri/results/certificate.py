@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.files import atomic_file, read_json, sha256_of, system_error
+from robustmri.core.files import read_json, sha256_of, system_error, write_struct
 from robustmri.results.outcomes import read_bounded
 from robustmri.results.schema import Check, Result, RobustnessReport
 
@@ -77,8 +77,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
 def save_certificate(certificate: Certificate, folder: Path | str) -> Path:
     """Write `folder/certificate.json` atomically and return its path."""
     path = Path(folder) / FILE
-    with atomic_file(path) as partial:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(certificate), indent=2) + b"\n")
+    write_struct(path, certificate)
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.files import atomic_file, read_json
+from robustmri.core.files import read_json, write_struct
 from robustmri.results.budget import CLEAN, WORST, Budget
 
 SCHEMA_VERSION = 1
@@ -138,6 +138,5 @@ def load_comparison(path: Path | str) -> Comparison:
 
 def save_comparison(comparison: Comparison, path: Path | str) -> Path:
     """Write it as JSON, atomically."""
-    with atomic_file(path) as partial:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n")
+    write_struct(path, comparison)
     return Path(path)

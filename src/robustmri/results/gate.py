@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from robustmri.core.files import atomic_file
+from robustmri.core.files import atomic_file, write_struct
 from robustmri.results.schema import Status
 
 SCHEMA_VERSION = 1
@@ -41,8 +41,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
 def save_gate(gate: Gate, path: Path | str) -> Path:
     """Write it as JSON, atomically."""
-    with atomic_file(path) as partial:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(gate), indent=2) + b"\n")
+    write_struct(path, gate)
     return Path(path)
 
 

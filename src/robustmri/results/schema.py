@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from robustmri.core.errors import ResultError
-from robustmri.core.files import atomic_file, check_name, kind_of_folder, read_json, sha256_of
+from robustmri.core.files import check_name, kind_of_folder, read_json, sha256_of, write_struct
 from robustmri.results.detection import DetectorResult
 from robustmri.results.patients import PatientFigures
 
@@ -407,8 +407,7 @@ def suites_of(attacks: Sequence[AttackRun]) -> dict[str, list[str]]:
 def save_result(result: RobustnessReport, folder: Path | str) -> Path:
     """Write `folder/robustness.json` atomically and return its path."""
     path = Path(folder) / "robustness.json"
-    with atomic_file(path) as partial:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+    write_struct(path, result)
     return path
 
 
