@@ -111,3 +111,14 @@ def test_hardening_gets_what_is_left_beside_the_evaluation(tmp_path, monkeypatch
     harden = fit_training(tmp_path, RECIPE, watch, "harden").harden
     assert harden.minutes == pytest.approx(9.6 - 4 - 2, abs=0.01)
     assert msgspec.structs.replace(harden, minutes=0.0) == RECIPE.harden
+
+
+@pytest.mark.parametrize(("starts", "trainings"), [(("standard", "scratch"), 3), (("scratch",), 1)])
+def test_a_standard_run_that_nobody_begins_with_takes_no_time(starts, trainings, tmp_path):
+    (tmp_path / "time.json").write_text(
+        json.dumps({"limit": 1, "of_slices": 1, "max_seconds": 0.0, "evaluation_minutes": 1.0})
+    )
+    variants = {one: Variant(about=one, start=one) for one in starts}
+    recipe = msgspec.structs.replace(RECIPE, variants=variants, seeds=(0,))
+    each = on_time.share_equally(tmp_path, tmp_path, recipe, 20.0).harden.minutes
+    assert each == pytest.approx((20 * (1 - on_time.LAST) - len(starts)) / trainings, abs=0.01)

@@ -90,4 +90,6 @@ def estimate_evaluation(
         settings = with_query_attacks(settings)
     plan = make_plan(settings, classifier, scans, Split.load(scans.root))
     expected = plan_evaluation(classifier, plan, math.inf, join_processes())
-    return f"at most {duration(expected.seconds)} on this machine; less where slices fall early"
+    said = f"at most {duration(expected.seconds)} on this machine; less where slices fall early"
+    beside = [name for name in ("regions", "detectors", "saliency") if getattr(settings, name)]
+    return said + (f"; {', '.join(beside)} on top of it" if beside else "")

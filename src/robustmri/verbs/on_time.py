@@ -120,10 +120,12 @@ def share_equally(root: Path, cohort: Path, recipe: Recipe, minutes: float) -> R
     """The recipe of a study with as many slices as fit into the evaluations' share, and for each
     training an equal part of the rest, so that variants compare at equal cost.
     """
-    runs, seeds = len(recipe.variants) * len(recipe.seeds), len(recipe.seeds)
+    runs = len(recipe.variants) * len(recipe.seeds)
+    begun = any(variant.start == "standard" for variant in recipe.variants.values())
+    trainings = runs + (len(recipe.seeds) if begun else 0)
     recipe = fit_evaluation(root, cohort, recipe, Stopwatch(minutes / runs))
     evaluations = runs * _read(root)["evaluation_minutes"]
-    each = round(max((minutes * (1 - LAST) - evaluations) / (runs + seeds), 0.01), 3)
+    each = round(max((minutes * (1 - LAST) - evaluations) / trainings, 0.01), 3)
     return msgspec.structs.replace(
         recipe,
         train=msgspec.structs.replace(recipe.train, minutes=each),
