@@ -36,7 +36,7 @@ ROUTES = (
     Route("the same with --arch timm:NAME ...", "that library's network", "timm ...", False),
     Route(".onnx", "a graph of known operators, or a black box", "onnx, onnxruntime", False),
     Route("Hugging Face folder", "one of our networks, or a graph", "transformers", False),
-    Route("MONAI bundle", "a graph", "onnx, onnxscript", False),
+    Route("MONAI bundle", "one of our networks, or a graph", "onnx, onnxscript", False),
     Route(".pt2 of torch.export", "a graph", "onnx, onnxscript", True),
     Route(".pt of TorchScript", "a graph", "onnx", True),
     Route(".pt of a whole pickled network", "a graph", "onnx, onnxscript", True),
