@@ -77,14 +77,14 @@ def status(findings: list) -> list[str]:
 def test_a_patient_wise_split_passes(cohort: Cohort) -> None:
     findings = check_leakage(cohort, make_split(cohort))
     assert status(findings) == ["pass"] * 5
-    assert "none of 12 patients is in two sets" in findings[0].detail
+    assert "none of 12 patient ids is in two sets" in findings[0].detail
     assert not any(finding.case_ids for finding in findings)
 
 
 def test_a_slice_wise_split_warns_with_numbers_and_ids(cohort: Cohort) -> None:
     findings = check_leakage(cohort, make_split(cohort, "slice"))
     assert status(findings)[:2] == ["warn", "warn"]
-    assert "of 12 patients are in two sets or more" in findings[0].detail
+    assert "of 12 patient ids are in two sets or more" in findings[0].detail
     assert findings[0].case_ids
 
 
