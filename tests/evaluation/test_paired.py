@@ -73,12 +73,12 @@ def result(attacks, *, eps=EPS, classes=("ill", "well"), cohort="c", settings=No
     )
 
 
-def compare(one, other, results=None, **settings):
+def compare(one, other, results=None, words=str):
     names = [
         [name for name in np.unique(table["attack"]) if name != "none"] for table in (one, other)
     ]
     results = results or [result(attacks) for attacks in names]
-    return compare_results(results, [one, other], NAMES, draws=200, **settings)
+    return compare_results(results, [one, other], NAMES, words=words, draws=200)
 
 
 def test_counts_by_slice_patient_and_class():

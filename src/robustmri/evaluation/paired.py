@@ -48,9 +48,8 @@ def compare_results(
     outcomes: Sequence[Outcomes],
     names: Sequence[str],
     *,
-    words: Words = str,
+    words: Words,
     draws: int = 2000,
-    seed: int = 0,
 ) -> Comparison:
     """Pair two results by slice, and draw intervals by patient.
 
@@ -64,7 +63,6 @@ def compare_results(
         names: how each is called.
         words: says a budget, for the sentences.
         draws: bootstrap samples, and permutations.
-        seed: of the draws.
 
     Raises:
         ResultError: other classes, no slice in common, or slices of one id that are not the same.
@@ -83,7 +81,7 @@ def compare_results(
         if not len(rights.place):
             return None
         name = titles.get(setting.attack, setting.attack)
-        return _pair(setting, name, label, rights, slices, draws, seed)
+        return _pair(setting, name, label, rights, slices, draws)
 
     numbers = [number for one in (untouched, *shared) if (number := measure(one)) is not None]
     main = _main_setting(shared, at)
@@ -228,11 +226,10 @@ def _pair(
     rights: Rights,
     slices: Slices,
     draws: int,
-    seed: int,
 ) -> Paired:
     place, first, second = rights
     groups = slices.groups[place]
-    change = paired_difference(first, second, groups, draws=draws, seed=seed)
+    change = paired_difference(first, second, groups, draws=draws)
     names, owner = np.unique(groups, return_inverse=True)
     size = np.bincount(owner, minlength=len(names))
     before, after = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from robustmri.results.budget import CORRUPTION, TITLES, Budget
 from robustmri.results.schema import CohortFacts, NormFacts, Result, RobustnessReport
@@ -113,6 +113,12 @@ def budget_words(budget: Budget, norms: Mapping[str, NormFacts]) -> str:
     limited = budget.eps is not None and math.isfinite(budget.eps)
     said = radius(budget, norms[budget.norm]) if limited else ""
     return said + (f", to be called {budget.target}" if budget.target else "")
+
+
+def words_of(results: Sequence[RobustnessReport]) -> Callable[[Budget], str]:
+    """Says the budgets that the attacks of the results were given, also those without a radius."""
+    norms = norms_of(results)
+    return lambda at: budget_words(at, norms) or "their own distance"
 
 
 def methods_of(said: Iterable[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from robustmri.results.acceptance import Judged
     from robustmri.results.comparison import Comparison, Paired
     from robustmri.results.gate import Finding, Gate
+    from robustmri.results.outcomes import Outcomes
     from robustmri.results.schema import NormFacts, RobustnessReport
 
 
@@ -58,20 +59,19 @@ def check(
             f"The margin is a fraction from 0 to 1, 0.02 for two points; got {margin}."
         )
     accepted = join_acceptance(criteria, minimum)
-    folder, counted = _open(report)
-    result = load_result(folder)
+    result, outcomes = _open(report)
     findings = [_say_minimum(one, result) for one in judge(result, accepted.minimum)]
-    findings += _own_checks(result, folder if counted else None)
+    findings += _own_checks(result, outcomes)
     old = ""
     if baseline is not None:
-        before, complete = _open(baseline)
-        if not (counted and complete):
+        before, theirs = _open(baseline)
+        if outcomes is None or theirs is None:
             raise ResultError(
                 "A comparison with a baseline needs outcomes.parquet beside both robustness.json: "
                 "name the result folders."
             )
-        old = load_result(before).model.checkpoint_sha256
-        findings += _compare(before, folder, margin)
+        old = before.model.checkpoint_sha256
+        findings += _compare([before, result], [theirs, outcomes], margin)
     gate = Gate(
         passed=all(finding.status != "fail" for finding in findings),
         findings=findings,
@@ -87,9 +87,10 @@ def check(
     return gate
 
 
-def _open(report: str | Path) -> tuple[Path, bool]:
-    """The folder, and whether its numbers could be counted again."""
+def _open(report: str | Path) -> tuple[RobustnessReport, Outcomes | None]:
+    """A result, and the outcomes that its numbers follow from; None where it stands alone."""
     from robustmri.evaluation.recount import refuse_contradictions
+    from robustmri.results.outcomes import columns_of
 
     path = Path(report)
     if path.is_file() and path.name != "robustness.json":
@@ -97,9 +98,9 @@ def _open(report: str | Path) -> tuple[Path, bool]:
     alone = path.is_file()
     folder = path.parent if alone else path
     if alone and not (folder / "outcomes.parquet").is_file():
-        return folder, False
-    refuse_contradictions(folder)
-    return folder, True
+        return load_result(folder), None
+    counted = refuse_contradictions(folder)
+    return counted.result, columns_of(counted.tables["outcomes"])
 
 
 def _say_minimum(judged: Judged, result: RobustnessReport) -> Finding:
@@ -117,41 +118,34 @@ def _say_minimum(judged: Judged, result: RobustnessReport) -> Finding:
     )
 
 
-def _own_checks(result: RobustnessReport, folder: Path | None) -> list[Finding]:
+def _own_checks(result: RobustnessReport, outcomes: Outcomes | None) -> list[Finding]:
     """The checks that the evaluation ran on itself, without names of cases."""
     from robustmri.report.redact import redact
     from robustmri.results.gate import Finding
-    from robustmri.results.outcomes import load_outcomes
 
-    shown = redact(result, load_outcomes(folder).identifiers if folder else ())
+    shown = redact(result, () if outcomes is None else outcomes.identifiers)
     findings = [
         Finding(kind="check", name=check.name, status=check.status, detail=check.detail)
         for check in (*shown.split.leakage, *shown.checks)
     ]
     detail = (
-        "Every number follows from the outcomes."
-        if folder
-        else "There is no outcomes.parquet beside robustness.json: its numbers are taken as told."
+        "There is no outcomes.parquet beside robustness.json: its numbers are taken as told."
+        if outcomes is None
+        else "Every number follows from the outcomes."
     )
-    status: Status = "pass" if folder else "warn"
+    status: Status = "warn" if outcomes is None else "pass"
     return [*findings, Finding(kind="check", name="Counted again", status=status, detail=detail)]
 
 
-def _compare(before: Path, folder: Path, margin: float) -> list[Finding]:
+def _compare(
+    results: Sequence[RobustnessReport], outcomes: Sequence[Outcomes], margin: float
+) -> list[Finding]:
     from robustmri.evaluation.paired import compare_results
-    from robustmri.report.wording import budget_words, norms_of
+    from robustmri.report.wording import norms_of, words_of
     from robustmri.results.gate import Finding
-    from robustmri.results.outcomes import columns_of, read_table
 
-    results = [load_result(before), load_result(folder)]
-    tables = [columns_of(read_table(one)) for one in (before, folder)]
-    norms = norms_of(results)
-    made = compare_results(
-        results,
-        tables,
-        ("the baseline", "this result"),
-        words=lambda at: budget_words(at, norms) or "their own distance",
-    )
+    names, norms = ("the baseline", "this result"), norms_of(results)
+    made = compare_results(results, outcomes, names, words=words_of(results))
     failed = [
         check.name
         for check in (*results[0].split.leakage, *results[0].checks)

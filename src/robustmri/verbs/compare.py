@@ -70,7 +70,7 @@ def compare(
 
 
 def pair_results(
-    folders: Sequence[str | Path], names: Sequence[str] = ()
+    folders: Sequence[str | Path], names: Sequence[str]
 ) -> tuple[list[str | Path], list[str], Comparison]:
     """Two folders in the order in which they are shown, their names, and how they compare; every
     number was counted again before.
@@ -78,7 +78,7 @@ def pair_results(
     from robustmri.evaluation.paired import compare_results
     from robustmri.evaluation.recount import refuse_contradictions
     from robustmri.report.tables import check_names, stage_names
-    from robustmri.report.wording import budget_words, norms_of
+    from robustmri.report.wording import words_of
     from robustmri.results.lineage import put_repair_last
     from robustmri.results.outcomes import columns_of
 
@@ -88,12 +88,11 @@ def pair_results(
     folders, counted = [folders[k] for k in order], [counted[k] for k in order]
     results = [one.result for one in counted]
     named = [given[k] for k in order] if given else stage_names(results)
-    norms = norms_of(results)
     comparison = compare_results(
         results,
         [columns_of(one.tables["outcomes"]) for one in counted],
         named,
-        words=lambda at: budget_words(at, norms) or "their own distance",
+        words=words_of(results),
     )
     made = msgspec.structs.replace(comparison, provenance=describe_run())
     return list(folders), named, made
