@@ -33,7 +33,7 @@ from robustmri.training.deadline import (
     read_fitted,
     write_fitted,
 )
-from robustmri.training.history import Choice, safer
+from robustmri.training.history import Choice, TrainingHistory, safer
 from robustmri.training.launch import launch
 from robustmri.training.loggers import close_logger, log_epoch, open_logger
 from robustmri.training.minimax import Objective
@@ -42,7 +42,7 @@ from robustmri.training.resume import Stateful, Storing, resume, save, write_epo
 from robustmri.training.schedule import eps_at, learning_rate
 from robustmri.training.selection import Epoch, rollback_epoch
 from robustmri.training.settings import TrainSettings
-from robustmri.training.validation import validate
+from robustmri.training.validation import clean_accuracy, validate
 from robustmri.training.weight_perturbation import moved
 
 WORTH_MEASURING = 10
@@ -107,17 +107,12 @@ def fit(
     if first:
         discard_unfinished(run)
     with processes.explain_lost_process():
-        reference = (
-            _on_main_process(fabric, lambda: validate(classifier, validation, settings).clean)
+        stored = _stored(classifier, optimiser, average)
+        history = resume(run, stored, device, clean_cost=settings.clean_cost) or TrainingHistory(
+            settings.clean_cost,
+            _on_main_process(fabric, lambda: clean_accuracy(classifier, validation, settings))
             if repair
-            else None
-        )
-        history = resume(
-            run,
-            _stored(classifier, optimiser, average),
-            device,
-            clean_cost=settings.clean_cost,
-            reference=reference,
+            else None,
         )
         objective = objective_of(safer(settings, history.alarms), classifier)
         steps, passes = (

@@ -105,24 +105,22 @@ def resume(
     device: torch.device,
     *,
     clean_cost: float | None,
-    reference: float | None,
-) -> TrainingHistory:
-    """Put a stored state back, if there is one; returns what lies behind the run.
+) -> TrainingHistory | None:
+    """Put a stored state back, if there is one; returns what lies behind the run, None where
+    nothing does.
 
     Raises:
         CheckpointError: the file is damaged, or of another run.
     """
     path = run / STATE
     if not path.exists():
-        return TrainingHistory(clean_cost, reference)
+        return None
     try:
         state = read_state(run, device)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         history = msgspec.convert(state["history"], list[Epoch])
-        return TrainingHistory(
-            clean_cost, state.get("reference", reference), history, state["kept"]
-        )
+        return TrainingHistory(clean_cost, state["reference"], history, state["kept"])
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be used to go on ({error}). Remove it to start this run from its "

@@ -44,12 +44,7 @@ def validate(classifier: Classifier, validation: Examples, settings: TrainSettin
     The guard is PGD on the margin, which no training attack climbs, on `guard_slices` of the
     slices.
     """
-    network = collapsed(classifier).answering(mirrored=settings.mirrored)
-    precision: Precision | None = None if settings.precision == "auto" else settings.precision
-    view = OptimisedView(network, validation.images, precision=precision)
-    with torch.no_grad():
-        logits = torch.cat([view(part) for part in validation.images.split(AT_ONCE)])
-    right = logits.argmax(1) == validation.labels
+    view, right = _untouched(classifier, validation, settings)
     clean = right.float().mean().item()
     if not settings.attacked:
         return Measured(clean)
@@ -87,6 +82,23 @@ def validate(classifier: Classifier, validation: Examples, settings: TrainSettin
     withstood[rows] = held[0]
     worst_robust = _worst_class(withstood[looked_at], validation.labels[looked_at])
     return Measured(clean, robust, one_step, float(flat.float().mean()), worst, worst_robust)
+
+
+def clean_accuracy(classifier: Classifier, validation: Examples, settings: TrainSettings) -> float:
+    """The first of them alone, which takes no attack."""
+    return _untouched(classifier, validation, settings)[1].float().mean().item()
+
+
+def _untouched(
+    classifier: Classifier, validation: Examples, settings: TrainSettings
+) -> tuple[OptimisedView, Tensor]:
+    """The classifier as it is asked, and which of the untouched images it names rightly."""
+    network = collapsed(classifier).answering(mirrored=settings.mirrored)
+    precision: Precision | None = None if settings.precision == "auto" else settings.precision
+    view = OptimisedView(network, validation.images, precision=precision)
+    with torch.no_grad():
+        logits = torch.cat([view(part) for part in validation.images.split(AT_ONCE)])
+    return view, logits.argmax(1) == validation.labels
 
 
 def _worst_class(right: Tensor, labels: Labels) -> float:
