@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks import PGD, fgsm
-from robustmri.attacks.engine import loss_against
+from robustmri.attacks.engine import by_backpropagation, loss_against
 from robustmri.attacks.protocol import Attack
 from robustmri.core.arrays import Images, Labels
 from robustmri.models.classifier import Classifier
@@ -126,11 +126,8 @@ def _survivors(
 
 def _without_gradient(view: OptimisedView, images: Images, labels: Labels) -> Tensor:
     """Images at which the loss that attacks climb has a gradient of exactly zero."""
-    flat = []
-    for part, truth in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True):
-        points = part.detach().requires_grad_(True)
-        loss = loss_against("cross_entropy", truth, ThreatModel())(
-            points, view(points), torch.arange(len(part), device=part.device)
-        )
-        flat.append((torch.autograd.grad(loss.sum(), points)[0] == 0).flatten(1).all(1))
+    objective, flat = loss_against("cross_entropy", labels, ThreatModel()), []
+    for rows in torch.arange(len(images), device=images.device).split(AT_ONCE):
+        *_, gradient = by_backpropagation(view, images[rows], rows, objective, {})
+        flat.append((gradient == 0).flatten(1).all(1))
     return torch.cat(flat)
