@@ -192,7 +192,6 @@ class ShardRunner:
         mask = None if region is None else region.to(self.device)
         threat = replace(trial.threat, mask=mask)
         clean, zero = self.clean(rows, images), torch.zeros(len(rows), dtype=torch.bool)
-        search = self.exact if trial.facts.minimal else self.fast
         cost, members = AttackCost(len(rows), self.plan.settings.limits), [""]
         if trial.corruption:
             return pa.concat_tables(self._corrupt(trial, rows, images, labels, clean))
@@ -209,7 +208,7 @@ class ShardRunner:
             attacked = attack_batch(
                 attack,
                 self.classifier,
-                search,
+                self.exact if trial.facts.minimal else self.fast,
                 images,
                 labels,
                 trial.physical or threat,
