@@ -88,7 +88,7 @@ class CaseTable:
         it.
         """
         found = np.full(len(self), -1, dtype=np.int8)
-        rows = self.rows_of(attack, at)
+        rows = self.outcomes.places(attack, at)
         found[self.case_of[rows]] = self.outcomes.right[rows]
         return found
 
@@ -144,17 +144,6 @@ class CaseTable:
             found = columns[f"distance_{norm}"][rows].astype(float)
             sizes = np.where(np.isfinite(sizes), sizes, found)
         return rows, sizes
-
-    def rows_of(self, attack: str, at: Budget) -> npt.NDArray[np.intp]:
-        """Rows of one attack within one budget; the budget of clean slices does not matter."""
-        columns = self.outcomes
-        keep = columns["attack"] == attack
-        if attack != CLEAN:
-            eps = np.inf if at.eps is None else at.eps
-            keep &= np.isclose(columns["eps"].astype(float), eps, rtol=1e-6)
-            keep &= (columns["norm"] == at.norm) & (columns["target"] == at.target)
-            keep &= columns["eps_units"] == at.eps_units
-        return np.flatnonzero(keep)
 
 
 def is_of_cases(column: str) -> bool:

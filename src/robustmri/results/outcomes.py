@@ -80,14 +80,18 @@ class Outcomes(Mapping[str, Column]):
 
     def rows(self, attack: str, at: Budget) -> Outcomes:
         """Rows of one attack within one budget; the budget of clean slices does not matter."""
+        places = self.places(attack, at)
+        return Outcomes({name: column[places] for name, column in self.columns.items()})
+
+    def places(self, attack: str, at: Budget) -> npt.NDArray[np.intp]:
+        """Where these rows are in the table."""
         keep = self["attack"] == attack
         if attack != CLEAN:
-            near = np.isclose(
-                self["eps"].astype(float), np.inf if at.eps is None else at.eps, rtol=1e-6
-            )
-            keep &= (self["norm"] == at.norm) & (self["eps_units"] == at.eps_units) & near
-            keep &= self["target"] == at.target
-        return Outcomes({name: column[keep] for name, column in self.columns.items()})
+            eps = np.inf if at.eps is None else at.eps
+            keep &= np.isclose(self["eps"].astype(float), eps, rtol=1e-6)
+            keep &= (self["norm"] == at.norm) & (self["target"] == at.target)
+            keep &= self["eps_units"] == at.eps_units
+        return np.flatnonzero(keep)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:

@@ -275,7 +275,7 @@ def _confidence_left(report: RobustnessReport, table: CaseTable) -> npt.NDArray[
     number = headline(report, at) if at else None
     left = table.outcomes["label_confidence"][table.clean].astype(float)
     if number is not None and at is not None:
-        rows = table.rows_of(number.attack, at)
+        rows = table.outcomes.places(number.attack, at)
         left[table.case_of[rows]] = table.outcomes["label_confidence"][rows].astype(float)
     return left
 
