@@ -5,7 +5,6 @@ never the one without the other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -21,7 +20,7 @@ from robustmri.core.errors import DataError, SettingsError, did_you_mean
 from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import load_images, load_labels, load_region
+from robustmri.data.loaders import load_images, load_labels
 from robustmri.data.split import Split
 from robustmri.evaluation.attacked import verify
 from robustmri.evaluation.detectors import DETECTORS, Judge, calibrate, fewest, last_linear
@@ -217,8 +216,7 @@ def _attack(
     """Columns of some slices: those that are right, and not of the target class, are attacked."""
     device = device_of(classifier)
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
-    region = load_region(cohort, rows, plan.settings.region)
-    threat = replace(trial.threat, mask=None if region is None else region.to(device))
+    threat = plan.confine(trial.threat, cohort, rows, device)
     answers = logits_of(classifier, images).argmax(1)
     attacked = answers == labels
     if threat.target is not None:

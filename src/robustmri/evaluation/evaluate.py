@@ -22,7 +22,7 @@ from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
 from robustmri.data.corruptions import CORRUPTIONS, corrupt
-from robustmri.data.loaders import load_images, load_labels, load_masks, load_region
+from robustmri.data.loaders import load_images, load_labels, load_masks
 from robustmri.data.split import Split
 from robustmri.evaluation.attacked import (
     Attacked,
@@ -188,9 +188,7 @@ class ShardRunner:
 
         images = load_images(self.cohort, rows).to(self.device)
         labels = load_labels(self.cohort, rows).to(self.device)
-        region = load_region(self.cohort, rows, self.plan.settings.region)
-        mask = None if region is None else region.to(self.device)
-        threat = replace(trial.threat, mask=mask)
+        threat = self.plan.confine(trial.threat, self.cohort, rows, self.device)
         clean, zero = self.clean(rows, images), torch.zeros(len(rows), dtype=torch.bool)
         cost, members = AttackCost(len(rows), self.plan.settings.limits), [""]
         if trial.corruption:
@@ -220,7 +218,7 @@ class ShardRunner:
         if trial.curve:
             untouched = verify(self.classifier, images, images, labels, threat, clean)
             alone = [trial.at(eps, self.plan.std) for eps in trial.curve]
-            threats = [replace(one.threat, mask=mask) for one in alone]
+            threats = [replace(one.threat, mask=threat.mask) for one in alone]
             shown = [within(float(at.eps), attacked, untouched, at.norm) for at in threats]
             parts = list(zip(alone, threats, shown, strict=True))
         right = ~threat.fooled(clean, labels)

@@ -5,7 +5,6 @@ slice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,7 @@ import torch
 from robustmri.core.errors import DataError
 from robustmri.core.files import atomic_file
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import (
-    load_images,
-    load_labels,
-    load_masks,
-    load_region,
-    planes_last,
-)
+from robustmri.data.loaders import load_images, load_labels, load_masks, planes_last
 from robustmri.data.regions import check_region
 from robustmri.evaluation.attacked import attack_batch, loss_gradient, probabilities, verify
 from robustmri.evaluation.exact import logits_of
@@ -52,8 +45,7 @@ def write_examples(
     rows = named_slices(cohort, settings) or _candidates(cohort, trial.rows, settings)
     device = device_of(classifier)
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
-    region = load_region(cohort, rows, settings.region)
-    threat = replace(trial.threat, mask=None if region is None else region.to(device))
+    threat = plan.confine(trial.threat, cohort, rows, device)
     clean = logits_of(classifier, images)
     generator = torch.Generator().manual_seed(settings.seed)
     if trial.physical:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from robustmri.attacks import LIBRARIES, Attack, Facts, ThirdParty, find_attack,
 from robustmri.attacks.protocol import searches_parameters
 from robustmri.core.errors import DataError, SettingsError, did_you_mean
 from robustmri.data.cohort import Cohort
+from robustmri.data.loaders import load_region
 from robustmri.data.regions import check_region
 from robustmri.data.split import Split
 from robustmri.evaluation.physics import physical_trial, plan_corruptions
@@ -41,6 +42,13 @@ class Plan:
     def attacks(self) -> tuple[Trial, ...]:
         """The trials with an attack, and those with a corruption."""
         return self.trials[1:]
+
+    def confine(
+        self, threat: ThreatModel, cohort: Cohort, rows: Sequence[int], device: torch.device
+    ) -> ThreatModel:
+        """The threat to some slices, of which only the region may change."""
+        region = load_region(cohort, rows, self.settings.region)
+        return replace(threat, mask=None if region is None else region.to(device))
 
 
 def resolve_attacks(

@@ -19,7 +19,7 @@ from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import CheckpointError
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import load_images, load_labels, load_region
+from robustmri.data.loaders import load_images, load_labels
 from robustmri.evaluation.attacked import Attacked, loss_gradient, quick, verify
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.exact import logits_of
@@ -288,7 +288,8 @@ class Probes:
         threat, grey, stored = trial.threat, None, None
         rows = spread_evenly(trial.rows, FEW)
         images, labels = self.load(rows)
-        planted = Planted(self.classifier, images, labels, self._threat(rows, threat))
+        here = self.plan.confine(threat, self.cohort, rows, self.device)
+        planted = Planted(self.classifier, images, labels, here)
         weak = self._run(USUAL, rows, planted, planted)
         if threat.measure.per_pixel and self._anywhere and threat.target is None:
             right = ~self._run(USUAL, self.few, threat=replace(threat, eps=GREY)).fooled
@@ -356,17 +357,14 @@ class Probes:
         `judge`.
         """
         images, labels = self.load(rows)
-        here = self._threat(rows, threat or cast(Trial, self.trial).threat)
+        threat = threat or cast(Trial, self.trial).threat
+        here = self.plan.confine(threat, self.cohort, rows, self.device)
         if elsewhere:
             images = moved(images)
             here = replace(here, mask=None if here.mask is None else moved(here.mask))
         generator = torch.Generator().manual_seed(self.plan.settings.seed)
         points = attack(search or self.view, images, labels, here, generator=generator)
         return verify(judge or self.classifier, points, images, labels, here)
-
-    def _threat(self, rows: Sequence[int], threat: ThreatModel) -> ThreatModel:
-        region = load_region(self.cohort, rows, self.plan.settings.region)
-        return replace(threat, mask=None if region is None else region.to(self.device))
 
     def _ids(self, rows: Sequence[int]) -> list[str]:
         return [self.cohort.cases[row].case_id for row in rows]
