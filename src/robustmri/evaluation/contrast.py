@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
-from robustmri.evaluation.metrics import find_right, find_settings
+from robustmri.evaluation.metrics import find_right, find_settings, finite
 from robustmri.results.budget import CLEAN
 from robustmri.results.outcomes import columns_of, read_table
 
@@ -136,7 +136,7 @@ def measure_ease(name: str, nearest: Nearest) -> Ease:
         right=len(nearest.eps),
         groups=len(np.unique(nearest.groups)),
         held=int(np.isinf(nearest.eps).sum()),
-        eps=Median(*map(_finite, (median, low, high))),
+        eps=Median(*map(finite, (median, low, high))),
     )
 
 
@@ -153,8 +153,4 @@ def compare_ease(first: Nearest, second: Nearest) -> Median:
         ratios = one / other
     # Both infinite in one draw: neither is nearer.
     low, high = np.quantile(np.where(np.isnan(ratios), 1.0, ratios), LEVEL, method="nearest")
-    return Median(*map(_finite, (medians[0] / medians[1], low, high)))
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return Median(*map(finite, (medians[0] / medians[1], low, high)))

@@ -16,6 +16,7 @@ from robustmri.core.sizes import sides
 from robustmri.evaluation.confined import summarise_regions
 from robustmri.evaluation.detection import summarise_detection
 from robustmri.evaluation.intervals import quantile_interval
+from robustmri.evaluation.metrics import finite
 from robustmri.evaluation.saliency import summarise_saliency
 from robustmri.evaluation.visibility import peak_signal_to_noise
 from robustmri.results.cases import CaseTable, is_of_cases
@@ -97,8 +98,8 @@ def summarise_sensitivity(
         n_patients=len(names),
         never=int(np.isinf(smallest).sum()),
         quantiles=_quantiles(smallest),
-        ci_low=_known(bounds.low),
-        ci_high=_known(bounds.high),
+        ci_low=finite(bounds.low),
+        ci_high=finite(bounds.high),
         patients=_quantiles(fragile),
         nearest={truth: dict(sorted(counts.items())) for truth, counts in sorted(called.items())},
         ssim=_median(columns["ssim"][rows].astype(float)) if "ssim" in columns else None,
@@ -109,13 +110,7 @@ def summarise_sensitivity(
 
 def _quantiles(sizes: npt.NDArray[np.float64]) -> dict[str, float | None]:
     """The size that turns a share of them: one of them, so that infinity stays what it is."""
-    return {
-        f"{share:g}": _known(float(np.quantile(sizes, share, method="higher"))) for share in SHARES
-    }
-
-
-def _known(number: float) -> float | None:
-    return number if np.isfinite(number) else None
+    return {f"{share:g}": finite(np.quantile(sizes, share, method="higher")) for share in SHARES}
 
 
 def _median(numbers: npt.NDArray[np.float64]) -> float | None:

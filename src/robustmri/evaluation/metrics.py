@@ -20,6 +20,7 @@ from robustmri.results.outcomes import Column, Outcomes, numbered
 from robustmri.results.schema import Confusion, Result
 
 Rows = npt.NDArray[np.intp]
+NO_ROWS: Rows = np.array([], dtype=np.intp)
 
 
 class Setting(NamedTuple):
@@ -49,18 +50,18 @@ def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
     for row, rows in sorted(zip(first.tolist(), parts, strict=True), key=lambda one: one[0]):
         budget = Budget(
             str(outcomes["norm"][row]),
-            _radius(outcomes["eps"][row]),
+            finite(outcomes["eps"][row]),
             str(outcomes["eps_units"][row]),
-            _radius(outcomes["eps_image"][row]),
+            finite(outcomes["eps_image"][row]),
             str(outcomes["target"][row]),
         )
         found[Setting(str(outcomes["attack"][row]), budget)] = rows
     return found
 
 
-def _radius(eps: Any) -> float | None:
-    """None where there is none: the table says infinite."""
-    return float(eps) if np.isfinite(eps) else None
+def finite(number: Any) -> float | None:
+    """The number; None where there is none, of which tables say infinite."""
+    return float(number) if np.isfinite(number) else None
 
 
 def find_right(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
@@ -96,7 +97,7 @@ def worst_case(outcomes: Outcomes) -> Outcomes:
     """
     settings = find_settings(outcomes)
     clean = np.concatenate(
-        [rows for setting, rows in settings.items() if setting.attack == CLEAN] or [_no_rows()]
+        [rows for setting, rows in settings.items() if setting.attack == CLEAN] or [NO_ROWS]
     )
     budgets: dict[Budget, list[Rows]] = {}
     for (attack, budget), rows in settings.items():
@@ -140,10 +141,6 @@ def _worst_within(
         spent = np.bincount(owner, weights=outcomes[name][attacked].astype(float))
         worst[name] = spent.astype(outcomes[name].dtype)
     return worst
-
-
-def _no_rows() -> Rows:
-    return np.array([], dtype=np.intp)
 
 
 def summarise(
@@ -243,8 +240,7 @@ def _median_distance(outcomes: Outcomes, rows: Rows, norm: str) -> float | None:
     distance = np.where(
         find_right(outcomes)[rows], np.inf, outcomes[f"distance_{norm}"][rows].astype(float)
     )
-    median = float(np.quantile(distance, 0.5, method="higher"))
-    return median if np.isfinite(median) else None
+    return finite(np.quantile(distance, 0.5, method="higher"))
 
 
 def count_confusions(outcomes: Outcomes, classes: Sequence[str]) -> list[Confusion]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.evaluation.intervals import mean_interval, patient_accuracy, share_interval
-from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings
+from robustmri.evaluation.metrics import NO_ROWS, Rows, Setting, find_right, find_settings
 from robustmri.results.budget import CLEAN, CORRUPTION, NO_BUDGET, WORST
 from robustmri.results.outcomes import Column, Outcomes, met, numbered
 from robustmri.results.patients import (
@@ -42,7 +42,7 @@ def summarise_patients(
     clean = next((s for s in settings if s.attack == CLEAN), Setting(CLEAN, NO_BUDGET))
     worst = [setting for setting in settings if setting.attack == WORST]
     main = _headline(settings)
-    before, after = settings.get(clean, _none()), settings.get(main, _none()) if main else _none()
+    before, after = settings.get(clean, NO_ROWS), settings.get(main, NO_ROWS) if main else NO_ROWS
     strata = [
         (by, name, chosen)
         for by, name, chosen in (_strata(outcomes, before) if main else ())
@@ -70,10 +70,6 @@ def summarise_patients(
         costs=list(costs),
         mean_costs=_mean_costs(outcomes, costs, [(CLEAN, before), (WORST, after)]) if costs else [],
     )
-
-
-def _none() -> Rows:
-    return np.array([], dtype=np.intp)
 
 
 def _headline(settings: dict[Setting, Rows]) -> Setting | None:
