@@ -8,7 +8,7 @@ from statistics import fmean
 import msgspec
 
 from robustmri.report.tables import Row, Table, align, stage_names
-from robustmri.report.wording import budget_words, interval, norms_of, people, percent, points
+from robustmri.report.wording import budget_words, norms_of, people, points, with_interval
 from robustmri.results.budget import CLEAN, CORRUPTION, RANDOM, RANDOM_SEARCH, WORST, Budget
 from robustmri.results.headline import main_budget
 from robustmri.results.schema import Result, RobustnessReport
@@ -142,7 +142,7 @@ def threat_table(results: Sequence[RobustnessReport]) -> Table | None:
     lines = []
     for row in rows:
         cells = [
-            f"{percent(number.accuracy)} [{interval(number)}]" if number else "-"
+            with_interval(number.accuracy, number) if number else "-"
             for place in range(len(names))
             for number in (row.average[place], row.random[place], row.worst[place])
         ]

@@ -14,13 +14,13 @@ from robustmri.core.errors import SettingsError
 from robustmri.report.wording import (
     bounds,
     budget_words,
-    interval,
     norms_of,
     p_value,
     people,
     percent,
     points,
     titles_of,
+    with_interval,
 )
 from robustmri.results.budget import CLEAN, WORST, Budget
 from robustmri.results.comparison import Comparison
@@ -205,10 +205,7 @@ def comparison_table(
         beside = [published_for(row, stage, published, at) for stage in quoted]
         rows.append(
             [row.name, budget_words(row.budget, norms)]
-            + [
-                f"{percent(number.accuracy)} [{interval(number)}]" if number else "-"
-                for number in numbers
-            ]
+            + [with_interval(number.accuracy, number) if number else "-" for number in numbers]
             + [f"{100 * figure.accuracy:.2f} %" if figure else "-" for figure in beside]
         )
     split = results[0].split

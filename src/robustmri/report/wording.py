@@ -7,8 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from robustmri.results.budget import CORRUPTION, TITLES, Budget
-from robustmri.results.schema import CohortFacts, NormFacts, Result, RobustnessReport
+from robustmri.results.detection import Share
+from robustmri.results.schema import (
+    CohortFacts,
+    NormFacts,
+    RegionResult,
+    Result,
+    RobustnessReport,
+    SaliencyResult,
+)
 
+Bounded = Result | RegionResult | SaliencyResult | Share
 EFFECTIVE = re.compile(r"([\d.]+)(?= effective of )")
 
 
@@ -52,9 +61,14 @@ def bounds(low: float, high: float) -> str:
     return f"{points(low)} to {points(high)}"
 
 
-def interval(result: Result) -> str:
+def interval(result: Bounded) -> str:
     """Bounds of the interval in percent, as in `97.1 to 99.2`."""
     return f"{100 * result.ci_low:.1f} to {100 * result.ci_high:.1f}"
+
+
+def with_interval(share: float, result: Bounded) -> str:
+    """A share of the result with its interval, as in `98.3 % [96.9 to 99.2]`."""
+    return f"{percent(share)} [{interval(result)}]"
 
 
 def grey_levels(eps_image: float) -> str:

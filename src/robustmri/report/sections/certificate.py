@@ -7,7 +7,7 @@ from typing import Any
 from robustmri.report.figures import Curve, Plot, draw_accuracy
 from robustmri.report.page import Page
 from robustmri.report.tables import Table
-from robustmri.report.wording import interval, percent
+from robustmri.report.wording import with_interval
 from robustmri.results.certificate import Certificate
 from robustmri.results.schema import NormFacts, Result, RobustnessReport
 
@@ -72,7 +72,7 @@ def certificate_table(found: Certificate) -> Table:
 
     def cells(numbers: list[Result], unit: str) -> dict[float, str]:
         return {
-            number.eps or 0.0: f"{percent(number.accuracy)} [{interval(number)}]"
+            number.eps or 0.0: with_interval(number.accuracy, number)
             for number in numbers
             if number.unit == unit
         }

@@ -7,7 +7,7 @@ from typing import Any
 
 from robustmri.report.page import Page
 from robustmri.report.tables import Table
-from robustmri.report.wording import budget_words, percent
+from robustmri.report.wording import budget_words, percent, with_interval
 from robustmri.results.budget import Budget
 from robustmri.results.detection import DetectorResult, Share
 
@@ -84,6 +84,4 @@ def _verdict(one: DetectorResult) -> str:
 
 
 def _share(one: Share | None) -> str:
-    if one is None:
-        return "-"
-    return f"{percent(one.share)} [{100 * one.ci_low:.1f} to {100 * one.ci_high:.1f}]"
+    return "-" if one is None else with_interval(one.share, one)

@@ -6,7 +6,7 @@ from typing import Any
 
 from robustmri.report.page import Page
 from robustmri.report.tables import Table
-from robustmri.report.wording import budget_words, percent
+from robustmri.report.wording import budget_words, percent, with_interval
 from robustmri.results.budget import Budget
 from robustmri.results.schema import RegionResult
 
@@ -88,9 +88,7 @@ def find_sentences(page: Page) -> Any:
 
 
 def _turned(one: RegionResult | None) -> str:
-    if one is None:
-        return "-"
-    return f"{percent(one.turned)} [{100 * one.ci_low:.1f} to {100 * one.ci_high:.1f}]"
+    return "-" if one is None else with_interval(one.turned, one)
 
 
 def _energy(one: RegionResult | None) -> str:

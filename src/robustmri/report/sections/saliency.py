@@ -9,8 +9,7 @@ import numpy as np
 from robustmri.report.page import Page
 from robustmri.report.pictures import encode_png, trace_outline
 from robustmri.report.tables import Table
-from robustmri.report.wording import percent
-from robustmri.results.schema import SaliencyResult
+from robustmri.report.wording import percent, with_interval
 
 PLACE = 56
 MOST = 4
@@ -31,7 +30,7 @@ def saliency_table(page: Page) -> Table:
         [
             one.title,
             name,
-            _share(one),
+            with_interval(one.in_lesion, one),
             percent(one.chance),
             percent(one.in_lesion_shuffled),
             f"{one.likeness:.2f}",
@@ -50,10 +49,6 @@ def saliency_table(page: Page) -> Table:
         "shows the slice and not what was learnt.",
     ]
     return Table(heads, rows, notes)
-
-
-def _share(one: SaliencyResult) -> str:
-    return f"{percent(one.in_lesion)} [{100 * one.ci_low:.1f} to {100 * one.ci_high:.1f}]"
 
 
 def _maps(page: Page) -> list[dict[str, Any]]:
