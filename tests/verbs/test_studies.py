@@ -14,7 +14,7 @@ from robustmri.core.errors import ResultError, SettingsError
 from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings, Recipe, Variant
-from robustmri.results.schema import load_result, save_result
+from robustmri.results.schema import ENOUGH, load_result, save_result
 from robustmri.training.settings import TrainSettings
 from robustmri.verbs.ablate import ablate
 from robustmri.verbs.cross_validate import cross_validate
@@ -79,6 +79,8 @@ def test_each_patient_is_tested_once(folds):
             27,
             None,
         )
+        (enough,) = (one for one in pooled.checks if one.name == ENOUGH)
+        assert enough.detail.startswith("27 patients were tested")
         for fold in range(1, 6):
             split = Split.load(out / f"fold-{fold}" / "cohort")
             assert (split.kind, split.fold) == ("folds", fold)

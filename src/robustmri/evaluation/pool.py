@@ -19,9 +19,10 @@ from robustmri.evaluation.metrics import count_confusions, summarise
 from robustmri.evaluation.nearest_neighbour import REMEMBERED, pool_memory
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.evaluation.recount import Counted, refuse_contradictions
+from robustmri.evaluation.study_checks import check_patients
 from robustmri.results.certificate import FILE, FOLDER
 from robustmri.results.outcomes import columns_of, numbered, uncoded
-from robustmri.results.schema import AttackRun, Check, RobustnessReport, suites_of
+from robustmri.results.schema import ENOUGH, AttackRun, Check, RobustnessReport, suites_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,9 +34,10 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> Counted:
     """The result over all slices of several evaluations, and their tables, each as one.
 
     Numbers and intervals are computed anew from the tables, so a patient is the unit that is drawn
-    whichever part it was tested in. A check ends as it ended in the part where it went worst. What
-    is no share or mean over slices stays with the parts: pictures, and certificates, each of which
-    holds for its own slices at once.
+    whichever part it was tested in. A check ends as it ended in the part where it went worst, but
+    for the number of patients, which is that of all parts. What is no share or mean over slices
+    stays with the parts: pictures, and certificates, each of which holds for its own slices at
+    once.
 
     Args:
         folders: result folders of the same cohort and settings, of networks trained alike on
@@ -89,7 +91,10 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> Counted:
         model=model,
         split=split,
         examples=[],
-        checks=_merge([part.checks for part in parts]),
+        checks=[
+            check_patients(columns) if check.name == ENOUGH else check
+            for check in _merge([part.checks for part in parts])
+        ],
         attacks=attacks,
         results=summarise(columns, suites=suites_of(attacks)),
         confusions=count_confusions(columns, first.cohort.classes),
