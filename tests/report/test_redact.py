@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from robustmri.report.redact import WITHHELD, redact
+from robustmri.results.budget import CORRUPTION
 from robustmri.results.schema import Check, load_result
 
 IDS = ["MR040240B", "MR040240", "100360", "17", "18", "O'Neil (J.)+1", "Zo\u00eb"]
@@ -63,6 +64,16 @@ def test_settings_keep_the_tools_own_words_only(build):
         },
         "weights": WITHHELD,
     }
+
+
+def test_what_an_amount_of_a_corruption_is_stays(build):
+    result = load_result(build("one"))
+    settings = {"what": "% of the width", "note": "for a person"}
+    one = msgspec.structs.replace(result.attacks[0], norm=CORRUPTION, settings=settings)
+    other = msgspec.structs.replace(one, norm="")
+    redacted = redact(msgspec.structs.replace(result, attacks=[one, other]), ["P1"])
+    assert [run.settings["what"] for run in redacted.attacks] == ["% of the width", WITHHELD]
+    assert redacted.attacks[0].settings["note"] == WITHHELD
 
 
 def test_result_keeps_numbers_classes_and_fingerprint(build):

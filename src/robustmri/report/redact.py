@@ -15,6 +15,7 @@ from unicodedata import normalize
 import msgspec
 
 from robustmri.results.acceptance import Acceptance
+from robustmri.results.budget import CORRUPTION
 from robustmri.results.comparison import Comparison
 from robustmri.results.schema import RobustnessReport
 
@@ -64,7 +65,10 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
     plain["settings"] = _terms(plain["settings"], search)
     plain["model"]["training"] = _terms(plain["model"]["training"], search)
     for run in plain["attacks"]:
-        run["settings"] = _terms(run["settings"], search)
+        # What the amount of a corruption is stands in words of the tool.
+        said = {"what"} & set(run["settings"]) if run["norm"] == CORRUPTION else set()
+        own = {name: run["settings"][name] for name in said}
+        run["settings"] = _terms(run["settings"], search) | own
     plain["provenance"] = _origin(plain["provenance"])
     plain = _walk(plain, search) | kept
     plain["cohort"]["classes"] = report.cohort.classes
