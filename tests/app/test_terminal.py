@@ -34,6 +34,14 @@ MARKUP = "[red]glioma[/red] :skull: [/nothing]"
 COMMAND = [sys.executable, "-m", "robustmri.app.cli"]
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C is heard, also where whoever runs the tests does so in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def run(*words, **how):
     # With a buffer, which Python empties when it ends.
     how["env"] = {**os.environ, "PYTHONUNBUFFERED": ""}

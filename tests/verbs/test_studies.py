@@ -79,6 +79,7 @@ def test_each_patient_is_tested_once(folds):
             27,
             None,
         )
+        assert pooled.examples == pooled.settings["evaluate"]["examples"] == []
         (enough,) = (one for one in pooled.checks if one.name == ENOUGH)
         assert enough.detail.startswith("27 patients were tested")
         for fold in range(1, 6):

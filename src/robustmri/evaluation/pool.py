@@ -91,6 +91,7 @@ def pool_results(folders: Sequence[str | Path], *, title: str) -> Counted:
         model=model,
         split=split,
         examples=[],
+        settings={**first.settings, "evaluate": {**first.settings["evaluate"], "examples": []}},
         checks=[
             check_patients(columns) if check.name == ENOUGH else check
             for check in _merge([part.checks for part in parts])
