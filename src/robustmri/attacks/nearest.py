@@ -174,9 +174,10 @@ class Nearest(CheckedAttack):
         """The best points, or nearer ones: an image that fools within the smaller radius is asked
         for one that is as much smaller again, the others for half as much less than they have.
         """
-        first = 1 - SMALLER.get(threat.norm, 1.0)
-        less = torch.full((len(images),), first, dtype=images.dtype, device=images.device)
-        for _ in range(self.presses if threat.norm in SMALLER else 0):
+        if threat.norm not in SMALLER:
+            return best
+        less = torch.full_like(images.flatten(1)[:, 0], 1 - SMALLER[threat.norm])
+        for _ in range(self.presses):
             rows = torch.nonzero((best != images).flatten(1).any(1))[:, 0]
             if not len(rows) or exhausted(classifier):
                 break

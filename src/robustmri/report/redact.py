@@ -66,9 +66,8 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
     plain["model"]["training"] = _terms(plain["model"]["training"], search)
     for run in plain["attacks"]:
         # What the amount of a corruption is stands in words of the tool.
-        said = {"what"} & set(run["settings"]) if run["norm"] == CORRUPTION else set()
-        own = {name: run["settings"][name] for name in said}
-        run["settings"] = _terms(run["settings"], search) | own
+        what = run["settings"].get("what") if run["norm"] == CORRUPTION else None
+        run["settings"] = _terms(run["settings"], search) | ({"what": what} if what else {})
     plain["provenance"] = _origin(plain["provenance"])
     plain = _walk(plain, search) | kept
     plain["cohort"]["classes"] = report.cohort.classes
