@@ -248,15 +248,18 @@ def test_killed_after_a_shard_the_rerun_gives_the_same(outcomes_of, whole, tmp_p
     (kept,) = (tmp_path / "cut" / ".shards").iterdir()
     stored = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
     assert len(stored) == shard
-    seen = []
+    seen, told = [], []
 
     def watch(task, done, total, note=""):
+        told.append(done)
         seen.extend(
             name for name, time in stored.items() if (kept / name).stat().st_mtime_ns != time
         )
 
     assert alike(outcomes_of("cut", progress=watch), pq.read_table(whole / "outcomes.parquet"))
     assert not seen, "a finished shard was done again"
+    # What was found is told at once, or it would count as work of this hour.
+    assert told == [shard] * shard + list(range(shard + 1, 16))
 
 
 def test_a_killed_summary_is_done_again(outcomes_of, whole, tmp_path, monkeypatch):

@@ -40,15 +40,16 @@ def run_shards(
     """
     import pyarrow as pa
 
-    tables = {}
     own = range(len(paths))[processes.rank() :: processes.size()]
-    for done, place in enumerate(own):
-        table = read_shard(paths[place])
-        if table is None:
-            table = make(place)
-            write_shard(paths[place], table)
-        tables[place] = table
-        tell(place, table, done + 1, len(own))
+    found = ((place, read_shard(paths[place])) for place in own)
+    tables = {place: table for place, table in found if table is not None}
+    for place, table in tables.items():  # All at once: what is left is reckoned from the others.
+        tell(place, table, len(tables), len(own))
+    for place in own:
+        if place not in tables:
+            tables[place] = make(place)
+            write_shard(paths[place], tables[place])
+            tell(place, tables[place], len(tables), len(own))
     processes.wait_for_all()
     for place, path in enumerate(paths):
         if place not in tables:  # Another process made it.
