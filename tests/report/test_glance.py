@@ -58,6 +58,11 @@ def knowing(result, knowledge):
             "Origin",
             "the network abababababab.",
         ),
+        (
+            {"provenance": {"checkpoint": {"start": "ab" * 32, "training_seconds": 1081.3}}},
+            "Origin",
+            "the network abababababab, in 18 min.",
+        ),
         ({"provenance": {}}, "Origin", "Trained here."),
         ({"model": {"training": {}}}, "Origin", "How it came about is not in the result."),
         ({"model": IMPORT}, "Origin", "Not trained here; imported: ONNX, a graph"),

@@ -338,6 +338,7 @@ def test_every_recipe_repairs(name, start, tiny_cohort, tiny_run, tmp_path):
     assert [row.eps for row in rows] == pytest.approx([0.02, 0.04, 0.04])
     assert made.provenance["kept_epoch"]["epoch"] == choose(rows).epoch
     assert made.provenance["kept_because"] == explain_choice(rows)
+    assert made.provenance["training_seconds"] == pytest.approx(sum(row.seconds for row in rows))
     assert all(0 <= row.validation_fgsm_accuracy <= 1 for row in rows)
 
 

@@ -1,5 +1,5 @@
-"""How long steps say how far they are; the command line draws it, Python users may listen or
-not.
+"""How long steps say how far they are and what they take; the command line draws it, Python users
+may listen or not.
 """
 
 from __future__ import annotations
@@ -27,3 +27,16 @@ def part_of(name: str, progress: Progress) -> Progress:
 
 def silent(task: str, done: int, total: int, note: str = "") -> None:
     """Say nothing."""
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits it.
+
+    >>> [duration(seconds) for seconds in (4, 89, 100, 5400, 6000, 90000, 200000)]
+    ['4 s', '89 s', '2 min', '90 min', '1.7 h', '25.0 h', '56 h']
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds <= 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 3600:.0f} h"

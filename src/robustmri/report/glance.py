@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from robustmri.core.progress import duration
 from robustmri.core.sizes import size_words
 from robustmri.report.redact import WITHHELD
 from robustmri.report.wording import people
@@ -52,12 +53,16 @@ def tell_origin(report: RobustnessReport) -> list[str]:
         return [f"Not trained here; imported{route}"]
     if not model.training:
         return ["Not trained here. How it came about is not in the result."]
+    began = f"the network {start[:DIGITS]}"
     if start == SCRATCH:
         began = "a fresh network" if model.weights == "none" else f"weights {model.weights}"
-        return [f"Trained here, from {began}."]
-    if start:
-        return [f"Trained here, from the network {start[:DIGITS]}."]
-    return ["Trained here."]
+    return [f"Trained here{f', from {began}' if start else ''}{_tell_time(report)}."]
+
+
+def _tell_time(report: RobustnessReport) -> str:
+    checkpoint = report.provenance.get("checkpoint")
+    seconds = checkpoint.get("training_seconds") if isinstance(checkpoint, dict) else None
+    return f", in {duration(seconds)}" if isinstance(seconds, (int, float)) else ""
 
 
 def tell_training(report: RobustnessReport) -> list[str]:

@@ -25,7 +25,8 @@ TYPED = ("command", "examples", "logger")
 """Settings and facts that are a person's own words."""
 ORIGIN = (
     *("robustmri", "commit", "python", "packages", "system", "processor", "accelerator", "cores"),
-    *("seed", "created", "cohort", "split", "start", "kept_epoch", "checkpoint", "pooled"),
+    *("seed", "created", "cohort", "split", "start", "kept_epoch", "training_seconds"),
+    *("checkpoint", "pooled"),
 )
 """What is shown of a result's origin."""
 TERM = re.compile(r"[A-Za-z][\w:@+-]*|[\d.]+(?:/\d+)?(?:@\w+)?|[0-9a-f]{8,64}|")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
+from robustmri.core.progress import duration
+
 MEASURED = 3
 """Batches that are timed."""
 
@@ -70,16 +72,3 @@ def estimate_time(
     each = median(times or [first])
     seconds = each * batches + timed(judge) * validations
     return TimeEstimate(seconds=seconds, batches=len(times) or 1)
-
-
-def duration(seconds: float) -> str:
-    """In the unit that suits it.
-
-    >>> [duration(seconds) for seconds in (4, 89, 100, 5400, 6000, 90000, 200000)]
-    ['4 s', '89 s', '2 min', '90 min', '1.7 h', '25.0 h', '56 h']
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds <= 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 3600:.0f} h"

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustmri.core.progress import duration
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 
@@ -79,7 +80,6 @@ def estimate_evaluation(
     from robustmri.evaluation.expected import plan_evaluation
     from robustmri.evaluation.plan import make_plan, with_query_attacks
     from robustmri.models.checkpoint import check_fits, load_checkpoint
-    from robustmri.training.cost import duration
     from robustmri.training.launch import join_processes
 
     scans = Cohort.open(cohort)

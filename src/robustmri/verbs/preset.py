@@ -11,6 +11,7 @@ import msgspec
 from robustmri.core import processes
 from robustmri.core.errors import SettingsError
 from robustmri.core.files import read_json, write_json
+from robustmri.core.progress import duration
 from robustmri.core.sizes import Size, parse_size, sides
 from robustmri.data.cohort import Cohort, is_cohort
 from robustmri.recipes import Recipe, load_recipe
@@ -55,7 +56,6 @@ def choose_preset(
         SettingsError: no time was named.
     """
     from robustmri.data.sources import open_source
-    from robustmri.training.cost import duration
 
     if not minutes:
         raise SettingsError("--preset auto needs a time to choose for: add --minutes 45.")

@@ -102,6 +102,7 @@ def _fit(
     from robustmri.training.loop import fit
     from robustmri.training.objectives import check_objective, threat_of
     from robustmri.training.resume import STATE
+    from robustmri.training.selection import read_epochs
 
     check_objective(settings)
     check_installed(settings.logger)
@@ -179,6 +180,7 @@ def _fit(
                 "seen_sha256": sha256(seen).hexdigest(),
                 "kept_epoch": msgspec.to_builtins(choice.row),
                 "kept_because": choice.reason,
+                "training_seconds": round(sum(row.seconds for row in read_epochs(run)), 1),
                 "alarms": [alarm.sentence for alarm in choice.alarms],
             }
             save_checkpoint(
