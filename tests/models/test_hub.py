@@ -112,7 +112,13 @@ def test_an_unknown_name_is_refused(package, name):
         build_classifier(name, ("a", "b"), 64)
 
 
-def test_a_hugging_face_network_is_built_from_a_local_folder(tmp_path):
+@pytest.mark.parametrize("name", ["hf:/data/nets/vit", "hf:../vit", "timm:hf-hub:a/b"])
+def test_what_could_not_be_loaded_again_is_not_built(name):
+    with pytest.raises(SettingsError, match="no name that"):
+        build_classifier(name, ("a", "b"), 64)
+
+
+def test_a_hugging_face_network_is_built_by_its_name(tmp_path, monkeypatch):
     if not imports("transformers"):
         pytest.skip("transformers is not installed")
     import transformers
@@ -124,8 +130,11 @@ def test_a_hugging_face_network_is_built_from_a_local_folder(tmp_path):
         intermediate_size=64,
         image_size=64,
     )
-    transformers.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
-    classifier = build_classifier(f"hf:{tmp_path}", ("a", "b", "c"), 64, weights="pretrained")
+    transformers.AutoModelForImageClassification.from_config(config).save_pretrained(
+        tmp_path / "net"
+    )
+    monkeypatch.chdir(tmp_path)
+    classifier = build_classifier("hf:net", ("a", "b", "c"), 64, weights="pretrained")
     assert classifier(torch.rand(2, 1, 64, 64)).shape == (2, 3)
     assert "last layer drawn anew" in classifier.spec.weights
 

@@ -4,13 +4,14 @@ import base64
 import io
 import xml.etree.ElementTree as ElementTree
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from robustmri.report.figures import collect_plots, draw_accuracy, draw_intervals
 from robustmri.report.pictures import encode_png, load_examples, make_picture, trace_outline
-from robustmri.results.schema import load_result
+from robustmri.results.schema import NormFacts, load_result
 
 
 def decode(address):
@@ -125,3 +126,15 @@ def test_outline_of_any_mask_is_as_long_as_its_border():
     padded = np.pad(mask, 1)
     border = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
     assert sum(len(loop) - 1 for loop in corners(trace_outline(mask))) == border
+
+
+@pytest.mark.parametrize(
+    ("norm", "said"),
+    [
+        ({"title": "l2", "meaning": "l2 size"}, "eps: l2 size, of the [0, 1] range"),
+        ({"title": "turn", "meaning": "rotation in degrees", "kind": "physical"}, "in degrees<"),
+    ],
+)
+def test_an_axis_says_what_eps_counts(plots, norm, said):
+    facts = NormFacts(per_pixel=False, **norm)
+    assert said in str(draw_accuracy(msgspec.structs.replace(plots[0], norm=facts), classes=3))

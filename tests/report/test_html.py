@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,7 +16,7 @@ from robustmri.report import Published, write_page
 from robustmri.report.html import GENERATOR
 from robustmri.report.wording import percent
 from robustmri.results.outcomes import load_outcomes
-from robustmri.results.schema import Check, Result, load_result, save_result
+from robustmri.results.schema import Check, Result, Sensitivity, load_result, save_result
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 POSTER = [
@@ -459,6 +460,65 @@ def test_clean_only_and_targeted_and_without_pictures(build, tmp_path):
     pq.write_table(table, target / "outcomes.parquet")
     told = words(Page(read([target], tmp_path)))
     assert "this classifier's answers that were not glioma into glioma" in told
+    assert "Not made to say glioma" in told
+    assert "Lost to the attack" not in told
+
+
+def test_slices_that_met_no_attack_do_not_count_as_fallen(build, tmp_path):
+    """Those of the target's own class do not."""
+    folder = build("targeted")
+    table = pq.read_table(folder / "outcomes.parquet")
+    met = pc.or_(pc.equal(table["attack"], "none"), pc.not_equal(table["label"], "glioma"))
+    pq.write_table(table.filter(met), folder / "outcomes.parquet")
+    told = words(Page(read([folder], tmp_path)))
+    who = told[told.index("Who is affected") : told.index("Worst patients")]
+    assert "glioma" not in who
+    assert "pituitary" in who
+
+
+NEAREST = Sensitivity(
+    norm="l2",
+    n=401,
+    n_patients=36,
+    never=0,
+    quantiles={"0.5": 0.41},
+    ci_low=0.3,
+    ci_high=0.5,
+    patients={"0.5": 0.2},
+    nearest={},
+    ssim=0.99,
+    psnr=40.0,
+    grey_levels=3.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([NEAREST], "A change of at most 0.41 in l2 size is enough to turn half of this"),
+        (
+            [msgspec.structs.replace(NEAREST, quantiles={"0.5": None})],
+            "No change that was found turns half of this classifier's right answers, on 408 test",
+        ),
+        ([], "No attack within a fixed eps was run on these 408 test slices"),
+    ],
+)
+def test_with_nearest_images_alone_the_headline_is_their_size(build, tmp_path, found, said):
+    folder = build("one")
+    result, table = load_result(folder), pq.read_table(folder / "outcomes.parquet")
+    change(
+        folder,
+        results=[number for number in result.results if number.attack in ("none", "cw-l2")],
+        attacks=result.attacks[:1],
+        sensitivity=found,
+    )
+    pq.write_table(
+        table.filter(pc.is_in(table["attack"], pa.array(["none", "cw-l2"]))),
+        folder / "outcomes.parquet",
+    )
+    told = words(Page(read([folder], tmp_path)))
+    assert said in told
+    assert "Who is affected" not in told
 
 
 def test_l2_radius_is_a_size(build, tmp_path):

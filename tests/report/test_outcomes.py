@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robustmri.report.sections.worst_patients import find_worst
-from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.outcomes import (
     Outcomes,
     confidence_when_fooled,
@@ -40,7 +40,8 @@ def table(**columns):
 def test_counts_agree_with_the_result_file(pair):
     for folder in pair:
         outcomes, result = load_outcomes(folder), load_result(folder)
-        counts = count_classes(outcomes, result.cohort.classes, "worst", AT)
+        clean, attacked = outcomes.rows(CLEAN, NO_BUDGET), outcomes.rows("worst", AT)
+        counts = count_classes(clean, attacked, result.cohort.classes)
         number = next(
             number
             for number in result.results
@@ -76,7 +77,7 @@ def test_rows_of_another_budget_stay_out():
 
 def test_a_class_without_a_slice_is_left_out():
     rows = table(label=["a", "b"] * 2, attack=["none", "none", "pgd", "pgd"])
-    counts = count_classes(rows, ["b", "c", "a"], "pgd", AT)
+    counts = count_classes(rows.rows(CLEAN, NO_BUDGET), rows.rows("pgd", AT), ["b", "c", "a"])
     assert [(count.label, count.n, count.clean, count.attacked) for count in counts] == [
         ("b", 1, 0, 0),
         ("a", 1, 1, 1),

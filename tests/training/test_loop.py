@@ -6,8 +6,9 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
-from robustmri.core.errors import CheckpointError, RobustMRIError
+from robustmri.core.errors import CheckpointError, RobustMRIError, SettingsError
 from robustmri.training.loop import _optimiser
 from robustmri.training.resume import STATE, read_state
 from robustmri.training.schedule import learning_rate
@@ -99,6 +100,31 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one(train_for, tmp_path, s
     assert same_weights(whole, again)
     assert epochs_of(tmp_path / "whole") == epochs_of(tmp_path / "cut")
     assert kept.row.epoch == kept_too.row.epoch
+
+
+def test_what_a_network_draws_by_itself_follows_from_the_seed(train_for, fresh, tmp_path):
+    def drawing():
+        start = fresh()
+        start.network = nn.Sequential(nn.Dropout(0.5), start.network)
+        return start
+
+    torch.manual_seed(1)
+    whole, _ = train_for(tmp_path / "whole", start=drawing())
+    before = torch.manual_seed(2).get_state()
+    with pytest.raises(Killed):
+        train_for(tmp_path / "cut", start=drawing(), progress=stop_at(5))
+    again, _ = train_for(tmp_path / "cut", start=drawing())
+    assert same_weights(whole, again)
+    assert torch.equal(torch.get_rng_state(), before)
+    other, _ = train_for(tmp_path / "other", start=drawing(), seed=1)
+    assert not same_weights(whole, other)
+
+
+def test_a_rate_for_all_but_the_last_layer_needs_one(train_for, fresh, tmp_path):
+    start = fresh()
+    start.network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(SettingsError, match="last linear layer"):
+        train_for(tmp_path, start=start, body_rate=0.1)
 
 
 def test_interrupted_twice_and_once_at_the_very_end(train_for, tmp_path):

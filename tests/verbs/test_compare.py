@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import msgspec
 import pytest
 from typer.testing import CliRunner
@@ -85,6 +87,24 @@ def test_a_copy_that_leaves_names_no_patient(folders, tmp_path):
         assert "P10" not in text
         assert "weiss" not in text
     assert "command" not in out.with_suffix(".json").read_text(encoding="utf-8")
+
+
+def test_without_images_no_file_names_a_classifier(folders, tmp_path):
+    pair = []
+    for name in ("before", "other"):
+        pair.append(shutil.copytree(folders[name], tmp_path / name))
+        result = load_result(pair[-1])
+        model = msgspec.structs.replace(
+            result.model, backbone="imported-onnx", source=f"{name}-st-marys.onnx"
+        )
+        save_result(msgspec.structs.replace(result, model=model), pair[-1])
+    out = tmp_path / "page.html"
+    robustmri.compare(*pair, out)
+    assert "other-st-marys.onnx" in words(out)
+    robustmri.compare(*pair, out, images=False)
+    robustmri.write_report(pair, tmp_path / "report.html", images=False)
+    for path in (out, out.with_suffix(".json"), tmp_path / "report.html"):
+        assert "st-marys" not in path.read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_paired_or_named_is_one_sentence(folders, tmp_path):

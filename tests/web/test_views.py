@@ -108,6 +108,15 @@ def test_the_most_fragile_come_first(client, ids, shown):
     assert eps[back["cases"][0]["name"]] == max(eps.values())
 
 
+def test_what_nothing_fooled_is_not_more_fragile_than_its_equals(client, ids, shown):
+    page = get(client, f"/api/results/{ids['deep/after']}/cases", sort="sturdy")
+    table = load_cases(shown / "deep" / "after")
+    eps = table.smallest_eps("linf")
+    assert np.isinf(eps).sum() > 1
+    sturdiest = get(client, f"/api/results/{ids['deep/after']}/cases/{page['cases'][0]['id']}")
+    assert sturdiest["less_fragile"] == 0
+
+
 def test_the_smallest_eps_is_the_smallest_that_fooled(shown):
     table = load_cases(shown / "before")
     rows = read_outcomes(shown / "before")

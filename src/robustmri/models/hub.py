@@ -23,7 +23,8 @@ PACKAGES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
 
 
 HUB_NAME = re.compile(r"(timm|torchvision):[\w.]+|hf:\w[\w.-]*(/\w[\w.-]*)?")
-"""Names that a file may give; a person may also type a folder, or a repository of timm's."""
+"""Names as the libraries publish them. A folder or a server would have to be there again whenever
+the network is loaded, and a file must not lead to either."""
 
 
 _DECLARED: list[torch.library.Library] = []
@@ -122,6 +123,12 @@ def _tensors_only() -> Iterator[None]:
 def _open(backbone: str) -> tuple[Any, str]:
     prefix, _, name = backbone.partition(":")
     package = PACKAGES[prefix]
+    if not HUB_NAME.fullmatch(backbone):
+        raise SettingsError(
+            f"{backbone!r} is no name that {package} publishes a network under; a folder or a "
+            "server cannot be given. Without a network, fetch it on another machine into that "
+            "library's own cache and copy this."
+        )
     try:
         return _import(package), name
     # torchvision built for another torch raises a RuntimeError.

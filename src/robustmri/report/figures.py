@@ -203,7 +203,9 @@ def _draw_axes(plot: Plot, frame: Frame) -> list[Markup]:
             level = grey_levels(tick) + ("/255" if tick and not frame.narrow else "")
             parts.append(element("text", level, of="small", y=frame.bottom + 36, **at))
     said = "eps" if frame.narrow else f"eps: {plot.norm.meaning}"
-    said += ", after normalisation" if plot.eps_units == "normalised" else ", of the [0, 1] range"
+    if plot.norm.kind == "norm":
+        after = plot.eps_units == "normalised"
+        said += ", after normalisation" if after else ", of the [0, 1] range"
     said += ", and levels of 255" if levels else ""
     middle = (frame.left + frame.right) / 2
     return [*parts, element("text", said, x=middle, y=frame.height - 14, text_anchor="middle")]

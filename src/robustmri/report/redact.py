@@ -33,7 +33,7 @@ TERM = re.compile(r"[A-Za-z][\w:@+-]*|[\d.]+(?:/\d+)?(?:@\w+)?|[0-9a-f]{8,64}|")
 """A name from the tool's vocabulary, a number, or a hash: one word, no file name."""
 # A folder may be named after a person or a project; its last part is enough to recognise a run by.
 FOLDERS = re.compile(
-    r"(?<![\w.<:/])(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\s/\\'\",]+[/\\])+(?=[^\s/\\])"
+    r"(?<![\w.</])(?!(?<=:)//)(?:~|\.{1,2}|[A-Za-z]:)?[/\\](?:[^\s/\\'\",]+[/\\])+(?=[^\s/\\])"
 )
 QUOTED = re.compile(r"'[^']*\d[^']*'")
 

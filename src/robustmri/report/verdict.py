@@ -17,7 +17,7 @@ from robustmri.report.wording import (
     points,
     radius,
 )
-from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+from robustmri.results.budget import CLEAN, CORRUPTION, NO_BUDGET, Budget
 from robustmri.results.comparison import Comparison, Paired
 from robustmri.results.headline import headline
 from robustmri.results.lineage import repairs
@@ -112,10 +112,7 @@ def write_verdict(
     slices = f"{split.n_slices} {split.evaluated_set} slices of {only}{split.n_patients} {who}"
     below = _say_clean(names, clean, repaired)
     if at is None or worst[0] is None:
-        attacked = any(report.attacks for report in results)
-        if len(results) > 1 and attacked:
-            return "No attack was run within the same budget on all of them.", below
-        return f"No attack was run on these {slices}.", below
+        return _say_without_budget(results, slices), below
     shift = _say_change(first, at)
     if comparison is not None and comparison.headline is not None:
         if not repaired:
@@ -144,6 +141,28 @@ def write_verdict(
         other = "after repair" if repaired else f"of {names[-1]}'s"
         said += f"; {other} {percent(turned[-1].share)}"
     return said + ".", below
+
+
+def _say_without_budget(results: Sequence[RobustnessReport], slices: str) -> str:
+    """Where no attack had a radius, or none that all results share: how near the nearest images
+    lie, if they were looked for.
+    """
+    first = results[0]
+    numbers = [number for report in results for number in report.results]
+    if all(number.attack == CLEAN or number.norm == CORRUPTION for number in numbers):
+        return f"No attack was run on these {slices}."
+    if len(results) > 1:
+        return "No attack was run within the same budget on all of them."
+    if not first.sensitivity:
+        return f"No attack within a fixed eps was run on these {slices}."
+    found = first.sensitivity[0]
+    half = found.quantiles["0.5"]
+    if half is None:
+        return (
+            f"No change that was found turns half of this classifier's right answers, on {slices}."
+        )
+    shift = _say_change(first, Budget(found.norm, half, "image", half))
+    return f"{shift} is enough to turn half of this classifier's right answers wrong, on {slices}."
 
 
 def _say_change(report: RobustnessReport, at: Budget) -> str:
@@ -241,8 +260,9 @@ def make_cards(
     if at is None:
         return cards
     worst = [headline(report, at) for report in results]
-    cards.append(_accuracy_card("Right under the worst attack", worst))
-    if len(results) == 1 and clean[0] and worst[0]:
+    kept = f"Not made to say {at.target}" if at.target else "Right under the worst attack"
+    cards.append(_accuracy_card(kept, worst))
+    if len(results) == 1 and clean[0] and worst[0] and not at.target:
         lost = points(worst[0].accuracy - clean[0].accuracy)
         cards.append(Card("Lost to the attack", [Figure(None, lost, "percentage points")]))
     elif clean[0] and clean[-1] and worst[0] and worst[-1]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
 from robustmri.core.files import system_error
-from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+from robustmri.results.budget import CLEAN, Budget
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +80,10 @@ class Outcomes(Mapping[str, Column]):
 
     def rows(self, attack: str, at: Budget) -> Outcomes:
         """Rows of one attack within one budget; the budget of clean slices does not matter."""
-        places = self.places(attack, at)
+        return self.only(self.places(attack, at))
+
+    def only(self, places: npt.NDArray[Any]) -> Outcomes:
+        """The rows at these places, or those for which they say True."""
         return Outcomes({name: column[places] for name, column in self.columns.items()})
 
     def places(self, attack: str, at: Budget) -> npt.NDArray[np.intp]:
@@ -270,11 +273,8 @@ class ClassCount(msgspec.Struct, frozen=True):
     attacked: int
 
 
-def count_classes(
-    outcomes: Outcomes, classes: Sequence[str], attack: str, at: Budget
-) -> list[ClassCount]:
-    """Right answers per class; classes without a slice are left out."""
-    clean, attacked = outcomes.rows(CLEAN, NO_BUDGET), outcomes.rows(attack, at)
+def count_classes(clean: Outcomes, attacked: Outcomes, classes: Sequence[str]) -> list[ClassCount]:
+    """Right answers per class, of the same slices twice; classes without a slice are left out."""
     counts = []
     for label in classes:
         here, there = clean["label"] == label, attacked["label"] == label

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.core import processes
-from robustmri.core.errors import RobustMRIError
+from robustmri.core.errors import RobustMRIError, SettingsError
 from robustmri.core.files import discard_unfinished
 from robustmri.core.progress import Progress, silent
 from robustmri.models.classifier import Classifier
@@ -23,7 +24,7 @@ from robustmri.models.dual_norm import collapsed, make_dual
 from robustmri.models.optimised import fast_precision
 from robustmri.models.weights import head_of
 from robustmri.training.averages import Average, average_of
-from robustmri.training.batches import Examples, Part, batches, steps_of
+from robustmri.training.batches import Examples, Part, batches, seed_of, steps_of
 from robustmri.training.cost import MEASURED, TimeEstimate, estimate_time
 from robustmri.training.deadline import (
     Fitted,
@@ -158,23 +159,24 @@ def fit(
         while length and not history.over:
             pass_index, losses = len(history.epochs), []
             model.train()
-            for step, parts in enumerate(batches_of(pass_index)):
-                if step and fabric.world_size == 1 and time.monotonic() > ends:
-                    break  # Far slower than measured: what has been learnt may still be kept.
-                rate = learning_rate(begins + step / steps * length, settings)
-                for group in optimiser.param_groups:
-                    # A run that was begun before there were shares has none.
-                    group["lr"] = group.get("share", 1.0) * history.rate_factor * rate
-                for replay in range(objective.replays):
-                    losses.append(
-                        _step(fabric, model, optimiser, objective, parts, replay, settings)
-                    )
-                    _average_statistics(fabric, classifier)
-                    average.after_step(classifier)
-                if first:
-                    progress(
-                        "training", pass_index * steps + step + 1, passes * steps, history.note
-                    )
+            with _drawing(device, seed_of(settings.seed, pass_index, fabric.global_rank)):
+                for step, parts in enumerate(batches_of(pass_index)):
+                    if step and fabric.world_size == 1 and time.monotonic() > ends:
+                        break  # Far slower than measured: what has been learnt may still be kept.
+                    rate = learning_rate(begins + step / steps * length, settings)
+                    for group in optimiser.param_groups:
+                        # A run that was begun before there were shares has none.
+                        group["lr"] = group.get("share", 1.0) * history.rate_factor * rate
+                    for replay in range(objective.replays):
+                        losses.append(
+                            _step(fabric, model, optimiser, objective, parts, replay, settings)
+                        )
+                        _average_statistics(fabric, classifier)
+                        average.after_step(classifier)
+                    if first:
+                        progress(
+                            "training", pass_index * steps + step + 1, passes * steps, history.note
+                        )
             loss = float(fabric.all_reduce(torch.stack(losses).mean()))
             if not math.isfinite(loss) and not rollback_epoch(history.epochs):
                 raise RobustMRIError(
@@ -222,6 +224,16 @@ def fit(
     classifier.load_state_dict(history.kept[choice.row.epoch])
     classifier = collapsed(classifier).answering(mirrored=settings.mirrored)
     return classifier.cpu().to(memory_format=torch.contiguous_format).eval(), choice  # type: ignore[call-overload]
+
+
+@contextmanager
+def _drawing(device: torch.device, seed: int) -> Iterator[None]:
+    """What a network draws by itself, as dropout does, follows from the seed, and leaves torch's
+    own generators as they were.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _step(
@@ -413,6 +425,11 @@ def _optimiser(classifier: nn.Module, settings: TrainSettings) -> torch.optim.Op
     but the last layer may learn more slowly.
     """
     last = set(head_of(classifier)) if settings.body_rate < 1 else set()
+    if settings.body_rate < 1 and not last:
+        raise SettingsError(
+            "body_rate lets all but the last linear layer learn more slowly, and "
+            f"{classifier.spec.backbone} has none. Leave it at 1, with a smaller learning_rate."
+        )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in classifier.named_parameters():
         if parameter.requires_grad:

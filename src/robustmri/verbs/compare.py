@@ -52,7 +52,7 @@ def compare(
     page = Path(out)
     if page.suffix == ".json":
         raise ResultError(f"{page} is the name of the JSON beside the page. Name the page: .html.")
-    folders, names, comparison = pair_results([first, second], names)
+    folders, names, comparison = pair_results([first, second], names, images=images)
     if not images:
         identifiers = set().union(*(load_outcomes(folder).identifiers for folder in folders))
         comparison = redact_comparison(comparison, identifiers)
@@ -70,13 +70,14 @@ def compare(
 
 
 def pair_results(
-    folders: Sequence[str | Path], names: Sequence[str]
+    folders: Sequence[str | Path], names: Sequence[str], *, images: bool = True
 ) -> tuple[list[str | Path], list[str], Comparison]:
     """Two folders in the order in which they are shown, their names, and how they compare; every
-    number was counted again before.
+    number was counted again before. Without `images` no file names a classifier.
     """
     from robustmri.evaluation.paired import compare_results
     from robustmri.evaluation.recount import refuse_contradictions
+    from robustmri.report.redact import redact
     from robustmri.report.tables import check_names, stage_names
     from robustmri.report.wording import words_of
     from robustmri.results.lineage import put_repair_last
@@ -87,10 +88,16 @@ def pair_results(
     order = put_repair_last([one.result for one in counted])
     folders, counted = [folders[k] for k in order], [counted[k] for k in order]
     results = [one.result for one in counted]
-    named = [given[k] for k in order] if given else stage_names(results)
+    outcomes = [columns_of(one.tables["outcomes"]) for one in counted]
+    told = results
+    if not images:
+        told = [
+            redact(result, rows.identifiers) for result, rows in zip(results, outcomes, strict=True)
+        ]
+    named = [given[k] for k in order] if given else stage_names(told)
     comparison = compare_results(
         results,
-        [columns_of(one.tables["outcomes"]) for one in counted],
+        outcomes,
         named,
         words=words_of(results),
     )

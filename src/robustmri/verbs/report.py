@@ -56,7 +56,7 @@ def write_report(
 
     folders, comparison = as_folders(folders), None
     if len(folders) == 2:
-        folders, names, comparison = pair_results(folders, names)
+        folders, names, comparison = pair_results(folders, names, images=images)
     else:
         for folder in folders:
             refuse_contradictions(folder)

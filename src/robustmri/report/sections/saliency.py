@@ -71,7 +71,8 @@ def _maps(page: Page) -> list[dict[str, Any]]:
                     (title, encode_png(stack[one.position])) for title, stack in page.maps.items()
                 ],
                 "outline": trace_outline(page.arrays["mask"][one.position]),
-                "size": clean.shape[0],
+                "height": clean.shape[0],
+                "width": clean.shape[1],
             }
         )
     return shown

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from robustmri.report.page import Page
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.headline import headline
@@ -13,18 +15,26 @@ from robustmri.results.schema import RobustnessReport
 PLACE = 50
 
 
-def strata(page: Page) -> dict[str, Any]:
-    """Counts for each result, under the attack of the headline."""
-    parts = zip(page.results, page.outcomes, strict=True)
-    return {"strata": [_strata(report, rows, page.budget) for report, rows in parts]}
+def strata(page: Page) -> dict[str, Any] | None:
+    """Counts for each result, under the attack of the headline; None where no attack has one."""
+    if page.budget is None:
+        return None
+    parts = [
+        _strata(report, rows, page.budget)
+        for report, rows in zip(page.results, page.outcomes, strict=True)
+    ]
+    return {"strata": parts}
 
 
-def _strata(report: RobustnessReport, outcomes: Outcomes, at: Budget | None) -> dict[str, Any]:
+def _strata(report: RobustnessReport, outcomes: Outcomes, at: Budget) -> dict[str, Any]:
     number = headline(report, at)
     attack = number.attack if number else CLEAN
+    attacked, clean = outcomes.rows(attack, at), outcomes.rows(CLEAN, NO_BUDGET)
+    # An attack with a target meets no slice that is of that class.
+    clean = clean.only(np.isin(clean["case_id"], attacked["case_id"]))
     return {
         "attack": attack,
-        "classes": count_classes(outcomes, report.cohort.classes, attack, at or NO_BUDGET),
-        "clean_patients": count_patients(outcomes.rows(CLEAN, NO_BUDGET)),
-        "attacked_patients": count_patients(outcomes.rows(attack, at or NO_BUDGET)),
+        "classes": count_classes(clean, attacked, report.cohort.classes),
+        "clean_patients": count_patients(clean),
+        "attacked_patients": count_patients(attacked),
     }

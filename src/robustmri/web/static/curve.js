@@ -17,7 +17,7 @@ export function draw(lines, { perPixel, classes }) {
     s("text", { x: 4, y: 14, class: "small" }, "Confidence in the true class, %"),
     [0, 0.5, 1].map((value) => [s("line", { class: value ? "grid" : "axis", x1: LEFT, x2: RIGHT, y1: y(value), y2: y(value) }), s("text", { class: "small", x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, String(100 * value))]),
     s("line", { class: "chance", x1: LEFT, x2: RIGHT, y1: y(1 / classes), y2: y(1 / classes) }),
-    ticks(largest).map((tick) => s("text", { class: "small", x: x(tick), y: BOTTOM + 18, "text-anchor": "middle" }, perPixel ? levels(tick) : String(tick))),
+    ticks(largest, perPixel).map((tick) => s("text", { class: "small", x: x(tick), y: BOTTOM + 18, "text-anchor": "middle" }, perPixel ? levels(tick) : String(Number(tick.toPrecision(3))))),
     s("text", { class: "small", x: (LEFT + RIGHT) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, perPixel ? "eps, in grey levels of 255" : "eps"),
     cursor, lines.map((line, place) => path(line, place, x, y)));
   return { drawing, moveTo(eps) { cursor.setAttribute("x1", x(eps)); cursor.setAttribute("x2", x(eps)); } };
@@ -32,9 +32,10 @@ function path(line, place, x, y) {
       point.right ? s("circle", { class: "dot", r: 5 }) : s("path", { class: "cross", d: "M-4.5-4.5L4.5 4.5M-4.5 4.5L4.5-4.5" }))));
 }
 
-function ticks(largest) {
+function ticks(largest, perPixel) {
   const raw = largest / 4;
-  const unit = largest > 0.004 ? 1 / 255 : raw;
+  const decade = 10 ** Math.floor(Math.log10(raw));
+  const unit = perPixel && largest > 0.004 ? 1 / 255 : decade;
   const step = Math.max(1, Math.round(raw / unit)) * unit;
   return Array.from({ length: Math.floor(largest / step + 1e-6) + 1 }, (_, place) => place * step);
 }

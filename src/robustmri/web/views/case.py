@@ -60,7 +60,8 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
     chosen = query.get("beside", "")
     listed = choose(folder, id, query)
     place = np.flatnonzero(listed == number)
-    fragile = int((_order(known) < _order(known)[number]).sum())
+    smallest, left = known.smallest[number], known.left[number]
+    stands = (known.smallest > smallest) | ((known.smallest == smallest) & (known.left > left))
     cohort = folder.cohort_of(report)
     searches = [*searches_of(folder, report, said["name"])]
     picture = _pictured(id, report, said["name"], searches)
@@ -79,7 +80,7 @@ def case(folder: Folder, id: str, case_id: str, query: Mapping[str, str]) -> dic
         "main_eps": at.eps_image if at else None,
         "per_pixel": bool(at and report.norms[at.norm].per_pixel),
         "classes": len(report.cohort.classes),
-        "less_fragile": len(table) - fragile - 1,
+        "less_fragile": int(stands.sum()),
         "of": len(table),
         "height": sides(report.cohort.size)[0],
         "width": sides(report.cohort.size)[1],
@@ -113,10 +114,6 @@ def _pictured(
         if example := example_of(made, name):
             return {"result": result, **_describe(made, example)}
     return None
-
-
-def _order(known: Any) -> npt.NDArray[np.float64]:
-    return np.asarray(known.smallest + 1e-9 * known.left, dtype=np.float64)
 
 
 def answers(report: RobustnessReport, table: CaseTable, number: int) -> list[Answer]:
