@@ -11,6 +11,8 @@ from robustmri.attacks import SPSA, HopSkipJump, Noise, Square, cw
 from robustmri.attacks.engine import random_points
 from robustmri.attacks.hop_skip_jump import _away
 from robustmri.core.errors import ThreatModelError
+from robustmri.evaluation import cost as accounts
+from robustmri.evaluation.settings import Limits
 from robustmri.threat.threat_model import ThreatModel
 
 EPS = {"linf": 0.06, "l2": 0.5}
@@ -114,7 +116,10 @@ def test_square_in_l2_has_full_length(make_network, make_images):
         network, images, network(images).argmax(1), ThreatModel("l2", 0.1), generator=seeded()
     )
     torch.testing.assert_close(
-        (attacked - images).flatten(1).norm(dim=1), torch.full((4,), 0.1).double()
+        (attacked - images).flatten(1).norm(dim=1),
+        torch.full((4,), 0.1).double(),
+        atol=2e-6,
+        rtol=0,
     )
 
 
@@ -204,6 +209,17 @@ def test_hop_skip_jump_ends_when_queries_are_spent(limit, trained, blobs):
     assert len(metered.asked) == limit
     moved = (attacked != images).flatten(1).any(1)
     assert (trained(attacked).argmax(1) != labels)[moved].all()
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_hop_skip_jump_asks_about_a_small_batch_no_more_often(n, trained, blobs):
+    cost = accounts.AttackCost(n, Limits(forwards=40))
+    images, labels = blobs[0][:n], blobs[1][:n]
+    HopSkipJump()(
+        accounts.Metered(trained, cost), images, labels, ThreatModel("l2"), generator=seeded()
+    )
+    assert cost.cut_short
+    assert 38 * n <= cost.forwards <= 41 * n
 
 
 def test_settings_that_make_no_attack_are_refused():

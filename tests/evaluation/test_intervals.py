@@ -176,7 +176,7 @@ def test_a_bootstrap_takes_over_where_ten_patients_changed(back):
     nothing, wrong = np.zeros(80, dtype=bool), np.zeros(80, dtype=bool)
     wrong[:18] = True
     few = paired_difference(*((nothing, wrong) if back else (wrong, nothing)), owner)
-    assert few.method == "exact binomial gains and losses in 40 patients (MOVER)"
+    assert few.method == "exact binomial gains and losses, 40.0 effective of 40 patients (MOVER)"
     wrong[19] = True
     many = paired_difference(*((nothing, wrong) if back else (wrong, nothing)), owner)
     assert many.method == "cluster bootstrap over 40 patients, 2000 draws"
@@ -219,6 +219,29 @@ def test_few_changes_have_the_bounds_of_newcombe(gains, losses, level):
     assert (found.difference, found.n_patients) == (pytest.approx(g - lost), 40)
     assert found.low == pytest.approx(g - lost - np.hypot(g - g_low, l_high - lost))
     assert found.high == pytest.approx(g - lost + np.hypot(g_high - g, lost - l_low))
+
+
+def test_a_patient_with_most_slices_is_still_one():
+    """Three of forty patients turn, and one of them has half of all slices."""
+    sizes = np.array([39] + [1] * 39)
+    owner = np.repeat(np.arange(40), sizes)
+    nothing = np.zeros(len(owner), dtype=bool)
+    found = paired_difference(nothing, owner < 3, owner)
+    effective = sizes.sum() ** 2 / (sizes**2).sum()
+    assert (
+        found.method
+        == f"exact binomial gains and losses, {effective:.1f} effective of 40 patients (MOVER)"
+    )
+    assert found.low < 0.1
+    assert found.high > 0.9
+
+
+def test_the_interval_of_a_median_holds_it():
+    """Half of the slices of each patient lie at 1, half at 5."""
+    values, owner = np.tile([1.0, 5.0], 20), np.repeat(np.arange(20), 2)
+    median = np.quantile(values, 0.5, method="higher")
+    found = quantile_interval(values, owner)
+    assert found.low <= median <= found.high
 
 
 def test_a_gain_and_a_loss_are_not_no_change():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from robustmri.evaluation.intervals import share_interval
 from robustmri.evaluation.metrics import worst_case
 from robustmri.evaluation.patients import summarise_patients
 from robustmri.results.outcomes import Outcomes
-from robustmri.results.patients import ENDPOINTS
+from robustmri.results.patients import ENDPOINTS, Cost
 from robustmri.results.schema import load_result
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.report import write_report
@@ -193,6 +194,30 @@ def test_a_target_is_the_attackers_goal_for_patients_too(table):
     made = table(4).add("pgd", 0.04, [0], target="pituitary", prediction={2: "glioma", 3: "glioma"})
     found = shares(summarise_patients(with_worst(made), CLASSES))["every slice"]
     assert (found.target, found.n, found.turned) == ("pituitary", 2, 1)
+
+
+def test_slices_of_the_target_class_are_no_part_of_what_it_costs(table):
+    """They are not attacked, and one of them is wrong untouched; all others are turned."""
+    priced = [
+        Cost(truth=truth, answer=answer, cost=6.0)
+        for truth, answer in itertools.permutations(CLASSES, 2)
+    ]
+    made = table(12, clean_wrong=[2])
+    plain = made.columns()
+    target = str(plain["label"][2])
+    aimed = plain["index"][plain["label"] != target].tolist()
+    columns = made.add("pgd", 0.04, aimed, target=target).columns()
+    met = (columns["attack"] == "none") | (columns["label"] != target)
+    worst = worst_case(Outcomes({name: column[met] for name, column in columns.items()}))
+    whole = Outcomes(
+        {name: np.concatenate([column[met], worst[name]]) for name, column in columns.items()}
+    )
+    figures = summarise_patients(whole, CLASSES, costs=priced)
+    found = shares(figures)["every slice"]
+    assert found.turned == found.of == found.n > 0
+    assert target not in {one.truth for one in figures.mistakes}
+    assert [one.mean for one in figures.mean_costs] == [0.0, 6.0]
+    assert {(one.clean, one.accuracy) for one in figures.strata} == {(1.0, 0.0)}
 
 
 @pytest.fixture(scope="module")

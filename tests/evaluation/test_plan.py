@@ -88,6 +88,13 @@ def test_a_classifier_without_gradients_meets_queries_alone(planned):
     asking = with_query_attacks(settings)
     assert (asking.attacks, asking.curve_attack) == (QUERY_ATTACKS, "square")
     assert asking.options == {"square": {"queries": 5}}
+    for other, known in (
+        ({"threat": "gamma"}, ("square", "spsa")),
+        ({"norm": "l2"}, QUERY_ATTACKS),
+    ):
+        asking = with_query_attacks(EvaluateSettings(eps=("0.3",), **other))
+        assert asking.attacks == known
+        resolve_attacks(asking)
     made = resolve_attacks(asking)
     assert {facts.knowledge for facts, _ in made.values()} <= {"scores", "decisions"}
 

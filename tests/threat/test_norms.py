@@ -255,3 +255,17 @@ def test_unknown_norm():
     with pytest.raises(ThreatModelError, match=r"no norm 'linff'\. Did you mean 'linf'"):
         find_norm("linff")
     assert find_norm("linf") is LINF
+
+
+@pytest.mark.parametrize("norm", [L2, L1])
+@pytest.mark.parametrize("planes", [1, 3])
+def test_what_is_projected_lies_within_eps_however_many_pixels(norm, planes):
+    """As it is measured again, on the image; nothing to speak of is wasted."""
+    draw = torch.Generator().manual_seed(0)
+    images = 0.25 + 0.5 * torch.rand(8, planes, 224, 224, generator=draw)
+    for eps in (2.0, 4.0, 8.0):
+        delta = torch.randn(images.shape, generator=draw)
+        points = images + norm.project(0.1 * delta, eps)
+        size = norm.size(points - images)
+        assert (size <= eps + 1e-6).all()
+        assert (size >= eps * (1 - 3e-5)).all()

@@ -4,6 +4,7 @@ image.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -312,6 +313,11 @@ def exact_classifier(classifier: Predictor) -> Predictor:
 def exhausted(classifier: Predictor) -> bool:
     """Whether a budget that the predictor keeps is spent; attacks then end with what they have."""
     return bool(getattr(classifier, "exhausted", False))
+
+
+def left(classifier: Predictor) -> float:
+    """How often each image may still be asked about; infinite without such a budget."""
+    return float(getattr(classifier, "left", math.inf))
 
 
 def by_forward(

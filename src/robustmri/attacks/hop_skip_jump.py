@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks.bisection import shorten
-from robustmri.attacks.engine import Found, checked, exhausted, frozen
+from robustmri.attacks.engine import Found, checked, exhausted, frozen, left
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms
 from robustmri.core.arrays import Images, Labels, PerImage
@@ -155,12 +155,10 @@ class HopSkipJump(CheckedAttack):
             length = length * free.flatten(1).sum(1).sqrt()
         answers, asked = torch.zeros_like(length), 0
         signed, plain = torch.zeros_like(points), torch.zeros_like(points)
-        each = max(1, _AT_ONCE // max(len(points), 1))
         samples = range(1, int(self.samples * math.sqrt(rounds)) + 1)
-        for first in samples[::each]:
-            if exhausted(classifier):
-                break
-            several = samples[first - 1 : first - 1 + each]
+        while samples and not exhausted(classifier):
+            each = int(max(1, min(_AT_ONCE // max(len(points), 1), left(classifier))))
+            several, samples = samples[:each], samples[each:]
             probes = torch.cat(
                 [_probe(points, length, threat, streams ^ sample) for sample in several]
             )

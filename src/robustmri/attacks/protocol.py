@@ -151,10 +151,11 @@ class CheckedAttack:
         generator: torch.Generator | None,
     ) -> Images:
         """The changed images of the parameters that this attack finds."""
-        if not searches_parameters(self.facts):
+        if not searches_parameters(self.facts, self):
             raise ThreatModelError(
                 f"{self.facts.name} cannot search over the parameters of a physical threat: that "
-                "takes an attack within eps, in l-infinity. Use pgd, apgd, spsa or standard."
+                "takes an attack within eps, in l-infinity, for which images are no pictures. Use "
+                "pgd, apgd, spsa or standard."
             )
         if eps is not None:
             raise ThreatModelError("give eps in the PhysicalThreat, not beside it.")
@@ -216,9 +217,12 @@ class CheckedAttack:
         """As `Attack`, for at least one image, without a graph, that fits the threat."""
 
 
-def searches_parameters(facts: Facts) -> bool:
-    """Whether such an attack can search over the parameters of a physical threat, a box."""
-    return "linf" in facts.norms and not facts.minimal
+def searches_parameters(facts: Facts, attack: object) -> bool:
+    """Whether such an attack can search over the parameters of a physical threat: a box, in which
+    nothing lies beside anything, so that it cannot be resized or smoothed.
+    """
+    pictures = getattr(attack, "for_pictures", False)
+    return "linf" in facts.norms and not facts.minimal and not pictures
 
 
 def logits_in(answer: Any, n: int) -> Logits:

@@ -157,7 +157,7 @@ def _move_mass(best: Images, seen: Seen, share: float, streams: Tensor) -> Image
     receiver = _inside(corners, sides, best)
     giver = _inside(_corners(free, sides, streams ^ 2, places[:, 2 * axes : 4 * axes]), sides, best)
     delta = best - seen.images
-    moved = (delta * (receiver | giver)).flatten(1).square().sum(1)
+    moved = _length(delta * (receiver | giver)).square()
     spare = (
         torch.as_tensor(seen.threat.eps).to(moved) ** 2 - delta.flatten(1).square().sum(1)
     ).clamp_min(0)
@@ -171,7 +171,7 @@ def _move_mass(best: Images, seen: Seen, share: float, streams: Tensor) -> Image
     )
     old = delta * receiver
     new = bump / _length(bump).clamp_min(_TINY) + old / _length(old).clamp_min(_TINY)
-    new = new / _length(new).clamp_min(_TINY) * per_image((spare / channels + moved).sqrt(), best)
+    new = new / _length(new).clamp_min(_TINY) * (per_image(spare / channels, best) + moved).sqrt()
     delta = torch.where(receiver, new, torch.where(giver, 0.0, delta))
     # Back to full length, which the bounds had shortened.
     delta = delta / per_image(seen.threat.measure.size(delta), delta).clamp_min(_TINY)

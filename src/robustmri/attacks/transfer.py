@@ -156,6 +156,11 @@ class Transfer(CheckedAttack):
                 f"{self.diversity}, {self.smallest} and {self.kernel}."
             )
 
+    @property
+    def for_pictures(self) -> bool:
+        """Whether it resizes or smooths what it changes."""
+        return self.diversity > 0 or self.kernel > 1
+
     def search(
         self,
         classifier: Predictor,

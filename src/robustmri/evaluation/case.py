@@ -110,7 +110,7 @@ def _run(
     if isinstance(attack, PGD):
         size = float(find_norm(threat.norm).size(best - images))
         if not size:  # Nothing was found yet: from a grey level up to half the range.
-            size = 0.5 if find_norm(threat.norm).per_pixel else 0.5 * images[0].numel() ** 0.5
+            size = float(find_norm(threat.norm).size(torch.full_like(images, 0.5)))
         radii = tuple(size * share for share in FINER)
         return SmallestEps(attack, radii)(classifier, images, labels, threat, generator=generator)
     return attack(classifier, images, labels, threat, generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -44,14 +45,16 @@ class AttackCost:
         self.gradients += images
         self._each_gradient += max(1.0, images / self.images)
 
+    def left(self) -> float:
+        """Forwards that each image may still have; one more, by which attacks end, is kept back."""
+        return self.limits.forwards - 1 - self._each_forward if self.limits.forwards else math.inf
+
     def spent(self) -> bool:
-        """Whether some image has had all it may have; one more forward, by which attacks end, is
-        kept back.
-        """
-        seconds, gradients, forwards = self.limits
+        """Whether some image has had all it may have."""
+        seconds, gradients, _ = self.limits
         over = bool(seconds) and time.monotonic() - self._began >= seconds * self.images
         over |= bool(gradients) and self._each_gradient >= gradients
-        over |= bool(forwards) and self._each_forward + 1 >= forwards
+        over |= self.left() <= 0
         self.cut_short |= over
         return over
 
@@ -87,3 +90,8 @@ class Metered:
     def exhausted(self) -> bool:
         """What the engine asks before each step."""
         return self.cost.spent()
+
+    @property
+    def left(self) -> float:
+        """What an attack asks that asks about several points of an image at once."""
+        return self.cost.left()

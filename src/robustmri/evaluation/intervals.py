@@ -134,7 +134,8 @@ def quantile_interval(
     places = []
     for times in _drawn(n, draws, seed, len(order)):
         weights = times[:, owner[order]].cumsum(1)
-        places.append((weights < share * weights[:, -1:]).sum(1))
+        # The next larger of two values in the middle, as the quantile itself is taken.
+        places.append((weights <= share * weights[:, -1:]).sum(1))
     found = np.sort(numbers[order][np.concatenate(places)])
     tail = (1 - level) / 2
     low, high = found[round(tail * (draws - 1))], found[round((1 - tail) * (draws - 1))]
@@ -232,13 +233,16 @@ def paired_difference(
     )
     if n - unanimous < FEW:
         gain, loss = float(gains.sum() / total), float(losses.sum() / total)
+        effective = effective_patients(sizes)
         (gain_low, gain_high), (loss_low, loss_high) = (
-            _exact(gain, n, level),
-            _exact(loss, n, level),
+            _exact(gain, effective, level),
+            _exact(loss, effective, level),
         )
         low = max(-1.0, share - float(np.hypot(gain - gain_low, loss_high - loss)))
         high = min(1.0, share + float(np.hypot(gain_high - gain, loss - loss_low)))
-        method = f"exact binomial gains and losses in {n} patients (MOVER)"
+        method = (
+            f"exact binomial gains and losses, {effective:.1f} effective of {n} patients (MOVER)"
+        )
     else:
         low, high = _resample(net, sizes, draws, level, seed)
         method = f"cluster bootstrap over {n} patients, {draws} draws"

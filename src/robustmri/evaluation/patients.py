@@ -43,13 +43,10 @@ def summarise_patients(
     worst = [setting for setting in settings if setting.attack == WORST]
     main = _headline(settings)
     before, after = settings.get(clean, NO_ROWS), settings.get(main, NO_ROWS) if main else NO_ROWS
-    strata = [
-        (by, name, chosen)
-        for by, name, chosen in (_strata(outcomes, before) if main else ())
-        if np.isin(outcomes["index"][after], chosen).any()  # A target's own class is not.
-    ]
-    level, right = 1 - (1 - LEVEL) / max(1, len(strata)), find_right(outcomes)
     budget = main.budget if main else NO_BUDGET
+    met = _of_same_slices(outcomes, before, after) if main else before
+    strata = list(_strata(outcomes, met)) if main else []
+    level = 1 - (1 - LEVEL) / max(1, len(strata))
     return PatientFigures(
         shares=[
             share
@@ -63,12 +60,12 @@ def summarise_patients(
         target=budget.target,
         level=level,
         strata=[
-            _measure(outcomes, by, name, chosen, right, before, after, level)
+            _measure(outcomes, by, name, chosen, budget.target, met, after, level)
             for by, name, chosen in strata
         ],
-        mistakes=_count_mistakes(outcomes, classes, before, after),
+        mistakes=_count_mistakes(outcomes, classes, met, after),
         costs=list(costs),
-        mean_costs=_mean_costs(outcomes, costs, [(CLEAN, before), (WORST, after)]) if costs else [],
+        mean_costs=_mean_costs(outcomes, costs, [(CLEAN, met), (WORST, after)]) if costs else [],
     )
 
 
@@ -95,12 +92,11 @@ def _share(
     outcomes: Outcomes, classes: Sequence[str], setting: Setting, rows: Rows, before: Rows
 ) -> Iterator[PatientShare]:
     """A share for each endpoint that the table can tell."""
-    budget = setting.budget
-    untouched = dict(_right_patients(outcomes, classes, before, budget.target))
+    budget, met = setting.budget, _of_same_slices(outcomes, before, rows)
+    untouched = dict(_right_patients(outcomes, classes, met, budget.target))
     for endpoint, right in _right_patients(outcomes, classes, rows, budget.target):
         found = patient_accuracy(right, np.arange(len(right)))
         was = untouched[endpoint]
-        same = len(was) == len(right)  # An attack of fewer slices may have fewer patients.
         yield PatientShare(
             endpoint=endpoint,
             attack=setting.attack,
@@ -114,18 +110,29 @@ def _share(
             ci_high=found.interval.high,
             interval=found.interval.method,
             of=int(was.sum()),
-            turned=int((was & ~right).sum()) if same else 0,
+            turned=int((was & ~right).sum()),
         )
+
+
+def _of_same_slices(outcomes: Outcomes, untouched: Rows, attacked: Rows) -> Rows:
+    """Those of the untouched rows whose slices were attacked: with a target, slices that are of its
+    class are not.
+    """
+    return untouched[np.isin(outcomes["index"][untouched], outcomes["index"][attacked])]
+
+
+def _right_slices(outcomes: Outcomes, rows: Rows, target: str) -> Flags:
+    aimed = Outcomes({name: outcomes[name][rows] for name in ("label", "prediction", "target")})
+    if target:  # Also of untouched slices, which are no attempt at it.
+        aimed = Outcomes({**aimed, "target": np.full(len(rows), target, dtype=object)})
+    return find_right(aimed)
 
 
 def _right_patients(
     outcomes: Outcomes, classes: Sequence[str], rows: Rows, target: str
 ) -> Iterator[tuple[Endpoint, Flags]]:
     """Per patient, in the order of their ids, whether they are right."""
-    aimed = Outcomes({name: outcomes[name][rows] for name in ("label", "prediction", "target")})
-    if target:  # Also of untouched slices, which are no attempt at it.
-        aimed = Outcomes({**aimed, "target": np.full(len(rows), target, dtype=object)})
-    right = find_right(aimed)
+    right = _right_slices(outcomes, rows, target)
     _, patient = numbered(outcomes["group"][rows])
     sizes = np.bincount(patient)
     kept = np.bincount(patient, weights=right)
@@ -177,7 +184,7 @@ def _measure(
     by: str,
     name: str,
     chosen: Column,
-    right: Flags,
+    target: str,
     before: Rows,
     after: Rows,
     level: float,
@@ -185,15 +192,15 @@ def _measure(
     untouched, attacked = (
         rows[np.isin(outcomes["index"][rows], chosen)] for rows in (before, after)
     )
-    patients = outcomes["group"][attacked]
-    interval = share_interval(right[attacked], patients, level=level)
+    patients, right = outcomes["group"][attacked], _right_slices(outcomes, attacked, target)
+    interval = share_interval(right, patients, level=level)
     return Stratum(
         by=by,  # type: ignore[arg-type]
         name=name,
         n_slices=len(attacked),
         n_patients=len(met(patients)[0]),
-        clean=float(right[untouched].mean()),
-        accuracy=float(right[attacked].mean()),
+        clean=float(_right_slices(outcomes, untouched, target).mean()),
+        accuracy=float(right.mean()),
         ci_low=interval.low,
         ci_high=interval.high,
         interval=interval.method,

@@ -85,10 +85,13 @@ def resolve_attacks(
         facts = find_attack(name).facts
         attack = make_attack(name, **settings.options.get(name, {}))
         made[name] = (facts, attack)
-        if settings.threat and (isinstance(attack, ThirdParty) or not searches_parameters(facts)):
+        if settings.threat and (
+            isinstance(attack, ThirdParty) or not searches_parameters(facts, attack)
+        ):
             raise SettingsError(
                 f"{name!r} cannot search over the parameters of {settings.threat}: that takes an "
-                "attack of ours within eps, in l-infinity. Name others: --attacks pgd,apgd."
+                "attack of ours within eps, in l-infinity, for which images are no pictures. Name "
+                "others: --attacks pgd,apgd, or square,spsa for one that only answers."
             )
         if not facts.minimal and settings.norm not in facts.norms:
             raise SettingsError(
@@ -194,11 +197,28 @@ def _refuse_beside_threat(settings: EvaluateSettings) -> None:
 
 
 def with_query_attacks(settings: EvaluateSettings) -> EvaluateSettings:
-    """The settings with `QUERY_ATTACKS`, the curve with the first of them."""
-    options = {name: given for name, given in settings.options.items() if name in QUERY_ATTACKS}
-    return msgspec.structs.replace(
-        settings, attacks=QUERY_ATTACKS, curve_attack=QUERY_ATTACKS[0], options=options
+    """The settings with those of `QUERY_ATTACKS` that know the norm or the physical threat, the
+    curve with the first of them.
+
+    Raises:
+        SettingsError: none does.
+    """
+    known = tuple(
+        name
+        for name in QUERY_ATTACKS
+        if (
+            searches_parameters(find_attack(name).facts, make_attack(name))
+            if settings.threat
+            else settings.norm in find_attack(name).facts.norms
+        )
     )
+    if not known:
+        raise SettingsError(
+            f"the classifier only answers, and no attack by queries knows {settings.norm}. Choose "
+            "--norm linf or l2."
+        )
+    options = {name: given for name, given in settings.options.items() if name in known}
+    return msgspec.structs.replace(settings, attacks=known, curve_attack=known[0], options=options)
 
 
 def _refuse_gradients(

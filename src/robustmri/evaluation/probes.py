@@ -19,7 +19,7 @@ from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Labels, Logits
 from robustmri.core.errors import CheckpointError
 from robustmri.data.cohort import Cohort
-from robustmri.data.loaders import load_images, load_labels
+from robustmri.data.loaders import load_images, load_labels, load_region
 from robustmri.evaluation.attacked import Attacked, loss_gradient, quick, verify
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.exact import logits_of
@@ -286,11 +286,12 @@ class Probes:
     def _what_must_work(self, found: Probed, trial: Trial, fell: Sequence[int]) -> Probed:
         """Where an attack has to succeed: a planted weakness, flat grey, 8 bits."""
         threat, grey, stored = trial.threat, None, None
-        rows = spread_evenly(trial.rows, FEW)
-        images, labels = self.load(rows)
-        here = self.plan.confine(threat, self.cohort, rows, self.device)
-        planted = Planted(self.classifier, images, labels, here)
-        weak = self._run(USUAL, rows, planted, planted)
+        planted, rows = None, [row for row in spread_evenly(trial.rows, FEW) if self._open(row)]
+        if rows:
+            here = self.plan.confine(threat, self.cohort, rows, self.device)
+            weakened = Planted(self.classifier, *self.load(rows), here)
+            weak = self._run(USUAL, rows, weakened, weakened)
+            planted = (len(weak.fooled), int(weak.fooled.sum()))
         if threat.measure.per_pixel and self._anywhere and threat.target is None:
             right = ~self._run(USUAL, self.few, threat=replace(threat, eps=GREY)).fooled
             chance = int(torch.bincount(self.load(self.few)[1]).max())
@@ -302,9 +303,12 @@ class Probes:
             fooled = int(attacked.fooled.sum())
             kept = int((threat.fooled(bits, labels) & attacked.fooled).sum())
             stored = (fooled, kept) if fooled else None
-        return msgspec.structs.replace(
-            found, planted=(len(weak.fooled), int(weak.fooled.sum())), grey=grey, stored=stored
-        )
+        return msgspec.structs.replace(found, planted=planted, grey=grey, stored=stored)
+
+    def _open(self, row: int) -> bool:
+        """Whether any pixel of the slice may change: one may have no background."""
+        mask = load_region(self.cohort, [row], self.plan.settings.region)
+        return mask is None or bool(mask.any())
 
     @property
     def _anywhere(self) -> bool:

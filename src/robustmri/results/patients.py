@@ -40,7 +40,8 @@ class PatientShare(msgspec.Struct, frozen=True, kw_only=True):
 
 class Stratum(msgspec.Struct, frozen=True, kw_only=True):
     """Slices of one class, plane or size of the lesion, untouched and under the headline's
-    attack; the interval is that of `accuracy`.
+    attack: shares that are right, or, where the attack has a target, not named as it. The interval
+    is that of `accuracy`.
     """
 
     by: Literal["class", "plane", "lesion size"]

@@ -16,6 +16,8 @@ from robustmri.core.arrays import Images, PerImage
 from robustmri.core.errors import ThreatModelError, did_you_mean
 
 Radius = float | Tensor
+INSIDE = 1 - 1e-5
+"""Share of eps that a sum over many pixels may reach: each of them is rounded with its image."""
 Shape = tuple[int, int, int]
 Box = tuple[Tensor, Tensor]
 """Lowest and highest change that the bounds of the grey values leave to each pixel."""
@@ -185,13 +187,14 @@ class L2Norm:
         return length
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
-        """Shrink each perturbation that is longer than `eps` to that length.
+        """Shrink each perturbation that is longer than `eps` to that length, less a
+        hundred-thousandth: lengths of many pixels, and their sums with the image, are rounded.
 
         >>> L2.project(torch.tensor([[[[3.0, 4.0]]]]), eps=1.0)
         tensor([[[[0.6000, 0.8000]]]])
         """
         length = per_image(self.size(delta), delta).clamp_min(torch.finfo(delta.dtype).tiny)
-        shrink: Tensor = broadcast_eps(eps, delta) / length
+        shrink: Tensor = INSIDE * broadcast_eps(eps, delta) / length
         return delta * shrink.clamp(max=1.0)
 
     def steepest(self, gradient: Images) -> Images:
@@ -236,8 +239,8 @@ class L1Norm:
         return delta.flatten(1).abs().sum(1)
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
-        """Shrink every pixel towards 0 by the one amount that makes the sum eps, and clip it to the
-        box.
+        """Shrink every pixel towards 0 by the one amount that makes the sum eps, less a
+        hundred-thousandth as in l2, and clip it to the box.
 
         Clipping afterwards instead would waste the part of eps that lies outside the box. The
         amount is found by halving its bracket. Reference: Duchi et al. 2008, Sec. 4; Croce & Hein
@@ -248,10 +251,8 @@ class L1Norm:
         """
         low, high = box or (torch.full_like(delta, -torch.inf), torch.full_like(delta, torch.inf))
         clipped = torch.minimum(torch.maximum(delta, low), high)
-        # A hundred-thousandth inside: adding the perturbation to the image rounds each of its
-        # pixels.
-        radius = torch.as_tensor(eps, dtype=delta.dtype, device=delta.device).expand(len(delta)) * (
-            1 - 1e-5
+        radius = INSIDE * torch.as_tensor(eps, dtype=delta.dtype, device=delta.device).expand(
+            len(delta)
         )
         out = self.size(clipped) > radius
         if not out.any():

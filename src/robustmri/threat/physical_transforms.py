@@ -81,7 +81,8 @@ class BiasField:
         """See `Transform`."""
         return (
             f"Bias field, eps {eps:g}: a smooth gain (up to three half-waves along each axis) "
-            f"between {1 / (1 + eps):.3g} and {1 + eps:.3g} at every pixel."
+            f"between {1 / (1 + eps):.3g} and {1 + eps:.3g} at every pixel; what grew above 1 "
+            "is then scaled down as a whole."
         )
 
     def count(self, size: tuple[int, int], eps: float) -> int:
@@ -170,7 +171,7 @@ class Affine:
         matrix = torch.stack(
             [
                 torch.stack([cos, -sin * ratio, -2 * right], 1),
-                torch.stack([sin / ratio, cos, -2 * down], 1),
+                torch.stack([sin / ratio, cos, -2 * down / ratio], 1),
             ],
             1,
         )
@@ -212,7 +213,8 @@ class Deformation:
         moves = torch.einsum("yi,naij,xj->nyxa", rows, moves, columns)
         still = torch.eye(2, 3, device=images.device, dtype=images.dtype).expand(n, 2, 3)
         grid = F.affine_grid(still, list(images.shape), align_corners=False)
-        return _resample(images, grid + eps / 50 * moves, values * eps)
+        each = torch.tensor([1.0, width / height], device=images.device, dtype=images.dtype)
+        return _resample(images, grid + eps / 50 * each * moves, values * eps)
 
     def _splines(self, side: int, like: Tensor) -> Tensor:
         """Weight of each point at each pixel; those of a pixel are positive and add up to 1."""

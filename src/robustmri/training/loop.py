@@ -427,8 +427,8 @@ def _optimiser(classifier: nn.Module, settings: TrainSettings) -> torch.optim.Op
     last = set(head_of(classifier)) if settings.body_rate < 1 else set()
     if settings.body_rate < 1 and not last:
         raise SettingsError(
-            "body_rate lets all but the last linear layer learn more slowly, and "
-            f"{classifier.spec.backbone} has none. Leave it at 1, with a smaller learning_rate."
+            "body_rate lets all but the last linear layer learn more slowly, and this network has "
+            "none. Leave it at 1, with a smaller learning_rate."
         )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in classifier.named_parameters():

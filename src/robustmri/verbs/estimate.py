@@ -78,16 +78,17 @@ def estimate_evaluation(
         SettingsError: an attack that cannot be run.
     """
     from robustmri.evaluation.expected import plan_evaluation
-    from robustmri.evaluation.plan import make_plan, with_query_attacks
+    from robustmri.evaluation.plan import make_plan
     from robustmri.models.checkpoint import check_fits, load_checkpoint
     from robustmri.training.launch import join_processes
+    from robustmri.verbs.evaluate import without_gradients
 
     scans = Cohort.open(cohort)
     classifier, stored = load_checkpoint(checkpoint)
     scans = scans.with_classes(stored.spec.classes, settings.class_names)
     check_fits(stored, scans.classes, scans.size, scans.channels)
     if not classifier.spec.gradients:
-        settings = with_query_attacks(settings)
+        settings = without_gradients(settings)
     plan = make_plan(settings, classifier, scans, Split.load(scans.root))
     expected = plan_evaluation(classifier, plan, math.inf, join_processes())
     said = f"at most {duration(expected.seconds)} on this machine; less where slices fall early"

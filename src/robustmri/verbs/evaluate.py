@@ -105,7 +105,7 @@ def evaluate(
     split.check(scans)
     classifier, stored = _open(checkpoint)
     if not classifier.spec.gradients and "attacks" not in changes:
-        settings = _without_gradients(settings)
+        settings = without_gradients(settings)
     scans = scans.with_classes(stored.spec.classes, settings.class_names)
     check_fits(stored, scans.classes, scans.size, scans.channels)
     priced = read_costs(costs, scans.classes) if costs is not None else ()
@@ -270,7 +270,7 @@ def _refuse_usual_eps(settings: EvaluateSettings) -> None:
         )
 
 
-def _without_gradients(settings: EvaluateSettings) -> EvaluateSettings:
+def without_gradients(settings: EvaluateSettings) -> EvaluateSettings:
     """What a recipe attacks with, where nobody has asked for it by name, by queries instead."""
     from robustmri.evaluation.plan import with_query_attacks
     from robustmri.evaluation.settings import EvaluateSettings
