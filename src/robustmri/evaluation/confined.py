@@ -15,7 +15,7 @@ import torch
 
 from robustmri.attacks import find_attack
 from robustmri.core.errors import SettingsError
-from robustmri.core.progress import Progress, silent
+from robustmri.core.progress import Progress, part_of, silent
 from robustmri.data.cohort import Cohort
 from robustmri.data.loaders import load_region
 from robustmri.data.regions import REGIONS, Region
@@ -94,7 +94,7 @@ def run_confined(
             identity=identity,
             device=device,
             plan=plan,
-            progress=progress,
+            progress=part_of(f"region {plan.settings.region}", progress),
         ).outcomes
         region, rows = plan.settings.region, found["index"].to_pylist()
         areas = {row: _area(cohort, row, region) for row in set(rows)}
