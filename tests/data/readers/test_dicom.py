@@ -268,6 +268,17 @@ def test_the_label_comes_from_a_table(
     assert "label is 'diagnosis' (guessed)" in source.notes[0]
 
 
+@pytest.mark.parametrize("header", ["filename", "SOPInstanceUID", "SeriesInstanceUID"])
+def test_rows_that_contradict_each_other_decide_nothing(tmp_path: Path, header: str) -> None:
+    uid = write_dicom(tmp_path / "a" / "1.dcm", grey(1))
+    key = {"filename": "a/1.dcm", "SOPInstanceUID": uid}.get(header, "1.2.3.4")
+    table(tmp_path / "t.csv", (header, "label"), (key, "glioma"), (key, "normal"), (key, "glioma"))
+    slices, left = read(tmp_path)
+    assert not slices
+    assert left.pop("a/1.dcm") == "t.csv says two things of it, in two rows"
+    assert "the image file is missing" not in left.values()
+
+
 def test_a_table_may_name_the_patients_and_that_is_told(tmp_path: Path) -> None:
     write_dicom(tmp_path / "1.dcm", grey(1), PatientID="")
     write_dicom(tmp_path / "2.dcm", grey(2), PatientID="ANON")

@@ -190,11 +190,11 @@ def test_a_table_may_name_the_masks(tmp_path: Path) -> None:
     table(
         tmp_path / "t.csv",
         ("image", "label", "patient", "mask"),
-        *(("scans/a.nii", "g", "1", "outlines/one.nii"), ("scans/b.nii", "g", "1", "two.nii")),
+        *(("scans/a.nii", "g", "1", "outlines/one.nii"), ("scans/b.nii", "g", "1", "p2/one.nii")),
     )
     ((item,), left) = read(tmp_path)
     assert item.case_id == "scans/a.nii/6"
-    assert left == {"scans/b.nii": "the mask 'two.nii' is missing"}
+    assert left == {"scans/b.nii": "the mask 'p2/one.nii' is missing"}
 
 
 def wrong_files(folder: Path) -> dict[str, str]:

@@ -198,14 +198,18 @@ def read(path: Path, **options: str) -> tuple[list[RawSlice], dict[str, str], tu
 
 @pytest.mark.parametrize(
     "cell",
-    ["1", "1.png", "deep/1", "deep/1.png", "./deep/1.png", "deep\\1.png", "/home/me/scans/1.png"],
+    [
+        *("1", "1.png", "deep/1", "deep/1.png", "./deep/1.png", "deep\\1.png"),
+        *("a/1", "a/1.png", "/home/me/scans/1.png", "C:\\scans\\1.png"),
+    ],
 )
 def test_an_id_is_a_path_a_name_or_a_stem(tmp_path: Path, cell: str) -> None:
-    write_images(tmp_path, ["deep/1.png", "deep/2.png"])
+    folder = "deep/a" if cell.startswith("a/") else "deep"
+    write_images(tmp_path, [f"{folder}/1.png", f"{folder}/2.png"])
     (tmp_path / "t.csv").write_text(f"file,dx,subject\n{cell},a,P1\n")
     ((item,), left, notes) = read(tmp_path)
     assert (item.case_id, item.label, item.patient_id) == (cell, "a", "P1")
-    assert left == {"deep/2.png": "not listed in t.csv: label and patient are unknown"}
+    assert left == {f"{folder}/2.png": "not listed in t.csv: label and patient are unknown"}
     assert notes == (
         "t.csv: read as comma-separated; image is 'file' (guessed), label is 'dx' (guessed), "
         "patient is 'subject' (guessed)",
@@ -220,6 +224,22 @@ def test_a_table_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     slices, left, _ = read(tmp_path / "scans")
     assert [item.case_id for item in slices] == ["1"]
     assert list(left.values()) == ["the image file is missing"] * 2
+
+
+def test_a_path_takes_no_file_of_another_folder(tmp_path: Path) -> None:
+    """There the same name may be another patient's."""
+    write_images(tmp_path, ["images/p01/1.png", "images/p02/900.png"])
+    write_images(tmp_path, ["masks/p01/1.png", "masks/p05/77.png"])
+    (tmp_path / "slices.csv").write_text(
+        "slice_id,label,patient_id,mask\n"
+        "images/p01/1.png,a,P1,masks/p03/77.png\nimages/p01/900.png,a,P1,\np01/900,a,P1,\n"
+    )
+    slices, left, _ = read(tmp_path)
+    assert not slices
+    assert left["images/p01/1.png"] == "the mask 'masks/p03/77.png' is missing"
+    for cell in ("images/p01/900.png", "p01/900"):
+        assert left[f"slices.csv: slice {cell!r}"] == "the image file is missing"
+    assert "not listed" in left["images/p02/900.png"]
 
 
 def test_a_table_that_contradicts_itself_or_names_two_files_decides_nothing(tmp_path: Path) -> None:

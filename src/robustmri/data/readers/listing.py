@@ -121,7 +121,7 @@ class Lookup:
     by_file: dict[Path, int] = field(default_factory=dict)
     by_id: dict[str, int] = field(default_factory=dict)
     by_patient: dict[str, int] = field(default_factory=dict)
-    bad: dict[Path, str] = field(default_factory=dict)
+    bad: dict[Path | str, str] = field(default_factory=dict)
     problems: list[LeftOut] = field(default_factory=list)
     unnamed: int = 0
     notes: list[str] = field(default_factory=list)
@@ -160,10 +160,9 @@ class Lookup:
         if first == second:
             self._tell(f"slice {cell!r}", "a row that says the same stands above it")
             return
-        reason = f"{self.listing.name} says two things of it, in two rows"
-        if file:
-            self.bad[file] = reason
-        else:
+        self.bad[file or cell] = reason = f"{self.listing.name} says two things of it, in two rows"
+        if not file:
+            self.used.add(cell)
             self._tell(f"slice {cell!r}", reason)
 
     def _by_patient(self) -> None:
@@ -209,6 +208,8 @@ class Lookup:
         if file in self.by_file:
             return self.listing.row(self.by_file[file])
         for one in ids:
+            if one in self.bad:
+                raise DataError(self.bad[one])
             if one in self.by_id:
                 self.used.add(one)
                 return self.listing.row(self.by_id[one])

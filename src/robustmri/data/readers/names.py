@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from robustmri.core.errors import DataError
 from robustmri.data.readers.decode import IMAGE_SUFFIXES
@@ -71,8 +71,8 @@ class FileNames:
     def find(self, cell: str) -> Path | None:
         """The file that a cell of a table means, or None.
 
-        A path that starts elsewhere (on the machine where the table was made) stands for its last
-        part.
+        A path may start in a folder below the root. One that starts elsewhere (on the machine where
+        the table was made) stands for its last part.
 
         Raises:
             DataError: it may mean several files.
@@ -81,11 +81,17 @@ class FileNames:
         text = _as_written(cell).replace("\\", "/").removeprefix("./")
         if text in paths:
             return paths[text]
-        for key in (text, text.rpartition("/")[2]):
-            found = names.get(key, [])
-            if len(found) > 1:
-                several = ", ".join(name_below(self.root, file) for file in found[:3])
-                raise DataError(f"{cell!r} means several files: {several}")
-            if found:
-                return found[0]
-        return None
+        folder, _, name = text.rpartition("/")
+        found = names.get(text) or names.get(name, [])
+        if not PureWindowsPath(text).root:
+            # What lies in another folder than the cell says may be another patient's.
+            found = [file for file in found if self._lies_in(file, folder)]
+        if len(found) > 1:
+            several = ", ".join(name_below(self.root, file) for file in found[:3])
+            raise DataError(f"{cell!r} means several files: {several}")
+        return found[0] if found else None
+
+    def _lies_in(self, file: Path, folder: str) -> bool:
+        """Whether the path to a file ends with these folders."""
+        above = _as_written(name_below(self.root, file)).rpartition("/")[0]
+        return not folder or f"/{above}".endswith(f"/{folder}")
