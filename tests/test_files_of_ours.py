@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bounded import bounded
 from robustmri.core.errors import RobustMRIError
-from robustmri.core.files import write_json
+from robustmri.core.files import write_json, write_struct
 from robustmri.core.sealed import write_sealed
 from robustmri.data.cohort import Cohort
 from robustmri.data.packed import pack_cohort, unpack_cohort
@@ -43,6 +43,7 @@ from robustmri.verbs.on_time import _read as read_planned
 from robustmri.verbs.pool import pool
 from robustmri.verbs.preset import choose_preset
 from robustmri.verbs.report import write_report
+from robustmri.verbs.reproduce import Prepared, _refuse_other
 from robustmri.verbs.run_bundle import read_head, read_stages
 from robustmri.verbs.run_folder import claimed_folder, read_seen
 from robustmri.verbs.unpack import unpack
@@ -129,6 +130,14 @@ def use_page(root: Path) -> None:
     Jobs(root).all()
 
 
+STORY = Prepared(
+    source="phantom",
+    columns="",
+    patient_pattern="",
+    slices="",
+    window="",
+    fractions=(0.6, 0.2, 0.2),
+)
 FILES: dict[str, Callable[[Path], Any]] = {
     "cohort/cohort.json": use_cohort,
     "cohort/split.json": use_cohort,
@@ -154,6 +163,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
         folder, read_checkpoint(folder).provenance
     ),
     "story/preset.json": lambda folder: choose_preset("nowhere", folder, 1.0),
+    "story/prepared.json": lambda folder: _refuse_other(folder, STORY),
     "result/nearest_neighbour.parquet": use_report,
     "certified/certificate/certificate.json": use_certificate,
     "certified/certificate/certificates.parquet": use_certificate,
@@ -223,6 +233,7 @@ def whole(tiny_cohort, tiny_run, tmp_path_factory, use_tiny_networks):
         torch.save({"epoch": 1, "model": {"a": torch.zeros(3)}}, state)
         write_sealed(root / "run" / "resume.pt", state.getvalue())
         write_json(root / "story" / "preset.json", {"preset": "poster-cpu", "reason": "time"})
+        write_struct(root / "story" / "prepared.json", STORY)
         for name in ("certified", "pooled"):
             shutil.copytree(root / "result", root / name)
         quick = {"samples": 60, "guesses": 10, "attack_steps": 0, "limit": 4}

@@ -248,3 +248,30 @@ def test_a_story_refuses_a_cohort_that_was_prepared_otherwise(folds, tiny_scans)
     other = msgspec.structs.replace(RECIPE, prepare=PrepareSettings(size=32, seed=1))
     with pytest.raises(SettingsError, match=r"prepared with other settings .*differ in seed"):
         cross_validate(tiny_scans, out, other, folds=[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fractions": (0.5, 0.25, 0.25)}, r"prepared with other settings .*differ in fractions"),
+        ({"columns": "label=label"}, r"prepared with other settings .*differ in columns"),
+    ],
+)
+def test_a_story_remembers_what_its_cohort_does_not_tell(folds, tiny_scans, change, said):
+    out, _, _ = folds
+    other = msgspec.structs.replace(RECIPE, prepare=PrepareSettings(size=32, **change))
+    with pytest.raises(SettingsError, match=said):
+        cross_validate(tiny_scans, out, other, folds=[1])
+
+
+def test_a_story_refuses_other_scans(folds, tiny_scans, tmp_path):
+    out, _, table = folds
+    recipe = msgspec.structs.replace(RECIPE, evaluate=MORE)
+    moved = shutil.copytree(tiny_scans, tmp_path / "moved")
+    with pytest.raises(SettingsError, match=r"prepared from other scans: .*scans, not .*moved"):
+        cross_validate(moved, out, recipe, folds=[1])
+    # A story that was begun before this was kept goes on.
+    earlier = shutil.copytree(out, tmp_path / "earlier")
+    for kept in earlier.glob("*/prepared.json"):
+        kept.unlink()
+    assert cross_validate(moved, earlier, recipe) == table

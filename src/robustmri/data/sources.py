@@ -34,7 +34,7 @@ def open_source(path: str | Path, **options: str) -> Source:
         SettingsError: an option that means nothing for what is there.
     """
     given = {name: value for name, value in options.items() if value}
-    if re.match(r"phantom(:|$)", str(path)):
+    if is_phantom(path):
         _check_options((), given, "the phantom")
         return _open_phantom(str(path))
     path = Path(path)
@@ -57,6 +57,11 @@ def open_source(path: str | Path, **options: str) -> Source:
         f"{'; '.join(reader.expects for reader in readers)}."
         + "".join(f" {sentence}." for sentence in tables if sentence)
     )
+
+
+def is_phantom(path: str | Path) -> bool:
+    """Whether a source is the word `phantom`, with settings or without, and no path."""
+    return bool(re.match(r"phantom(:|$)", str(path)))
 
 
 def find_readers() -> list[Any]:

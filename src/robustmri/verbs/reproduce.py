@@ -10,22 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from robustmri.core import processes
 from robustmri.core.errors import SettingsError
-from robustmri.core.files import atomic_file
+from robustmri.core.files import atomic_file, read_json, write_struct
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort, is_cohort
 from robustmri.data.intensity import AUTO, rule_for
+from robustmri.data.sources import is_phantom
 from robustmri.data.split import Split
 from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import Stopwatch, fit_evaluation, fit_training
-from robustmri.verbs.prepare import prepare
+from robustmri.verbs.prepare import READING, prepare
 from robustmri.verbs.preset import choose_preset
 from robustmri.verbs.report import write_report
 from robustmri.verbs.train import harden, train
 
 if TYPE_CHECKING:
     from robustmri.report.tables import Published, Table
+
+PREPARED = "prepared.json"
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cohort of a story was made from, as far as the cohort does not say it."""
+
+    source: str
+    columns: str
+    patient_pattern: str
+    slices: str
+    window: str
+    fractions: tuple[float, float, float]
 
 
 def protocol(
@@ -66,9 +81,13 @@ def protocol(
     root, watch = Path(out), Stopwatch(minutes)
     fits = is_cohort(source) and not _differences(Path(source), recipe.prepare)
     cohort = Path(source) if fits else root / "cohort"
+    asked = _asked(source, recipe.prepare)
     if not cohort.is_dir():
+        processes.on_one_process(lambda: write_struct(root / PREPARED, asked))
         prepare(source, cohort, settings=recipe.prepare, progress=stage("1/6 prepare"))
-    _refuse_other(cohort, recipe.prepare)
+    elif not fits:
+        _refuse_other(root, asked)
+    _refuse_differing(cohort, _differences(cohort, recipe.prepare))
     if minutes:
         recipe = fit_evaluation(root, cohort, recipe, watch)
         recipe = fit_training(root, recipe, watch, "train")
@@ -124,9 +143,34 @@ def check_recipe(recipe: Recipe) -> None:
         check_objective(settings)
 
 
-def _refuse_other(folder: Path, wanted: PrepareSettings) -> None:
+def _asked(source: str | Path, wanted: PrepareSettings) -> Prepared:
+    return Prepared(
+        source=str(source if is_phantom(source) else Path(source).resolve()),
+        **{name: getattr(wanted, name) for name in (*READING, "fractions")},
+    )
+
+
+def _refuse_other(root: Path, asked: Prepared) -> None:
+    """The cohort of a story must have been made from the same scans; of stories of earlier versions
+    nothing is known.
+    """
+    path = root / PREPARED
+    if not path.is_file():
+        return
+    there: Prepared = read_json(path, Prepared, again="Start again in another --out.")
+    if there.source != asked.source:
+        raise SettingsError(
+            f"{root / 'cohort'} was prepared from other scans: {there.source}, not {asked.source}. "
+            "Choose another --out; or, if they are the same scans in another place, remove "
+            f"{path}."
+        )
+    fields = Prepared.__struct_fields__
+    differ = [name for name in fields if getattr(there, name) != getattr(asked, name)]
+    _refuse_differing(root / "cohort", differ)
+
+
+def _refuse_differing(folder: Path, differ: list[str]) -> None:
     """A cohort that was prepared before must be the one that the recipe asks for."""
-    differ = _differences(folder, wanted)
     if differ:
         raise SettingsError(
             f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). "
