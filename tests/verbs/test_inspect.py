@@ -133,6 +133,11 @@ PLANTED = {
         "source files in one set only",
         "fail",
     ),
+    "one volume in two sets, its slices hashed one by one as before": (
+        lambda items: change(change(items, 1, source="v.nii"), 20, source="v.nii"),
+        "source files in one set only",
+        "fail",
+    ),
     "one picture in two sets": (
         lambda items: change(items, 20, image=of(items, 1).image),
         "copies in one set only",

@@ -28,7 +28,7 @@ class Case:
         group: what must stay together in a patient-wise split; the patient, or ids that differ by a
             trailing letter.
         source: file name relative to the source it was read from.
-        sha256: hash of that file.
+        sha256: hash of that file, which may have given several slices.
         height: of the original slice, in pixels; likewise `width`.
         plane: "axial", "coronal", "sagittal", or "" where unknown.
         fold: fold that the authors of the data gave it.
@@ -58,6 +58,14 @@ def group_of(patient_id: str) -> str:
     ('MR040240', '100360', 'ward B')
     """
     return re.sub(r"(?<=\d)[A-Za-z]$", "", patient_id)
+
+
+def file_hashes(cases: Iterable[Case]) -> list[str]:
+    """Hash of the file of each case of a cohort; where an earlier version stored one for each slice
+    of a volume, the first one's for all of them.
+    """
+    first: dict[str, str] = {}
+    return [first.setdefault(case.source, case.sha256) for case in cases]
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from robustmri.data.cases import file_hashes
 from robustmri.data.intensity import resize, to_grey
 from robustmri.data.parallel import map_in_order
 
@@ -113,9 +114,10 @@ def _check_copies(cohort: Cohort, where: dict[int, str], serious: Status) -> Fin
     """Slices with the same pixels, and source files, such as volumes, in two sets."""
     places: dict[bytes, set[str]] = {}
     keys: dict[int, tuple[bytes, bytes]] = {}
+    files = file_hashes(cohort.cases)
     for index, name in where.items():
         pixels = blake2b(cohort.images[index].tobytes(), digest_size=16).digest()
-        keys[index] = (pixels, cohort.cases[index].sha256.encode())
+        keys[index] = (pixels, files[index].encode())
         for key in keys[index]:
             places.setdefault(key, set()).add(name)
     shared = [index for index in sorted(keys) if any(len(places[key]) > 1 for key in keys[index])]

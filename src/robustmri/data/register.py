@@ -39,7 +39,7 @@ class Register:
         for note in notes:
             self._told.setdefault(note, []).append(case.source)
         first = self._first.setdefault((case.sha256, pixels), case)
-        if first is not case:
+        if first.source != case.source:
             self._tell_copy(case, first)
         return None
 

@@ -11,10 +11,14 @@ import pytest
 
 from formats import RAS, write_nifti
 from robustmri.core.errors import DataError, SettingsError
+from robustmri.data.cohort import Cohort
+from robustmri.data.leakage import check_leakage
 from robustmri.data.readers.nifti import NiftiVolumes
 from robustmri.data.readers.source import LeftOut, RawSlice
+from robustmri.data.seen import check_seen, note_seen
 from robustmri.data.sources import open_source
 from robustmri.data.split import Split
+from robustmri.verbs.inspect import inspect
 from robustmri.verbs.prepare import prepare
 
 nibabel = pytest.importorskip("nibabel")
@@ -55,7 +59,7 @@ def test_axial_slices_as_radiologists_look_at_them(
         # The front on top, and the patient's right on the left.
         np.testing.assert_array_equal(item.image, voxels(1)[::-1, ::-1, place].T)
         assert (item.plane, item.label, item.patient_id) == ("axial", "glioma", None)
-    assert len({item.sha256 for item in slices}) == 6
+    assert len({item.sha256 for item in slices}) == 1
     assert not left
 
 
@@ -268,6 +272,36 @@ def test_prepare_keeps_the_slices_of_a_volume_together(tmp_path: Path) -> None:
     assert any("slices of one file stay together" in note for note in cohort.notes)
     with pytest.raises(SettingsError, match="expected mask, middle, all"):
         open_source(tmp_path / "scans", slices="some")
+
+
+def test_slices_of_one_volume_know_each_other(tmp_path: Path) -> None:
+    """In two cohorts, in two sets of one, and to a classifier that was trained on some of them."""
+    for number in range(12):
+        name = f"sub-{number:02d}.nii.gz"
+        write_nifti(tmp_path / "scans" / ("glioma", "well")[number % 2] / name, voxels(number))
+    parts = {"first": "1:3", "second": "4:6", "sliced": "all"}
+    first, second, sliced = (
+        prepare(
+            tmp_path / "scans",
+            tmp_path / name,
+            size=16,
+            slices=slices,
+            split="slice" if name == "sliced" else "none",
+        )
+        for name, slices in parts.items()
+    )
+    assert statuses([first, second])["source files in one set and cohort only"] == "fail"
+    assert statuses([sliced])["source files in one set only"] == "fail"
+    leaks = {one.name: one for one in check_leakage(sliced, Split.load(sliced.root))}
+    assert len(leaks["copies in one set only"].case_ids) == len(sliced)
+    seen = note_seen(first, range(len(first)))
+    assert check_seen(seen, second, range(len(second))).status == "fail"
+    assert not any("the same bytes" in note for note in sliced.notes)
+
+
+def statuses(cohorts: list[Cohort]) -> dict[str, str]:
+    found = inspect([cohort.root for cohort in cohorts]).findings
+    return {one.name: one.status for one in found}
 
 
 def test_without_nibabel_one_sentence_says_what_to_install(

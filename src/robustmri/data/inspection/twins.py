@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.progress import Progress, silent
+from robustmri.data.cases import file_hashes
 from robustmri.data.inspection.slices import Slices, counted
 from robustmri.data.leakage import (
     BLOCK,
@@ -195,10 +196,12 @@ def _check_classes(slices: Slices, copies: list[Twins]) -> Finding:
 def _check_files(slices: Slices, where: str) -> Finding:
     """A file of several slices, such as a volume, may be shared without two equal slices."""
     places: dict[str, set[int]] = defaultdict(set)
-    for number, case in enumerate(slices.cases):
-        places[case.sha256].add(int(slices.place[number]))
+    files = [digest for cohort in slices.cohorts for digest in file_hashes(cohort.cases)]
+    for digest, place in zip(files, slices.place.tolist(), strict=True):
+        places[digest].add(place)
     shared = {digest for digest, found in places.items() if len(found) > 1}
-    ids = tuple(case.case_id for case in slices.cases if case.sha256 in shared)
+    cases = zip(slices.cases, files, strict=True)
+    ids = tuple(case.case_id for case, digest in cases if digest in shared)
     return Finding(
         f"source files {where}",
         "fail" if shared else "pass",

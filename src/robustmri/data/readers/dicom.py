@@ -236,7 +236,7 @@ class DicomFiles:
             image=image,
             mask=None,
             source=name_below(self.root, head.file),
-            sha256=hashlib.sha256(f"{digest}/{place}".encode()).hexdigest() if many else digest,
+            sha256=digest,
             plane=head.frames[place][1],
             notes=notes,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -230,7 +229,7 @@ class NiftiVolumes:
                 image=volume.slice(place),
                 mask=own if own is not None and own.any() else None,
                 source=name,
-                sha256=hashlib.sha256(f"{volume.sha256}/{place}".encode()).hexdigest(),
+                sha256=volume.sha256,
                 fold=fold_of(row.fold),
                 plane=volume.plane,
                 notes=volume.notes if volume.is_square else (*volume.notes, NOT_SQUARE),

@@ -32,7 +32,7 @@ class RawSlice:
             looked at.
         mask: lesion, bool array of shape (h, w), or None.
         source: file name relative to the source (a member of a zip: "a.zip/1.mat").
-        sha256: hash of the file's bytes.
+        sha256: hash of the file's bytes; in an array of many images, of the image's own.
         fold: fold 1 to 5 that the authors of the data gave it.
         plane: "axial", "coronal", "sagittal", or "" where nobody says.
         notes: what was done to the file, or is in it and was not read; each is counted over the
