@@ -291,6 +291,22 @@ def test_patients_without_ids_are_not_judged_by_them(items, tmp_path):
     assert found["one id for each person"] == found["one slice, one patient"] == "pass"
 
 
+def test_many_pairs_of_one_kind_hide_none_of_another(items, tmp_path, monkeypatch):
+    copies = items
+    for number in (2, 3, 4):
+        copies = change(copies, number, image=of(items, 1).image)
+    root = write(tmp_path / "cohort", change(copies, 20, image=of(items, 13).image))
+    everything = inspect([root])
+    monkeypatch.setattr("robustmri.data.inspection.twins.MOST_PAIRS", 2)
+    monkeypatch.setattr("robustmri.data.inspection.twins.BLOCK", 4)
+    found = inspect([root])
+    assert len(found.twins) < len(everything.twins)
+    assert statuses(found) == statuses(everything)
+    assert statuses(found)["copies in one set only"] == "fail"
+    told = {one.name: one.detail for one in found.findings}
+    assert told["no copies within a set"].startswith("at least ")
+
+
 @pytest.mark.parametrize("kind", TURNS)
 def test_a_turned_copy_is_told_as_what_it_is(kind, items, tmp_path):
     turned = TURNS[kind](of(items, 1).image[None])[0]
