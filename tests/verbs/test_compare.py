@@ -107,6 +107,17 @@ def test_without_images_no_file_names_a_classifier(folders, tmp_path):
         assert "st-marys" not in path.read_text(encoding="utf-8")
 
 
+def test_a_comparison_replaces_only_a_comparison(folders, tmp_path):
+    result = shutil.copytree(folders["after"], tmp_path / "after")
+    before = (result / "robustness.json").read_bytes()
+    with pytest.raises(ResultError, match=r"robustness\.json is there, and no comparison"):
+        robustmri.compare(folders["before"], result, result / "robustness.html")
+    assert (result / "robustness.json").read_bytes() == before
+    assert not (result / "robustness.html").exists()
+    for _ in range(2):
+        robustmri.compare(folders["before"], result, result / "compared.html")
+
+
 def test_what_cannot_be_paired_or_named_is_one_sentence(folders, tmp_path):
     pair, out = [folders["before"], folders["after"]], tmp_path / "a.html"
     with pytest.raises(SettingsError, match="needs 2 different names"):
@@ -119,8 +130,6 @@ def test_what_cannot_be_paired_or_named_is_one_sentence(folders, tmp_path):
 
 
 def test_a_number_that_was_changed_is_noticed(folders, tmp_path):
-    import shutil
-
     copy = shutil.copytree(folders["after"], tmp_path / "after")
     result = load_result(copy)
     first = msgspec.structs.replace(result.results[0], accuracy=0.99)

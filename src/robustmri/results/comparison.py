@@ -136,6 +136,32 @@ def load_comparison(path: Path | str) -> Comparison:
     return made
 
 
+class _Trace(msgspec.Struct):
+    """What a comparison of any version has, and no other file of ours."""
+
+    first: dict[str, Any]
+    second: dict[str, Any]
+    numbers: list[Any]
+
+
+def refuse_other_json(path: Path | str) -> None:
+    """A comparison replaces only a comparison.
+
+    Raises:
+        ResultError: `path` is something else.
+    """
+    path = Path(path)
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
+        return
+    try:
+        read_json(path, _Trace, error=ResultError)
+    except ResultError as error:
+        raise ResultError(
+            f"{path} is there, and no comparison: the JSON beside the page would replace it. "
+            "Choose another --out, or remove it first."
+        ) from error
+
+
 def save_comparison(comparison: Comparison, path: Path | str) -> Path:
     """Write it as JSON, atomically."""
     write_struct(path, comparison)

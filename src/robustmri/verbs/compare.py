@@ -41,17 +41,21 @@ def compare(
         title: heading of the page.
 
     Raises:
-        ResultError: a folder is missing, damaged or contradicts itself, or the two share no slice.
+        ResultError: a folder is missing, damaged or contradicts itself, the two share no slice, or
+            something else than a page and a comparison of ours is where they would be written.
         SettingsError: names that do not fit.
     """
     from robustmri.report import write_page
+    from robustmri.report.html import refuse_other_page
     from robustmri.report.redact import redact_comparison
-    from robustmri.results.comparison import save_comparison
+    from robustmri.results.comparison import refuse_other_json, save_comparison
     from robustmri.results.outcomes import load_outcomes
 
     page = Path(out)
     if page.suffix == ".json":
         raise ResultError(f"{page} is the name of the JSON beside the page. Name the page: .html.")
+    refuse_other_page(page)
+    refuse_other_json(page.with_suffix(".json"))
     folders, names, comparison = pair_results([first, second], names, images=images)
     if not images:
         identifiers = set().union(*(load_outcomes(folder).identifiers for folder in folders))
