@@ -18,7 +18,9 @@ from scans import SHARED, SliceList, slices_of
 SETS = ("train", "validation", "test")
 
 
-def cohort_of(patients: list[tuple[str, str, int, int | None]], groups: str = "patient") -> Cohort:
+def cohort_of(
+    patients: list[tuple[str, str, int, int | None]], groups: str = "patient", source: str = ""
+) -> Cohort:
     """A cohort without a folder, from (patient id, label, slices, fold)."""
     cases: list[Case] = []
     labels = sorted({label for _, label, _, _ in patients})
@@ -32,7 +34,7 @@ def cohort_of(patients: list[tuple[str, str, int, int | None]], groups: str = "p
                     class_index=labels.index(label),
                     patient_id=patient,
                     group=group_of(patient),
-                    source="",
+                    source=source,
                     sha256="",
                     height=8,
                     width=8,
@@ -55,13 +57,13 @@ def cohort_of(patients: list[tuple[str, str, int, int | None]], groups: str = "p
     )
 
 
-def many(count: int = 60, fold: bool = False) -> Cohort:
+def many(count: int = 60, fold: bool = False, source: str = "") -> Cohort:
     """Patients with 1 to 25 slices in two classes of unequal size."""
     patients = [
         (f"P{i}", "glioma" if i % 3 else "meningioma", 1 + i * 7 % 25, 1 + i % 5 if fold else None)
         for i in range(count)
     ]
-    return cohort_of(patients)
+    return cohort_of(patients, source=source)
 
 
 def groups_in(cohort: Cohort, indexes: tuple[int, ...]) -> set[str]:
@@ -157,7 +159,7 @@ def test_own_folds_test_every_case_once() -> None:
 
 
 def test_the_authors_folds_are_used_where_every_case_has_one() -> None:
-    cohort = many(fold=True)
+    cohort = many(fold=True, source="1.mat")
     split = make_split(cohort, "folds", fold=4)
     assert split.folds_source == "authors (cvind.mat)"
     assert all(
@@ -178,6 +180,24 @@ def test_authors_folds_that_part_a_patient_say_so() -> None:
         "1 patients have slices in more than one set under ids that differ by a trailing"
         in split.note
     )
+
+
+def test_folds_of_a_table_that_divide_patients_say_so() -> None:
+    """They are neither the authors' nor patient-wise."""
+    patients = [
+        (f"P{i}", ("a", "b")[i % 2], 1, 1 + (i + k) % 5) for i in range(30) for k in range(4)
+    ]
+    split = make_split(cohort_of(patients), "folds", fold=2)
+    assert split.folds_source == "the table's column fold"
+    assert split.note.startswith(
+        "Fold 2 of 5 folds by the table's column fold, which divide patients: "
+    )
+    assert "trailing letter" not in split.note
+    assert "says nothing about new patients" in split.note
+    whole = make_split(many(fold=True), "folds", fold=2)
+    assert "patient-wise folds by the table's column fold: no patient" in whole.note
+    unknown = make_split(cohort_of(patients, groups="inferred"), "folds", fold=2)
+    assert "which divide inferred groups of slices" in unknown.note
 
 
 def test_folds_with_a_hole_are_refused() -> None:

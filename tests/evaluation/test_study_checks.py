@@ -19,6 +19,12 @@ def test_slice_wise_split_says_what_it_does():
     assert "too high for new ones" in study_checks.check_split("slice", "inferred").detail
 
 
+def test_folds_that_divide_patients_are_a_warning():
+    check = study_checks.check_split("folds", "patient", divided=True)
+    assert check.status == "warn"
+    assert check.detail.startswith("The folds divide patients: slices of one patient lie in")
+
+
 def test_few_patients_are_a_warning_with_their_number(table):
     check = study_checks.check_patients(table(12).columns())
     assert check.status == "warn"

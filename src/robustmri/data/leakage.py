@@ -15,6 +15,7 @@ import numpy.typing as npt
 from robustmri.data.cases import file_hashes
 from robustmri.data.intensity import resize, to_grey
 from robustmri.data.parallel import map_in_order
+from robustmri.data.split import AUTHORS
 
 if TYPE_CHECKING:
     from robustmri.data.cases import Case
@@ -29,6 +30,7 @@ MANY_DOUBLED = 0.1
 """Share of a set's patients who may look like another before their number cannot be believed."""
 DESCRIPTOR_SIZE = 32
 BLOCK = 512
+ONE_SET = "patients in one set only"
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -63,17 +65,16 @@ def check_leakage(cohort: Cohort, split: Split) -> list[Finding]:
         "inferred groups" if cohort.groups == "inferred" else "patients (trailing letter ignored)"
     )
     serious: Status = "warn" if split.kind == "slice" else "fail"
-    lenient: Status = "warn" if split.folds_source.startswith("authors") else serious
-    name = "patients in one set only"
+    lenient: Status = "warn" if split.folds_source == AUTHORS else serious
     if cohort.groups == "inferred":
         unknown = (
             "cannot be checked: the source has no patient ids; groups were inferred from "
             "near-duplicate slices"
         )
-        patients = Finding(name, "warn", unknown)
+        patients = Finding(ONE_SET, "warn", unknown)
     else:
         patients = _check_overlap(
-            name, "patient ids", serious, cohort, where, lambda case: case.patient_id
+            ONE_SET, "patient ids", serious, cohort, where, lambda case: case.patient_id
         )
     groups = _check_overlap(
         "groups in one set only", alike, lenient, cohort, where, lambda case: case.group

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ Kind = Literal["patient", "slice", "folds", "none"]
 KINDS = ("patient", "slice", "folds", "none")
 SETS = ("train", "validation", "test")
 FOLDS = 5
+AUTHORS, TABLE = "authors (cvind.mat)", "the table's column fold"
 TRIALS = 200  # Random assignments among which the best balanced is kept.
 DEALT = 200_000  # Units in all trials together, so that thousands of them take seconds.
 
@@ -40,7 +41,8 @@ class Split:
         fold: test fold 1 to 5, for "folds".
         cohort_fingerprint: cohort that the indexes belong to.
         note: one sentence on what this split does to the numbers.
-        folds_source: who made the folds: "authors (cvind.mat)", "robustmri", or "" without folds.
+        folds_source: who made the folds: `AUTHORS` (of the figshare release), `TABLE` (the column
+            `fold` of a table that came with the scans), "robustmri", or "" without folds.
     """
 
     kind: Kind
@@ -110,7 +112,7 @@ def make_split(
     Args:
         cohort: what to divide.
         kind: "patient" keeps every patient in one set, "slice" ignores patients, "folds" tests on
-            one of five folds (the authors' where every case has one, else robustmri's own) and
+            one of five folds (the source's where every case has one, else robustmri's own) and
             takes validation patients from the rest; "none" tests on everything, for a classifier
             that was trained elsewhere.
         seed: the same seed gives the same split.
@@ -137,13 +139,14 @@ def make_split(
     folds_source = ""
     if kind == "folds":
         fold = fold or 1
-        own = any(case.fold is None for case in cohort.cases)
-        folds_source = "robustmri" if own else "authors (cvind.mat)"
-        folds = (
-            _assign(cohort, cohort.cases, (1 / FOLDS,) * FOLDS, seed) + 1
-            if own
-            else _authors_folds(cohort.cases)
-        )
+        if any(case.fold is None for case in cohort.cases):
+            folds_source = "robustmri"
+            folds = _assign(cohort, cohort.cases, (1 / FOLDS,) * FOLDS, seed) + 1
+        else:
+            # The figshare release alone is read from such files.
+            released = all(case.source.endswith(".mat") for case in cohort.cases)
+            folds_source = AUTHORS if released else TABLE
+            folds = _given_folds(cohort.cases)
         rest = [case for case, number in zip(cohort.cases, folds, strict=True) if number != fold]
         shares = (fractions[0] / sum(fractions[:2]), fractions[1] / sum(fractions[:2]))
         part = _assign(cohort, rest, shares, seed)
@@ -164,7 +167,7 @@ _NAME_PATIENTS = (
 )
 
 
-def _authors_folds(cases: Sequence[Case]) -> npt.NDArray[np.int64]:
+def _given_folds(cases: Sequence[Case]) -> npt.NDArray[np.int64]:
     folds = np.array([case.fold for case in cases])
     if set(folds.tolist()) != set(range(1, FOLDS + 1)):
         raise DataError(
@@ -232,6 +235,12 @@ def _deal(
     return where
 
 
+def _in_several(sets: Iterable[Iterable[int]], key: Callable[[int], str]) -> set[str]:
+    """What slices of more than one set have in common."""
+    found = [{key(index) for index in indexes} for indexes in sets]
+    return {name for name in set().union(*found) if sum(name in one for one in found) > 1}
+
+
 def _note(
     cohort: Cohort,
     kind: Kind,
@@ -241,7 +250,8 @@ def _note(
 ) -> str:
     inferred = cohort.groups == "inferred"
     unit = "inferred groups of slices" if inferred else "patients"
-    seen, chosen_on, tested = ({cohort.cases[index].group for index in indexes} for indexes in sets)
+    seen, _, tested = ({cohort.cases[index].group for index in indexes} for indexes in sets)
+    divided = _in_several(sets, lambda index: cohort.cases[index].group)
     if kind == "slice":
         return (
             f"Slice-wise: {len(seen & tested)} of the {len(tested)} {unit} in the test set also "
@@ -252,6 +262,12 @@ def _note(
         return (
             "External validation: every slice is tested, and none was set aside for training, so "
             "the accuracy is one for this source of scans."
+        )
+    if _in_several(sets, lambda index: cohort.cases[index].patient_id):
+        return (
+            f"Fold {fold} of {FOLDS} folds by {folds_source}, which divide {unit}: "
+            f"{len(divided)} have slices in more than one set, so the accuracy is inflated and "
+            "says nothing about new patients."
         )
     start = (
         "Patient-wise"
@@ -264,10 +280,9 @@ def _note(
             "patient ids: slices of one person that look different still lie on both sides, so "
             "the accuracy is inflated."
         )
-    shared = len(seen & tested | chosen_on & tested | seen & chosen_on)
-    if shared:
+    if divided:
         return (
-            f"{start}, but {shared} patients have slices in more than one set under ids that "
+            f"{start}, but {len(divided)} patients have slices in more than one set under ids that "
             "differ by a trailing letter, so the accuracy is somewhat inflated."
         )
     return (

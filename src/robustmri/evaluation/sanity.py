@@ -55,6 +55,7 @@ def run_checks(
     groups: str,
     training_attack: str | None,
     trained: bool,
+    divided: bool = False,
     evaluated_set: str = "test",
     zero_gradient_share: float | None = None,
     region: str = "image",
@@ -74,6 +75,7 @@ def run_checks(
         groups: "patient", or "inferred" where the source has no patient ids.
         training_attack: attack that made the training examples; None for standard training.
         trained: whether it was trained here, its epoch chosen on the validation set.
+        divided: whether folds that came with the data divide patients.
         evaluated_set: which set of the split the outcomes are of, "test" or "validation".
         zero_gradient_share: share of clean images without a loss gradient; None if not measured.
         region: where pixels could change; only the whole "image" can be made one flat grey.
@@ -103,7 +105,7 @@ def run_checks(
         check_budget(outcomes) if limited else None,
         check_knowledge(knowledge) if knowledge else None,
         *((*check_probes(probed), *check_shortcuts(probed)) if probed else ()),
-        check_split(split_kind, groups),
+        check_split(split_kind, groups, divided),
         check_patients(outcomes),
         check_chosen() if chosen else None,
         check_classes(outcomes, classes),

@@ -31,12 +31,13 @@ DRAWN = (RANDOM, RANDOM_SEARCH, "noise")
 """Attacks that draw the parameters of a physical threat, and search for nothing."""
 
 
-def check_split(split_kind: str, groups: str) -> Check:
+def check_split(split_kind: str, groups: str, divided: bool = False) -> Check:
     """Slices of a patient are on one side only."""
-    if split_kind == "slice":
+    if split_kind == "slice" or divided:
         status: Status = "warn"
+        how = "The folds divide patients" if divided else "Slices were split one by one"
         detail = (
-            "Slices were split one by one: slices of one patient lie in training and test, so the "
+            f"{how}: slices of one patient lie in training and test, so the "
             "accuracy is that for known patients and is too high for new ones. Use prepare "
             "--split patient."
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robustmri.data.cohort import Cohort
-from robustmri.data.leakage import Finding, check_leakage
+from robustmri.data.leakage import ONE_SET, Finding, check_leakage
 from robustmri.data.regions import REGIONS
 from robustmri.data.split import SETS, Split
 from robustmri.evaluation.evaluate import Evaluated
@@ -51,6 +51,10 @@ def with_worst_case(outcomes: pa.Table) -> pa.Table:
     return pa.concat_tables([outcomes, pa.table(columns, schema=outcomes.schema)])
 
 
+def _divides(leakage: Sequence[Check]) -> bool:
+    return any(one.name == ONE_SET and one.status == "fail" for one in leakage)
+
+
 def summarise_evaluation(
     evaluated: Evaluated,
     classifier: Classifier,
@@ -88,6 +92,7 @@ def summarise_evaluation(
         groups=cohort.groups,
         training_attack=training_attack,
         trained=bool(model.training),
+        divided=split.kind == "folds" and _divides(leakage),
         evaluated_set=settings.evaluated_set,
         zero_gradient_share=evaluated.zero_gradient_share,
         region=settings.region,
