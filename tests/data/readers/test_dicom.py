@@ -281,6 +281,30 @@ def test_rows_that_contradict_each_other_decide_nothing(tmp_path: Path, header: 
     assert "the image file is missing" not in left.values()
 
 
+def test_a_table_may_say_the_fold_and_a_plane_that_the_header_does_not(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "1.dcm", grey(1))
+    write_dicom(tmp_path / "2.dcm", grey(2), ImageOrientationPatient=None)
+    table(
+        tmp_path / "t.csv",
+        ("file", "label", "fold", "plane", "mask"),
+        *(("1.dcm", "a", "3", "sagittal", "m.png"), ("2.dcm", "a", "4", "coronal", "m.png")),
+    )
+    slices, left = read(tmp_path)
+    assert [(item.fold, item.plane) for item in slices] == [(3, "axial"), (4, "coronal")]
+    assert not left
+    assert "not used: mask" in open_source(tmp_path).notes[0]
+    with pytest.raises(SettingsError, match=r"for DICOM files the mask is not read from a table"):
+        open_source(tmp_path, columns="mask=mask")
+
+
+def test_a_patient_of_several_folds_has_none(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "1.dcm", grey(1))
+    table(tmp_path / "t.csv", ("patient", "label", "fold"), ("P1", "a", "1"), ("P1", "a", "2"))
+    slices, left = read(tmp_path)
+    assert not slices
+    assert left["t.csv: patient 'P1'"] == "the table gives it several folds (1, 2)"
+
+
 def test_a_table_may_name_the_patients_and_that_is_told(tmp_path: Path) -> None:
     write_dicom(tmp_path / "1.dcm", grey(1), PatientID="")
     write_dicom(tmp_path / "2.dcm", grey(2), PatientID="ANON")

@@ -201,6 +201,15 @@ def test_a_table_may_name_the_masks(tmp_path: Path) -> None:
     assert left == {"scans/b.nii": "the mask 'p2/one.nii' is missing"}
 
 
+@pytest.mark.parametrize("role", ["plane", "outline"])
+def test_what_no_table_tells_of_a_volume_is_refused(tmp_path: Path, role: str) -> None:
+    write_nifti(tmp_path / "a.nii", voxels(1))
+    table(tmp_path / "t.csv", ("image", "label", "patient", role), ("a.nii", "g", "1", "coronal"))
+    assert f"not used: {role}" in open_source(tmp_path).notes[0]
+    with pytest.raises(SettingsError, match=f"the {role} is not read from a table"):
+        open_source(tmp_path, columns=f"{role}={role}")
+
+
 def wrong_files(folder: Path) -> dict[str, str]:
     """Files that give no slice, and what is said of each."""
     good = write_nifti(folder / "good.nii", voxels(1)).read_bytes()

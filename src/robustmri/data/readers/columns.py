@@ -54,6 +54,24 @@ def parse_columns(text: str) -> dict[str, str]:
     return named
 
 
+def refuse_columns(named: Mapping[str, str], roles: Iterable[str], what: str) -> dict[str, str]:
+    """The named columns, and none for the roles that a reader takes from no table.
+
+    Raises:
+        SettingsError: one was named for such a role.
+
+    >>> refuse_columns({"label": "dx"}, ["mask"], "DICOM files")
+    {'label': 'dx', 'mask': ''}
+    """
+    for role in roles:
+        if named.get(role):
+            raise SettingsError(
+                f"columns: for {what} the {role} is not read from a table, got "
+                f"{role}={named[role]}. Leave it out."
+            )
+    return {**named, **dict.fromkeys(roles, "")}
+
+
 def find_columns(header: Sequence[str], named: Mapping[str, str], where: str) -> dict[str, str]:
     """Column of each role that a table has.
 

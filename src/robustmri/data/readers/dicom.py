@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.limits import check_bytes
 from robustmri.data.parallel import map_in_order
-from robustmri.data.readers.columns import parse_columns
+from robustmri.data.readers.columns import parse_columns, refuse_columns
 from robustmri.data.readers.decode import IMAGE_SUFFIXES
 from robustmri.data.readers.dicom_pixels import read_frame
 from robustmri.data.readers.files import find_files, name_below, open_regular, read_regular
@@ -25,6 +25,8 @@ from robustmri.data.readers.listing import (
     Lookup,
     Row,
     find_listing,
+    fold_of,
+    plane_of,
     speaks_of_scans,
 )
 from robustmri.data.readers.names import FileNames, outnumber
@@ -110,6 +112,7 @@ class DicomFiles:
             if role in ("label", "patient") and _tag_of(column) and not _is_column(path, column)
         }
         named = {role: column for role, column in named.items() if role not in tags}
+        named = refuse_columns(named, ("mask", "outline"), "DICOM files")
         listing = find_listing(path, named, speaks_of_scans)
         return cls(root, listing, tags, slices or "all", window == "file")
 
@@ -237,7 +240,8 @@ class DicomFiles:
             mask=None,
             source=name_below(self.root, head.file),
             sha256=digest,
-            plane=head.frames[place][1],
+            fold=fold_of(row.fold),
+            plane=head.frames[place][1] or plane_of(row.plane),
             notes=notes,
         )
 

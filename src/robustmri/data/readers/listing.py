@@ -166,20 +166,21 @@ class Lookup:
             self._tell(f"slice {cell!r}", reason)
 
     def _by_patient(self) -> None:
-        labels: dict[str, set[str]] = {}
-        roles = [role for role in ("patient", "label") if role in self.listing.columns]
-        for place, (patient, *label) in enumerate(self.listing.cells(*roles)):
+        told: dict[tuple[str, str], set[str]] = {}
+        roles = [role for role in ("label", "fold") if role in self.listing.columns]
+        for place, (patient, *cells) in enumerate(self.listing.cells("patient", *roles)):
             if is_missing(patient):
                 self._tell(f"row {self.listing.table.number_of(place)}", "the row names no patient")
                 continue
             key = patient_key(patient)
-            labels.setdefault(key, set()).update(label)
+            for role, cell in zip(roles, cells, strict=True):
+                told.setdefault((key, role), set()).add(cell)
             self.by_patient.setdefault(key, place)
-        for key, several in labels.items():
+        for (key, role), several in told.items():
             if len(several) > 1:
-                del self.by_patient[key]
+                self.by_patient.pop(key, None)
                 said = ", ".join(sorted(several))
-                self._tell(f"patient {key!r}", f"the table gives it several labels ({said})")
+                self._tell(f"patient {key!r}", f"the table gives it several {role}s ({said})")
 
     def _tell(self, what: str, reason: str) -> None:
         if len(self.problems) < LISTED:

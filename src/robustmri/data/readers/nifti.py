@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from robustmri.core.errors import DataError
-from robustmri.data.readers.columns import parse_columns
+from robustmri.data.readers.columns import parse_columns, refuse_columns
 from robustmri.data.readers.files import Found, find_files, name_below
 from robustmri.data.readers.layout import folder_label, parse_pattern, patient_in
 from robustmri.data.readers.listing import (
@@ -70,6 +70,7 @@ class NiftiVolumes:
         parse_slices(slices or "mask")
         parse_pattern(patient_pattern)
         named = parse_columns(columns)
+        named = refuse_columns(named, ("plane", "outline"), "NIfTI volumes")
         listing = find_listing(path, named, speaks_of_scans)
         unknown = named.get("patient") == ""
         return cls(root, find_files(root), listing, slices or "mask", unknown, patient_pattern)
