@@ -94,6 +94,8 @@ def test_what_is_written_for_others(folders, tmp_path):
     said = run(folders["after"], "--criteria", criteria, "--min", "worst_case=0.99", *told)
     assert said.exit_code == 3
     gate = msgspec.json.decode((tmp_path / "gate.json").read_bytes(), type=Gate)
+    assert "created" in gate.provenance
+    assert "command" not in gate.provenance, "it has names of folders, as they were typed"
     assert not gate.passed
     assert gate.decided_by == "Board, 3 May"
     root = ElementTree.parse(tmp_path / "junit.xml").getroot()

@@ -214,7 +214,7 @@ def _write_head(
         "intensity_rule": RULES[form.intensity],
         "groups": "patient" if source.patient_ids else "inferred",
         "synthetic": source.synthetic,
-        "notes": notes + stored.notes,
+        "notes": list(dict.fromkeys(notes + stored.notes)),  # A cohort brings its own.
         "n_cases": len(cases),
         "n_patient_ids": len({case.patient_id for case in cases}),
         "n_groups": len({case.group for case in cases}),

@@ -69,7 +69,7 @@ def redact(report: RobustnessReport, identifiers: Iterable[str]) -> RobustnessRe
         # What the amount of a corruption is stands in words of the tool.
         what = run["settings"].get("what") if run["norm"] == CORRUPTION else None
         run["settings"] = _terms(run["settings"], search) | ({"what": what} if what else {})
-    plain["provenance"] = _origin(plain["provenance"])
+    plain["provenance"] = origin_of(plain["provenance"])
     plain = _walk(plain, search) | kept
     plain["cohort"]["classes"] = report.cohort.classes
     return msgspec.convert(plain, RobustnessReport)
@@ -84,7 +84,7 @@ def redact_comparison(comparison: Comparison, identifiers: Iterable[str]) -> Com
         comparison,
         patients=[],
         scope=[search.clean(sentence) for sentence in comparison.scope],
-        provenance=_origin(comparison.provenance),
+        provenance=origin_of(comparison.provenance),
     )
 
 
@@ -123,12 +123,13 @@ def _terms(value: Any, search: _Search) -> Any:
     return value
 
 
-def _origin(facts: dict[str, Any]) -> dict[str, Any]:
+def origin_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """Where something comes from, without what a person typed."""
     kept = {name: facts[name] for name in ORIGIN if name in facts}
     if isinstance(kept.get("checkpoint"), dict):
-        kept["checkpoint"] = _origin(kept["checkpoint"])
+        kept["checkpoint"] = origin_of(kept["checkpoint"])
     if isinstance(kept.get("pooled"), list):
-        kept["pooled"] = [_origin(part) for part in kept["pooled"] if isinstance(part, dict)]
+        kept["pooled"] = [origin_of(part) for part in kept["pooled"] if isinstance(part, dict)]
     return kept
 
 

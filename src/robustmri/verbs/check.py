@@ -51,6 +51,7 @@ def check(
         SettingsError: a minimum or a margin that is none.
     """
     from robustmri.evaluation.criteria import judge
+    from robustmri.report.redact import origin_of
     from robustmri.results.acceptance import join_acceptance
     from robustmri.results.gate import Gate, save_gate, save_junit
 
@@ -78,7 +79,7 @@ def check(
         checkpoint_sha256=result.model.checkpoint_sha256,
         baseline_sha256=old,
         decided_by=accepted.decided_by,
-        provenance=describe_run(),
+        provenance=origin_of(describe_run()),
     )
     if json is not None:
         save_gate(gate, json)

@@ -19,6 +19,7 @@ from robustmri.core.errors import DataError
 from robustmri.data.cases import read_cases, write_cases
 from robustmri.data.cohort import Cohort, fingerprint_of
 from robustmri.data.prepare import write_cohort
+from robustmri.data.readers.source import LeftOut
 from robustmri.data.sources import open_source
 from scans import SliceList, slices_of
 
@@ -138,6 +139,15 @@ def test_pipes_are_not_waited_for(cohort: Cohort, name: str) -> None:
     os.mkfifo(cohort.root / name)
     with pytest.raises(DataError):
         list(open_source(cohort.root).read())
+
+
+def test_what_was_told_and_left_out_is_carried_over(tmp_path: Path) -> None:
+    left = LeftOut("9.png", "cannot be read")
+    source = SliceList([*slices_of(), left])
+    first = write_cohort(source, tmp_path / "first", size=32, notes=["the label is a guess"])
+    again = write_cohort(open_source(first.root), tmp_path / "again", size=16)
+    assert "the label is a guess" in again.notes
+    assert (again.notes, again.left_out) == (first.notes, (left,))
 
 
 def test_cases_are_read_as_they_were_written(cohort: Cohort, tmp_path: Path) -> None:

@@ -46,11 +46,16 @@ class CohortFolder:
         """Whether it knows its patients."""
         return self._cohort.groups == "patient"
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was told when it was prepared."""
+        return self._cohort.notes
+
     def __len__(self) -> int:
-        return len(self._cohort)
+        return len(self._cohort) + len(self._cohort.left_out)
 
     def read(self) -> Iterator[RawSlice | LeftOut]:
-        """Slices in the cohort's order."""
+        """Slices in the cohort's order, then what was left out of it."""
         for case in self._cohort.cases:
             masks = None if case.lesion_box is None else self._cohort.masks([case.index])
             yield RawSlice(
@@ -64,3 +69,4 @@ class CohortFolder:
                 fold=case.fold,
                 plane=case.plane,
             )
+        yield from self._cohort.left_out
