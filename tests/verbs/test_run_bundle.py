@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import zipfile
@@ -79,6 +80,27 @@ def test_a_stage_that_does_not_end_is_stopped_with_what_it_started(bundled, tmp_
     assert [one.status for one in outcomes] == ["stopped", "done"]
     with zipfile.ZipFile(tmp_path / "results" / "summary.zip") as bag:
         assert bag.read("a.txt") == b"there"
+
+
+def test_a_stage_ends_with_the_command_that_is_interrupted(bundled, tmp_path, monkeypatch):
+    there = tmp_path / "pid.txt"
+    code = (
+        "import os, pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    folder = bundled(stage("endless", code, str(there)))
+
+    def interrupt(home):
+        if there.exists() and there.read_text():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._Home, "bring", interrupt)
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        run_bundle(folder, tmp_path / "results")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(there.read_text()), 0)
 
 
 def test_only_some_stages(bundled, tmp_path):

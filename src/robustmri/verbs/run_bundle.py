@@ -224,16 +224,17 @@ def _run(
             start_new_session=True,
         )
         ends, stopped = began + 60 * (given + max(grace, 0.05 * given)), False
-        while True:
-            try:
-                process.wait(timeout=max(0.1, min(LOOK_EVERY, ends - time.monotonic())))
-                break
-            except subprocess.TimeoutExpired:
-                home.bring()
-            if time.monotonic() > ends:
-                stopped = True
+        try:
+            while process.poll() is None and not stopped:
+                try:
+                    process.wait(timeout=max(0.1, min(LOOK_EVERY, ends - time.monotonic())))
+                except subprocess.TimeoutExpired:
+                    home.bring()
+                    stopped = time.monotonic() > ends
+        finally:
+            # Also after Ctrl-C, which a session of its own does not hear.
+            if process.poll() is None:
                 _stop(process)
-                break
     seconds = round(time.monotonic() - began, 1)
     status = "stopped" if stopped else "failed" if process.returncode else "done"
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
