@@ -96,6 +96,15 @@ def test_folds_are_submitted_one_by_one_and_pooled_at_the_end(submitted, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("only", ["", "2,1,3"])
+def test_within_a_time_folds_wait_for_the_first(submitted, tmp_path, only):
+    """As its epochs and slices are fitted, theirs are."""
+    words = ("cross-validate", "phantom", "--out", tmp_path / "o", "--on", "slurm")
+    jobs = submitted(*words, "--minutes", 50, *(("--only", only) if only else ()))
+    assert jobs[0][0][-1] == "--only=1"
+    assert [job[4] for job in jobs] == [0, *[1] * (len(jobs) - 2), len(jobs) - 1]
+
+
 def test_variants_wait_for_the_first_one(submitted, tmp_path):
     jobs = submitted("ablate", tmp_path, "--out", tmp_path / "o", "--on=local")
     assert len(jobs) > 3

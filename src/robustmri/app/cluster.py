@@ -141,7 +141,7 @@ def submit_parts(on: str, out: Path, parts: Sequence[str], *, first: str = "") -
     words = words_without(sys.argv[1:], "--on", "--only")
     jobs: list[Any] = []
     before: list[Any] = []
-    for part in parts:
+    for part in sorted(parts, key=lambda part: part != first):
         job = submit([*words, f"--only={part}"], logs, place, after=before)
         say(f"{part}: job {job.job_id}")
         jobs.append(job)

@@ -83,7 +83,9 @@ def cross_validate(
         from robustmri.app.cluster import submit_parts
         from robustmri.data.split import FOLDS
 
-        submit_parts(on, out, listed(only) or [str(fold + 1) for fold in range(FOLDS)])
+        parts = listed(only) or [str(fold + 1) for fold in range(FOLDS)]
+        # Within a time, the others are run as the first was fitted.
+        submit_parts(on, out, parts, first="1" if minutes else "")
         return
     given: dict[str, Any] = {"folds": listed(only)} if only else {}
     with shown_progress() as progress:
