@@ -132,6 +132,7 @@ def use_page(root: Path) -> None:
 
 STORY = Prepared(
     source="phantom",
+    place="0123456789abcdef",
     columns="",
     patient_pattern="",
     slices="",

@@ -148,7 +148,8 @@ SHORT = (
     "evaluate.options.pgd.restarts=1",
     "evaluate.options.pgd.steps=2",
 )
-STAGES = ["after", "before", "cohort", "hardened", "report.html", "standard", "table.md"]
+STAGES = ["after", "before", "cohort", "hardened"]
+STAGES += ["prepared.json", "report.html", "standard", "table.md"]
 
 
 def short(*more):

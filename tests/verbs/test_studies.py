@@ -268,8 +268,9 @@ def test_a_story_refuses_other_scans(folds, tiny_scans, tmp_path):
     out, _, table = folds
     recipe = msgspec.structs.replace(RECIPE, evaluate=MORE)
     moved = shutil.copytree(tiny_scans, tmp_path / "moved")
-    with pytest.raises(SettingsError, match=r"prepared from other scans: .*scans, not .*moved"):
+    with pytest.raises(SettingsError, match="prepared from scans, and not from this moved"):
         cross_validate(moved, out, recipe, folds=[1])
+    assert str(tiny_scans) not in (out / "fold-1" / "prepared.json").read_text()
     # A story that was begun before this was kept goes on.
     earlier = shutil.copytree(out, tmp_path / "earlier")
     for kept in earlier.glob("*/prepared.json"):

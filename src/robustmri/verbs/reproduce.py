@@ -12,7 +12,7 @@ import msgspec
 
 from robustmri.core import processes
 from robustmri.core.errors import SettingsError
-from robustmri.core.files import atomic_file, read_json, write_struct
+from robustmri.core.files import atomic_file, fingerprint, read_json, write_struct
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort, is_cohort
 from robustmri.data.intensity import AUTO, rule_for
@@ -33,9 +33,15 @@ PREPARED = "prepared.json"
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """What the cohort of a story was made from, as far as the cohort does not say it."""
+    """What the cohort of a story was made from, as far as the cohort does not say it.
+
+    Attributes:
+        source: the word `phantom` with its settings, or the last part of a path.
+        place: fingerprint of the whole path, whose folders may name persons.
+    """
 
     source: str
+    place: str
     columns: str
     patient_pattern: str
     slices: str
@@ -83,8 +89,8 @@ def protocol(
     cohort = Path(source) if fits else root / "cohort"
     asked = _asked(source, recipe.prepare)
     if not cohort.is_dir():
-        processes.on_one_process(lambda: write_struct(root / PREPARED, asked))
         prepare(source, cohort, settings=recipe.prepare, progress=stage("1/6 prepare"))
+        processes.on_one_process(lambda: write_struct(root / PREPARED, asked))
     elif not fits:
         _refuse_other(root, asked)
     _refuse_differing(cohort, _differences(cohort, recipe.prepare))
@@ -144,8 +150,10 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _asked(source: str | Path, wanted: PrepareSettings) -> Prepared:
+    path = str(source if is_phantom(source) else Path(source).resolve())
     return Prepared(
-        source=str(source if is_phantom(source) else Path(source).resolve()),
+        source=path if is_phantom(source) else Path(path).name,
+        place=fingerprint(path),
         **{name: getattr(wanted, name) for name in (*READING, "fractions")},
     )
 
@@ -158,11 +166,11 @@ def _refuse_other(root: Path, asked: Prepared) -> None:
     if not path.is_file():
         return
     there: Prepared = read_json(path, Prepared, again="Start again in another --out.")
-    if there.source != asked.source:
+    if there.place != asked.place:
         raise SettingsError(
-            f"{root / 'cohort'} was prepared from other scans: {there.source}, not {asked.source}. "
-            "Choose another --out; or, if they are the same scans in another place, remove "
-            f"{path}."
+            f"{root / 'cohort'} was prepared from {there.source}, and not from this "
+            f"{asked.source}. Choose another --out; or, if they are the same scans in another "
+            f"place, remove {path}."
         )
     fields = Prepared.__struct_fields__
     differ = [name for name in fields if getattr(there, name) != getattr(asked, name)]
