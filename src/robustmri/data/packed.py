@@ -184,8 +184,8 @@ def _reduce(
 def _refuse_large(file: str | Path, head: CohortHead) -> tuple[int, ...]:
     """Shape of the images that the head claims."""
     height, width = sides(head.size)
-    if head.n_cases < 0 or min(height, width) < 1:
-        raise ValueError(f"{head.n_cases} slices of {height} x {width} px")
+    if min(height, width) < 1:
+        raise ValueError(f"slices of {height} x {width} px")
     bytes_ = 2 * head.n_cases * height * width * head.channels
     if bytes_ > MOST_BYTES:
         raise DataError(

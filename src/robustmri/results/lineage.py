@@ -9,6 +9,7 @@ from robustmri.core.files import fingerprint
 from robustmri.results.schema import RobustnessReport
 
 SCRATCH = "scratch"
+"""In place of a checkpoint: a fresh network."""
 
 
 def repairs(results: Sequence[RobustnessReport]) -> bool:

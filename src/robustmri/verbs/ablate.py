@@ -12,11 +12,12 @@ from robustmri.core.errors import SettingsError, did_you_mean
 from robustmri.core.files import atomic_file, write_json
 from robustmri.core.progress import Progress, part_of, silent
 from robustmri.recipes import Recipe, change_settings, require_recipe
+from robustmri.results.lineage import SCRATCH
 from robustmri.threat.eps import parse_eps
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import share_equally
 from robustmri.verbs.reproduce import check_recipe
-from robustmri.verbs.train import SCRATCH, harden, train
+from robustmri.verbs.train import harden, train
 
 if TYPE_CHECKING:
     from robustmri.evaluation.ablation import Share, Worth

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from robustmri.core.progress import duration
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
+from robustmri.results.lineage import SCRATCH
 
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.training.settings import TrainSettings
-
-SCRATCH = "scratch"
 
 
 def estimate_training(

@@ -17,13 +17,11 @@ from robustmri.core.provenance import describe_run
 from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.recipes import change_settings, load_recipe
+from robustmri.results.lineage import SCRATCH
 from robustmri.verbs.run_folder import claimed_folder, join_seen, refuse_seen
 
 if TYPE_CHECKING:
     from robustmri.training.settings import TrainSettings
-
-SCRATCH = "scratch"
-"""In place of a checkpoint: harden a fresh network."""
 
 
 def train(
