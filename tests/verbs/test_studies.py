@@ -20,6 +20,8 @@ from robustmri.verbs.ablate import ablate
 from robustmri.verbs.cross_validate import cross_validate
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.pool import pool
+from robustmri.verbs.prepare import prepare
+from robustmri.verbs.train import train
 
 FAST = {"epochs": 2, "batch_size": 32, "precision": "fp32", "augment": "none", "warmup_epochs": 0.0}
 RECIPE = Recipe(
@@ -241,6 +243,20 @@ def test_what_an_ablation_refuses(tiny_cohort, tmp_path):
     with pytest.raises(SettingsError, match="no setting 'epoch'"):
         ablate(tiny_cohort, tmp_path / "out", wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_result_says_that_folds_divided_patients(tiny_scans, tmp_path):
+    scans = shutil.copytree(tiny_scans, tmp_path / "scans")
+    head, *rows = (scans / "slices.csv").read_text().splitlines()
+    rows = [f"{row},{1 + place % 5}" for place, row in enumerate(rows)]
+    (scans / "slices.csv").write_text("\n".join([f"{head},fold", *rows]))
+    cohort = prepare(scans, tmp_path / "cohort", size=32, split="folds", fold=1).root
+    train(cohort, tmp_path / "run", settings=RECIPE.train)
+    result = evaluate(tmp_path / "run", cohort, tmp_path / "result", attacks=("fgsm",))
+    found = {check.name: check for check in (*result.split.leakage, *result.checks)}
+    assert found["patients in one set only"].status == "fail"
+    assert found["split by patient"].detail.startswith("The folds divide patients")
+    assert "which divide patients" in result.split.note
 
 
 def test_a_story_refuses_a_cohort_that_was_prepared_otherwise(folds, tiny_scans):
