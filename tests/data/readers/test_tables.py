@@ -242,6 +242,18 @@ def test_a_path_takes_no_file_of_another_folder(tmp_path: Path) -> None:
     assert "not listed" in left["images/p02/900.png"]
 
 
+def test_a_path_may_begin_above_or_below_the_folder(tmp_path: Path) -> None:
+    write_images(tmp_path, ["images/p01/1.png", "images/p02/1.png"])
+    (tmp_path / "slices.csv").write_text(
+        "slice_id,label,patient_id\nset/images/p01/1.png,a,P1\np02/1.png,b,P2\n"
+    )
+    slices, _, _ = read(tmp_path)
+    assert [(one.label, one.source) for one in slices] == [
+        ("a", "images/p01/1.png"),
+        ("b", "images/p02/1.png"),
+    ]
+
+
 def test_a_table_that_contradicts_itself_or_names_two_files_decides_nothing(tmp_path: Path) -> None:
     write_images(tmp_path, ["1.png", "2.png", "a/3.png", "b/3.png", "4.png", "5.png"])
     (tmp_path / "t.csv").write_text(

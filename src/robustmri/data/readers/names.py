@@ -71,7 +71,7 @@ class FileNames:
     def find(self, cell: str) -> Path | None:
         """The file that a cell of a table means, or None.
 
-        A path may start in a folder below the root. One that starts elsewhere (on the machine where
+        A path may start in a folder below the root, or above it. One that starts elsewhere (on the machine where
         the table was made) stands for its last part.
 
         Raises:
@@ -92,6 +92,7 @@ class FileNames:
         return found[0] if found else None
 
     def _lies_in(self, file: Path, folder: str) -> bool:
-        """Whether the path to a file ends with these folders."""
+        """Whether the path to a file ends with these folders, or they end with that path."""
         above = _as_written(name_below(self.root, file)).rpartition("/")[0]
-        return not folder or f"/{above}".endswith(f"/{folder}")
+        below = bool(above) and f"/{folder}".endswith(f"/{above}")
+        return not folder or below or f"/{above}".endswith(f"/{folder}")
