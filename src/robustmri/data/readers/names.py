@@ -71,8 +71,8 @@ class FileNames:
     def find(self, cell: str) -> Path | None:
         """The file that a cell of a table means, or None.
 
-        A path may start in a folder below the root, or above it. One that starts elsewhere (on the machine where
-        the table was made) stands for its last part.
+        A path may start in a folder below the root, or above it. One that starts elsewhere (on the
+        machine where the table was made) stands for its last part.
 
         Raises:
             DataError: it may mean several files.
