@@ -96,6 +96,13 @@ def test_folds_are_submitted_one_by_one_and_pooled_at_the_end(submitted, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_those_that_nobody_asked_for_are_not_run(submitted, tmp_path):
+    """Another machine may do them: the last job gathers, and begins none."""
+    words = ("cross-validate", "phantom", "--out", tmp_path / "o", "--on", "slurm")
+    jobs = submitted(*words, "--only", "2,4")
+    assert [job[0][-1] for job in jobs] == ["--only=2", "--only=4", "--only=2,4"]
+
+
 @pytest.mark.parametrize("only", ["", "2,1,3"])
 def test_within_a_time_folds_wait_for_the_first(submitted, tmp_path, only):
     """As its epochs and slices are fitted, theirs are."""

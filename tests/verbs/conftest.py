@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,13 @@ def made_results() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def settle() -> Callable[[Path], Path]:
+    """Makes a result's numbers follow from its outcomes."""
+    found: Callable[[Path], Path] = made_results().settle
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 import robustmri
 from robustmri.app.cli import app
 from robustmri.core.errors import ResultError, SettingsError
-from robustmri.evaluation.criteria import find_number
+from robustmri.evaluation.criteria import find_number, judge
 from robustmri.results.acceptance import parse_minimum, read_acceptance
 from robustmri.results.gate import Gate
+from robustmri.results.headline import main_budget
 from robustmri.results.schema import Check, load_result, save_result
 
 CRITERIA = """
@@ -176,3 +177,38 @@ def test_one_attack_alone_is_its_own_worst_case(folders):
     assert find_number(result, "worst_case").attack == "fgsm"
     with pytest.raises(ResultError, match="no number"):
         find_number(msgspec.structs.replace(result, results=alone[:2]), "worst_case")
+
+
+def test_a_radius_is_one_of_the_headline_and_no_severity(folders):
+    """Within l2 eps 1 nothing was attacked; a scanner's severity 1 is another thing."""
+    result = load_result(folders["after"])
+    told = [one for one in result.results if one.unit == "slice"]
+    worst = next(one for one in told if (one.attack, one.eps) == ("worst", 0.04))
+    scanner = msgspec.structs.replace(worst, norm="corruption", eps=1.0, accuracy=0.96)
+    motion = msgspec.structs.replace(scanner, attack="motion")
+    result = msgspec.structs.replace(result, results=[*told, scanner, motion])
+    with pytest.raises(ResultError, match="no number 'worst_case@1'"):
+        find_number(result, "worst_case@1")
+    assert find_number(result, "motion@1") == motion
+    twice = [*told, motion, msgspec.structs.replace(motion, norm="gamma")]
+    with pytest.raises(ResultError, match="several numbers"):
+        find_number(msgspec.structs.replace(result, results=twice), "motion@1")
+
+
+def test_beside_another_result_the_budget_of_both_is_judged(folders, tmp_path):
+    """`before` was attacked at 0.04 alone, `after` more often at 0.02."""
+    pair = [tmp_path / name for name in ("before", "after")]
+    for name, keep in zip(pair, ((0.04,), (0.02, 0.04)), strict=True):
+        told = load_result(folders[name.name]).results
+        told = [one for one in told if one.eps in (None, *keep)]
+        if 0.02 in keep:
+            more = [one for one in told if one.attack == "pgd" and one.eps == 0.02]
+            told += [msgspec.structs.replace(one, attack="bim") for one in more]
+            told = [one for one in told if (one.attack, one.eps) != ("fgsm", 0.04)]
+        change(folders[name.name], name, results=told)
+    results = [load_result(folder) for folder in pair]
+    at = main_budget(results)
+    assert at.eps == 0.04
+    assert main_budget([results[1]]).eps == 0.02
+    judged = [judge(result, {"worst_case": 0.5}, at)[0] for result in results]
+    assert {one.budget for one in judged} == {at}

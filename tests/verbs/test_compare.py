@@ -5,13 +5,18 @@ from __future__ import annotations
 import shutil
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 import robustmri
 from robustmri.app.cli import app
 from robustmri.core.errors import ResultError, SettingsError
+from robustmri.evaluation.summary import with_worst_case
 from robustmri.results.comparison import Comparison
+from robustmri.results.outcomes import read_table
 from robustmri.results.schema import load_result, save_result
 
 NAMES = ("ResNet-50", "DenseNet")
@@ -136,3 +141,15 @@ def test_a_number_that_was_changed_is_noticed(folders, tmp_path):
     save_result(msgspec.structs.replace(result, results=[first, *result.results[1:]]), copy)
     with pytest.raises(ResultError, match="contradicts outcomes"):
         robustmri.compare(folders["before"], copy, tmp_path / "a.html")
+
+
+def test_a_headline_is_of_the_attacks_that_both_met(folders, settle, tmp_path):
+    """Of the repaired one PGD is not known, which broke the other: its own worst case flatters."""
+    less = shutil.copytree(folders["after"], tmp_path / "less")
+    table = read_table(less)
+    known = pc.invert(pc.is_in(table["attack"], pa.array(["pgd", "worst"])))
+    pq.write_table(with_worst_case(table.filter(known)), less / "outcomes.parquet")
+    settle(less)
+    told = words(robustmri.write_report([folders["before"], less], tmp_path / "page.html"))
+    assert "by the attacks that both met, the standard classifier stays right on" in told
+    assert "by what both met" in told

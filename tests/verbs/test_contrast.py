@@ -11,7 +11,7 @@ import pytest
 
 import robustmri
 from formats import write_cifar
-from robustmri.core.errors import DataError, ResultError
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.evaluation.contrast import Median
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import Recipe
@@ -92,5 +92,6 @@ def test_what_is_not_alike_is_refused_before_anything_runs(tiny_cohort, photogra
     plain = msgspec.structs.replace(
         RECIPE, evaluate=msgspec.structs.replace(RECIPE.evaluate, attacks=("pgd",), options={})
     )
-    with pytest.raises(ResultError, match=r"smallest change in linf.*--attacks fmn"):
+    with pytest.raises(SettingsError, match=r"smallest change in linf.*fmn"):
         robustmri.contrast(tiny_cohort, photographs, tmp_path / "out", plain)
+    assert not (tmp_path / "out").exists()

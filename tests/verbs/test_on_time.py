@@ -38,6 +38,13 @@ def tell(source, out, minutes):
     return protocol(source, out, RECIPE, title="On time", images=False, minutes=minutes)
 
 
+def test_what_is_not_measured_has_no_time(tiny_scans, tmp_path):
+    more = msgspec.structs.replace(RECIPE.evaluate, regions=("outside-lesion",), saliency=2)
+    recipe = msgspec.structs.replace(RECIPE, evaluate=more)
+    with pytest.raises(SettingsError, match="the time of regions, saliency is not measured"):
+        protocol(tiny_scans, tmp_path, recipe, title="On time", images=False, minutes=5)
+
+
 @pytest.mark.slow
 def test_a_story_ends_in_time_with_a_table(tiny_scans, tmp_path):
     tell(tiny_scans, tmp_path / "warm-up", 0.01)  # What is imported once only.

@@ -51,6 +51,8 @@ MORE = msgspec.structs.replace(
     saliency=1,
 )
 
+NEAREST = {"attacks": ("fmn",), "curve": (), "options": {}}
+
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 
@@ -242,6 +244,13 @@ def test_what_an_ablation_refuses(tiny_cohort, tmp_path):
     )
     with pytest.raises(SettingsError, match="no setting 'epoch'"):
         ablate(tiny_cohort, tmp_path / "out", wrong)
+    for settings, said in (
+        ({"target": "glioma"}, "leaves those"),
+        (NEAREST, "compares worst cases"),
+    ):
+        unlike = msgspec.structs.replace(RECIPE.evaluate, **settings)
+        with pytest.raises(SettingsError, match=said):
+            ablate(tiny_cohort, tmp_path / "out", msgspec.structs.replace(RECIPE, evaluate=unlike))
     assert not (tmp_path / "out").exists()
 
 

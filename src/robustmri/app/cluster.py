@@ -129,7 +129,8 @@ def words_without(words: Sequence[str], *options: str) -> list[str]:
 
 
 def submit_parts(on: str, out: Path, parts: Sequence[str], *, first: str = "") -> None:
-    """Submit this command once for each part, by `--only`, and then the whole, which gathers them.
+    """Submit this command once for each part, by `--only`, and then for all of them, which gathers
+    what is done.
 
     Args:
         on: see `read_place`.
@@ -147,7 +148,10 @@ def submit_parts(on: str, out: Path, parts: Sequence[str], *, first: str = "") -
         jobs.append(job)
         if part == first:
             before = [job]
-    last = submit(words, logs, place, after=jobs)
+    chosen = any(word.partition("=")[0] == "--only" for word in sys.argv[1:])
+    # Another machine may do the others; whichever ends last gathers them.
+    whole = [*words, f"--only={','.join(parts)}"] if chosen else words
+    last = submit(whole, logs, place, after=jobs)
     say(f"{out}: job {last.job_id}, when all of them have ended well; what they say: {logs}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -120,6 +121,13 @@ def write_verdict(
                 _say_clean_of_two(comparison, names)
             )
         below = _say_repair(comparison, comparison.headline, below)
+        if _met_others(worst, comparison.headline):
+            number = comparison.headline
+            return (
+                f"Under {shift[:1].lower()}{shift[1:]}, by the attacks that both met, the standard "
+                f"classifier stays right on {percent(number.first)} of {number.n} slices of "
+                f"{number.n_patients} {who}, the repaired one on {percent(number.second)}."
+            ), below
     subject = "this classifier" if len(results) == 1 else names[0]
     if repaired:
         subject = "the standard classifier"
@@ -261,10 +269,19 @@ def make_cards(
         return cards
     worst = [headline(report, at) for report in results]
     kept = f"Not made to say {at.target}" if at.target else "Right under the worst attack"
-    cards.append(_accuracy_card(kept, worst))
-    if len(results) == 1 and clean[0] and worst[0] and not at.target:
-        lost = points(worst[0].accuracy - clean[0].accuracy)
-        cards.append(Card("Lost to the attack", [Figure(None, lost, "percentage points")]))
+    shared = comparison.headline if comparison else None
+    if shared is not None and _met_others(worst, shared):
+        both = [
+            Figure(place, percent(share), "by what both met")
+            for place, share in enumerate((shared.first, shared.second))
+        ]
+        cards.append(Card(kept, both))
+    else:
+        cards.append(_accuracy_card(kept, worst))
+    if len(results) == 1:
+        if clean[0] and worst[0] and not at.target:
+            lost = points(worst[0].accuracy - clean[0].accuracy)
+            cards.append(Card("Lost to the attack", [Figure(None, lost, "percentage points")]))
     elif clean[0] and clean[-1] and worst[0] and worst[-1]:
         names = names or stage_names(results)
         against = f"{names[-1]} against {names[0]}, points"
@@ -291,6 +308,17 @@ def make_cards(
     if sure:
         cards.append(Card("Its confidence when fooled", sure))
     return cards
+
+
+def _met_others(worst: Sequence[Result | None], shared: Paired) -> bool:
+    """Whether the worst cases of two results are not those of the slices and attacks that both
+    met.
+    """
+    shares = (shared.first, shared.second)
+    return any(
+        number is None or not math.isclose(number.accuracy, share)
+        for number, share in zip(worst, shares, strict=True)
+    )
 
 
 def _accuracy_card(label: str, numbers: Sequence[Result | None]) -> Card:

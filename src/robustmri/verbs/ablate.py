@@ -21,6 +21,7 @@ from robustmri.verbs.train import harden, train
 
 if TYPE_CHECKING:
     from robustmri.evaluation.ablation import Share, Worth
+    from robustmri.evaluation.settings import EvaluateSettings
     from robustmri.report.tables import Table
 
 
@@ -79,6 +80,7 @@ def ablate(
         ),
     )
     check_recipe(recipe)
+    _refuse_incomparable(recipe.evaluate)
     if minutes:
         recipe = share_equally(root, Path(cohort), recipe, minutes)
     settings = {
@@ -171,3 +173,19 @@ def _worth_table(worth: Sequence[Worth], recipe: Recipe) -> Table:
         "change is not in them."
     ]
     return Table(heads, rows, notes)
+
+
+def _refuse_incomparable(settings: EvaluateSettings) -> None:
+    """Variants are compared on the same slices, untouched and in the worst case."""
+    from robustmri.evaluation.plan import resolve_attacks
+
+    if settings.target:
+        raise SettingsError(
+            "ablate compares variants on slices that are attacked alike, and an attack with a "
+            f"target leaves those of its class out, got target={settings.target!r}. Leave it empty."
+        )
+    if not settings.curve and all(facts.minimal for facts, _ in resolve_attacks(settings).values()):
+        raise SettingsError(
+            "ablate compares worst cases, which attacks without a radius have none of, got "
+            f"{', '.join(settings.attacks)}. Add one within eps, such as pgd."
+        )

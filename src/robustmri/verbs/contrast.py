@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from robustmri.core.errors import DataError
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.core.files import atomic_file, write_json
 from robustmri.core.progress import Progress, part_of, silent
 from robustmri.data.cohort import Cohort
@@ -48,13 +48,20 @@ def contrast(
 
     Raises:
         DataError: the cohorts differ in size or kind, or are one.
-        ResultError: the recipe has no attack that looks for the smallest change.
+        SettingsError: the recipe has no attack that looks for the smallest change.
     """
     from robustmri.evaluation.contrast import compare_ease, measure_ease, read_nearest
+    from robustmri.evaluation.plan import resolve_attacks
     from robustmri.report import as_markdown
 
     require_recipe(recipe)
     check_recipe(recipe)
+    made = resolve_attacks(recipe.evaluate)
+    if not any(facts.minimal and recipe.evaluate.norm in facts.norms for facts, _ in made.values()):
+        raise SettingsError(
+            "the recipe has no attack that looks for the smallest change in "
+            f"{recipe.evaluate.norm}. Add one: fmn."
+        )
     root = Path(out)
     cohorts = [Cohort.open(cohort), Cohort.open(other)]
     _refuse_unlike(*cohorts)

@@ -65,6 +65,14 @@ def fit_evaluation(root: Path, cohort: Path, recipe: Recipe, watch: Stopwatch) -
     """The recipe with as many test slices as can be attacked in the evaluations' share, measured
     before anything.
     """
+    beside = [
+        name for name in ("regions", "detectors", "saliency") if getattr(recipe.evaluate, name)
+    ]
+    if beside:
+        raise SettingsError(
+            f"the time of {', '.join(beside)} is not measured beforehand, so none can be kept with "
+            "them. Leave them out, and evaluate once more afterwards."
+        )
     plan = _read(root)
     if "limit" not in plan:
         plan |= _plan_evaluation(cohort, recipe, EVALUATION * watch.left)
@@ -142,7 +150,7 @@ def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, 
     scans = Cohort.open(cohort)
     classifier = build_classifier(
         recipe.train.backbone, scans.classes, scans.size, channels=scans.channels
-    )
+    ).answering(mirrored=_is_mirrored(recipe))
     whole = make_plan(recipe.evaluate, classifier, scans, Split.load(cohort))
     device = join_processes(recipe.train.devices, recipe.train.nodes)
     plan = plan_evaluation(classifier, whole, 60 * minutes, device)
@@ -153,6 +161,12 @@ def _plan_evaluation(cohort: Path, recipe: Recipe, minutes: float) -> dict[str, 
         "max_seconds": round(plan.max_seconds, 3),
         "evaluation_minutes": round(plan.seconds / 60, 3),
     }
+
+
+def _is_mirrored(recipe: Recipe) -> bool:
+    """Whether a repaired network is asked twice, about each image and its mirror image."""
+    changes = [variant.harden.get("mirrored") for variant in recipe.variants.values()]
+    return recipe.harden.mirrored or any(change is True for change in changes)
 
 
 def _read(root: Path) -> dict[str, Any]:

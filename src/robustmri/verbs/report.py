@@ -51,6 +51,7 @@ def write_report(
     from robustmri.report import write_page
     from robustmri.report.card import write_card
     from robustmri.results.acceptance import join_acceptance
+    from robustmri.results.headline import main_budget
     from robustmri.results.schema import load_result
     from robustmri.verbs.compare import pair_results
 
@@ -61,9 +62,11 @@ def write_report(
         for folder in folders:
             refuse_contradictions(folder)
     accepted = join_acceptance(criteria, minimum) if criteria or minimum else None
-    judged = (
-        [judge(load_result(folder), accepted.minimum) for folder in folders] if accepted else []
-    )
+    judged = []
+    if accepted:
+        results = [load_result(folder) for folder in folders]
+        at = main_budget(results)
+        judged = [judge(result, accepted.minimum, at) for result in results]
     if card is not None:
         write_card(folders[-1], card, acceptance=accepted, judged=judged[-1] if judged else ())
     return write_page(

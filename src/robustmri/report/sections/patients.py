@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from robustmri.report.page import Page
 from robustmri.report.wording import percent
 from robustmri.results.budget import CLEAN, Budget
+from robustmri.results.headline import main_budget
 from robustmri.results.patients import ENDPOINTS, PatientFigures, PatientShare
 from robustmri.results.schema import RobustnessReport
 
@@ -36,7 +39,12 @@ def _part(report: RobustnessReport, figures: PatientFigures, at: Budget | None) 
     clean = {one.endpoint: one for one in figures.shares if one.attack == CLEAN}
     attacked = {one.endpoint: one for one in figures.shares if one.attack != CLEAN and _is(one, at)}
     costs = {(one.truth, one.answer): one for one in figures.costs}
+    own = main_budget([report])
+    # Counted under the result's own headline, which may be another where several are shown.
+    if own != at:
+        figures = msgspec.structs.replace(figures, strata=[], mistakes=[], mean_costs=[])
     return {
+        "elsewhere": own if own != at else None,
         "shares": [
             (endpoint, clean[endpoint], attacked.get(endpoint))
             for endpoint in ENDPOINTS

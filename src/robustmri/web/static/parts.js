@@ -96,3 +96,8 @@ export function latest(list, rows, line) {
 export function trail(...steps) {
   return h("nav", { class: "trail", "aria-label": "Where you are" }, h("ol", {}, steps.map(([name, href]) => h("li", {}, href ? h("a", { href }, name) : h("span", { "aria-current": "page" }, name)))));
 }
+
+/** In place of a headline: the checks that failed. */
+export function withheld(reasons) {
+  return h("div", { class: "withheld", role: "alert" }, h("p", { class: "verdict" }, `No headline: ${reasons.length === 1 ? "a check" : `${reasons.length} checks`} failed.`), h("ul", {}, reasons.map((reason) => h("li", {}, reason))));
+}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
 from robustmri.report.html import refuse_different_tests
-from robustmri.report.verdict import make_cards, write_verdict
+from robustmri.report.verdict import failures, gather_checks, make_cards, write_verdict
 from robustmri.report.wording import (
     bounds,
     budget_words,
@@ -24,7 +24,7 @@ from robustmri.report.wording import (
 from robustmri.results.budget import WORST, Budget
 from robustmri.results.cases import CaseTable
 from robustmri.results.comparison import Paired
-from robustmri.results.headline import headline, main_budget
+from robustmri.results.headline import attacks_within, headline, main_budget
 from robustmri.results.lineage import repairs
 from robustmri.results.schema import RobustnessReport
 from robustmri.web.folder import Folder, id_of
@@ -116,7 +116,8 @@ def _derive(
     patients, labels = _by_patient(tables[0], turns), tables[0].column("label")
     words = {
         "verdict": verdict,
-        "below": below,
+        "below": " ".join([below, *_say_unlike(reports, names, at)]),
+        "reasons": failures(gather_checks(reports, names=names)),
         "cards": make_cards(reports, outcomes, at),
         "radius": budget_words(at, reports[0].norms),
         "total": _count(turns),
@@ -150,6 +151,20 @@ def _paired(folder: Folder, reports: list[RobustnessReport]) -> dict[str, Any] |
             "classes": [_say_paired(row, made.at, norms, turned=turned) for row in made.classes],
         }
     return None
+
+
+def _say_unlike(reports: list[RobustnessReport], names: list[str], at: Budget) -> list[str]:
+    """That the worst cases are not of the same attacks."""
+    met = [attacks_within(report)[at] - {WORST} for report in reports]
+    if met[0] == met[1]:
+        return []
+    titles = {run.attack: run.title for report in reports for run in report.attacks}
+    alone = [
+        f"{name} alone met {', '.join(sorted(titles.get(one, one) for one in own - other))}"
+        for name, own, other in zip(names, met, met[::-1], strict=True)
+        if own - other
+    ]
+    return [f"These are not worst cases of the same attacks: {'; '.join(alone)}."]
 
 
 def _say_paired(

@@ -97,7 +97,7 @@ function pictured(one, result, other) {
     here = place;
     slider.value = String(place);
     const slice = one.slices[place];
-    const away = slice.id !== one.id;
+    const away = elsewhere();
     name.textContent = `${slice.name} (${place + 1} of ${one.slices.length})`;
     slider.setAttribute("aria-valuetext", slice.name);
     open.hidden = !away;
@@ -105,8 +105,13 @@ function pictured(one, result, other) {
     first.textContent = away ? "Another slice of the patient" : viewer.attackedFirst ? "Attacked" : "Slice";
     const values = await numbers(source(slice.id), Uint16Array);
     if (here !== place) return;
+    if (away) viewer.attackedFirst = false;
     viewer.outlined = !away && (!outlining || outlining.getAttribute("aria-pressed") === "true");
     viewer.show("slice", values, 65535);
+  }
+  /** Whether another slice of the patient is shown, which this one's outline and attack are not of. */
+  function elsewhere() {
+    return one.slices.length > 1 && one.slices[here].id !== one.id;
   }
   function stop() {
     clearInterval(timer);
@@ -119,10 +124,10 @@ function pictured(one, result, other) {
     timer = setInterval(() => at((here + 1) % one.slices.length), SPEED);
   }
   function flicker() {
-    if (!flickering) return;
+    if (!flickering || elsewhere()) return;
     const on = !blink;
     clearInterval(blink);
-    blink = on ? setInterval(() => swap(!viewer.attackedFirst), 350) : 0;
+    blink = on ? setInterval(() => elsewhere() || swap(!viewer.attackedFirst), 350) : 0;
     flickering.setAttribute("aria-pressed", String(on));
     swap(on);
   }
@@ -132,7 +137,7 @@ function pictured(one, result, other) {
     viewer.draw();
   }
   function outline() {
-    if (!outlining) return;
+    if (!outlining || elsewhere()) return;
     viewer.outlined = !viewer.outlined;
     outlining.setAttribute("aria-pressed", String(viewer.outlined));
     viewer.draw();

@@ -3,7 +3,7 @@
 import { go } from "../app.js";
 import { address, ask, send } from "../api.js";
 import { count, h, put } from "../dom.js";
-import { cards, difference, gallery, trail } from "../parts.js";
+import { cards, difference, gallery, trail, withheld } from "../parts.js";
 import { follow } from "../search.js";
 
 export async function show(view, first, second) {
@@ -18,7 +18,7 @@ export async function show(view, first, second) {
   put(view.root,
     trail(["Overview", "/"], [view.title]),
     h("div", { class: "head" }, h("p", { class: "kicker" }, `Compared under attack, ${both.radius}`), h("h1", {}, view.title),
-      h("p", { class: "verdict" }, both.verdict), h("p", { class: "below" }, both.below), cards(both.cards),
+      both.reasons.length ? withheld(both.reasons) : [h("p", { class: "verdict" }, both.verdict), h("p", { class: "below" }, both.below), cards(both.cards)],
       h("p", { class: "key" }, [both.first, both.second].map((one, place) => h("span", { class: `s${place}` }, h("b", {}, h("a", { href: `/results/${one.id}` }, one.name)), " ", h("i", {}, one.model))),
         h("a", { href: `/compare/${second}/${first}`, class: "quiet" }, "the other way round"))),
     sure,

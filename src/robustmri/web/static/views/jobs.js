@@ -28,9 +28,10 @@ export async function show(view) {
     });
     // Only what changed: whoever reads or has the focus there is not disturbed.
     if (!list.children.length || (order.length && order.length !== list.children.length) || order.some((line, place) => list.children[place] !== line)) {
-      const focus = document.activeElement?.getAttribute("data-key");
+      const [focus, read] = [document.activeElement?.getAttribute("data-key"), log.scrollTop];
       list.replaceChildren(...(order.length ? order : [h("li", { class: "quiet" }, "No job so far.")]));
       if (focus) list.querySelector(`[data-key="${focus}"]`)?.focus();
+      log.scrollTop = read; // What is moved is scrolled to its top.
     }
     if (open) await showLog();
   }

@@ -5,7 +5,7 @@ import { address, ask } from "../api.js";
 import { h, put, say, when } from "../dom.js";
 import { typing } from "../keys.js";
 import { searching } from "../search.js";
-import { cards, gallery, intervals, number, trail } from "../parts.js";
+import { cards, gallery, intervals, number, trail, withheld } from "../parts.js";
 
 const NAMES = ["class", "patient", "fate", "sort"];
 
@@ -49,11 +49,10 @@ export async function show(view, id) {
 }
 
 function masthead(result) {
-  const withheld = result.reasons.length > 0;
   return h("div", { class: "head" },
     h("p", { class: "kicker" }, `Result, ${when(result.when)}`), h("h1", {}, result.title),
-    withheld
-      ? h("div", { class: "withheld", role: "alert" }, h("p", { class: "verdict" }, `No headline: ${result.reasons.length === 1 ? "a check" : `${result.reasons.length} checks`} failed.`), h("ul", {}, result.reasons.map((reason) => h("li", {}, reason))))
+    result.reasons.length
+      ? withheld(result.reasons)
       : [h("p", { class: "verdict" }, result.verdict), h("p", { class: "below" }, result.below), result.caution ? h("p", { class: "caution" }, h("strong", {}, "Split by slice. "), result.caution) : null, cards(result.cards)],
     result.beside.length ? h("p", { class: "actions" }, "Compare with ", result.beside.map((other, place) => [place ? ", " : "", h("a", { href: `/compare/${id2(result.id, other)}` }, other.name)])) : null);
 }
