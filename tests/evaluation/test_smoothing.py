@@ -75,8 +75,7 @@ def test_broken_answers_are_no_votes():
 
 def test_attack_and_certificate_bracket_the_distance():
     smoothed = Smoothed(linear(2.0), sigma=SIGMA, samples=SAMPLES)
-    images = torch.stack([image(0.4), image(-0.3), image(0.2)])
-    labels = torch.tensor([1, 0, 0])  # The last one is wrong untouched.
+    images, labels = torch.stack([image(0.4), image(-0.3)]), torch.tensor([1, 0])
     points, distances = nearest_other(
         smoothed, images, labels, steps=30, draws=64, generator=generator(), noise_of=generator
     )
@@ -84,4 +83,29 @@ def test_attack_and_certificate_bracket_the_distance():
         certified = smoothed.certify(images[row], generator(9)).radius
         assert certified < distance < float(distances[row]) < 1.4 * distance
         assert smoothed.answer(points[row], generator(7)) != labels[row]
-    assert distances[2] == 0
+
+
+@pytest.mark.parametrize("draws", [2, 64])
+def test_the_most_fragile_fall_first(draws):
+    """Also where the average over a few copies errs on the image itself."""
+    smoothed = Smoothed(linear(2.0), sigma=SIGMA, samples=SAMPLES)
+    away = [0.01, 0.05, 0.1, 0.2, 0.4]
+    _, distances = nearest_other(
+        smoothed,
+        torch.stack([image(distance) for distance in away]),
+        torch.ones(len(away), dtype=torch.long),
+        steps=30,
+        draws=draws,
+        generator=generator(),
+        noise_of=generator,
+    )
+    assert torch.isfinite(distances).all()
+    assert (distances > torch.tensor(away)).all()
+    assert (distances < torch.tensor(away) + 1.3 * SIGMA).all()
+
+
+def test_of_nothing_nothing_is_found():
+    smoothed = Smoothed(linear(), sigma=SIGMA, samples=10)
+    nothing, labels = torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.long)
+    given = {"steps": 2, "draws": 2, "generator": generator(), "noise_of": generator}
+    assert nearest_other(smoothed, nothing, labels, **given)[1].shape == (0,)

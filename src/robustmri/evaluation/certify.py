@@ -107,18 +107,21 @@ def _certify(
         smoothed.certify(image, stream(row, "certify"))
         for image, row in zip(images, rows, strict=True)
     ]
-    distances = [float("nan")] * len(rows)
+    distances = torch.full((len(rows),), torch.nan)
     if settings.attack_steps and classifier.spec.gradients:
-        _, sizes = nearest_other(
+        right = torch.tensor([one.answer for one in found]) == labels.cpu()
+        own = right.nonzero()[:, 0].tolist()
+        # Where it abstains or errs untouched, nothing is left to attack.
+        distances[~right] = 0.0
+        _, distances[right] = nearest_other(
             smoothed,
-            images,
-            labels,
+            images[own],
+            labels[own],
             steps=settings.attack_steps,
             draws=settings.attack_draws,
             generator=torch.Generator().manual_seed(settings.seed),
-            noise_of=lambda place: stream(rows[place], "attack"),
+            noise_of=lambda place: stream(rows[own[place]], "attack"),
         )
-        distances = sizes.tolist()
     cases = [cohort.cases[row] for row in rows]
     return {
         "case_id": [case.case_id for case in cases],
@@ -130,7 +133,7 @@ def _certify(
         "radius": [one.radius for one in found],
         "votes": [one.votes for one in found],
         "share": [one.share for one in found],
-        "distance_l2": distances,
+        "distance_l2": distances.tolist(),
     }
 
 
