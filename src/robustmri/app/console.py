@@ -92,13 +92,17 @@ class _Lines:
 
     def __init__(self) -> None:
         self.started: dict[str, tuple[float, int]] = {}
+        self.done: dict[str, int] = {}
         self.said = 0.0
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         first = task not in self.started
         started, before = self.started.setdefault(task, (now, done))
-        if not (first or done == total or now - self.said > self.EVERY_SECONDS):
+        # What an earlier run has left is told part by part, with what is done in all.
+        ends = done == total != self.done.get(task)
+        self.done[task] = done
+        if not (first or ends or now - self.said > self.EVERY_SECONDS):
             return
         self.said = now
         left = (now - started) / (done - before) * (total - done) if done > before else None
