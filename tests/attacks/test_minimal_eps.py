@@ -125,7 +125,7 @@ def test_no_images(trained, blobs):
     found = bracket_eps(
         ATTACK, trained, blobs[0][:0], blobs[1][:0], ThreatModel(), [0.1], generator=seeded()
     )
-    assert [len(part) for part in found] == [0, 0, 0]
+    assert [len(part) for part in found] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("radii", [[], [0.0, 0.1], [0.2, 0.1], [0.1, torch.inf], [0.1, 0.1]])

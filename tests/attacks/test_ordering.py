@@ -202,3 +202,19 @@ def test_unknown_attacks_and_settings_are_named():
         make_attack("pdg")
     with pytest.raises(SettingsError, match=r"'bim'.*stepz"):
         make_attack("bim", stepz=3)
+
+
+@pytest.mark.parametrize("eps", [15.0, 40.0, 100.0])
+def test_in_l1_a_larger_radius_is_used(eps):
+    """A step that is longer than what one pixel has left goes on to the next steepest."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 2))
+    images = torch.full((4, 1, 32, 32), 0.5)
+    weight = network[1].weight.detach().diff(dim=0)[0]
+    # As much as the twenty steepest pixels reach, with half of the range each.
+    clean = (weight * 0.5).sum() + weight.abs().topk(20).values.sum() * 0.5
+    network[1].bias.data = torch.tensor([float(clean), 0.0])
+    labels = network(images).argmax(1)
+    for attack in (fgsm(), bim(steps=10), PGD(steps=20)):
+        attacked = attack(network, images, labels, ThreatModel("l1", eps))
+        assert (network(attacked).argmax(1) != labels).all(), attack

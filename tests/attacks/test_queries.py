@@ -222,6 +222,20 @@ def test_hop_skip_jump_asks_about_a_small_batch_no_more_often(n, trained, blobs)
     assert 38 * n <= cost.forwards <= 41 * n
 
 
+@pytest.mark.parametrize(
+    "attack", [HopSkipJump(), SPSA(steps=9, samples=8)], ids=lambda one: type(one).__name__
+)
+@pytest.mark.parametrize("n", [2, 16])
+def test_a_part_of_a_batch_is_asked_about_no_more_often(attack, n, trained, blobs):
+    """The others were wrong untouched, or fell to an attack before."""
+    cost = accounts.AttackCost(16, Limits(forwards=40))
+    threat = ThreatModel("l2") if isinstance(attack, HopSkipJump) else ThreatModel(eps=0.001)
+    images, labels = blobs[0][:n], blobs[1][:n]
+    attack(accounts.Metered(trained, cost), images, labels, threat, generator=seeded())
+    assert cost.cut_short
+    assert 30 * n <= cost.forwards <= 42 * n
+
+
 def test_settings_that_make_no_attack_are_refused():
     for build in (
         lambda: Square(0),

@@ -9,6 +9,8 @@ import torch
 from robustmri.attacks import PGD, CarliniWagnerL2, Cascade, Noise, fgsm
 from robustmri.attacks.minimal_eps import SmallestEps
 from robustmri.evaluation.attacked import attack_batch, verify, zero_gradients
+from robustmri.evaluation.cost import AttackCost
+from robustmri.evaluation.settings import Limits
 from robustmri.threat.threat_model import ThreatModel
 
 THREAT = ThreatModel(eps=0.15)
@@ -242,3 +244,30 @@ def test_the_smallest_radius_is_searched_again_where_the_view_lies(trained, blob
     assert torch.equal(found.fooled, honest.fooled)
     assert 0.3 < found.fooled.float().mean() < 1
     torch.testing.assert_close(found.distance("linf"), honest.distance("linf"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [0, 5, 12])
+def test_a_confirmed_success_outlasts_a_claim_that_is_denied(budget):
+    """The view's boundary lies nearer: what it claims within the smaller radius the original
+    denies, with or without a budget for a second search.
+    """
+
+    def says(points, bound):
+        mean = points.flatten(1).mean(1)
+        return torch.stack([bound - mean, mean - bound], 1)
+
+    images, labels = torch.full((2, 1, 4, 4), 0.5), torch.zeros(2, dtype=torch.long)
+    cost = AttackCost(2, Limits(gradients=budget))
+    attack = SmallestEps(PGD(steps=4, step_size=0.5, random_start=False), (0.03, 0.04))
+    done = attack_batch(
+        attack,
+        lambda points: says(points, 0.535),
+        lambda points: says(points, 0.525),
+        images,
+        labels,
+        ThreatModel(eps=0.04),
+        generator=torch.Generator().manual_seed(0),
+        cost=cost,
+    )
+    assert done.fooled.all()
+    assert (done.distance("linf") > 0.03).all()

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -313,6 +313,14 @@ def exact_classifier(classifier: Predictor) -> Predictor:
 def exhausted(classifier: Predictor) -> bool:
     """Whether a budget that the predictor keeps is spent; attacks then end with what they have."""
     return bool(getattr(classifier, "exhausted", False))
+
+
+@contextmanager
+def asking(classifier: Predictor, each: int) -> Iterator[None]:
+    """Calls within ask about so many points of every image in them, of which a budget must know."""
+    several = getattr(classifier, "several", None)
+    with several(each) if several else nullcontext():
+        yield
 
 
 def left(classifier: Predictor) -> float:

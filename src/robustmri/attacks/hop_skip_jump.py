@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustmri.attacks.bisection import shorten
-from robustmri.attacks.engine import Found, checked, exhausted, frozen, left
+from robustmri.attacks.engine import Found, asking, checked, exhausted, frozen, left
 from robustmri.attacks.protocol import CheckedAttack, Facts, Predictor
 from robustmri.attacks.streams import advance, like, normals, open_streams, uniforms
 from robustmri.core.arrays import Images, Labels, PerImage
@@ -162,7 +162,8 @@ class HopSkipJump(CheckedAttack):
             probes = torch.cat(
                 [_probe(points, length, threat, streams ^ sample) for sample in several]
             )
-            won = threat.fooled(predict(probes), labels.repeat(len(several)))
+            with asking(classifier, len(several)):
+                won = threat.fooled(predict(probes), labels.repeat(len(several)))
             # One after another, so that the sum does not depend on how many go at once.
             for probe, answer in zip(
                 probes.split(len(points)), won.split(len(points)), strict=True

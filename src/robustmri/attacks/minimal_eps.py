@@ -35,14 +35,15 @@ class Bracket(NamedTuple):
         low: largest radius at which the attack failed; 0 where it did not, -inf where the image
             itself fools.
         high: smallest radius at which it won; infinite where it never did.
-        images: a fooling image of size at most `high`; the original where there is none; where a
-            faster view claims a success that the original denies, that point, though `low` and
-            `high` count it as a failure.
+        images: a fooling image of size at most `high`; the original where there is none.
+        denied: whether a faster view claims a success, of the image itself or at `low`, that the
+            original denies; at a radius that counts as a failure.
     """
 
     low: PerImage
     high: PerImage
     images: Images
+    denied: Tensor
 
 
 def bracket_eps(
@@ -92,6 +93,7 @@ def bracket_eps(
     best = images.clone()
     with frozen(classifier), torch.no_grad():
         start = threat.fooled(predict(images), labels)
+    denied = start & ~_wins(exact, images, start, threat, labels)
     high[start] = -1
     searching = ~start
     seeds = [seed for (seed,) in draw_seeds(generator, len(images), each=1)]
@@ -112,16 +114,15 @@ def bracket_eps(
         back = _wins(exact, found, back, here, labels[rows])
         nearer, won = torch.where(per_image(back, found), found, nearer), won | back
         best[rows[won]] = nearer[won]
-        # What the view claims and the original denies is handed on, so that it can be searched for
-        # on the original.
-        denied = points.fooled & ~won
-        best[rows[denied]] = found[denied]
+        denied[rows] = points.fooled & ~won
         reached = torch.searchsorted(steps, threat.measure.size(best[rows] - images[rows]))
         high[rows[won]] = torch.minimum(reached, place)[won]
         searching[rows] = won & (high[rows] > 0)
     radius = torch.cat([steps.new_tensor([-torch.inf, 0.0]), steps, steps.new_tensor([torch.inf])])
     # An image that a spent budget left in the middle of its search has not held anywhere yet.
-    return Bracket(torch.where(searching, radius[1], radius[high + 1]), radius[high + 2], best)
+    return Bracket(
+        torch.where(searching, radius[1], radius[high + 1]), radius[high + 2], best, denied
+    )
 
 
 def _wins(
@@ -158,6 +159,18 @@ class SmallestEps:
         generator: torch.Generator,
     ) -> Images:
         """See `Attack`; the radius of the threat is not used."""
+        return self.run(classifier, images, labels, threat, generator=generator).images
+
+    def run(
+        self,
+        classifier: Predictor,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator,
+    ) -> Bracket:
+        """The same, with all that the search found."""
         return bracket_eps(
             self.attack, classifier, images, labels, threat, self.radii, generator=generator
-        ).images
+        )

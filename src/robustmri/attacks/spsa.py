@@ -14,6 +14,7 @@ from robustmri.attacks.engine import (
     AttackLoss,
     Look,
     LossName,
+    asking,
     by_forward,
     climb,
     exhausted,
@@ -110,7 +111,8 @@ class SPSA(CheckedAttack):
                 pair = torch.cat([points + self.reach * sign, points - self.reach * sign]).clamp(
                     *here.bounds
                 )
-                sides, _, _ = by_forward(classifier, pair, rows.repeat(2), objective, state)
+                with asking(budget, 2):
+                    sides, _, _ = by_forward(classifier, pair, rows.repeat(2), objective, state)
                 difference = torch.nan_to_num(
                     sides[: len(rows)] - sides[len(rows) :], posinf=0.0, neginf=0.0
                 )

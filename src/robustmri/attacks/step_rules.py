@@ -87,19 +87,28 @@ def steepest(step_size: float) -> Rule:
     """
 
     def update(seen: Seen, state: State) -> tuple[Images, State]:
-        return seen.points + steepest_step(
-            step_size, _useful(seen.gradient, seen), seen.threat
-        ), state
+        return seen.points + _step_within(step_size, seen.gradient, seen), state
 
     return Rule(lambda images: {}, update)
 
 
-def _useful(gradient: Images, seen: Seen) -> Images:
-    """`gradient`, in l1 `feasible`: where all of a step goes to one pixel, that pixel must not be
-    stuck.
+def _step_within(step_size: float, gradient: Images, seen: Seen) -> Images:
+    """`steepest_step`; in l1, where all of it goes to one pixel, that pixel must not be stuck, and
+    where it has too little room, the steepest go to their bounds and the last as far as is left.
     """
-    sparse = seen.threat.measure.sparse
-    return feasible(gradient, seen.points, seen.threat) if sparse else gradient
+    threat = seen.threat
+    if not threat.measure.sparse:
+        return steepest_step(step_size, gradient, threat)
+    low, high = threat.bounds
+    room = torch.where(gradient > 0, high - seen.points, seen.points - low) * (gradient != 0)
+    short = steepest_step(step_size, feasible(gradient, seen.points, threat), threat)
+    fits = (short.abs() <= room).flatten(1).all(1)
+    order = gradient.abs().flatten(1).argsort(dim=1, descending=True, stable=True)
+    rooms = room.clamp_min(0.0).flatten(1).gather(1, order)
+    whole = torch.as_tensor(step_size * threat.eps).to(rooms).expand(len(rooms))
+    gone = torch.minimum(rooms, (whole[:, None] - rooms.cumsum(1) + rooms).clamp_min(0.0))
+    filled = torch.zeros_like(gone).scatter(1, order, gone).reshape(gradient.shape)
+    return torch.where(per_image(fits, gradient), short, filled * gradient.sign())
 
 
 def momentum(step_size: float, decay: float = 1.0) -> Rule:
@@ -113,9 +122,7 @@ def momentum(step_size: float, decay: float = 1.0) -> Rule:
             torch.finfo(gradient.dtype).tiny
         )
         total = decay * state["total"] + gradient / size
-        return seen.points + steepest_step(step_size, _useful(total, seen), seen.threat), {
-            "total": total
-        }
+        return seen.points + _step_within(step_size, total, seen), {"total": total}
 
     return Rule(lambda images: {"total": torch.zeros_like(images)}, update)
 

@@ -101,18 +101,28 @@ def attack_batch(
         seeded.manual_seed(numbers[0])
         x, y, here = images[rows], labels[rows], threat.at(rows)
         metered = Metered(predictor, cost, exact)
+        denied = None
         if isinstance(attack, Cascade):
             found, broken_by[rows] = attack.run(metered, x, y, here, generator=seeded)
+        elif isinstance(attack, SmallestEps):
+            _, _, found, denied = attack.run(metered, x, y, here, generator=seeded)
         else:
             found = attack(metered, x, y, here, generator=seeded)
-        unknown = ~torch.tensor(exact.knows(found), device=rows.device)
-        result[rows], logits[rows] = found, exact(found)
+        unknown, known = ~torch.tensor(exact.knows(found), device=rows.device), exact(found)
+        # What the first search confirmed stays where the second one finds nothing nearer.
+        nearer = threat.measure.size(found - x) <= threat.measure.size(result[rows] - x)
+        keep = here.fooled(logits[rows], y) & ~(here.fooled(known, y) & nearer)
+        result[rows] = torch.where(per_image(keep, x), result[rows], found)
+        logits[rows] = torch.where(keep[:, None], logits[rows], known)
         if search is classifier:
             break
         # Where low precision claims a success that float32 does not see, search again in float32.
-        # What the attack asked the original about itself is no such claim; these two ask it about
-        # the claims of others.
-        for_others = isinstance(attack, (Cascade, SmallestEps))
+        # What the attack asked the original about itself is no such claim; a suite asks it about
+        # the claims of others, and a search over radii says by itself what was denied.
+        if denied is not None:
+            rows = rows[denied]
+            continue
+        for_others = isinstance(attack, Cascade)
         held = torch.nonzero((unknown | for_others) & ~here.fooled(logits[rows], y))[:, 0]
         if not len(held):
             break

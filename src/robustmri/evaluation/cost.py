@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -30,20 +32,22 @@ class AttackCost:
         self.limits = limits or Limits()
         self.forwards = self.gradients = 0
         self.cut_short = False
-        # Of any one image, at most: each may have been in every call, and more than once in one
-        # larger than the batch.
+        # Of any one image, at most: each may have been in every call.
         self._each_forward = self._each_gradient = 0.0
+        # Points of each image in a call, where the attack says so; else once, and more often in a
+        # call larger than the batch.
+        self.each = 1
         self._began = time.monotonic()
 
     def count_forward(self, images: int) -> None:
         """So many images went through."""
         self.forwards += images
-        self._each_forward += max(1.0, images / self.images)
+        self._each_forward += max(self.each, images / self.images)
 
     def count_gradient(self, images: int) -> None:
         """So many gradients came back."""
         self.gradients += images
-        self._each_gradient += max(1.0, images / self.images)
+        self._each_gradient += max(self.each, images / self.images)
 
     def left(self) -> float:
         """Forwards that each image may still have; one more, by which attacks end, is kept back."""
@@ -95,3 +99,12 @@ class Metered:
     def left(self) -> float:
         """What an attack asks that asks about several points of an image at once."""
         return self.cost.left()
+
+    @contextmanager
+    def several(self, each: int) -> Iterator[None]:
+        """Calls within hold so many points of every image in them."""
+        self.cost.each = each
+        try:
+            yield
+        finally:
+            self.cost.each = 1
