@@ -379,7 +379,7 @@ def test_difference_pairs_the_slices():
     found = paired_difference(before, after, owner, draws=800)
     assert found.difference == pytest.approx(after.mean() - before.mean())
     assert 0 < found.low < found.difference < found.high < 0.4
-    assert found.p_value == 1 / 801
+    assert found.p_value == 1 / 8001
     apart = share_interval(after, owner)
     assert found.high - found.low < apart.high - apart.low
     back = paired_difference(after, before, owner, draws=800)

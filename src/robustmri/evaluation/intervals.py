@@ -26,6 +26,8 @@ is assumed without any. Chosen by simulation, as `tests/evaluation/test_interval
 """
 AT_ONCE = 1 << 22
 """Numbers that a bootstrap holds at a time."""
+SIGNS = 1 << 22
+"""Of patients, drawn for a permutation test; more where that is less than `draws` of them."""
 MANY_PATIENTS = 4000
 """Above it the draws of a bootstrap are made anew each time, and never held together."""
 
@@ -210,7 +212,8 @@ def paired_difference(
         before: per slice, whether it was right before the change, shape (n,).
         after: the same after it; the same slices in the same order.
         clusters: per slice, the patient, shape (n,).
-        draws: bootstrap samples, and permutations; the smallest p-value is 1 / (draws + 1).
+        draws: bootstrap samples, and permutations, of which there are ten times as many where
+            patients are few; the smallest p-value is that of one permutation.
         level: share of such intervals that should hold the true value.
         seed: of the draws.
 
@@ -246,12 +249,14 @@ def paired_difference(
     else:
         low, high = _resample(net, sizes, draws, level, seed)
         method = f"cluster bootstrap over {n} patients, {draws} draws"
+    # Adjusted over the hundred rows of a table the smallest p must still say something.
+    swaps = max(draws, min(10 * draws, SIGNS // n))
     source, extreme = np.random.default_rng([seed, 1]), 0
-    for rows in _blocks(draws, n):
+    for rows in _blocks(swaps, n):
         signs = source.choice([-1.0, 1.0], size=(rows, n))
         # Sums of whole numbers are exact in floating point, so >= needs no tolerance.
         extreme += int(np.sum(np.abs(signs @ net) >= abs(net.sum())))
-    return Difference(share, low, high, (1 + extreme) / (1 + draws), n, method)
+    return Difference(share, low, high, (1 + extreme) / (1 + swaps), n, method)
 
 
 def _per_patient(values: npt.ArrayLike, clusters: npt.ArrayLike) -> tuple[Floats, Floats]:
