@@ -24,6 +24,7 @@ from robustmri.evaluation.saliency import (
     integrated_gradients,
     rank_correlation,
     shuffled,
+    summarise_saliency,
 )
 from robustmri.evaluation.visibility import share_in, structural_similarity
 from robustmri.models.classifier import Classifier, ClassifierSpec
@@ -158,6 +159,34 @@ def test_a_shuffled_network_has_the_same_numbers_and_other_maps():
     assert (rank_correlation(maps, maps) > 0.999).all()
     assert (rank_correlation(maps, blank) < 0.9).all()
     assert (rank_correlation(maps, -maps) < -0.9).all()
+
+
+def test_likeness_of_maps_is_spearmans():
+    """Of smooth maps, of maps that are mostly 0, and of one that is 0 everywhere."""
+    from scipy.stats import spearmanr
+
+    spots = torch.zeros(2, 1, 24, 24)
+    spots[0, 0, :8, :8], spots[1, 0, 14:22, 14:22] = torch.rand(2, 8, 8) + 0.1
+    maps = torch.cat([torch.rand(2, 1, 24, 24), spots, spots[:1]])
+    others = torch.cat([torch.rand(2, 1, 24, 24), spots[[1, 1]], torch.zeros(1, 1, 24, 24)])
+    found = rank_correlation(maps, others)
+    pairs = zip(maps[:4].flatten(1).numpy(), others[:4].flatten(1).numpy(), strict=True)
+    np.testing.assert_allclose(found[:4], [spearmanr(*pair).statistic for pair in pairs])
+    assert found[2] < 0, "what is 0 in both is no agreement by itself"
+    assert found[4].isnan()
+
+
+def test_an_empty_map_of_the_shuffled_network_counts_as_unlike():
+    told = {"method": ["grad-cam"] * 3, "group": ["a", "b", "c"], "chance": [0.1] * 3}
+    told |= {"in_lesion": [0.5, 0.5, np.nan], "in_lesion_shuffled": [0.2, np.nan, 0.2]}
+    told["likeness"] = [0.6, np.nan, 0.6]
+    columns = {
+        name: np.array(values, dtype=object if isinstance(values[0], str) else float)
+        for name, values in told.items()
+    }
+    (found,) = summarise_saliency(Outcomes(columns))
+    assert found.n == 2
+    assert (found.in_lesion_shuffled, found.likeness) == (0.1, 0.3)
 
 
 def test_shares_and_likeness():

@@ -120,14 +120,22 @@ def shuffled(classifier: Classifier, seed: int) -> Classifier:
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> PerImage:
-    """Spearman's correlation of each pair of maps, shape (n,); equal values share no rank."""
+    """Spearman's correlation of each pair of maps, shape (n,); NaN where one is the same
+    everywhere. Equal values share the mean of their ranks: most of a map may be 0.
+
+    >>> one, other = torch.tensor([[3.0, 1.0, 0.0, 0.0]]), torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+    >>> rank_correlation(one, other).round(decimals=4).tolist()
+    [-0.9428]
+    """
 
     def ranks(one: Tensor) -> Tensor:
-        places: Tensor = one.flatten(1).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-        return places.double()
+        _, places, counts = one.unique(return_inverse=True, return_counts=True)
+        last = counts.cumsum(0).double()
+        shared: Tensor = last - (counts - 1) / 2
+        return shared[places]
 
-    pairs = zip(ranks(maps), ranks(others), strict=True)
-    return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs])
+    pairs = zip(maps.flatten(1), others.flatten(1), strict=True)
+    return torch.stack([torch.corrcoef(torch.stack([*map(ranks, pair)]))[0, 1] for pair in pairs])
 
 
 def check_explainable(classifier: Classifier, cohort: Cohort, plan: Plan) -> None:
@@ -189,7 +197,9 @@ def explain_slices(classifier: Classifier, cohort: Cohort, plan: Plan) -> pa.Tab
 
 
 def summarise_saliency(columns: Outcomes) -> list[SaliencyResult]:
-    """Means over slices with intervals by patient; slices whose map is empty are left out."""
+    """Means over slices with intervals by patient; slices whose map is empty are left out. Where
+    that of the shuffled network is, it has nothing in the lesion and no likeness: both count as 0.
+    """
     results = []
     for name in dict.fromkeys(columns["method"].tolist()):
         of = (columns["method"] == name) & np.isfinite(columns["in_lesion"].astype(float))

@@ -174,7 +174,8 @@ class SaliencyResult(msgspec.Struct, frozen=True, kw_only=True):
         chance: mean share of the pixels that are in the lesion.
         in_lesion_shuffled: the same of a network whose weights were shuffled.
         likeness: mean rank correlation between the maps of both networks: a method whose maps stay
-            alike shows the slice, and not what the network has learnt.
+            alike shows the slice, and not what the network has learnt. An empty map of the shuffled
+            network counts as 0.
     """
 
     method: str

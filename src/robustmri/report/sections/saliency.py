@@ -45,8 +45,8 @@ def saliency_table(page: Page) -> Table:
         f"{first.n_patients} patients; in brackets the 95 % interval, by patient. By chance: the "
         "lesion's share of the pixels.",
         "Weights shuffled: the same of a network that has learnt nothing (Adebayo et al. 2018). "
-        "Likeness: rank correlation between its maps and the classifier's. Near 1 the method "
-        "shows the slice and not what was learnt.",
+        "Likeness: rank correlation between its maps and the classifier's, 0 where its map is "
+        "empty. Near 1 the method shows the slice and not what was learnt.",
     ]
     return Table(heads, rows, notes)
 
