@@ -10,13 +10,12 @@ from robustmri.evaluation.metrics import (
     Setting,
     count_alone,
     count_confusions,
-    find_right,
     find_settings,
     summarise,
     worst_case,
 )
 from robustmri.results.budget import Budget
-from robustmri.results.outcomes import Outcomes, numbered
+from robustmri.results.outcomes import Outcomes, find_right, numbered
 
 CLASSES = ["meningioma", "glioma", "pituitary"]
 

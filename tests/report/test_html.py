@@ -461,6 +461,10 @@ def test_clean_only_and_targeted_and_without_pictures(build, tmp_path):
     told = words(Page(read([target], tmp_path)))
     assert "this classifier's answers that were not glioma into glioma" in told
     assert "Not made to say glioma" in told
+    who = told[told.index("Who is affected") : told.index("Worst patients")]
+    assert "not called glioma" in who
+    assert "in no slice called glioma" in who
+    assert "right" not in who
     assert "Lost to the attack" not in told
 
 

@@ -5,13 +5,16 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from robustmri.evaluation.metrics import summarise
 from robustmri.report.sections.worst_patients import find_worst
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
+from robustmri.results.cases import CaseTable
 from robustmri.results.outcomes import (
     Outcomes,
     confidence_when_fooled,
     count_classes,
     count_patients,
+    count_turned,
     load_outcomes,
 )
 from robustmri.results.schema import load_result
@@ -103,3 +106,27 @@ def test_the_worst_patients_are_those_who_lose_most():
     assert [
         (-one["lost"] / one["n"], -one["lost"], one["patient"], one["as"]) for one in found
     ] == (sorted(expected)[:10])
+
+
+def test_with_a_target_another_wrong_answer_is_no_success():
+    """Called something else, turned, turned from another wrong answer, wrong in that way anyway."""
+    aim = Budget("linf", 0.04, "image", 0.04, "c")
+    same = {"patient_id": list("wxyz"), "group": list("wxyz"), "clean_prediction": list("aabc")}
+    same |= {"index": [0, 1, 2, 3], "eps_image": [0.04] * 4}
+    before = table(**same, attack=[CLEAN] * 4, prediction=list("aabc"))
+    after = table(
+        **same, target=["c"] * 4, prediction=list("bccc"), confidence=[0.9, 0.6, 0.8, 1.0]
+    )
+    whole = Outcomes({name: np.concatenate([before[name], after[name]]) for name in before})
+    clean, attacked = whole.rows(CLEAN, NO_BUDGET), whole.rows("pgd", aim)
+    accuracy = next(one.accuracy for one in summarise(whole) if one.target)
+    (count,) = count_classes(clean, attacked, ["a", "b", "c"], "c")
+    assert (count.n, count.clean, count.attacked) == (4, 3, round(4 * accuracy)) == (4, 3, 1)
+    fates = count_patients(clean, "c"), count_patients(attacked)
+    assert [(one.every, one.none) for one in fates] == [(3, 1), (1, 3)]
+    assert count_turned(clean, attacked, "c").turned == 2
+    assert confidence_when_fooled(clean, attacked, "c") == pytest.approx(0.7)
+    assert [one["patient"] for one in find_worst(whole, "pgd", aim)] == ["x", "y"]
+    cases = CaseTable.of(whole)
+    assert cases.right_under("pgd", aim).tolist() == [1, 0, 0, 0]
+    assert cases.fates("pgd", aim).tolist() == ["holds", "falls", "wrong", "wrong"]

@@ -238,6 +238,36 @@ def test_compare_counts_who_was_saved_and_lost(client, ids, shown):
     assert back["total"]["lost"] == expected["saved"]
 
 
+def test_with_a_target_cases_fall_where_they_are_called_so(tmp_path, shown, open_on):
+    for name in ("before", "deep/after"):
+        folder = shutil.copytree(shown / name, tmp_path / name)
+        result, table = load_result(folder), pq.read_table(folder / "outcomes.parquet")
+        results = [
+            one if one.attack == "none" else msgspec.structs.replace(one, target="glioma")
+            for one in result.results
+        ]
+        save_result(msgspec.structs.replace(result, results=results, confusions=[]), folder)
+        aimed = ["" if attack == "none" else "glioma" for attack in table["attack"].to_pylist()]
+        table = table.set_column(table.column_names.index("target"), "target", [aimed])
+        pq.write_table(table, folder / "outcomes.parquet")
+    client = open_on(tmp_path)
+    ids = {one["name"]: one["id"] for one in get(client, "/api/overview")["results"]}
+    said = get(client, f"/api/results/{ids['before']}")["fates"]
+    assert said["falls"] == "Right, until it is called glioma"
+    rows = read_outcomes(tmp_path / "before")
+    called = {
+        row["case_id"]: row["prediction"] == "glioma" != row["label"]
+        for row in rows_of(rows, "worst", 0.04)
+    }
+    counts = get(client, f"/api/results/{ids['before']}/cases")["fates"]
+    fell = [row for row in rows_of(rows, "none") if not row["fooled"] and called[row["case_id"]]]
+    assert counts["falls"] == len(fell) > 0
+    compared = get(client, f"/api/compare/{ids['before']}/{ids['deep/after']}")
+    assert compared["turns"]["neither"] == "Called glioma under attack in both"
+    kept = compared["total"]["both"] + compared["total"]["lost"]
+    assert kept == sum(not so for so in called.values())
+
+
 def test_compare_shows_what_was_paired_by_patient(tmp_path, paired, open_on):
     shutil.copytree(paired, tmp_path / "folder")
     client = open_on(tmp_path / "folder")

@@ -18,9 +18,9 @@ from robustmri.evaluation.intervals import (
     paired_difference,
     share_interval,
 )
-from robustmri.evaluation.metrics import find_right, find_settings
+from robustmri.evaluation.metrics import find_settings
 from robustmri.results.budget import CLEAN, WORST
-from robustmri.results.outcomes import Column, columns_of, read_table
+from robustmri.results.outcomes import Column, columns_of, find_right, read_table
 from robustmri.threat.eps import Eps
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from robustmri.evaluation.metrics import Rows, find_right, find_settings, worst_case
+from robustmri.evaluation.metrics import Rows, find_settings, worst_case
 from robustmri.results.budget import CLEAN, WORST, Budget
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, find_right
 from robustmri.results.schema import Check
 
 MANY_ZERO = 0.05

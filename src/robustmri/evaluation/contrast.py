@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
-from robustmri.evaluation.metrics import find_right, find_settings, finite
+from robustmri.evaluation.metrics import find_settings, finite
 from robustmri.results.budget import CLEAN
-from robustmri.results.outcomes import columns_of, read_table
+from robustmri.results.outcomes import columns_of, find_right, read_table
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 2000

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from robustmri.evaluation.intervals import patient_accuracy, share_interval
 from robustmri.results.budget import CLEAN, WORST, Budget
-from robustmri.results.outcomes import Column, Outcomes, numbered
+from robustmri.results.outcomes import Column, Outcomes, find_right, numbered
 from robustmri.results.schema import Confusion, Result
 
 Rows = npt.NDArray[np.intp]
@@ -62,15 +62,6 @@ def find_settings(outcomes: Outcomes) -> dict[Setting, Rows]:
 def finite(number: Any) -> float | None:
     """The number; None where there is none, of which tables say infinite."""
     return float(number) if np.isfinite(number) else None
-
-
-def find_right(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
-    """Per row, whether the attack did not reach its goal: the label was kept, or the target was not
-    wrongly named.
-    """
-    aimed, label = outcomes["target"] != "", outcomes["label"]
-    missed = (outcomes["prediction"] != outcomes["target"]) | (label == outcomes["target"])
-    return np.asarray(np.where(aimed, missed, outcomes["prediction"] == label), dtype=bool)
 
 
 def count_confusion(

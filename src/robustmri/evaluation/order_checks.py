@@ -9,9 +9,9 @@ from collections.abc import Collection
 import numpy as np
 
 from robustmri.evaluation.budget_checks import ids_of, radius_of
-from robustmri.evaluation.metrics import Rows, Setting, find_right, find_settings
+from robustmri.evaluation.metrics import Rows, Setting, find_settings
 from robustmri.results.budget import CLEAN, WORST, Budget
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, find_right
 from robustmri.results.schema import Check
 
 SINGLE_STEP = ("fgsm",)

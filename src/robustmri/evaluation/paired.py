@@ -15,12 +15,12 @@ import numpy.typing as npt
 from robustmri.core.errors import ResultError
 from robustmri.core.sizes import size_words
 from robustmri.evaluation.intervals import paired_difference
-from robustmri.evaluation.metrics import Setting, find_right, find_settings, worst_case
+from robustmri.evaluation.metrics import Setting, find_settings, worst_case
 from robustmri.results.budget import CLEAN, NO_BUDGET, TITLES, WORST, Budget
 from robustmri.results.comparison import Comparison, Paired, PatientTurn, Side
 from robustmri.results.headline import main_budget
 from robustmri.results.lineage import repairs
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, find_right
 from robustmri.results.schema import RobustnessReport
 
 Words = Callable[[Budget], str]

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.evaluation.intervals import mean_interval, patient_accuracy, share_interval
-from robustmri.evaluation.metrics import NO_ROWS, Rows, Setting, find_right, find_settings
+from robustmri.evaluation.metrics import NO_ROWS, Rows, Setting, find_settings
 from robustmri.results.budget import CLEAN, CORRUPTION, NO_BUDGET, WORST
-from robustmri.results.outcomes import Column, Outcomes, met, numbered
+from robustmri.results.outcomes import Column, Outcomes, find_right, met, numbered
 from robustmri.results.patients import (
     Cost,
     Endpoint,
@@ -122,10 +122,8 @@ def _of_same_slices(outcomes: Outcomes, untouched: Rows, attacked: Rows) -> Rows
 
 
 def _right_slices(outcomes: Outcomes, rows: Rows, target: str) -> Flags:
-    aimed = Outcomes({name: outcomes[name][rows] for name in ("label", "prediction", "target")})
-    if target:  # Also of untouched slices, which are no attempt at it.
-        aimed = Outcomes({**aimed, "target": np.full(len(rows), target, dtype=object)})
-    return find_right(aimed)
+    asked = {name: outcomes[name][rows] for name in ("label", "prediction", "target")}
+    return find_right(asked, target)
 
 
 def _right_patients(

@@ -33,7 +33,6 @@ from robustmri.evaluation.masking_checks import (
     Probed,
     Tried,
 )
-from robustmri.evaluation.metrics import find_right
 from robustmri.evaluation.plan import Plan, spread_evenly
 from robustmri.evaluation.planted import Planted
 from robustmri.evaluation.shortcuts import Forgetful, keeps_something, moved, right_of_margin
@@ -47,7 +46,7 @@ from robustmri.evaluation.trial import Trial
 from robustmri.models.classifier import Classifier, device_of
 from robustmri.models.optimised import OptimisedView
 from robustmri.results.budget import CLEAN, WORST
-from robustmri.results.outcomes import Outcomes
+from robustmri.results.outcomes import Outcomes, find_right
 from robustmri.threat.eps import parse_eps
 from robustmri.threat.norms import GRADIENT_NORMS
 from robustmri.threat.threat_model import ThreatModel

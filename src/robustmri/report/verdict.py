@@ -301,7 +301,7 @@ def make_cards(
     sure = []
     for place, (rows, number) in enumerate(zip(outcomes, worst, strict=True)):
         fooled = number and confidence_when_fooled(
-            rows.rows(CLEAN, NO_BUDGET), rows.rows(number.attack, at)
+            rows.rows(CLEAN, NO_BUDGET), rows.rows(number.attack, at), at.target
         )
         if fooled:
             sure.append(Figure(place, percent(fooled), "median"))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from robustmri.core.errors import ResultError
 from robustmri.results.budget import CLEAN, WORST, Budget
-from robustmri.results.outcomes import COLUMNS, Outcomes, columns_of, met, read_table
+from robustmri.results.outcomes import COLUMNS, Outcomes, columns_of, find_right, met, read_table
 
 NEEDED = ("index", "eps_image", "label_confidence", "fooled")
 READ = (*COLUMNS, *NEEDED, "plane")
@@ -24,6 +24,21 @@ FATES: dict[Fate, str] = {
     "wrong": "Wrong untouched",
 }
 """What can become of a slice, and how a reader is told."""
+
+
+def say_fates(target: str) -> dict[Fate, str]:
+    """`FATES` under an attacker who wants that class to be named, or any wrong one.
+
+    >>> say_fates("glioma")["falls"]
+    'Right, until it is called glioma'
+    """
+    if not target:
+        return FATES
+    told: dict[Fate, str] = {
+        "holds": f"Right, and not called {target}",
+        "falls": f"Right, until it is called {target}",
+    }
+    return FATES | told
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,11 @@ class CaseTable:
     @cached_property
     def right(self) -> npt.NDArray[np.bool_]:
         """Whether each case is named rightly when nobody attacks it."""
-        return self.outcomes.right[self.clean]
+        return self._right[self.clean]
+
+    @cached_property
+    def _right(self) -> npt.NDArray[np.bool_]:
+        return find_right(self.outcomes)
 
     @cached_property
     def _once(self) -> dict[str, npt.NDArray[Any]]:
@@ -84,12 +103,12 @@ class CaseTable:
         return order[starts[case] : starts[case + 1]]
 
     def right_under(self, attack: str, at: Budget) -> npt.NDArray[np.int8]:
-        """Of each case 1 if its answer is right under that attack, 0 if not, -1 if it did not meet
-        it.
+        """Of each case 1 if its answer is right under that attack (with a target: another one), 0
+        if not, -1 if it did not meet it.
         """
         found = np.full(len(self), -1, dtype=np.int8)
         rows = self.outcomes.places(attack, at)
-        found[self.case_of[rows]] = self.outcomes.right[rows]
+        found[self.case_of[rows]] = self._right[rows]
         return found
 
     def fates(self, attack: str, at: Budget) -> npt.NDArray[np.str_]:

@@ -96,10 +96,18 @@ class Outcomes(Mapping[str, Column]):
             keep &= self["eps_units"] == at.eps_units
         return np.flatnonzero(keep)
 
-    @property
-    def right(self) -> npt.NDArray[np.bool_]:
-        """Whether each row's prediction is the true label."""
-        return np.asarray(self["prediction"] == self["label"], dtype=bool)
+
+def find_right(outcomes: Mapping[str, Column], target: str = "") -> npt.NDArray[np.bool_]:
+    """Per row, whether the attack did not reach its goal: the label was kept, or the target was not
+    wrongly named.
+
+    `target` is asked of every row in place of its own, also of untouched slices, which are no
+    attempt at it.
+    """
+    label, said = outcomes["label"], outcomes["prediction"]
+    wanted = np.full(len(label), target, dtype=object) if target else outcomes["target"]
+    missed = (said != wanted) | (label == wanted)
+    return np.asarray(np.where(wanted != "", missed, said == label), dtype=bool)
 
 
 def table_of(columns: Mapping[str, Any]) -> pa.Table:
@@ -265,7 +273,9 @@ def load_outcomes(folder: Path | str) -> Outcomes:
 
 
 class ClassCount(msgspec.Struct, frozen=True):
-    """Slices of one class that are named rightly, untouched and under attack."""
+    """Slices of one class that are right, untouched and under attack: named rightly or, with a
+    target, not named as it.
+    """
 
     label: str
     n: int
@@ -273,25 +283,25 @@ class ClassCount(msgspec.Struct, frozen=True):
     attacked: int
 
 
-def count_classes(clean: Outcomes, attacked: Outcomes, classes: Sequence[str]) -> list[ClassCount]:
+def count_classes(
+    clean: Outcomes, attacked: Outcomes, classes: Sequence[str], target: str = ""
+) -> list[ClassCount]:
     """Right answers per class, of the same slices twice; classes without a slice are left out."""
+    before, after = find_right(clean, target), find_right(attacked)
     counts = []
     for label in classes:
         here, there = clean["label"] == label, attacked["label"] == label
         if here.any():
             counts.append(
-                ClassCount(
-                    label,
-                    int(here.sum()),
-                    int(clean.right[here].sum()),
-                    int(attacked.right[there].sum()),
-                )
+                ClassCount(label, int(here.sum()), int(before[here].sum()), int(after[there].sum()))
             )
     return counts
 
 
 class PatientFates(msgspec.Struct, frozen=True):
-    """Patients by how many of their slices keep the right answer."""
+    """Patients by how many of their slices are right: named rightly or, with a target, not named
+    as it.
+    """
 
     every: int
     some: int
@@ -303,30 +313,23 @@ class PatientFates(msgspec.Struct, frozen=True):
         return self.every + self.some + self.none
 
 
-def count_patients(outcomes: Outcomes) -> PatientFates:
+def count_patients(outcomes: Outcomes, target: str = "") -> PatientFates:
     """Sort patients (groups) into those whose slices are all, partly or never right in these
     rows.
     """
     groups, of = numbered(outcomes["group"])
-    kept = np.bincount(of, weights=outcomes.right, minlength=len(groups))
+    kept = np.bincount(of, weights=find_right(outcomes, target), minlength=len(groups))
     total = np.bincount(of, minlength=len(groups))
     every, never = int((kept == total).sum()), int((kept == 0).sum())
     return PatientFates(every, len(groups) - every - never, never)
 
 
-def confidence_when_fooled(clean: Outcomes, attacked: Outcomes) -> float | None:
-    """Median confidence in the wrong answer, over slices that were right before the attack; None if
-    none fell.
+def confidence_when_fooled(clean: Outcomes, attacked: Outcomes, target: str = "") -> float | None:
+    """Median confidence in the wrong answer, over the slices that the attack turned (see
+    `count_turned`); None if none fell.
     """
-    was_right = set(clean["case_id"][clean.right])
-    fell = [
-        float(confidence)
-        for case, confidence, right in zip(
-            attacked["case_id"], attacked["confidence"], attacked.right, strict=True
-        )
-        if case in was_right and not right
-    ]
-    return float(np.median(fell)) if fell else None
+    fell = _open_to_it(clean, attacked, target) & ~find_right(attacked)
+    return float(np.median(attacked["confidence"][fell].astype(float))) if fell.any() else None
 
 
 class Turned(msgspec.Struct, frozen=True):
@@ -346,9 +349,11 @@ def count_turned(clean: Outcomes, attacked: Outcomes, target: str = "") -> Turne
     are called so under attack, of those that are not untouched. What was wrong anyway is no work of
     the attacker's.
     """
-    said = clean["prediction"]
-    could = said != target if target else clean.right
-    open_to_it = set(clean["case_id"][could])
-    there = np.array([case in open_to_it for case in attacked["case_id"]], dtype=bool)
-    won = attacked["prediction"] == target if target else ~attacked.right
-    return Turned(int((there & won).sum()), int(there.sum()))
+    there = _open_to_it(clean, attacked, target)
+    return Turned(int((there & ~find_right(attacked)).sum()), int(there.sum()))
+
+
+def _open_to_it(clean: Outcomes, attacked: Outcomes, target: str) -> npt.NDArray[np.bool_]:
+    """Of each attacked row, whether its slice was right untouched."""
+    right = set(clean["case_id"][find_right(clean, target)])
+    return np.array([case in right for case in attacked["case_id"]], dtype=bool)

@@ -34,7 +34,7 @@ def _strata(report: RobustnessReport, outcomes: Outcomes, at: Budget) -> dict[st
     clean = clean.only(np.isin(clean["case_id"], attacked["case_id"]))
     return {
         "attack": attack,
-        "classes": count_classes(clean, attacked, report.cohort.classes),
-        "clean_patients": count_patients(clean),
+        "classes": count_classes(clean, attacked, report.cohort.classes, at.target),
+        "clean_patients": count_patients(clean, at.target),
         "attacked_patients": count_patients(attacked),
     }

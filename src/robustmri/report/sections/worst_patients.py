@@ -9,7 +9,7 @@ import numpy as np
 from robustmri.report.page import Page
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
 from robustmri.results.headline import headline
-from robustmri.results.outcomes import Outcomes, numbered
+from robustmri.results.outcomes import Outcomes, find_right, numbered
 
 PLACE = 58
 MOST = 10
@@ -28,11 +28,13 @@ def worst_patients(page: Page) -> dict[str, Any] | None:
 
 
 def find_worst(outcomes: Outcomes, attack: str, at: Budget) -> list[dict[str, Any]]:
-    """The patients who lose most of their right answers, the most slices lost first."""
+    """The patients who lose most of their right answers, the most slices lost first; with a target,
+    those who come to be called so.
+    """
     clean, attacked = outcomes.rows(CLEAN, NO_BUDGET), outcomes.rows(attack, at)
-    right = dict(zip(clean["case_id"], clean.right.tolist(), strict=True))
+    right = dict(zip(clean["case_id"], find_right(clean, at.target).tolist(), strict=True))
     was = np.array([right.get(case, False) for case in attacked["case_id"]], dtype=bool)
-    fell = was & ~attacked.right
+    fell = was & ~find_right(attacked)
     names, of = numbered(attacked["patient_id"])
     n, lost = np.bincount(of), np.bincount(of[fell], minlength=len(names))
     first = np.lexsort((-lost, -lost / np.maximum(n, 1)))  # Names are in order already.

@@ -39,6 +39,12 @@ TURNS = {
     "both": "Right under attack in both",
     "neither": "Wrong under attack in both",
 }
+TURNS_OF_TARGET = {
+    "saved": "Saved: called {0} under attack before, not called so now",
+    "lost": "Lost: not called {0} under attack before, called so now",
+    "both": "Called {0} under attack in neither",
+    "neither": "Called {0} under attack in both",
+}
 
 
 def compare(folder: Folder, first: str, second: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -71,7 +77,6 @@ def compare(folder: Folder, first: str, second: str, query: Mapping[str, str]) -
         **pair.words,
         "paired": _paired(folder, reports),
         "people": people(report.cohort),
-        "turns": TURNS,
         "show": show,
         "class": query.get("class", ""),
         "patient": query.get("patient", ""),
@@ -120,6 +125,10 @@ def _derive(
         "reasons": failures(gather_checks(reports, names=names)),
         "cards": make_cards(reports, outcomes, at),
         "radius": budget_words(at, reports[0].norms),
+        "turns": {
+            turn: said.format(at.target)
+            for turn, said in (TURNS_OF_TARGET if at.target else TURNS).items()
+        },
         "total": _count(turns),
         "classes": [
             {"id": str(place), "name": name, **_count(turns[labels == name])}

@@ -22,7 +22,7 @@ from robustmri.report.wording import (
     percent,
 )
 from robustmri.results.budget import CLEAN, NO_BUDGET, Budget
-from robustmri.results.cases import FATES, CaseTable
+from robustmri.results.cases import FATES, CaseTable, say_fates
 from robustmri.results.headline import headline, main_budget
 from robustmri.results.schema import Example, RobustnessReport
 from robustmri.web.folder import Folder, NotThereError, id_of
@@ -48,12 +48,13 @@ def result(folder: Folder, id: str, query: Mapping[str, str]) -> dict[str, Any]:
     """What is true of the whole result; of its patients see `patients`."""
     found, report, table = folder.find("result", id), folder.result(id), folder.cases(id)
     summary = folder.keep("summary", found.path, lambda: _summarise(report, table))
+    at = main_budget([report])
     return {
         "id": id,
         "name": found.name,
         **summary,
         **patients(folder, id, query),
-        "fates": FATES,
+        "fates": say_fates(at.target if at else ""),
         "sorts": SORTS,
         "beside": beside(folder, id),
         "certificate": _certificate(folder, id),
