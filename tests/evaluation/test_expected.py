@@ -36,6 +36,23 @@ def test_work_is_counted_as_if_every_image_stood(plan):
     assert work == [(False, 1), (False, 30), (True, 10)]
 
 
+@pytest.mark.parametrize(
+    ("attack", "norm", "gradients"),
+    [
+        ("deepfool", "linf", 100),
+        ("nearest", "linf", 500),
+        ("nearest", "l2", 1000),
+        ("nearest", "l1", 1000),
+    ],
+)
+def test_a_search_without_a_radius_may_take_all_its_steps(attack, norm, gradients, plan):
+    """As many gradients as docs/attacks.md says of three classes, at most."""
+    settings = EvaluateSettings(attacks=(attack,), norm=norm)
+    (work,) = work_of(plan(settings), 3)
+    assert work.gradients == gradients
+    assert work.forwards > gradients / 2
+
+
 def test_an_attack_is_counted_alike_at_every_radius(plan):
     both = EvaluateSettings(attacks=("pgd",), eps=("0.04", "0.01"), options={"pgd": {"steps": 4}})
     assert [one.gradients for one in work_of(plan(both), 3)] == [4, 4]

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import torch
 from torch import nn
 
+from robustmri.attacks import Attack
 from robustmri.attacks.engine import by_backpropagation, loss_against
 from robustmri.attacks.minimal_eps import SmallestEps
+from robustmri.attacks.nearest import Nearest
 from robustmri.attacks.protocol import Predictor
 from robustmri.evaluation.attacked import quick
 from robustmri.evaluation.cost import AttackCost, Metered
@@ -23,6 +26,8 @@ from robustmri.threat.threat_model import ThreatModel
 
 TINY = 1e-9
 """A radius within which no image is fooled: every attack then takes all its steps."""
+STUBBORN = 1e3
+"""By how many logits a toy is surer of a class than any change of an image can make up for."""
 BESIDE = 1.3
 """What a step costs beside the network, such as projections, as a factor."""
 PROBES = (8, 50, 120)
@@ -68,31 +73,64 @@ class EvaluationPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def work_of(plan: Plan, classes: int) -> list[Work]:
-    """What every trial asks for, counted on a linear classifier that no attack fools."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        toy = nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval().requires_grad_(False)
-        images = torch.rand(1, 1, 8, 8)
-    labels = toy(images).argmax(1)
-    counted: dict[tuple[str, str, int], AttackCost] = {}  # It is the same at every radius.
+    """What every trial asks for at most, counted on linear classifiers."""
+    counted: dict[tuple[str, str, int], tuple[int, int]] = {}  # It is the same at every radius.
     work = []
     for trial in plan.attacks:
+        name, minimal = trial.name, trial.facts.minimal
         if trial.corruption:
-            work.append(Work(trial.name, False, 0, len(trial.curve)))
+            work.append(Work(name, False, 0, len(trial.curve)))
             continue
         key = (trial.facts.name, trial.norm, len(trial.curve))
-        minimal = trial.facts.minimal
         if key not in counted and trial.attack is not None:
             attack = trial.attack if minimal else quick(trial.attack)
             if trial.curve:
                 radii = tuple(TINY * k for k in range(1, len(trial.curve) + 1))
                 attack = SmallestEps(attack, radii)
             threat = ThreatModel(trial.threat.norm, torch.inf if minimal else TINY)
-            cost = counted[key] = AttackCost(1)
-            generator = torch.Generator().manual_seed(0)
-            attack(Metered(toy, cost), images, labels, threat, generator=generator)
-        work.append(Work(trial.name, minimal, counted[key].gradients, counted[key].forwards))
+            count = _spent_at_any_distance if minimal else _spent
+            counted[key] = count(attack, threat, classes)
+        work.append(Work(name, minimal, *counted[key]))
     return work
+
+
+def _spent(
+    attack: Attack, threat: ThreatModel, classes: int, *, stubborn: bool = False
+) -> tuple[int, int]:
+    """Gradients and forwards of one image on a linear classifier; on a stubborn one nothing within
+    the bounds is an example.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        linear = nn.Linear(64, classes).requires_grad_(False)
+        images = torch.rand(1, 1, 8, 8)
+    toy = nn.Sequential(nn.Flatten(), linear).eval()
+    labels, cost = toy(images).argmax(1), AttackCost(1)
+    if stubborn:
+        linear.bias[labels] += STUBBORN
+    generator = torch.Generator().manual_seed(0)
+    attack(Metered(toy, cost), images, labels, threat, generator=generator)
+    return cost.gradients, cost.forwards
+
+
+def _spent_at_any_distance(attack: Attack, threat: ThreatModel, classes: int) -> tuple[int, int]:
+    """Of an attack without a radius: some of these end early once they fool, and `Nearest` goes on
+    from each point that fools. So what succeeds is counted, and what a search that fails spends
+    beyond that.
+    """
+    gradients, forwards = whole = _spent(attack, threat, classes)
+    parts = [(attack, threat)]
+    if isinstance(attack, Nearest):
+        parts = [
+            (one, threat if threat.norm in one.facts.norms else replace(threat, norm="l2"))
+            for one in attack.members(threat.norm)
+        ]
+    for part, here in parts:
+        fools = whole if part is attack else _spent(part, here, classes)
+        fails = _spent(part, here, classes, stubborn=True)
+        gradients += max(0, fails[0] - fools[0])
+        forwards += max(0, fails[1] - fools[1])
+    return gradients, forwards
 
 
 def pace_of(view: Predictor, shape: tuple[int, int, int], batch: int, device: torch.device) -> Pace:
