@@ -531,6 +531,7 @@ def test_logits_that_are_not_finite_are_found_before_and_under_attack(cohort, sp
     broken = np.isnan(outcomes["confidence"]) & (outcomes["attack"] == "noise")
     assert 0 < broken.sum() < 12
     assert not outcomes["fooled"][broken].any()
+    assert set(outcomes["prediction"][broken]) == {cohort.classes[0]}
     assert f"0 untouched and {broken.sum()} attacked" in check.detail
 
 
