@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
+from colours import write_pictures
 from robustmri.app.cli import app
 from robustmri.app.inspection import LEAKAGE
 from robustmri.core.errors import DataError, ResultError
@@ -18,10 +19,12 @@ from robustmri.data.inspection.oddities import find_marks
 from robustmri.data.inspection.planes import guess_plane
 from robustmri.data.inspection.slices import Slices
 from robustmri.data.inspection.twins import TURNS, find_twins
+from robustmri.data.intensity import to_grey
 from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.dicom import BURNT_IN
 from robustmri.data.split import SETS, make_split
 from robustmri.verbs.inspect import inspect
+from robustmri.verbs.prepare import prepare
 from scans import LABELS, SliceList, draw, slices_of
 
 SIZE = 32
@@ -403,6 +406,16 @@ def test_a_page_that_leaves_the_hospital_names_nobody(items, tmp_path):
     assert "dr-weiss" not in said
     assert "3-0.png" not in said
     assert "p-02" not in said
+
+
+def test_slices_in_colour_are_looked_at_by_their_brightness(tmp_path):
+    cohort = prepare(write_pictures(tmp_path / "pictures"), tmp_path / "colours", size=SIZE)
+    page = tmp_path / "inspection.html"
+    said = run(cohort.root, "--report", page)
+    assert (cohort.channels, said.exit_code) == (3, 0), said.output
+    brightness = [guess_plane(to_grey(image)) for image in cohort.images]
+    assert inspect([cohort.root]).planes.tolist() == brightness
+    assert "the plane does not tell the class" in page.read_text()
 
 
 @pytest.mark.parametrize("twice", [True, False])

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustmri.data.inspection.slices import Slices
-from robustmri.data.intensity import resize
+from robustmri.data.intensity import resize, to_grey
 from robustmri.data.leakage import Finding
 from robustmri.data.parallel import map_in_order
 from robustmri.data.regions import find_head
@@ -78,7 +78,7 @@ def find_planes(slices: Slices) -> npt.NDArray[np.object_]:
     """Plane of every slice: the one that its source says, else a guess."""
     planes = np.array([case.plane for case in slices.cases], dtype=object)
     unknown = np.flatnonzero(planes == "")
-    images = (slices.image(int(number)) for number in unknown)
+    images = (to_grey(slices.image(int(number))) for number in unknown)
     planes[unknown] = list(map_in_order(guess_plane, images))
     return planes
 
