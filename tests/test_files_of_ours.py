@@ -44,7 +44,7 @@ from robustmri.verbs.pool import pool
 from robustmri.verbs.preset import choose_preset
 from robustmri.verbs.report import write_report
 from robustmri.verbs.reproduce import Prepared, _refuse_other
-from robustmri.verbs.run_bundle import read_head, read_stages
+from robustmri.verbs.run_bundle import read_head, read_outcomes, read_stages
 from robustmri.verbs.run_folder import claimed_folder, read_seen
 from robustmri.verbs.unpack import unpack
 from robustmri.web.folder import Folder
@@ -164,6 +164,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
         folder, read_checkpoint(folder).provenance
     ),
     "story/preset.json": lambda folder: choose_preset("nowhere", folder, 1.0),
+    "story/stages.json": read_outcomes,
     "story/prepared.json": lambda folder: _refuse_other(folder, STORY),
     "result/nearest_neighbour.parquet": use_report,
     "certified/certificate/certificate.json": use_certificate,
@@ -235,6 +236,7 @@ def whole(tiny_cohort, tiny_run, tmp_path_factory, use_tiny_networks):
         write_sealed(root / "run" / "resume.pt", state.getvalue())
         write_json(root / "story" / "preset.json", {"preset": "poster-cpu", "reason": "time"})
         write_struct(root / "story" / "prepared.json", STORY)
+        write_json(root / "story" / "stages.json", [{"name": "a", "about": "b", "status": "done"}])
         for name in ("certified", "pooled"):
             shutil.copytree(root / "result", root / name)
         quick = {"samples": 60, "guesses": 10, "attack_steps": 0, "limit": 4}

@@ -111,6 +111,31 @@ def test_only_some_stages(bundled, tmp_path):
 
 
 @pytest.mark.usefixtures("tiny_networks")
+def test_a_stage_that_runs_later_takes_nothing_of_the_others_away(bundled, tiny_run, tmp_path):
+    code = f"import shutil; shutil.copytree({str(tiny_run)!r}, 'made'); open('a.txt', 'w')"
+    folder = bundled(
+        stage("make", code, keep=["a.txt"], weights=["made"]),
+        stage("gone", "print('no')", needs="checks/nothing"),
+        stage("later", "open('b.txt', 'w')", extra=True, at_least=9.0, keep=["b.txt"]),
+    )
+    run_bundle(folder, tmp_path / "results")
+    (folder / "checks" / "nothing").mkdir(parents=True)
+    run_bundle(folder, tmp_path / "results", only=["later"], minutes=9.5)
+    (joined,) = unpack(tmp_path / "results", tmp_path / "home")
+    assert joined.run == tmp_path / "home" / "made"
+    assert {"a.txt", "b.txt"} <= {path.name for path in (tmp_path / "home").iterdir()}
+
+    def told():
+        with zipfile.ZipFile(tmp_path / "results" / "summary.zip") as bag:
+            return {one["name"]: one["status"] for one in json.loads(bag.read("stages.json"))}
+
+    assert told() == {"make": "done", "gone": "left out", "later": "done"}
+    # Too little time for what was done before: that it was done stays true.
+    run_bundle(folder, tmp_path / "results", only=["gone", "later"], minutes=0.1)
+    assert told() == {"make": "done", "gone": "done", "later": "done"}
+
+
+@pytest.mark.usefixtures("tiny_networks")
 def test_weights_come_home_and_are_tested(bundled, tiny_run, tiny_cohort, tmp_path):
     copy = f"import shutil; shutil.copytree({str(tiny_run)!r}, 'made/hardened')"
     folder = bundled(

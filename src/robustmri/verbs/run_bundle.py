@@ -108,7 +108,7 @@ def run_bundle(
     progress: Progress = silent,
 ) -> list[Outcome]:
     """Run the stages of a bundle; what goes home lies in `out` after each of them, and while they
-    run.
+    run, with what earlier runs left in the same work folder.
 
     Args:
         folder: the bundle.
@@ -130,12 +130,13 @@ def run_bundle(
     work = Path(work).resolve() if work else folder / "work"
     made, told = read_head(folder)
     minutes = minutes or told.minutes
-    stages = read_stages(folder, only)
+    every, stages = read_stages(folder), read_stages(folder, only)
     out.mkdir(parents=True, exist_ok=True)
     (work / "logs").mkdir(parents=True, exist_ok=True)
     if not (work / "cohort").is_dir():
         unpack_cohort(folder / COHORT_FILE, work / "cohort")
-    home = _Home(stages, work, out, limits)
+    known = {one.name: one for one in read_outcomes(work)}
+    home = _Home(every, work, out, limits)
     write_json(
         work / "machine.json",
         {"run": describe_run(), "minutes": minutes, "bundle": made, "device": describe_device()},
@@ -150,13 +151,17 @@ def run_bundle(
         given = left - share * after if stage.rest else min(stage.minutes * share, left)
         reason = _left_out(stage, folder, left)
         if reason:
-            outcomes.append(
-                Outcome(name=stage.name, about=stage.about, status="left out", detail=reason)
-            )
+            one = Outcome(name=stage.name, about=stage.about, status="left out", detail=reason)
         else:
             given = left if stage.extra else max(given, share * stage.minutes / 3)
-            outcomes.append(_run(stage, given, grace, folder, work, told.overrides, home))
-        write_json(work / STAGES, msgspec.to_builtins(outcomes))
+            one = _run(stage, given, grace, folder, work, told.overrides, home)
+        outcomes.append(one)
+        if not reason or known.get(stage.name, one).status == "left out":
+            known[stage.name] = one
+        write_json(
+            work / STAGES,
+            [msgspec.to_builtins(known[each.name]) for each in every if each.name in known],
+        )
         home.bring()
     progress("stages", len(stages), len(stages))
     return outcomes
@@ -190,6 +195,20 @@ def read_stages(folder: Path, only: Collection[str] = ()) -> list[Stage]:
         if name not in known:
             raise SettingsError(f"There is no stage {name!r}. {did_you_mean(name, known)}")
     return [stage for stage in stages if not only or stage.name in only]
+
+
+def read_outcomes(work: Path) -> list[Outcome]:
+    """What became of the stages that were run in this work folder; none: nothing was.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = work / STAGES
+    if not path.exists():
+        return []
+    again = "Remove it: a stage that runs again is told again."
+    outcomes: list[Outcome] = read_json(path, list[Outcome], again=again)
+    return outcomes
 
 
 def _left_out(stage: Stage, folder: Path, left: float) -> str:
@@ -301,7 +320,7 @@ class _Home:
     """The files that go home, kept up to date.
 
     Args:
-        stages: say what is wanted.
+        stages: all of the bundle, which say what is wanted.
         work: where it comes to be.
         out: where it is put.
         limits: on what is put there.
