@@ -16,6 +16,7 @@ from robustmri.core.sizes import size_of
 from robustmri.data.intensity import canvas_of, to_grey
 from robustmri.data.one_scan import Scan
 from robustmri.data.readers.dicom import open_dataset
+from robustmri.data.readers.dicom_pixels import limits_of
 
 WARNING = "ADVERSARIAL EXAMPLE, NOT FOR DIAGNOSIS"
 
@@ -77,7 +78,7 @@ def write_derived(
     slope = _slope(native, stored if stored.ndim == native.ndim else to_grey(stored))
     if stored.ndim > spread.ndim:
         spread = spread[:, :, None]
-    low, high = _limits(dataset, stored)
+    low, high = limits_of(dataset, stored)
     moved = np.clip(np.round(stored + spread * slope), low, high).astype(stored.dtype)
     source = Dataset()
     source.ReferencedSOPClassUID = dataset.SOPClassUID
@@ -133,10 +134,3 @@ def _slope(native: npt.NDArray[np.float32], stored: npt.NDArray[np.generic]) -> 
     if len(grey) < 2 or grey.max() == grey.min():
         return float(stored.max()) - float(stored.min())
     return float(np.polyfit(grey, values, 1)[0])
-
-
-def _limits(dataset: object, stored: npt.NDArray[np.generic]) -> tuple[int, int]:
-    bits = int(getattr(dataset, "BitsStored", stored.dtype.itemsize * 8))
-    if int(getattr(dataset, "PixelRepresentation", 0)):
-        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return 0, 2**bits - 1

@@ -66,6 +66,18 @@ def test_pixels_are_those_of_the_scanner_in_its_units(tmp_path: Path, syntax: UI
     assert "Jane" not in repr(item)
 
 
+INVERTED = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12, "HighBit": 11}
+
+
+def table(*values: int) -> Dataset:
+    """A modality's table of 8 bits, from 0 on."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(values), 0, 8])
+    item.add_new("LUTData", "US", list(values))
+    item.ModalityLUTType = "US"
+    return item
+
+
 def padded() -> np.ndarray:
     image = grey(1).astype(np.int16)
     image[0] = -2000
@@ -79,7 +91,26 @@ def padded() -> np.ndarray:
             grey(1),
             {"PhotometricInterpretation": "MONOCHROME1"},
             {},
-            int(grey(1).max()) + int(grey(1).min()) - grey(1).astype(int),
+            65535 - grey(1).astype(int),
+            "MONOCHROME1",
+        ),
+        (grey(1), INVERTED, {}, 4095 - grey(1).astype(int), "MONOCHROME1"),
+        (
+            grey(1),
+            {**INVERTED, "RescaleSlope": 2, "RescaleIntercept": -1000},
+            {},
+            2.0 * (4095 - grey(1).astype(int)) - 1000,
+            "MONOCHROME1",
+        ),
+        (padded() // 2, INVERTED, {}, -1 - (padded() // 2).astype(int), "MONOCHROME1"),
+        (
+            (grey(1) % 4).astype(np.uint8),
+            {
+                "PhotometricInterpretation": "MONOCHROME1",
+                "ModalityLUTSequence": [table(9, 7, 8, 3)],
+            },
+            {},
+            255 - np.array([9, 7, 8, 3])[grey(1) % 4],
             "MONOCHROME1",
         ),
         (
@@ -107,7 +138,19 @@ def padded() -> np.ndarray:
         ),
         (grey(1), {"BurnedInAnnotation": "YES"}, {}, grey(1), "may name a person"),
     ],
-    ids=["monochrome1", "padding", "window", "no window", "window missing", "colour", "burnt in"],
+    ids=[
+        "monochrome1",
+        "of 12 bits",
+        "with a slope",
+        "with a sign",
+        "by a table",
+        "padding",
+        "window",
+        "no window",
+        "window missing",
+        "colour",
+        "burnt in",
+    ],
 )
 def test_what_the_header_says_of_the_pixels(
     tmp_path: Path,

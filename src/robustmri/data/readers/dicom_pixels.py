@@ -22,7 +22,8 @@ def read_frame(dataset: Any, place: int, window: bool) -> tuple[Array, tuple[str
     """Pixels of a frame, shape (h, w), or (h, w, 3) in colour, and what was done to them.
 
     Padding takes the darkest value; stored values become real ones by slope and intercept, or the
-    modality's table; MONOCHROME1 is turned, so that bright is more.
+    modality's table; MONOCHROME1 is turned within the values that its bits can hold, the same in
+    every slice, so that bright is more.
 
     Args:
         dataset: of pydicom, with its pixels.
@@ -45,21 +46,43 @@ def read_frame(dataset: Any, place: int, window: bool) -> tuple[Array, tuple[str
         return without_equal_planes(stored), ()
     notes: list[str] = []
     padding = _padding_of(dataset, stored)
-    image = apply_modality_lut(stored, _group(dataset, place, "PixelValueTransformationSequence"))
+    modality = _group(dataset, place, "PixelValueTransformationSequence")
+    image = apply_modality_lut(stored, modality)
     if padding is not None and padding.any() and not padding.all():
         real = image[~padding]
         image = np.where(padding, real.max() if kind == "MONOCHROME1" else real.min(), image)
     if window:
         image = _windowed(image, _group(dataset, place, "FrameVOILUTSequence"), notes)
     if kind == "MONOCHROME1":
-        image = image.max() + image.min() - image if image.dtype.kind == "f" else _turned(image)
+        image = _turned(image, _ends(dataset, stored, modality))
         notes.append("is MONOCHROME1 (bright is less), and was turned")
     return image, tuple(notes)
 
 
-def _turned(image: Array) -> Array:
-    wide = image.astype(np.int64)
-    turned: Array = (wide.max() + wide.min() - wide).astype(image.dtype)
+def limits_of(dataset: Any, stored: Array) -> tuple[Any, Any]:
+    """Least and largest value that the bits of a file can hold; of floating point, that it does."""
+    if stored.dtype.kind == "f":
+        return stored.min(), stored.max()
+    bits = int(dataset.get("BitsStored", stored.dtype.itemsize * 8))
+    if int(dataset.get("PixelRepresentation", 0)):
+        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return 0, 2**bits - 1
+
+
+def _ends(dataset: Any, stored: Array, modality: Any) -> Array:
+    """Two values between which all lie that the file can give."""
+    from pydicom.pixels.processing import apply_modality_lut
+
+    if table := modality.get("ModalityLUTSequence"):  # Its values need not rise.
+        return np.array([0, 2 ** int(table[0].LUTDescriptor[2]) - 1])
+    ends: Array = apply_modality_lut(np.array(limits_of(dataset, stored), stored.dtype), modality)
+    return ends
+
+
+def _turned(image: Array, ends: Array) -> Array:
+    """Bright for dark, between two values."""
+    wide = image if image.dtype.kind == "f" else image.astype(np.int64)
+    turned: Array = (ends[0].item() + ends[1].item() - wide).astype(image.dtype)
     return turned
 
 
