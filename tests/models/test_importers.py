@@ -240,7 +240,7 @@ def test_class_names_are_read_where_the_exporter_left_them(tmp_path):
         assert read_model(str(path)).classes == ("a", "b", "c")
 
 
-def hugging_face_resnet(folder, network, **config):
+def hugging_face_resnet(folder, network, processor=None, **config):
     """config.json and model.safetensors by transformers' names of a ResNet-18."""
     from safetensors.torch import save_file
 
@@ -267,7 +267,8 @@ def hugging_face_resnet(folder, network, **config):
         "id2label": {"0": "b", "1": "a"},
     }
     (folder / "config.json").write_text(json.dumps(facts | config))
-    processor = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": SIDE}}
+    if processor is None:
+        processor = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": SIDE}}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
 
@@ -278,6 +279,90 @@ def test_a_hugging_face_resnet_is_one_of_ours(tmp_path):
     assert (found.backbone, found.classes, found.size) == ("resnet18", ("b", "a"), SIDE)
     assert (found.mean, found.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     assert_same(found.network, network)
+
+
+GIVEN = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.25] * 3, "size": SIDE}
+ZERO_ONE = (0.0, 1.0)
+CONVERTED = ((0.5, 0.4, 0.3), (0.25, 0.25, 0.25))
+SCALED = tuple(tuple(value / 255 for value in values) for values in CONVERTED)
+NOT_SAID = (None, None)
+
+
+@pytest.mark.parametrize(
+    ("processor", "size", "expected", "said"),
+    [
+        (GIVEN, SIDE, CONVERTED, ""),
+        ({**GIVEN, "rescale_factor": 1 / 255, "do_rescale": True}, SIDE, CONVERTED, ""),
+        ({**GIVEN, "do_rescale": False}, SIDE, SCALED, ""),
+        ({**GIVEN, "rescale_factor": 1 / 127.5}, SIDE, [[v / 2 for v in c] for c in CONVERTED], ""),
+        ({**GIVEN, "do_normalize": False}, SIDE, ZERO_ONE, ""),
+        ({**GIVEN, "do_normalize": False, "do_rescale": False}, SIDE, (0, 1 / 255), ""),
+        ({"size": 64}, 64, NOT_SAID, ""),
+        ({}, None, NOT_SAID, ""),
+        ({"image_mean": 0.5}, None, NOT_SAID, ""),
+        ({"image_mean": 0.5, "image_std": 0.25}, None, (0.5, 0.25), ""),
+        (
+            {**GIVEN, "size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 192}},
+            (224, 192),
+            CONVERTED,
+            "",
+        ),
+        ({**GIVEN, "crop_size": 24, "do_center_crop": False}, SIDE, CONVERTED, ""),
+        ({**GIVEN, "do_pad": True, "include_top": True}, SIDE, CONVERTED, "do_pad, include_top"),
+        ({**GIVEN, "do_pad": False}, SIDE, CONVERTED, ""),
+    ],
+)
+def test_what_a_processor_says_is_kept(processor, size, expected, said, tmp_path):
+    network = build_network("resnet18", 2, SIDE, channels=3)
+    found = read_model(str(hugging_face_resnet(tmp_path / "theirs", network, processor)))
+    assert found.size == size
+    for value, wanted in zip((found.mean, found.std), expected, strict=True):
+        assert value == pytest.approx(wanted)
+    assert bool(found.guessed) == bool(said)
+    assert said in " ".join(found.guessed)
+
+
+def test_what_a_processor_does_not_say_is_called_a_guess(tmp_path):
+    network = build_network("resnet18", 2, SIDE, channels=3)
+    folder = hugging_face_resnet(tmp_path / "theirs", network, {"size": SIDE})
+    found = read_model(str(folder))
+    for given, guessed in (((), True), ((0.5,), False)):
+        classifier, _ = assemble(found, example(), Wishes(mean=given, std=given), name="theirs")
+        assert (classifier.spec.mean == IMAGENET_MEAN) == guessed
+        assert any("are ImageNet's" in said for said in classifier.spec.guessed) == guessed
+
+
+@pytest.mark.parametrize("kind", ["feature_extractor_type", "image_processor_type"])
+def test_a_mobile_vit_gets_blue_first_and_nothing_normalised(kind, tmp_path, monkeypatch):
+    """Whose settings are those of apple/mobilevit-small."""
+    network = author_network()
+
+    class Theirs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixel_values):
+            return SimpleNamespace(logits=self.network(pixel_values))
+
+    auto = SimpleNamespace(from_pretrained=lambda *_, **__: Theirs().eval())
+    built = SimpleNamespace(AutoModelForImageClassification=auto)
+    monkeypatch.setitem(sys.modules, "transformers", built)
+    processor = {"crop_size": SIDE, "do_center_crop": True, "do_resize": True, "size": SIDE + 4}
+    processor |= {"do_flip_channel_order": True, kind: "MobileViTFeatureExtractor"}
+    folder = hugging_face_resnet(
+        tmp_path / "theirs",
+        build_network("resnet18", 3, SIDE, channels=3),
+        processor,
+        model_type="mobilevit",
+    )
+    found = read_model(str(folder))
+    assert (found.size, found.mean, found.std, found.guessed) == (SIDE, 0.0, 1.0, ())
+    images = example()
+    with torch.no_grad():
+        expected = network(images[:, [2, 1, 0]])
+        torch.testing.assert_close(found.network(images), expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(found.network(images), network(images), atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,20 @@ from robustmri.core.arrays import Images, Logits
 from robustmri.core.errors import CheckpointError, DataError, SettingsError
 from robustmri.core.files import read_json
 from robustmri.core.sizes import Size, size_of
+from robustmri.models.classifier import Constant
 from robustmri.models.importers.found import Found
 from robustmri.models.importers.programs import found_by_export
 from robustmri.models.importers.weights_file import fit_published
 from robustmri.models.layouts import Published, read_published
-from robustmri.models.stem import IMAGENET_MEAN, IMAGENET_STD
 
 CONFIG, WEIGHTS, PROCESSOR = "config.json", "model.safetensors", "preprocessor_config.json"
+STEPS = (
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_flip_channel_order"),
+    *("do_convert_rgb", "do_reduce_labels"),
+)
+"""Of a processor, that are kept, or change nothing of the images of a classifier."""
+FURTHER = ("rescale_offset", "include_top")
+"""Steps of EfficientNet's alone."""
 RESNETS: dict[Any, str] = {
     ("basic", (2, 2, 2, 2)): "resnet18",
     ("bottleneck", (3, 4, 6, 3)): "resnet50",
@@ -77,7 +84,7 @@ def is_hugging_face(folder: Path) -> bool:
 
 
 def read_hugging_face(folder: Path, *, size: Size = 0) -> Found:
-    """The network of a folder; its processor's mean and standard deviation, its config's classes.
+    """The network of a folder; its processor's size and normalisation, its config's classes.
 
     Args:
         folder: with config.json and model.safetensors.
@@ -98,26 +105,28 @@ def read_hugging_face(folder: Path, *, size: Size = 0) -> Found:
             "network to ONNX where it is trusted, and import that."
         )
     processor = read_config(folder / PROCESSOR) if (folder / PROCESSOR).is_file() else {}
-    size = size or _size(processor.get("size")) or _size(config.get("image_size"))
-    backbone = _ours(config)
+    size = size or _processed_size(processor) or _size(config.get("image_size"))
+    # Of all processors MobileViT's alone normalises nothing, and it turns RGB into BGR.
+    mobile = str(processor.get("image_processor_type") or processor.get("feature_extractor_type"))
+    usual = not mobile.startswith("MobileViT")
+    flipped = bool(processor.get("do_flip_channel_order", not usual))
+    backbone = "" if flipped else _ours(config)
     if backbone:
         published = Published(_renamed(read_published(folder / WEIGHTS), config["model_type"]))
         found = fit_published(published, folder.name, arch=backbone, size=size)
     else:
-        found = _by_transformers(folder, size)
-    guessed = list(found.guessed)
-    if not processor:
-        guessed.append("Mean and standard deviation are ImageNet's: the folder does not say.")
+        found = _by_transformers(folder, size, flipped)
+    mean, std = _normalisation(processor, usual, found.channels)
     names = {int(number): str(name) for number, name in config.get("id2label", {}).items()}
     return replace(
         found,
         how=f"Hugging Face folder, {found.how}",
         size=size or found.size,
         classes=_class_names(names),
-        mean=_planes(processor.get("image_mean"), IMAGENET_MEAN, found.channels),
-        std=_planes(processor.get("image_std"), IMAGENET_STD, found.channels),
+        mean=mean,
+        std=std,
         ends_in="logits",
-        guessed=tuple(guessed),
+        guessed=(*found.guessed, *_steps_left_out(processor)),
     )
 
 
@@ -148,16 +157,17 @@ def _renamed(published: Published, kind: str) -> dict[str, Tensor]:
 
 
 class _LogitsOnly(nn.Module):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, flipped: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.flipped = model, flipped
 
     def forward(self, images: Images) -> Logits:
+        images = images.flip(1) if self.flipped else images
         logits: Logits = self.model(pixel_values=images).logits
         return logits
 
 
-def _by_transformers(folder: Path, size: Size) -> Found:
+def _by_transformers(folder: Path, size: Size, flipped: bool) -> Found:
     try:
         import transformers
     except ImportError as error:
@@ -172,7 +182,9 @@ def _by_transformers(folder: Path, size: Size) -> Found:
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError(f"transformers cannot build {folder.name} ({said}).") from error
-    return found_by_export(_LogitsOnly(model).eval(), folder.name, "transformers", size=size)
+    return found_by_export(
+        _LogitsOnly(model, flipped).eval(), folder.name, "transformers", size=size
+    )
 
 
 def _class_names(names: dict[int, str]) -> tuple[str, ...]:
@@ -182,9 +194,47 @@ def _class_names(names: dict[int, str]) -> tuple[str, ...]:
     return tuple(names[number] for number in sorted(names))
 
 
-def _planes(said: Any, usual: tuple[float, ...], channels: int) -> Any:
-    values = tuple(float(one) for one in (said or usual))
-    return values if channels == 3 and len(values) == 3 else round(sum(values) / len(values), 6)
+def _normalisation(
+    processor: dict[str, Any], usual: bool, channels: int
+) -> tuple[Constant | None, Constant | None]:
+    """Mean and standard deviation in units of the [0, 1] range; None where they are not said.
+
+    Args:
+        processor: settings of an image processor of transformers, which has pixels of 0 to 255.
+        usual: whether it normalises if it does not say.
+        channels: of the network.
+    """
+    mean, std = processor.get("image_mean"), processor.get("image_std")
+    if not processor.get("do_normalize", usual):
+        mean, std = 0.0, 1.0
+    if mean is None or std is None:
+        return None, None
+    factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1
+    scale = 255 * float(factor)
+    return _planes(mean, scale, channels), _planes(std, scale, channels)
+
+
+def _steps_left_out(processor: dict[str, Any]) -> list[str]:
+    """What a processor asks for and an import does not do, as a sentence, if there is any."""
+    asked = [
+        name
+        for name, value in processor.items()
+        if value and (name in FURTHER or (name.startswith("do_") and name not in STEPS))
+    ]
+    return [f"Its processor asks for {', '.join(asked)}, which is not done here."] if asked else []
+
+
+def _planes(said: Any, scale: float, channels: int) -> Constant:
+    values = [float(one) / scale for one in (said if isinstance(said, (list, tuple)) else [said])]
+    if channels == 3 and len(values) == 3:
+        return values[0], values[1], values[2]
+    return round(sum(values) / len(values), 9)
+
+
+def _processed_size(processor: dict[str, Any]) -> Size:
+    """Of the images that a processor gives: what it cuts out, else what it resizes to."""
+    cut = _size(processor.get("crop_size")) if processor.get("do_center_crop", True) else 0
+    return cut or _size(processor.get("size"))
 
 
 def _size(said: Any) -> Size:
