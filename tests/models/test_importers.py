@@ -25,7 +25,7 @@ from foreign import (
     write_trace,
 )
 from robustmri.core.errors import CheckpointError, RobustMRIError, SettingsError
-from robustmri.models.backbones import build_network
+from robustmri.models.backbones import build_network, monai_settings
 from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
 from robustmri.models.graph import GraphNetwork
 from robustmri.models.importers import weights_file
@@ -440,6 +440,39 @@ def test_a_monai_bundle_is_built_from_its_settings(tmp_path):
     found = read_model(str(folder))
     assert (found.classes, found.size, found.channels) == (("c", "a", "b"), SIDE, 1)
     assert_same(found.network, network, 1)
+
+
+TO_ONE = {"_target_": "ScaleIntensityd", "keys": "image"}
+OWN = {"_target_": "NormalizeIntensityd", "keys": "image"}
+FIXED = {**OWN, "subtrahend": 0.4, "divisor": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("steps", "mean", "std", "lost"),
+    [
+        ([TO_ONE], 0.0, 1.0, False),
+        ([TO_ONE, {"_target_": "EnsureTyped"}], 0.0, 1.0, False),
+        ([{"_target_": "ScaleIntensityRange", "b_min": 0.0, "b_max": 1.0}], 0.0, 1.0, False),
+        ([{**TO_ONE, "minv": -1.0}], None, None, False),
+        ([TO_ONE, {"_target_": "ThresholdIntensityd"}], None, None, False),
+        ([TO_ONE, FIXED], 0.4, 0.3, False),
+        ([FIXED], None, None, False),
+        ([TO_ONE, OWN], None, None, True),
+        ([OWN], None, None, True),
+        ([TO_ONE, {**OWN, "subtrahend": 0.4}], None, None, True),
+        ([TO_ONE, {**FIXED, "nonzero": True}], None, None, True),
+        ([], None, None, False),
+    ],
+)
+def test_how_a_bundle_normalises(steps, mean, std, lost, tmp_path):
+    kind, settings = monai_settings("resnet18-half", 3, 1)
+    folder = monai_bundle(tmp_path / "theirs", build_network("resnet18-half", 3, SIDE))
+    config = {"network_def": {"_target_": f"monai.networks.nets.{kind}", **settings}}
+    config["preprocessing"] = {"_target_": "Compose", "transforms": steps}
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    found = read_model(str(folder))
+    assert (found.mean, found.std) == (mean, std)
+    assert any("cannot be kept" in said for said in found.guessed) == lost
 
 
 @pytest.mark.parametrize(

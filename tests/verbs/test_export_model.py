@@ -209,7 +209,7 @@ def test_monai_prepares_pictures_as_we_do(mean, pictures, tmp_path):
         ]
         expected = classifier(pictures[1]).softmax(1)
     torch.testing.assert_close(torch.stack(found), expected, rtol=0, atol=1e-5)
-    assert importer._normalisation(parser.config) == (mean, (0.3,) * 3 if planes == 3 else 0.3)
+    assert importer._normalisation(parser.config) == (mean, (0.3,) * 3 if planes == 3 else 0.3, ())
 
 
 @pytest.mark.slow

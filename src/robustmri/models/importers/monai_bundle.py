@@ -23,6 +23,10 @@ from robustmri.models.weights import STEMS
 CONFIGS = ("inference.json", "train.json", "evaluate.json")
 NETWORK = "network_def"
 NETWORKS = "monai.networks.nets."
+OWN = (
+    "It normalises each image by what that image holds (NormalizeIntensity), which cannot be kept: "
+    "here all images are normalised alike."
+)
 
 
 def is_monai_bundle(folder: Path) -> bool:
@@ -61,11 +65,12 @@ def read_monai_bundle(folder: Path, *, size: Size = 0, trust: bool = False) -> F
     shape = [side for side in image.get("spatial_shape", ()) if isinstance(side, int)]
     size = size or (size_of(*shape) if len(shape) == 2 else 0)
     found = _found(network.eval(), backbone, folder.name, size)
-    mean, std = _normalisation(config)
+    mean, std, lost = _normalisation(config)
     answer: dict[str, Any] = next(iter(formats.get("outputs", {}).values()), {})
     names = {int(number): str(name) for number, name in answer.get("channel_def", {}).items()}
     classes = tuple(names[number] for number in sorted(names))
-    return replace(found, classes=classes, mean=mean, std=std)
+    guessed = (*found.guessed, *lost)
+    return replace(found, classes=classes, mean=mean, std=std, guessed=guessed)
 
 
 def _found(network: nn.Module, backbone: str, name: str, size: Size) -> Found:
@@ -83,8 +88,12 @@ def _found(network: nn.Module, backbone: str, name: str, size: Size) -> Found:
     )
 
 
-def _normalisation(config: dict[str, Any]) -> tuple[Constant | None, Constant | None]:
-    """Mean and standard deviation, where plain numbers follow a scaling of the images to [0, 1]."""
+def _normalisation(
+    config: dict[str, Any],
+) -> tuple[Constant | None, Constant | None, tuple[str, ...]]:
+    """Mean and standard deviation of what follows a scaling of the images to [0, 1], 0 and 1 where
+    nothing does, None where it does not say; and what cannot be kept, in sentences.
+    """
     steps = config.get("preprocessing")
     steps = steps.get("transforms") if isinstance(steps, dict) else None
     scaled = False
@@ -95,10 +104,16 @@ def _normalisation(config: dict[str, Any]) -> tuple[Constant | None, Constant | 
             scaled = (step.get("minv", 0.0), step.get("maxv", 1.0)) == (0.0, 1.0)
         elif kind == "ScaleIntensityRange":
             scaled = (step.get("b_min"), step.get("b_max")) == (0.0, 1.0)
-        elif kind == "NormalizeIntensity" and scaled:
-            mean, std = (_constant(step.get(name)) for name in ("subtrahend", "divisor"))
-            return (mean, std) if mean is not None and std is not None else (None, None)
-    return None, None
+        elif kind == "NormalizeIntensity":
+            told = [step.get(name) for name in ("subtrahend", "divisor")]
+            if None in told or step.get("nonzero"):
+                return None, None, (OWN,)
+            mean, std = map(_constant, told)
+            known = scaled and mean is not None and std is not None
+            return (mean, std, ()) if known else (None, None, ())
+        elif "Intensity" in kind:
+            scaled = False
+    return (0.0, 1.0, ()) if scaled else (None, None, ())
 
 
 def _constant(value: object) -> Constant | None:
