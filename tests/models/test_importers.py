@@ -115,6 +115,8 @@ def test_a_network_of_another_library_by_name(tmp_path, monkeypatch):
     for mean, std in (((), ()), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), ((0.5,), (0.25,))):
         wishes = wishes._replace(mean=mean, std=std)
         classifier, _ = assemble(found, images, wishes, name="theirs.pth")
+        assumed = [said for said in classifier.spec.guessed if "torchvision:theirs was pub" in said]
+        assert bool(assumed) == (not mean)
         used = [
             torch.tensor(values or usual).view(1, -1, 1, 1)
             for values, usual in ((mean, IMAGENET_MEAN), (std, IMAGENET_STD))

@@ -124,6 +124,12 @@ def _normalised(found: Found, wishes: Wishes, name: str) -> tuple[Found, list[st
     if wishes.mean:
         pair = [_constant(values, found, name) for values in given]
         return replace(found, mean=pair[0], std=pair[1]), guessed, notes
+    if isinstance(found.network, ThreePlanes):
+        guessed.append(
+            f"Mean and standard deviation are those that {found.backbone} was published with, or "
+            "ImageNet's: the file does not say. --mean and --std set others."
+        )
+        return found, guessed, notes
     if found.mean is not None and found.std is not None:
         return found, guessed, notes
     guessed.append(
