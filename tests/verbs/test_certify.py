@@ -121,6 +121,13 @@ def test_what_does_not_belong_together_is_refused(result, tiny_run, tiny_cohort,
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(found, split="another")))
     with pytest.raises(ResultError, match="another classifier or another split"):
         write_page([result], tmp_path / "report.html")
+    assert found.identity == stored.identity
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(found, identity="another")))
+    with pytest.raises(ResultError, match="another classifier or another split"):
+        write_page([result], tmp_path / "report.html")
+    before = {name: told for name, told in msgspec.to_builtins(found).items() if name != "identity"}
+    path.write_bytes(msgspec.json.encode(before))
+    assert load_certificate(result, load_result(result)).certified == found.certified
     path.write_bytes(msgspec.json.encode(found))
     (result / "certificate" / "certificates.parquet").write_bytes(b"")
     with pytest.raises(ResultError, match="missing or was changed"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from robustmri.evaluation.plan import QUERY_ATTACKS
 from robustmri.models.backbones import build_network
 from robustmri.models.checkpoint import load_checkpoint, read_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.results.lineage import is_of
 from robustmri.verbs import import_model as verb
 from robustmri.verbs.prepare import prepare
 from tiny import CLASSES, read_outcomes, tiny_network, write_scans
@@ -270,6 +272,15 @@ def test_two_normalisations_are_two_classifiers(cohort, tmp_path):
     ]
     assert made[0].weights_sha256 == made[1].weights_sha256
     assert made[0].identity != made[1].identity
+    result = robustmri.evaluate(
+        tmp_path / "0.0", cohort, tmp_path / "result", attacks=["fgsm"], limit=4
+    )
+    with pytest.raises(CheckpointError, match="another checkpoint"):
+        robustmri.certify(tmp_path / "0.5", cohort, tmp_path / "result")
+    with pytest.raises(CheckpointError, match="these weights with another normalisation"):
+        robustmri.export_model(tmp_path / "0.5", tmp_path / "x.onnx", result=tmp_path / "result")
+    made_before = msgspec.structs.replace(result.model, identity="")
+    assert is_of(made_before, made[1].weights_sha256, made[1].identity)
 
 
 @pytest.mark.parametrize("planes", [1, 3])

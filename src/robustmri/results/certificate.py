@@ -11,6 +11,7 @@ import msgspec
 
 from robustmri.core.errors import ResultError
 from robustmri.core.files import read_json, sha256_of, system_error, write_struct
+from robustmri.results.lineage import is_of
 from robustmri.results.outcomes import read_bounded
 from robustmri.results.schema import Check, Result, RobustnessReport
 
@@ -42,7 +43,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         attacked: its accuracy under the nearest change that was found, at the same radii; empty
             where it was not attacked.
         checks: of the certificate itself.
-        checkpoint_sha256, split: of the result that this belongs to.
+        checkpoint_sha256, identity, split: of the result that this belongs to; no identity in a
+            certificate of before.
         settings: as they were given.
         provenance: where and when.
         files: sha256 of the table beside it.
@@ -65,6 +67,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     provenance: dict[str, Any] = {}
     files: dict[str, str] = {}
+    identity: str = ""
     certificate_version: int = CERTIFICATE_VERSION
 
     def __repr__(self) -> str:
@@ -112,8 +115,8 @@ def load_certificate(result_folder: Path | str, result: RobustnessReport) -> Cer
             f"{path} has version {found.certificate_version}, this release reads "
             f"{CERTIFICATE_VERSION}. {AGAIN}"
         )
-    belongs = (result.model.checkpoint_sha256, result.split.fingerprint)
-    if (found.checkpoint_sha256, found.split) != belongs:
+    same = is_of(result.model, found.checkpoint_sha256, found.identity)
+    if not same or found.split != result.split.fingerprint:
         raise ResultError(
             f"{path} is about another classifier or another split than the robustness.json above "
             f"it. {AGAIN}"

@@ -1,4 +1,4 @@
-"""Which network was made from which, by what the results say of them."""
+"""Which network a result is of, and which was made from which, by what the results say."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from robustmri.core.files import fingerprint
-from robustmri.results.schema import RobustnessReport
+from robustmri.results.schema import ModelFacts, RobustnessReport
 
 SCRATCH = "scratch"
 """In place of a checkpoint: a fresh network."""
+
+
+def is_of(model: ModelFacts, weights_sha256: str, identity: str) -> bool:
+    """Whether a result's classifier has these weights and this identity, which says more: two
+    imports of one file may normalise differently. An empty identity is not known.
+    """
+    same = not (model.identity and identity) or model.identity == identity
+    return same and model.checkpoint_sha256 == weights_sha256
 
 
 def repairs(results: Sequence[RobustnessReport]) -> bool:

@@ -23,12 +23,14 @@ from robustmri.results.certificate import (
     load_certificate,
     save_certificate,
 )
+from robustmri.results.lineage import is_of
 from robustmri.results.outcomes import columns_of, load_outcomes
 from robustmri.results.schema import RobustnessReport, hash_files, load_result
 from robustmri.verbs.run_folder import claimed_folder
 
 if TYPE_CHECKING:
     from robustmri.evaluation.settings import CertifySettings
+    from robustmri.models.checkpoint import Checkpoint
 
 
 def certify(
@@ -77,7 +79,7 @@ def certify(
     settings = change_settings(settings or CertifySettings(), changes)
     result, scans, folder = load_result(out), Cohort.open(cohort), Path(out) / FOLDER
     classifier, stored = load_checkpoint(checkpoint)
-    _refuse_other(result, stored.weights_sha256, scans, str(checkpoint), out)
+    _refuse_other(result, stored, scans, str(checkpoint), out)
     renamed = EvaluateSettings(classes=result.asked.classes).class_names
     scans = scans.with_classes(stored.spec.classes, renamed)
     check_fits(stored, scans.classes, scans.size, scans.channels)
@@ -111,7 +113,8 @@ def certify(
                 split=result.split.fingerprint,
             )
             told = {"provenance": describe_run(settings.seed), "files": hash_files(folder, [TABLE])}
-            save_certificate(msgspec.structs.replace(made, **told), folder)
+            made = msgspec.structs.replace(made, identity=stored.identity, **told)
+            save_certificate(made, folder)
             clear_shards(folder)
 
         processes.wait_for_all()
@@ -127,9 +130,9 @@ def _loaded(out: str | Path, result: RobustnessReport) -> Certificate:
 
 
 def _refuse_other(
-    result: RobustnessReport, weights: str, cohort: Cohort, checkpoint: str, out: str | Path
+    result: RobustnessReport, stored: Checkpoint, cohort: Cohort, checkpoint: str, out: str | Path
 ) -> None:
-    if result.model.checkpoint_sha256 != weights:
+    if not is_of(result.model, stored.weights_sha256, stored.identity):
         raise CheckpointError(
             f"{out} is a result of another checkpoint than {checkpoint}. Evaluate this one first: "
             f"robustmri evaluate {checkpoint} COHORT --out DIR."

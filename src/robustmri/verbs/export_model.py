@@ -71,12 +71,16 @@ def export_model(
 def _measured(stored: Checkpoint, result: str | Path, to: str) -> str:
     from robustmri.evaluation.recount import refuse_contradictions
     from robustmri.report.card import card_of
+    from robustmri.results.lineage import is_of
 
-    found = refuse_contradictions(result).result.model.checkpoint_sha256
-    if found != stored.weights_sha256:
+    found = refuse_contradictions(result).result.model
+    if not is_of(found, stored.weights_sha256, stored.identity):
+        one, other = found.checkpoint_sha256[:12], stored.weights_sha256[:12]
+        what = f"other weights (sha256 {one}) than these ({other})"
+        if one == other:
+            what = "these weights with another normalisation, or other classes"
         raise CheckpointError(
-            f"{result} is a result of other weights (sha256 {found[:12]}) than these "
-            f"({stored.weights_sha256[:12]}). Evaluate this checkpoint, and give that result."
+            f"{result} is a result of {what}. Evaluate this checkpoint, and give that result."
         )
     return card_of(result, library=LIBRARIES[to], usage=USAGE.get(to, ""), facts=_facts(stored))
 
