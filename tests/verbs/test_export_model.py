@@ -20,9 +20,11 @@ from PIL import Image
 import robustmri
 from foreign import SIDE, author_network, example, write_onnx
 from robustmri.core.errors import CheckpointError, DataError, SettingsError
+from robustmri.data.intensity import resize, scale, to_channels
 from robustmri.models.backbones import build_network
 from robustmri.models.checkpoint import load_checkpoint, save_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec
+from robustmri.models.exporters import _bundle_inference
 from robustmri.models.importers import monai_bundle as importer
 from robustmri.results.schema import load_result, save_result
 
@@ -172,6 +174,7 @@ def test_monai_reads_the_bundle(trained, bundle):
     parser.read_meta(bundle / "configs" / "metadata.json")
     outputs = parser.get_parsed_content("_meta_#network_data_format#outputs#pred")
     assert outputs["channel_def"] == {"0": "b", "1": "a"}
+    assert "the darkest pixel 0" in parser.get_parsed_content("_meta_#description")
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +213,40 @@ def test_monai_prepares_pictures_as_we_do(mean, pictures, tmp_path):
         expected = classifier(pictures[1]).softmax(1)
     torch.testing.assert_close(torch.stack(found), expected, rtol=0, atol=1e-5)
     assert importer._normalisation(parser.config) == (mean, (0.3,) * 3 if planes == 3 else 0.3, ())
+
+
+LEVELS = np.linspace(40, 210, 45 * 30).reshape(45, 30)
+"""A picture without edges, higher than wide."""
+COLOURS = np.stack([LEVELS, LEVELS[::-1], LEVELS[:, ::-1]], axis=2).astype(np.uint8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("size", [(24, 24), (20, 28)])
+@pytest.mark.parametrize(
+    ("planes", "pixels"),
+    [
+        (3, COLOURS),
+        (3, LEVELS.astype(np.uint8)),
+        (1, COLOURS),
+        (1, LEVELS.astype(np.uint8)),
+        (1, (LEVELS * 200).astype(np.uint16)),
+    ],
+    ids=["colours", "grey in three planes", "colours made grey", "grey", "16 bit"],
+)
+def test_monai_pads_scales_and_colours_as_prepare_does(planes, pixels, size, tmp_path):
+    from monai.bundle import ConfigParser
+
+    spec = msgspec.structs.replace(SPEC, channels=planes, size=size, mean=0.0, std=1.0)
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    parser = ConfigParser(_bundle_inference(spec))
+    parser.update({"dataset_dir": str(tmp_path)})
+    (found,) = [batch["image"] for batch in parser.get_parsed_content("dataloader")]
+    prepared = scale(to_channels(pixels, planes), "full" if planes == 3 else "minmax")
+    expected = np.moveaxis(np.atleast_3d(resize(prepared, size)), 2, 0)
+    assert found.shape[1:] == expected.shape
+    apart = np.abs(found[0].numpy() - expected)
+    # Where prepare averages over areas, MONAI smooths: edges of what was padded differ a little.
+    assert (apart.mean() < 0.01, apart.max() < 0.15) == (True, True)
 
 
 @pytest.mark.slow

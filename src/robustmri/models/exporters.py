@@ -40,6 +40,17 @@ BUNDLE_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
+PREPARED = {
+    channels: f"Pictures are prepared as robustmri prepares them unless told otherwise: {rule}, "
+    "padded with black to the network's aspect ratio and resized (smoothly, where prepare averages "
+    "over exact areas). For a network that knows slices of another --intensity, or of "
+    "--stretch, change the preprocessing."
+    for channels, rule in {
+        1: "grey, the darkest pixel 0 and the brightest 1",
+        3: "in colour, 0 to 255 of 8 bit as 0 to 1",
+    }.items()
+}
+"""What a bundle says of its pictures, by the planes of its network."""
 BUNDLE_VERSIONS = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {
@@ -223,7 +234,8 @@ def _bundle_metadata(spec: ClassifierSpec) -> dict[str, Any]:
         **{f"{name}_version": version(package) for name, package in BUNDLE_VERSIONS.items()},
         "optional_packages_version": {"pytorch-ignite": "0.4.11"},
         "task": f"Tell apart {', '.join(spec.classes)}",
-        "description": f"{spec.backbone}, exported by robustmri. It started from: {spec.weights}.",
+        "description": f"{spec.backbone}, exported by robustmri. It started from: {spec.weights}. "
+        f"{PREPARED[spec.channels]}",
         "authors": "see the checkpoint that it was exported from",
         "copyright": "see the checkpoint that it was exported from",
         "intended_use": "Research on robustness. No medical device.",
@@ -260,17 +272,34 @@ def _bundle_inference(spec: ClassifierSpec) -> dict[str, Any]:
             for value in (spec.mean, spec.std)
         )
         constants |= {"subtrahend": mean, "divisor": std}
-    side = list(sides(spec.size))
+    rows, columns = sides(spec.size)
+    # Pillow would cut more than 8 bit off.
+    planes = "image if image.mode[0] in 'IF' else image.convert('L')"
+    scaling: dict[str, Any] = {"_target_": "ScaleIntensityd", "minv": 0.0, "maxv": 1.0}
+    if spec.channels == 3:
+        planes = "image.convert('RGB')"
+        whole = {"a_min": 0.0, "a_max": 255.0, "b_min": 0.0, "b_max": 1.0}
+        scaling = {"_target_": "ScaleIntensityRanged", **whole}
+    padded = f"max(h, round(w * {rows} / {columns})), max(w, round(h * {columns} / {rows}))"
     steps: list[dict[str, Any]] = [
         {
             "_target_": "LoadImaged",
-            "reader": "PILReader",
-            "reverse_indexing": False,  # Rows stay rows.
+            # Rows stay rows.
+            "reader": f"$monai.data.PILReader(lambda image: {planes}, reverse_indexing=False)",
             "ensure_channel_first": True,
         },
-        *([{"_target_": "RepeatChanneld", "repeats": 3}] if spec.channels == 3 else []),
-        {"_target_": "Resized", "spatial_size": side, "mode": "bilinear", "anti_aliasing": True},
-        {"_target_": "ScaleIntensityd", "minv": 0.0, "maxv": 1.0},
+        scaling,
+        {
+            "_target_": "Lambdad",
+            "func": f"$lambda image: (lambda h, w: monai.transforms.SpatialPad(({padded})))"
+            "(*image.shape[1:])(image)",
+        },
+        {
+            "_target_": "Resized",
+            "spatial_size": [rows, columns],
+            "mode": "bilinear",
+            "anti_aliasing": True,
+        },
         {"_target_": "NormalizeIntensityd", **constants},
     ]
     read = "$monai.handlers.from_engine(['pred'])"
