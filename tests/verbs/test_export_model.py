@@ -105,6 +105,40 @@ def test_figures_of_other_weights_are_refused(trained, folders, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+COLOURED = msgspec.structs.replace(SPEC, channels=3, size=(32, 40))
+
+
+@pytest.fixture(params=[0.4, (0.5, 0.4, 0.3)], ids=["one mean", "three"])
+def coloured(request, tmp_path):
+    """A classifier of oblong images in colour, and the folder of it."""
+    spec = msgspec.structs.replace(COLOURED, mean=request.param)
+    classifier = Classifier(build_network("resnet18", 2, SIDE, channels=3), spec).eval()
+    save_checkpoint(classifier, tmp_path / "checkpoint")
+    out = robustmri.export_model(tmp_path / "checkpoint", tmp_path / "folder", to="huggingface")
+    return classifier, out
+
+
+def test_the_processor_is_one_that_knows_height_and_width(coloured):
+    """As ConvNext's, which ResNets have, does not; a mean is needed for each plane."""
+    told = json.loads((coloured[1] / "preprocessor_config.json").read_text())
+    assert told["image_processor_type"] == "ViTImageProcessor"
+    assert told["size"] == {"height": 32, "width": 40}
+    assert len(told["image_mean"]) == len(told["image_std"]) == 3
+
+
+@pytest.mark.slow
+def test_transformers_prepares_pictures_by_the_folder(coloured):
+    transformers = pytest.importorskip("transformers")
+    classifier, out = coloured
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 40, 3)).astype(np.uint8)
+    processor = transformers.AutoImageProcessor.from_pretrained(out)
+    model = transformers.AutoModelForImageClassification.from_pretrained(out).eval()
+    with torch.no_grad():
+        logits = model(**processor(Image.fromarray(pixels), return_tensors="pt")).logits
+        expected = classifier(torch.tensor(pixels).permute(2, 0, 1)[None] / 255)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_transformers_opens_the_folder(trained, tmp_path):
     transformers = pytest.importorskip("transformers")

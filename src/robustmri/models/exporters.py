@@ -168,12 +168,18 @@ def write_hugging_face(classifier: Classifier, out: Path, card: str = "") -> Non
         "label2id": {name: number for number, name in enumerate(spec.classes)},
         **RESNETS[spec.backbone],
     }
+    mean, std = (
+        list(value) if isinstance(value, tuple) else [value] * spec.channels
+        for value in (spec.mean, spec.std)
+    )
     processor = {
-        "image_processor_type": "ConvNextImageProcessor",
+        # ResNet's own is ConvNext's, which knows squares alone and cuts their margins off.
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": spec.channels == 3,
         "do_rescale": True,
         "do_normalize": True,
-        "image_mean": list(spec.mean) if isinstance(spec.mean, tuple) else [spec.mean],
-        "image_std": list(spec.std) if isinstance(spec.std, tuple) else [spec.std],
+        "image_mean": mean,
+        "image_std": std,
         "size": dict(zip(("height", "width"), sides(spec.size), strict=True)),
     }
     with atomic_folder(out, replaces="config.json") as partial:
