@@ -11,7 +11,7 @@ from PIL import Image
 
 import robustmri
 from robustmri.attacks import FMN, PGD, Nearest
-from robustmri.core.errors import DataError
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.derived import WARNING, spread_change
 from robustmri.data.intensity import resize, scale
 from robustmri.models.checkpoint import load_checkpoint
@@ -141,6 +141,63 @@ def test_a_dicom_source_gets_a_derived_image_that_fools_too(
     # Read as the scan was, it is the attacked slice: the same size of change, rounded to 12 bits.
     again = robustmri.case(tmp_path / "out" / "attacked.dcm", tiny_run, tmp_path / "again")
     assert again.smallest_eps < facts.smallest_eps / 4, "it lies on the boundary"
+
+
+def windowed_file(scan, path):
+    """A slice of which a third lies beyond its window, 12 bits deep."""
+    with Image.open(scan) as image:
+        grey = np.asarray(image.resize((64, 64))).astype(np.uint16) * 12 + 7
+    low, high = np.quantile(grey, (0.6, 0.95)).astype(int).tolist()
+    dataset = pydicom.dcmread(write_dicom(path, grey))
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
+    dataset.WindowCenter, dataset.WindowWidth = (low + high + 1) / 2, high - low + 1
+    dataset.save_as(path)
+    return path, np.clip(grey, low, high)
+
+
+def test_a_window_is_that_of_the_file_where_the_cohort_had_it(scan, short, tiny_run, tmp_path):
+    source, clipped = windowed_file(scan, tmp_path / "a.dcm")
+    facts = robustmri.case(source, tiny_run, tmp_path / "out", window="file")
+    assert json.loads((tmp_path / "out" / "case.json").read_text())["window"] == "file"
+    Image.fromarray(clipped).save(tmp_path / "clipped.png")
+    same = robustmri.case(tmp_path / "clipped.png", tiny_run, tmp_path / "same")
+    assert facts.smallest_eps == pytest.approx(same.smallest_eps, rel=1e-3)
+    without = robustmri.case(source, tiny_run, tmp_path / "without")
+    assert without.smallest_eps != pytest.approx(facts.smallest_eps, rel=0.05)
+    # What lies beyond the window must not swallow the change.
+    made = tmp_path / "out" / "attacked.dcm"
+    again = robustmri.case(made, tiny_run, tmp_path / "again", window="file")
+    assert again.smallest_eps < facts.smallest_eps / 4
+    for image, window, says in (
+        (source, "mine", "expected 'file'"),
+        (tmp_path / "clipped.png", "file", "carries no window"),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            robustmri.case(image, tiny_run, tmp_path / "no", window=window)
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_an_answer_about_a_palette_is_kept(grey, scan, short, tiny_run, tmp_path):
+    with Image.open(scan) as image:
+        path = write_dicom(tmp_path / "a.dcm", np.asarray(image.resize((64, 64)), np.uint16))
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = "PALETTE COLOR"
+    del dataset.RescaleSlope, dataset.RescaleIntercept
+    for place, colour in enumerate(("Red", "Green", "Blue")):
+        values = np.arange(256, dtype="<u2") * (250 if grey else 250 - 40 * place)
+        table = f"{colour}PaletteColorLookupTable"
+        dataset.add_new(f"{table}Descriptor", "US", [256, 0, 16])
+        dataset.add_new(f"{table}Data", "OW", values.tobytes())
+    dataset.save_as(path)
+    facts = robustmri.case(path, tiny_run, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "case.json").read_text())
+    assert told["case"]["smallest_eps"] == facts.smallest_eps
+    assert told["files"] == ["picture.png", "attacked.png"]
+    assert (
+        "no attacked.dcm: no change can be added to values of a palette"
+        in (told["source"]["notes"][-1])
+    )
+    assert not (tmp_path / "out" / "attacked.dcm").exists()
 
 
 def test_a_change_is_spread_over_the_sources_pixels():

@@ -34,6 +34,9 @@ def case(
     pad: Annotated[
         bool, typer.Option("--pad/--stretch", help="Likewise, for another aspect ratio.")
     ] = True,
+    window: Annotated[
+        str, typer.Option(help="Likewise, for DICOM: file clips to the window that it carries.")
+    ] = "",
     mask: Annotated[
         Path | None, typer.Option(help="Image of the same size, not black where the lesion is.")
     ] = None,
@@ -53,6 +56,7 @@ def case(
         norm=norm,
         intensity=intensity,
         pad=pad,
+        window=window,
         mask=mask,
         result=result,
         seed=seed,

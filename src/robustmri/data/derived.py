@@ -70,16 +70,21 @@ def write_derived(
 
     dataset = open_dataset(scan.content)
     stored = pixel_array(dataset, index=0)
-    palette = stored.ndim < scan.image.ndim
-    if palette or stored.dtype.kind not in "ui":
-        raise DataError("a DICOM file of a palette or of floating point cannot be derived here.")
+    if dataset.PhotometricInterpretation == "PALETTE COLOR" or stored.dtype.kind not in "ui":
+        raise DataError(
+            "no change can be added to values of a palette or of floating point in a DICOM file."
+        )
     spread = spread_change(change, native.shape, pad=pad)
-    # Values were scaled by a straight line; its slope is that of the pixels that it moved.
-    slope = _slope(native, stored if stored.ndim == native.ndim else to_grey(stored))
+    # Values were scaled by a straight line, and clipped beyond its ends.
+    slope, offset = _line(native, stored if stored.ndim == native.ndim else to_grey(stored))
+    start = stored.astype(np.float64)
     if stored.ndim > spread.ndim:
         spread = spread[:, :, None]
-    low, high = limits_of(dataset, stored)
-    moved = np.clip(np.round(stored + spread * slope), low, high).astype(stored.dtype)
+    else:
+        low, high = sorted((offset, offset + slope))
+        beyond = (spread != 0) & ((native <= 0) | (native >= 1))
+        start = np.where(beyond, start.clip(low, high), start)
+    moved = np.round(start + spread * slope).clip(*limits_of(dataset, stored))
     source = Dataset()
     source.ReferencedSOPClassUID = dataset.SOPClassUID
     source.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
@@ -99,7 +104,7 @@ def write_derived(
     if stored.ndim == 3:  # As they were decoded.
         dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.PixelData = moved.astype(moved.dtype.newbyteorder("<")).tobytes()
+    dataset.PixelData = moved.astype(stored.dtype.newbyteorder("<")).tobytes()
     dataset["PixelData"].VR = "OW" if dataset.BitsAllocated > 8 else "OB"
     dataset["PixelData"].is_undefined_length = False
     dataset.save_as(path, enforce_file_format=True)
@@ -127,10 +132,11 @@ def spread_change(
     return cropped
 
 
-def _slope(native: npt.NDArray[np.float32], stored: npt.NDArray[np.generic]) -> float:
-    """Stored values for each unit of the [0, 1] range; negative where bright is less."""
+def _line(native: npt.NDArray[np.float32], stored: npt.NDArray[np.generic]) -> tuple[float, float]:
+    """Stored values for each unit of the [0, 1] range, negative where bright is less, and for 0."""
     inside = (native > 0) & (native < 1)
     grey, values = native[inside].astype(float), stored[inside].astype(float)
     if len(grey) < 2 or grey.max() == grey.min():
-        return float(stored.max()) - float(stored.min())
-    return float(np.polyfit(grey, values, 1)[0])
+        return float(stored.max()) - float(stored.min()), float(stored.min())
+    slope, offset = np.polyfit(grey, values, 1)
+    return float(slope), float(offset)

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustmri.core.errors import DataError
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.readers.decode import not_black, read_picture
 from robustmri.data.readers.dicom import is_dicom, open_dataset, read_head
 from robustmri.data.readers.dicom_pixels import read_frame
@@ -36,20 +36,29 @@ class Scan:
         return hashlib.sha256(self.content).hexdigest()
 
 
-def read_scan(path: Path | str) -> Scan:
+def read_scan(path: Path | str, *, window: str = "") -> Scan:
     """Read an image file, or the first frame of a DICOM file.
+
+    Args:
+        path: the file.
+        window: "file" clips a DICOM file's grey values to its own window.
 
     Raises:
         DataError: not such a file, or a damaged one.
+        SettingsError: no such window, or one for an image file.
     """
     path = Path(path)
+    if window not in ("", "file"):
+        raise SettingsError(f"window cannot be {window!r}: expected 'file', or nothing.")
+    if window and path.exists() and not is_dicom(path):
+        raise SettingsError(f"{path} is no DICOM file, and carries no window. Leave --window out.")
     if not path.exists():
         raise DataError(f"{path} does not exist. Name the file of one slice.")
     try:
         content = read_regular(path)
         if is_dicom(path):
             read_head(path, {})  # Which refuses what is none.
-            image, notes = read_frame(open_dataset(content), 0, window=False)
+            image, notes = read_frame(open_dataset(content), 0, window == "file")
             return Scan(image, content, dicom=True, notes=notes)
         picture = read_picture(content)
     except Exception as error:  # A damaged file can make a decoder raise anything.

@@ -16,10 +16,9 @@ from robustmri.data.intensity import AUTO
 from robustmri.data.storage import MADE_COLOUR, MADE_GREY
 
 if TYPE_CHECKING:
-    from robustmri.data.one_scan import Scan
     from robustmri.results.one_case import CaseFacts
 
-HEAD = "case.json"
+HEAD, DERIVED = "case.json", "attacked.dcm"
 
 
 def case(
@@ -30,6 +29,7 @@ def case(
     norm: str = "linf",
     intensity: str = AUTO,
     pad: bool = True,
+    window: str = "",
     mask: str | Path | None = None,
     result: str | Path | None = None,
     seed: int = 0,
@@ -45,6 +45,7 @@ def case(
         intensity: rule that maps values to [0, 1], as the classifier's cohort was prepared; "auto":
             minmax for grey, full for colour.
         pad: whether a slice of another aspect ratio is padded, likewise; else it is stretched.
+        window: "file" clips a DICOM file's grey values to its own window, likewise.
         mask: image of the same size in which the lesion is not black.
         result: result folder of the same classifier, to say how many of its slices are more
             fragile.
@@ -52,8 +53,10 @@ def case(
 
     Raises:
         DataError: the scan or the mask cannot be read.
+        SettingsError: a window for what is no DICOM file.
         CheckpointError: the checkpoint cannot.
     """
+    from robustmri.data.derived import write_derived
     from robustmri.data.intensity import is_colour, resize, rule_for, scale, to_grey
     from robustmri.data.one_scan import read_mask, read_scan
     from robustmri.evaluation.case import examine_case
@@ -63,7 +66,7 @@ def case(
     from robustmri.threat.norms import find_norm
 
     find_norm(norm)
-    scan = read_scan(image)
+    scan = read_scan(image, window=window)
     classifier, stored = load_checkpoint(checkpoint)
     size, colour = classifier.spec.size, is_colour(scan.image)
     notes = list(scan.notes)
@@ -88,7 +91,13 @@ def case(
             classifier, small, norm=norm, mask=lesion, outcomes=outcomes, seed=seed
         )
     with atomic_folder(out, replaces=HEAD) as folder:
-        written = _write_pictures(folder, scan, small, attacked, facts, native, pad)
+        written = _write_pictures(folder, small, attacked, facts)
+        if scan.dicom:
+            try:
+                write_derived(folder / DERIVED, scan, attacked - small, native, pad=pad)
+                written.append(DERIVED)
+            except DataError as error:  # The answer holds without it.
+                notes.append(f"no {DERIVED}: {error}")
         told: dict[str, Any] = {
             "case": facts,
             "source": {
@@ -105,6 +114,7 @@ def case(
             },
             "intensity": rule,
             "pad": pad,
+            "window": window,
             "files": written,
             "provenance": describe_run(seed),
         }
@@ -114,21 +124,15 @@ def case(
 
 def _write_pictures(
     folder: Path,
-    scan: Scan,
     small: npt.NDArray[np.float32],
     attacked: npt.NDArray[np.float32],
     facts: CaseFacts,
-    native: npt.NDArray[np.float32],
-    pad: bool,
 ) -> list[str]:
-    from robustmri.data.derived import write_derived, write_png
+    from robustmri.data.derived import write_png
     from robustmri.report.case_picture import draw_case
 
     write_png(folder / "attacked.png", attacked)
     draw_case(small, attacked, before=facts.answer, after=facts.nearest).save(
         folder / "picture.png"
     )
-    if not scan.dicom:
-        return ["picture.png", "attacked.png"]
-    write_derived(folder / "attacked.dcm", scan, attacked - small, native, pad=pad)
-    return ["picture.png", "attacked.png", "attacked.dcm"]
+    return ["picture.png", "attacked.png"]

@@ -272,6 +272,7 @@ def make_forms() -> dict[str, Form]:
                 choice_field("norm", "Norm", NORM_CHOICES, SAID_NORM),
                 setting_field(PrepareSettings, "intensity", "Grey values"),
                 STRETCH,
+                choice_field("window", "Window", WINDOWS, "Of DICOM files."),
                 thing_field(
                     "slice",
                     "Outline of the lesion",
