@@ -502,7 +502,7 @@ NEAREST = Sensitivity(
         ([NEAREST], "A change of at most 0.41 in l2 size is enough to turn half of this"),
         (
             [msgspec.structs.replace(NEAREST, quantiles={"0.5": None})],
-            "No change that was found turns half of this classifier's right answers, on 408 test",
+            "No change that was found turns half of this classifier's right answers, on the 401",
         ),
         ([], "No attack within a fixed eps was run on these 408 test slices"),
     ],

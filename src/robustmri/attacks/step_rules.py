@@ -93,8 +93,9 @@ def steepest(step_size: float) -> Rule:
 
 
 def _step_within(step_size: float, gradient: Images, seen: Seen) -> Images:
-    """`steepest_step`; in l1, where all of it goes to one pixel, that pixel must not be stuck, and
-    where it has too little room, the steepest go to their bounds and the last as far as is left.
+    """`steepest_step`; in l1, where all of it goes to the steepest pixel, or is shared by equals,
+    these must not be stuck, and where they have too little room, the steepest go to their bounds
+    and the last as far as is left.
     """
     threat = seen.threat
     if not threat.measure.sparse:

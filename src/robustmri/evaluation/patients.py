@@ -44,8 +44,8 @@ def summarise_patients(
     main = _headline(settings)
     before, after = settings.get(clean, NO_ROWS), settings.get(main, NO_ROWS) if main else NO_ROWS
     budget = main.budget if main else NO_BUDGET
-    met = _of_same_slices(outcomes, before, after) if main else before
-    strata = list(_strata(outcomes, met)) if main else []
+    same = _of_same_slices(outcomes, before, after) if main else before
+    strata = list(_strata(outcomes, same)) if main else []
     level = 1 - (1 - LEVEL) / max(1, len(strata))
     return PatientFigures(
         shares=[
@@ -60,12 +60,12 @@ def summarise_patients(
         target=budget.target,
         level=level,
         strata=[
-            _measure(outcomes, by, name, chosen, budget.target, met, after, level)
+            _measure(outcomes, by, name, chosen, budget.target, same, after, level)
             for by, name, chosen in strata
         ],
-        mistakes=_count_mistakes(outcomes, classes, met, after),
+        mistakes=_count_mistakes(outcomes, classes, same, after),
         costs=list(costs),
-        mean_costs=_mean_costs(outcomes, costs, [(CLEAN, met), (WORST, after)]) if costs else [],
+        mean_costs=_mean_costs(outcomes, costs, [(CLEAN, same), (WORST, after)]) if costs else [],
     )
 
 
@@ -92,8 +92,8 @@ def _share(
     outcomes: Outcomes, classes: Sequence[str], setting: Setting, rows: Rows, before: Rows
 ) -> Iterator[PatientShare]:
     """A share for each endpoint that the table can tell."""
-    budget, met = setting.budget, _of_same_slices(outcomes, before, rows)
-    untouched = dict(_right_patients(outcomes, classes, met, budget.target))
+    budget, same = setting.budget, _of_same_slices(outcomes, before, rows)
+    untouched = dict(_right_patients(outcomes, classes, same, budget.target))
     for endpoint, right in _right_patients(outcomes, classes, rows, budget.target):
         found = patient_accuracy(right, np.arange(len(right)))
         was = untouched[endpoint]

@@ -58,7 +58,7 @@ def refuse_contradictions(folder: Path | str) -> Counted:
     if older := next((one.interval for one in result.results if BEFORE in one.interval), ""):
         raise ResultError(
             f"{folder} has intervals of an earlier version ({older!r}), which held less than they "
-            "promised where patients were few. Evaluate again."
+            "promised where patients were few. Evaluate again, into another --out."
         )
     said, found = _named(result.results), _named(counted)
     if len(said) < len(result.results):
@@ -180,5 +180,6 @@ def _same(told: object, true: object) -> bool:
 def _refuse(folder: Path | str, difference: str) -> None:
     raise ResultError(
         f"{folder}: robustness.json contradicts outcomes.parquet ({difference}). One of them was "
-        "changed after it was written. Evaluate again."
+        "changed after it was written, or an earlier version counted otherwise. Evaluate again, "
+        "into another --out."
     )

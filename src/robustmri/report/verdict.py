@@ -125,7 +125,7 @@ def write_verdict(
             number = comparison.headline
             return (
                 f"Under {shift[:1].lower()}{shift[1:]}, by the attacks that both met, the standard "
-                f"classifier stays right on {percent(number.first)} of {number.n} slices of "
+                f"classifier {_say_kept(at)} {percent(number.first)} of {number.n} slices of "
                 f"{number.n_patients} {who}, the repaired one on {percent(number.second)}."
             ), below
     subject = "this classifier" if len(results) == 1 else names[0]
@@ -164,13 +164,16 @@ def _say_without_budget(results: Sequence[RobustnessReport], slices: str) -> str
     if not first.sensitivity:
         return f"No attack within a fixed eps was run on these {slices}."
     found = first.sensitivity[0]
+    only = "only " if few_patients(results) else ""
+    on = (
+        f"on the {found.n} slices of {only}{found.n_patients} {people(first.cohort)} that were "
+        "searched"
+    )
     half = found.quantiles["0.5"]
     if half is None:
-        return (
-            f"No change that was found turns half of this classifier's right answers, on {slices}."
-        )
+        return f"No change that was found turns half of this classifier's right answers, {on}."
     shift = _say_change(first, Budget(found.norm, half, "image", half))
-    return f"{shift} is enough to turn half of this classifier's right answers wrong, on {slices}."
+    return f"{shift} is enough to turn half of this classifier's right answers wrong, {on}."
 
 
 def _say_change(report: RobustnessReport, at: Budget) -> str:
@@ -185,6 +188,10 @@ def _say_change(report: RobustnessReport, at: Budget) -> str:
     return f"A change{where} of at most {eps:.4g} in {norm.title} size"
 
 
+def _say_kept(at: Budget) -> str:
+    return f"is not made to say {at.target} on" if at.target else "stays right on"
+
+
 def _say_more_robust(
     comparison: Comparison, number: Paired, shift: str, at: Budget, who: str
 ) -> str:
@@ -193,8 +200,7 @@ def _say_more_robust(
     (better, more), (worse, less) = sorted(sides, key=lambda side: -side[1])
     low, high = sorted((abs(number.low), abs(number.high)))
     under = f"under {shift[:1].lower()}{shift[1:]}"
-    kept = f"is not made to say {at.target} on" if at.target else "stays right on"
-    on = f"of {number.n} slices of {number.n_patients} {who}"
+    kept, on = _say_kept(at), f"of {number.n} slices of {number.n_patients} {who}"
     if number.decided:
         return (
             f"{better} is more robust than {worse}: {under} it {kept} {percent(more)} {on}, "

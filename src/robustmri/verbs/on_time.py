@@ -61,9 +61,11 @@ class Stopwatch:
         return self.minutes * (1 - LAST) - (time.monotonic() - self._began) / 60
 
 
-def fit_evaluation(root: Path, cohort: Path, recipe: Recipe, watch: Stopwatch) -> Recipe:
-    """The recipe with as many test slices as can be attacked in the evaluations' share, measured
-    before anything.
+def refuse_unmeasured(recipe: Recipe) -> None:
+    """Refuse a time for what an evaluation is asked besides its attacks.
+
+    Raises:
+        SettingsError: regions, detectors or saliency.
     """
     beside = [
         name for name in ("regions", "detectors", "saliency") if getattr(recipe.evaluate, name)
@@ -73,8 +75,15 @@ def fit_evaluation(root: Path, cohort: Path, recipe: Recipe, watch: Stopwatch) -
             f"the time of {', '.join(beside)} is not measured beforehand, so none can be kept with "
             "them. Leave them out, and evaluate once more afterwards."
         )
+
+
+def fit_evaluation(root: Path, cohort: Path, recipe: Recipe, watch: Stopwatch) -> Recipe:
+    """The recipe with as many test slices as can be attacked in the evaluations' share, measured
+    before anything.
+    """
     plan = _read(root)
     if "limit" not in plan:
+        refuse_unmeasured(recipe)
         plan |= _plan_evaluation(cohort, recipe, EVALUATION * watch.left)
         _write(root, plan)
     limit, seconds = plan["limit"], plan["max_seconds"]

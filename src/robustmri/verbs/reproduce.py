@@ -20,7 +20,13 @@ from robustmri.data.sources import is_phantom
 from robustmri.data.split import Split
 from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.verbs.evaluate import evaluate
-from robustmri.verbs.on_time import Stopwatch, fit_evaluation, fit_training
+from robustmri.verbs.on_time import (
+    FILE,
+    Stopwatch,
+    fit_evaluation,
+    fit_training,
+    refuse_unmeasured,
+)
 from robustmri.verbs.prepare import READING, prepare
 from robustmri.verbs.preset import choose_preset
 from robustmri.verbs.report import write_report
@@ -85,6 +91,8 @@ def protocol(
 
     check_recipe(recipe)
     root, watch = Path(out), Stopwatch(minutes)
+    if minutes and not (root / FILE).exists():
+        refuse_unmeasured(recipe)
     fits = is_cohort(source) and not _differences(Path(source), recipe.prepare)
     cohort = Path(source) if fits else root / "cohort"
     asked = _asked(source, recipe.prepare)

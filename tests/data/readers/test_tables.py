@@ -243,15 +243,20 @@ def test_a_path_takes_no_file_of_another_folder(tmp_path: Path) -> None:
 
 
 def test_a_path_may_begin_above_or_below_the_folder(tmp_path: Path) -> None:
-    write_images(tmp_path, ["images/p01/1.png", "images/p02/1.png"])
-    (tmp_path / "slices.csv").write_text(
+    deep, flat = tmp_path / "deep", tmp_path / "flat"
+    write_images(deep, ["images/p01/1.png", "images/p02/1.png"])
+    (deep / "slices.csv").write_text(
         "slice_id,label,patient_id\nset/images/p01/1.png,a,P1\np02/1.png,b,P2\n"
     )
-    slices, _, _ = read(tmp_path)
+    slices, _, _ = read(deep)
     assert [(one.label, one.source) for one in slices] == [
         ("a", "images/p01/1.png"),
         ("b", "images/p02/1.png"),
     ]
+    write_images(flat, ["9.png", "10.png"])
+    (flat / "slices.csv").write_text("slice_id,label,patient_id\nflat/9.png,a,P1\n10.png,b,P2\n")
+    slices, _, _ = read(flat)
+    assert {(one.label, one.source) for one in slices} == {("a", "9.png"), ("b", "10.png")}
 
 
 def test_a_table_that_contradicts_itself_or_names_two_files_decides_nothing(tmp_path: Path) -> None:

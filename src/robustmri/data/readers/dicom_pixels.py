@@ -23,7 +23,7 @@ def read_frame(dataset: Any, place: int, window: bool) -> tuple[Array, tuple[str
 
     Padding takes the darkest value; stored values become real ones by slope and intercept, or the
     modality's table; MONOCHROME1 is turned within the values that its bits can hold, the same in
-    every slice, so that bright is more.
+    every slice (of floating point, within its own), so that bright is more.
 
     Args:
         dataset: of pydicom, with its pixels.

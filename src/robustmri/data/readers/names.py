@@ -92,7 +92,10 @@ class FileNames:
         return found[0] if found else None
 
     def _lies_in(self, file: Path, folder: str) -> bool:
-        """Whether the path to a file ends with these folders, or they end with that path."""
-        above = _as_written(name_below(self.root, file)).rpartition("/")[0]
-        below = bool(above) and f"/{folder}".endswith(f"/{above}")
-        return not folder or below or f"/{above}".endswith(f"/{folder}")
+        """Whether the whole path to a file ends with these folders, or they with what lies between
+        the root and it.
+        """
+        inner = _as_written(name_below(self.root, file)).rpartition("/")[0]
+        whole = f"{_as_written(self.root.resolve().as_posix())}/{inner}".rstrip("/")
+        below = bool(inner) and f"/{folder}".endswith(f"/{inner}")
+        return not folder or below or whole.endswith(f"/{folder}")

@@ -39,12 +39,12 @@ def _part(report: RobustnessReport, figures: PatientFigures, at: Budget | None) 
     clean = {one.endpoint: one for one in figures.shares if one.attack == CLEAN}
     attacked = {one.endpoint: one for one in figures.shares if one.attack != CLEAN and _is(one, at)}
     costs = {(one.truth, one.answer): one for one in figures.costs}
-    own = main_budget([report])
     # Counted under the result's own headline, which may be another where several are shown.
-    if own != at:
+    same = not figures.attack or _is(figures, at)
+    if not same:
         figures = msgspec.structs.replace(figures, strata=[], mistakes=[], mean_costs=[])
     return {
-        "elsewhere": own if own != at else None,
+        "elsewhere": None if same else main_budget([report]),
         "shares": [
             (endpoint, clean[endpoint], attacked.get(endpoint))
             for endpoint in ENDPOINTS
@@ -61,7 +61,7 @@ def _part(report: RobustnessReport, figures: PatientFigures, at: Budget | None) 
     }
 
 
-def _is(share: PatientShare, at: Budget | None) -> bool:
+def _is(share: PatientShare | PatientFigures, at: Budget | None) -> bool:
     return at is not None and (share.norm, share.eps, share.eps_units, share.target) == (
         at.norm,
         at.eps,
