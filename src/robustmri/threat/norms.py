@@ -16,8 +16,6 @@ from robustmri.core.arrays import Images, PerImage
 from robustmri.core.errors import ThreatModelError, did_you_mean
 
 Radius = float | Tensor
-INSIDE = 1 - 1e-5
-"""Share of eps that a sum over many pixels may reach: each of them is rounded with its image."""
 Shape = tuple[int, int, int]
 Box = tuple[Tensor, Tensor]
 """Lowest and highest change that the bounds of the grey values leave to each pixel."""
@@ -81,6 +79,13 @@ class Norm(Protocol):
         """One perturbation of size at most 1, shaped like `like`: the pixels of a single image that
         may change.
         """
+
+
+def inside(like: Tensor) -> float:
+    """Share of a radius that a sum over many pixels may reach: each pixel is rounded, and once more
+    with its image. In float32 a hundred-thousandth is left.
+    """
+    return 1 - 84 * torch.finfo(like.dtype).eps
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -187,14 +192,14 @@ class L2Norm:
         return length
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
-        """Shrink each perturbation that is longer than `eps` to that length, less a
-        hundred-thousandth: lengths of many pixels, and their sums with the image, are rounded.
+        """Shrink each perturbation that is longer than `eps` to that length, as near as `inside`
+        lets it come.
 
         >>> L2.project(torch.tensor([[[[3.0, 4.0]]]]), eps=1.0)
         tensor([[[[0.6000, 0.8000]]]])
         """
         length = per_image(self.size(delta), delta).clamp_min(torch.finfo(delta.dtype).tiny)
-        shrink: Tensor = INSIDE * broadcast_eps(eps, delta) / length
+        shrink: Tensor = inside(delta) * broadcast_eps(eps, delta) / length
         return delta * shrink.clamp(max=1.0)
 
     def steepest(self, gradient: Images) -> Images:
@@ -239,8 +244,8 @@ class L1Norm:
         return delta.flatten(1).abs().sum(1)
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
-        """Shrink every pixel towards 0 by the one amount that makes the sum eps, less a
-        hundred-thousandth as in l2, and clip it to the box.
+        """Shrink every pixel towards 0 by the one amount that makes the sum eps, as near as
+        `inside` lets it come, and clip it to the box.
 
         Clipping afterwards instead would waste the part of eps that lies outside the box. The
         amount is found by halving its bracket. Reference: Duchi et al. 2008, Sec. 4; Croce & Hein
@@ -251,9 +256,7 @@ class L1Norm:
         """
         low, high = box or (torch.full_like(delta, -torch.inf), torch.full_like(delta, torch.inf))
         clipped = torch.minimum(torch.maximum(delta, low), high)
-        radius = INSIDE * torch.as_tensor(eps, dtype=delta.dtype, device=delta.device).expand(
-            len(delta)
-        )
+        radius = inside(delta) * torch.as_tensor(eps).to(delta).expand(len(delta))
         out = self.size(clipped) > radius
         if not out.any():
             return clipped
