@@ -49,7 +49,7 @@ def json_schema(name: str) -> dict[str, Any]:
     if name not in SCHEMAS:
         raise SettingsError(f"There is no schema {name!r}. {did_you_mean(name, SCHEMAS)}")
     found = SCHEMAS[name]
-    made = msgspec.json.schema(found.kind)
+    made = _plainly(msgspec.json.schema(found.kind))
     root = made["$defs"].pop(made["$ref"].rpartition("/")[2])
     root["properties"]["schema_version"] = {"const": found.version}
     root["required"] = [*root.get("required", []), "schema_version"]
@@ -60,6 +60,20 @@ def json_schema(name: str) -> dict[str, Any]:
         "title": f"robustmri {name}, version {found.version}",
         "$defs": dict(sorted(made["$defs"].items())),
     }
+
+
+def _plainly(schema: Any) -> Any:
+    """The same, pairs as arrays of two: readers of older drafts do not know `prefixItems`."""
+    if isinstance(schema, list):
+        return [_plainly(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _plainly(one) for name, one in schema.items() if name != "prefixItems"}
+    if "prefixItems" in schema:
+        first, *others = schema["prefixItems"]
+        assert all(one == first for one in others), schema
+        plain["items"] = _plainly(first)
+    return plain
 
 
 def schema_text(name: str) -> str:

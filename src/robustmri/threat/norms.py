@@ -81,13 +81,6 @@ class Norm(Protocol):
         """
 
 
-def inside(like: Tensor) -> float:
-    """Share of a radius that a sum over many pixels may reach: each pixel is rounded, and once more
-    with its image. In float32 a hundred-thousandth is left.
-    """
-    return 1 - 84 * torch.finfo(like.dtype).eps
-
-
 def per_image(values: Tensor, like: Tensor) -> Tensor:
     """Values of shape (n,) with as many trailing axes of length 1 as `like` needs to broadcast."""
     return values.reshape(-1, *[1] * (like.dim() - 1))
@@ -192,14 +185,15 @@ class L2Norm:
         return length
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
-        """Shrink each perturbation that is longer than `eps` to that length, as near as `inside`
-        lets it come.
+        """Shrink each perturbation that is longer than `eps` to that length, in float32 to a
+        hundred-thousandth less: lengths of many pixels, and their sums with the image, are rounded.
 
         >>> L2.project(torch.tensor([[[[3.0, 4.0]]]]), eps=1.0)
         tensor([[[[0.6000, 0.8000]]]])
         """
-        length = per_image(self.size(delta), delta).clamp_min(torch.finfo(delta.dtype).tiny)
-        shrink: Tensor = inside(delta) * broadcast_eps(eps, delta) / length
+        kind = torch.finfo(delta.dtype)
+        length = per_image(self.size(delta), delta).clamp_min(kind.tiny)
+        shrink: Tensor = (1 - 84 * kind.eps) * broadcast_eps(eps, delta) / length
         return delta * shrink.clamp(max=1.0)
 
     def steepest(self, gradient: Images) -> Images:
@@ -244,8 +238,8 @@ class L1Norm:
         return delta.flatten(1).abs().sum(1)
 
     def project(self, delta: Images, eps: Radius, box: Box | None = None) -> Images:
-        """Shrink every pixel towards 0 by the one amount that makes the sum eps, as near as
-        `inside` lets it come, and clip it to the box.
+        """Shrink every pixel towards 0 by the one amount that makes the sum eps, and clip it to the
+        box.
 
         Clipping afterwards instead would waste the part of eps that lies outside the box. The
         amount is found by halving its bracket. Reference: Duchi et al. 2008, Sec. 4; Croce & Hein
@@ -256,7 +250,10 @@ class L1Norm:
         """
         low, high = box or (torch.full_like(delta, -torch.inf), torch.full_like(delta, torch.inf))
         clipped = torch.minimum(torch.maximum(delta, low), high)
-        radius = inside(delta) * torch.as_tensor(eps).to(delta).expand(len(delta))
+        # A hundred-thousandth inside: adding the perturbation to the image rounds each of its
+        # pixels, and the amount is found by halving.
+        whole = torch.as_tensor(eps, dtype=delta.dtype, device=delta.device)
+        radius = (1 - 1e-5) * whole.expand(len(delta))
         out = self.size(clipped) > radius
         if not out.any():
             return clipped
