@@ -68,11 +68,9 @@ def _plainly(schema: Any) -> Any:
         return [_plainly(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    plain = {name: _plainly(one) for name, one in schema.items() if name != "prefixItems"}
-    if "prefixItems" in schema:
-        first, *others = schema["prefixItems"]
-        assert all(one == first for one in others), schema
-        plain["items"] = _plainly(first)
+    plain, parts = {name: _plainly(one) for name, one in schema.items()}, schema.get("prefixItems")
+    if parts and all(one == parts[0] for one in parts):
+        plain["items"] = plain.pop("prefixItems")[0]
     return plain
 
 
