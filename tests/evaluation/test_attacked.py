@@ -246,7 +246,7 @@ def test_the_smallest_radius_is_searched_again_where_the_view_lies(trained, blob
     torch.testing.assert_close(found.distance("linf"), honest.distance("linf"), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("budget", [0, 5, 12])
+@pytest.mark.parametrize("budget", [0, 6, 9, 12])
 def test_a_confirmed_success_outlasts_a_claim_that_is_denied(budget):
     """The view's boundary lies nearer: what it claims within the smaller radius the original
     denies, with or without a budget for a second search.

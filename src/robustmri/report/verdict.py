@@ -109,8 +109,8 @@ def write_verdict(
     worst = [headline(report, at) if at else None for report in results]
     who = ("phantom " if first.cohort.synthetic else "") + people(first.cohort)
     split = first.split
-    only = "only " if few_patients(results) else ""
-    slices = f"{split.n_slices} {split.evaluated_set} slices of {only}{split.n_patients} {who}"
+    tested = f"{_only(results)}{split.n_patients} {who}"
+    slices = f"{split.n_slices} {split.evaluated_set} slices of {tested}"
     below = _say_clean(names, clean, repaired)
     if at is None or worst[0] is None:
         return _say_without_budget(results, slices), below
@@ -164,11 +164,8 @@ def _say_without_budget(results: Sequence[RobustnessReport], slices: str) -> str
     if not first.sensitivity:
         return f"No attack within a fixed eps was run on these {slices}."
     found = first.sensitivity[0]
-    only = "only " if few_patients(results) else ""
-    on = (
-        f"on the {found.n} slices of {only}{found.n_patients} {people(first.cohort)} that were "
-        "searched"
-    )
+    who = f"{_only(results)}{found.n_patients} {people(first.cohort)}"
+    on = f"on the {found.n} slices of {who} that were searched"
     half = found.quantiles["0.5"]
     if half is None:
         return f"No change that was found turns half of this classifier's right answers, {on}."
@@ -238,6 +235,10 @@ def few_patients(results: Sequence[RobustnessReport]) -> str:
     """Why the headline is about these patients only; empty where there were enough."""
     found = (check for report in results for check in report.checks if check.name == ENOUGH)
     return next((check.detail for check in found if check.status != "pass"), "")
+
+
+def _only(results: Sequence[RobustnessReport]) -> str:
+    return "only " if few_patients(results) else ""
 
 
 def _capital(text: str) -> str:
