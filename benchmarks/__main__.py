@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.inputs import Inputs, make_small, read_classifier, read_images
-from benchmarks.machine import disturbances, features_of, load_now
+from benchmarks.machine import Others, disturbances, features_of, load_now
 from benchmarks.report import add_task, open_results
 from benchmarks.setting import FULL, QUICK
 from benchmarks.tasks import TASKS
@@ -40,6 +40,7 @@ def run(
     given: argparse.Namespace, standard: Path, hardened: Path, root: Path, *, out: Path
 ) -> None:
     """The same, with what is compared on."""
+    load = load_now()  # Before the work of our own.
     cohort = Cohort.open(root)
     images, labels = read_images(cohort, min(given.images, 4) if given.quick else given.images)
     inputs = Inputs(
@@ -64,15 +65,16 @@ def run(
         "rounds": inputs.rounds,
         "quick": given.quick,
     }
-    results, load = open_results(out, facts), load_now()
+    results = open_results(out, facts)
     _say(features_of(results["machine"]))
     _warn(disturbances(load))
     for name in given.only or TASKS:
         _say(f"== {name}")
+        others = Others()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The peers' own.
             record = TASKS[name](inputs)
-        _warn(add_task(out, results, name, record, load=load))
+        _warn(add_task(out, results, name, record, load=load, others=others.cores()))
     _say(f"{len(given.only or TASKS)} tasks ran")
 
 

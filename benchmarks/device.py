@@ -204,7 +204,7 @@ def run(bench: Bench, network: str, size: int, batch: int, device: torch.device)
         step, "foolbox' and ART's way", plain(_backward(classifier, labels)), batch, flops
     )
     predicted = classifier(images).argmax(1).detach()
-    train(bench, classifier, images, labels, gradient + forward, device, peers)
+    train(bench, classifier, images, labels, 7 * gradient + 3 * forward, device, peers)
     attack(bench, classifier, views["ours, bfloat16"], images, predicted, gradient, device, peers)
     if device.type == "cuda":
         compiled = OptimisedView(classifier, images[:2], precision="bf16", compiled=True)
@@ -271,10 +271,13 @@ def train(
     device: torch.device,
     peers: bool,
 ) -> None:
-    """A step of PGD-7 adversarial training; ours with its validation of one image."""
+    """A step of PGD-7 adversarial training, of so many operations for each image (seven gradients
+    towards it, and one towards the weights, which is two forwards more); ours with its validation
+    of one image.
+    """
     import copy
 
-    n, work = len(images), 7 * flops * len(images)
+    n, work = len(images), flops * len(images)
 
     def step(train: Callable[..., Any], **others: Any) -> Callable[[], Any]:
         own = copy.deepcopy(classifier).train()
@@ -303,13 +306,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device = torch.device(given.device)
     batch = given.batch or (128 if device.type == "cuda" else 4)
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    load = load_now()  # Before the imports of our own.
     facts = {
         "device": card,
         "network": given.network,
         "size": given.size,
         "batch": batch,
         "machine": describe_machine(),
-        "load": load_now(),
+        "load": load,
     }
     given.out.mkdir(parents=True, exist_ok=True)
     run(Bench(given.out, given.minutes, facts), given.network, given.size, batch, device)

@@ -24,8 +24,9 @@ import numpy as np
 
 from benchmarks.machine import describe_machine, disturbances, features_of, load_now, refuse_another
 from benchmarks.memory import STATUS, peak_mib
-from robustmri.core.errors import RobustMRIError
+from robustmri.core.errors import DataError, RobustMRIError
 from robustmri.core.files import read_json, write_json
+from robustmri.core.provenance import describe_run
 
 SIZE = 32
 """Pixels along each side: what is counted is slices."""
@@ -398,20 +399,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """All stages that were asked for; with a folder, beside those that it holds already."""
-    names, machine, load = given.only or list(STAGES), describe_machine(), load_now()
+    load = load_now()  # Before the imports of our own.
+    names, machine = given.only or list(STAGES), describe_machine()
     path = given.out and given.out / "growth.json"
     held: list[Facts] = []
     if path and path.exists():
         found = read_json(path)
-        refuse_another(path, found["machine"], machine)
+        refuse_another(path, found.get("machine", {}), machine)
         held = found["rows"]
+        if given.quick != found.get("quick", False):
+            raise DataError(
+                f"{path} is of a {'full' if given.quick else 'quick'} run: a quick one's numbers "
+                "mean nothing, and do not stand beside others. Choose another --out."
+            )
     if noise := disturbances(load):
         print(f"WARNING: the machine is not quiet: {'; '.join(noise)}", file=sys.stderr)
     if given.quick:
         rows = quick(names)
     else:
         rows = measure(names, given.at_most, lambda line: print(line, file=sys.stderr, flush=True))
-    rows = [row | {"load": load} for row in rows]
+    rows = [row | {"load": load, "commit": describe_run()["commit"]} for row in rows]
     renewed = {(row["stage"], row["count"]) for row in rows}
     rows = [row for row in held if (row["stage"], row["count"]) not in renewed] + rows
     rows.sort(key=lambda row: (list(STAGES).index(row["stage"]), row["count"]))
@@ -420,7 +427,7 @@ def run(given: argparse.Namespace) -> None:
         lines += ["", f"**Not a quiet machine**: {'; '.join(noise)}."]
     print("\n".join(lines))
     if path:
-        write_json(path, {"machine": machine, "rows": rows})
+        write_json(path, {"machine": machine, "quick": given.quick, "rows": rows})
         path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

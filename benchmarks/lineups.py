@@ -5,11 +5,11 @@ from __future__ import annotations
 from benchmarks import contenders as by
 from benchmarks.contenders import OURS, Contender
 
+FGSM_FIRST = f"{OURS}, FGSM first"
+ALL_QUERIES = f"{OURS}, all queries"
 PGD = (
     Contender(OURS, by.ours_pgd, note="as an evaluation runs it"),
-    Contender(
-        f"{OURS}, FGSM first", by.ours_fgsm_then_pgd, note="PGD on what FGSM leaves standing"
-    ),
+    Contender(FGSM_FIRST, by.ours_fgsm_then_pgd, note="PGD on what FGSM leaves standing"),
     Contender(f"{OURS}, search in float32", by.ours_pgd_in_fp32, note="without bf16"),
     Contender(f"{OURS}, no image leaves", by.ours_pgd_to_the_end, note="without survivors only"),
     Contender("torchattacks", by.torchattacks_pgd, "torchattacks"),
@@ -34,6 +34,9 @@ CW = (
 )
 STANDARD_10 = (
     Contender(OURS, by.ours_standard, note="standard"),
+    Contender(
+        ALL_QUERIES, by.ours_standard_with_all_queries, note="Square's last query on all that stand"
+    ),
     Contender(f"{OURS}, 10 steps", by.ours_standard_in_10_steps, note="standard(steps=10)"),
     Contender(
         "torchattacks",
@@ -61,6 +64,9 @@ STANDARD_10_ART = (
 )
 STANDARD_3 = (
     Contender(OURS, by.ours_standard, note="standard"),
+    Contender(
+        ALL_QUERIES, by.ours_standard_with_all_queries, note="Square's last query on all that stand"
+    ),
     Contender(
         "torchattacks, whole",
         by.torchattacks_autoattack,

@@ -5,6 +5,7 @@ mixes two.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,21 @@ from robustmri.models.optimised import fast_precision
 
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 """Of a processor, by their names in /proc/cpuinfo; the last two multiply in bfloat16."""
-IMITATION = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
-"""Environment in which torch and oneDNN behave as on a processor without AVX512."""
-CPUINFO = Path("/proc/cpuinfo")
+IMITATION = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""Environment in which torch, oneDNN and MKL behave as on a processor without AVX512."""
+ALSO = (*IMITATION, "DNNL_MAX_CPU_ISA")
+"""The same, by every name that they go by."""
+STEERING = ("ATEN_", "ONEDNN_", "DNNL_", "MKL_", "KMP_", "OMP_", "GOMP_")
+"""What begins so in the environment decides how they compute."""
+CPUINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
 QUIET_LOAD = 0.3
 """Processes that waited for a core in the minute before the start; with more, others compute."""
+QUIET_OTHERS = 0.1
+"""Cores that others may keep busy meanwhile."""
 QUIET_SPREAD = 0.1
 """By which the slowest round of a contender may exceed its fastest."""
 
@@ -34,6 +45,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": run["processor"],
         "features": list(processor_features()),
         "imitates": imitated(os.environ),
+        "environment": steered(os.environ),
         "cores": run["cores"],
         "threads": torch.get_num_threads(),
         "bf16": fast_precision(torch.device("cpu")) == "bf16",
@@ -62,7 +74,16 @@ def imitated(environment: Mapping[str, str]) -> str:
     >>> imitated({"ATEN_CPU_CAPABILITY": "avx2", "HOME": "/root"})
     'ATEN_CPU_CAPABILITY=avx2'
     """
-    return ", ".join(f"{name}={environment[name]}" for name in IMITATION if environment.get(name))
+    return ", ".join(f"{name}={environment[name]}" for name in ALSO if environment.get(name))
+
+
+def steered(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of the environment decides how it is computed.
+
+    >>> steered({"OMP_NUM_THREADS": "1", "HOME": "/root"})
+    {'OMP_NUM_THREADS': '1'}
+    """
+    return {name: environment[name] for name in sorted(environment) if name.startswith(STEERING)}
 
 
 def features_of(machine: Mapping[str, Any]) -> str:
@@ -103,17 +124,51 @@ def load_now() -> float | None:
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
-def disturbances(load: float | None, rows: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+class Others:
+    """What keeps this machine's cores busy besides this process, from now on."""
+
+    def __init__(self) -> None:
+        self._began = self._seen()
+
+    def cores(self) -> float | None:
+        """On average since; None where the system does not tell."""
+        now = self._seen()
+        if self._began is None or now is None:
+            return None
+        passed, busy, own = (after - before for after, before in zip(now, self._began, strict=True))
+        return round(max(busy - own, 0.0) / max(passed, 1e-9), 2)
+
+    def _seen(self) -> tuple[float, float, float] | None:
+        """Seconds: of the clock, of all cores that worked, of this process and its children."""
+        try:
+            counted = STAT.read_text().splitlines()[0].split()[1:9]
+        except OSError:
+            return None
+        user, nice, system, _, _, interrupts, soft, stolen = map(float, counted)
+        busy = (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), busy, sum(os.times()[:4])
+
+
+def disturbances(
+    load: float | None,
+    rows: Sequence[Mapping[str, Any]] = (),
+    others: float | None = None,
+) -> list[str]:
     """Why the machine does not count as quiet, in sentences; none where it does.
 
     Args:
         load: before the start, as `load_now` gave it.
         rows: of a table, with the `seconds` of each round.
+        others: cores that others kept busy meanwhile, as `Others` counts them.
 
     >>> disturbances(1.5, [{"contender": "ours", "seconds": [1.0, 1.3]}])
     ['a load of 1.5 before the start', 'rounds of ours differ by 30 %']
+    >>> disturbances(0.0, others=0.5)
+    ['others kept 0.5 cores busy']
     """
     said = [f"a load of {load:g} before the start"] if load and load > QUIET_LOAD else []
+    if others and others > QUIET_OTHERS:
+        said.append(f"others kept {others:g} cores busy")
     for row in rows:
         seconds = row.get("seconds") or [1.0]
         spread = max(seconds) / max(min(seconds), 1e-9) - 1

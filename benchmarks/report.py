@@ -77,15 +77,17 @@ def add_task(
     record: dict[str, Any],
     *,
     load: float | None = None,
+    others: float | None = None,
 ) -> list[str]:
     """Put one task's record in place and write both files, each whole or not at all.
 
-    `load` is that of the machine before the start. Returns why it does not count as quiet.
+    `load` is that of the machine before the start, `others` the cores that others kept busy
+    meanwhile. Returns why it does not count as quiet.
     """
     run = describe_run()
-    noise = disturbances(load, record["rows"])
+    noise = disturbances(load, record["rows"], others)
     made = {"commit": run["commit"], "created": run["created"]}
-    results["tasks"][name] = record | made | {"load": load, "disturbances": noise}
+    results["tasks"][name] = record | made | {"load": load, "others": others, "disturbances": noise}
     write_json(folder / RESULTS, results)
     with atomic_file(folder / PAGE) as partial:
         partial.write_text(page_of(results), encoding="utf-8")
@@ -109,7 +111,9 @@ def page_of(results: dict[str, Any]) -> str:
     if results["inputs"].get("quick"):
         lines += ["", "**A quick run, to see that everything runs: its numbers mean nothing.**"]
     for name, record in results["tasks"].items():
-        lines += ["", f"## {name}", "", f"{record['title']}. {_facts(record['setting'])}", ""]
+        commit = record.get("commit")
+        setting = record["setting"] | ({"commit": commit[:7]} if commit else {})
+        lines += ["", f"## {name}", "", f"{record['title']}. {_facts(setting)}", ""]
         lines += _table([_shown(row) for row in record["rows"]], HEADINGS)
         if details := record.get("details"):
             lines += ["", *_table(details, {name: name for name in details[0]})]

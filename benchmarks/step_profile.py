@@ -27,7 +27,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.contenders import OURS
 from benchmarks.device import count_flops
 from benchmarks.gradient_step import _example, _ours
-from benchmarks.machine import IMITATION, disturbances, features_of, load_now
+from benchmarks.machine import IMITATION, Others, disturbances, features_of, load_now
 from benchmarks.report import PAGE, add_task, open_results
 from benchmarks.setting import FULL, QUICK, Work
 from robustmri.core.errors import RobustMRIError
@@ -265,12 +265,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = open_results(given.out, {"random_weights": True, "quick": given.quick})
     for line in (features_of(results["machine"]), *disturbances(load)):
         print(line, file=sys.stderr)
+    others = Others()
     record = profile_steps(
         QUICK if given.quick else FULL,
         1 if given.quick else given.rounds,
         lambda line: print(line, file=sys.stderr, flush=True),
     )
-    add_task(given.out, results, "profile", record, load=load)
+    add_task(given.out, results, "profile", record, load=load, others=others.cores())
     print((given.out / PAGE).read_text())
 
 

@@ -14,7 +14,16 @@ from benchmarks.contenders import OURS, Contender, Points
 from benchmarks.digits import EPS, HELD_OUT, hardened_on_digits, load_digits
 from benchmarks.gradient_step import gradient_steps
 from benchmarks.inputs import Inputs, is_there
-from benchmarks.lineups import CURVE, CW, PGD, STANDARD_3, STANDARD_10, STANDARD_10_ART
+from benchmarks.lineups import (
+    ALL_QUERIES,
+    CURVE,
+    CW,
+    FGSM_FIRST,
+    PGD,
+    STANDARD_3,
+    STANDARD_10,
+    STANDARD_10_ART,
+)
 from benchmarks.memory import peaks
 from benchmarks.setting import QUICK, Setting
 from benchmarks.step_profile import profile_steps
@@ -181,7 +190,9 @@ def on_digits(inputs: Inputs) -> Setting:
 
 
 TASKS: dict[str, Callable[[Inputs], Record]] = {
-    "pgd-undefended": Comparison("PGD-20 on an undefended network", on_standard, PGD, 256),
+    "pgd-undefended": Comparison(
+        "PGD-20 on an undefended network", on_standard, PGD, 256, against=(OURS, FGSM_FIRST)
+    ),
     "cw-undefended": Comparison(
         "CW on an undefended network",
         on_standard,
@@ -192,12 +203,18 @@ TASKS: dict[str, Callable[[Inputs], Record]] = {
     ),
     "pgd-hardened": Comparison("PGD-20 on a hardened network", on_hardened, PGD, 256),
     "standard-10": Comparison(
-        "AutoAttack on ten classes", on_digits, STANDARD_10, 64, against=(OURS, f"{OURS}, 10 steps")
+        "AutoAttack on ten classes",
+        on_digits,
+        STANDARD_10,
+        64,
+        against=(OURS, f"{OURS}, 10 steps", ALL_QUERIES),
     ),
     "standard-10-art": Comparison(
         "ART's AutoAttack on ten classes", on_digits, STANDARD_10_ART, 16
     ),
-    "standard-3": Comparison("AutoAttack on three classes", on_hardened, STANDARD_3, 8),
+    "standard-3": Comparison(
+        "AutoAttack on three classes", on_hardened, STANDARD_3, 8, against=(OURS, ALL_QUERIES)
+    ),
     "curve": Comparison("Accuracy at eight radii, undefended", on_curve, CURVE, 64),
     "gradient-step": gradient_steps,
     "profile": lambda inputs: profile_steps(inputs.work, inputs.rounds, inputs.say),

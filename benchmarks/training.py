@@ -101,6 +101,7 @@ def art_trainer(
         max_iter=STEPS,
         num_random_init=1,
     )
+    trainer.attack.set_params(batch_size=batch)  # It gives its own attack 32 at a time.
     trainer.fit(images.numpy(), nn.functional.one_hot(labels, len(classifier.classes)).numpy())
 
 

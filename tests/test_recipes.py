@@ -190,3 +190,10 @@ def test_settings_change_as_strictly_as_a_recipe():
     ):
         with pytest.raises(SettingsError, match=message):
             change_settings(settings, wrong)
+
+
+def test_a_wrong_word_of_a_variant_is_one_sentence(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('about = "a"\n[variants.a]\nabout = "a"\nstart = "fresh"\n')
+    with pytest.raises(SettingsError, match=r"Invalid enum value 'fresh' - at `\$\.variants"):
+        load_recipe(str(path))

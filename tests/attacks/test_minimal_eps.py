@@ -132,3 +132,27 @@ def test_no_images(trained, blobs):
 def test_radii_that_make_no_curve_are_refused(radii, trained, blobs):
     with pytest.raises(ThreatModelError, match="positive, finite and ascending"):
         bracket_eps(ATTACK, trained, *blobs, ThreatModel(), radii, generator=seeded())
+
+
+class Blurred:
+    """A view whose answers are off, so that it denies what the original says at the boundary."""
+
+    def __init__(self, network):
+        self.network = self.exact = network
+
+    def __call__(self, points):
+        logits = self.network(points)
+        ahead = torch.tensor([[0.3, 0.0, 0.0]])
+        return logits + (logits.detach().argmax(1) != 0)[:, None] * ahead
+
+
+def test_a_success_that_the_original_has_confirmed_counts(trained, blobs):
+    """As it does within a single radius: the view's denial is no reason to throw it away."""
+    images, labels = blobs
+    images, labels = images[labels == 0], labels[labels == 0]
+    view, eps = Blurred(trained), 0.08
+    alone = ATTACK(view, images, labels, ThreatModel(eps=eps), generator=seeded())
+    fooled = trained(alone).argmax(1) != labels
+    assert (fooled & (view(alone).argmax(1) == labels)).any(), "nothing is asked here"
+    found = bracket_eps(ATTACK, view, images, labels, ThreatModel(), [eps], generator=seeded())
+    assert torch.equal(torch.isfinite(found.high), fooled)

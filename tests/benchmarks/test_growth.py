@@ -10,6 +10,7 @@ import pytest
 from benchmarks import growth
 from benchmarks.growth import STAGES, chain_of, own_mib, watched
 from benchmarks.memory import STATUS
+from robustmri.core.errors import DataError
 
 
 def test_every_stage_runs(tmp_path):
@@ -39,3 +40,14 @@ def test_memory_is_what_is_held_beyond_what_was():
     assert 32 <= facts["mib"] < 128
     assert own_mib() > 32
     held.close()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_numbers_that_mean_nothing_do_not_join_those_that_do(first, tmp_path, monkeypatch):
+    monkeypatch.setattr(growth, "measure", lambda names, at_most, say: [])
+    words = ["--only", "bootstrap", "--out", str(tmp_path)]
+    growth.main([*words, "--quick"][: None if first else -1])
+    held = (tmp_path / "growth.json").read_bytes()
+    with pytest.raises(DataError, match=f"is of a {'quick' if first else 'full'} run"):
+        growth.main([*words, "--quick"][: -1 if first else None])
+    assert (tmp_path / "growth.json").read_bytes() == held

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
 import torch
@@ -50,6 +52,11 @@ def test_an_imitation_is_called_one_and_does_without_bfloat16(monkeypatch):
     said = features_of(describe_machine())
     assert "IMITATION of an older processor" in said
     assert "ONEDNN_MAX_CPU_ISA=AVX2" in said
+    assert describe_machine()["environment"]["MKL_ENABLE_INSTRUCTIONS"] == "AVX2"
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setenv("DNNL_MAX_CPU_ISA", "avx2")
+    assert fast_precision(torch.device("cpu")) == "fp32", "its older name"
+    assert "DNNL_MAX_CPU_ISA=avx2" in features_of(describe_machine())
     assert "IMITATION" not in features_of(HERE)
 
 
@@ -105,6 +112,22 @@ def test_a_machine_that_is_not_quiet_is_told(load, rows, expected, tmp_path):
     page = page_of(results)
     assert ("Not a quiet machine" in page) == bool(expected)
     assert all(one in page for one in expected)
+
+
+def test_what_others_do_meanwhile_is_counted(tmp_path, monkeypatch):
+    ticks = os.sysconf("SC_CLK_TCK")
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  0 0 0 0 0 0 0 0 0 0\n")
+    monkeypatch.setattr(machine, "STAT", stat)
+    others = machine.Others()
+    later = time.monotonic() + 100
+    monkeypatch.setattr(machine.time, "monotonic", lambda: later)
+    stat.write_text(f"cpu  {60 * ticks} 0 {20 * ticks} 500 500 0 0 {20 * ticks} 0 0\n")
+    assert others.cores() == pytest.approx(1.0, abs=0.05), "idle and waiting do not count"
+    assert disturbances(0.0, ROWS[:1], 1.0) == ["others kept 1 cores busy"]
+    assert disturbances(0.0, ROWS[:1], 0.05) == []
+    stat.unlink()
+    assert others.cores() is None
 
 
 def test_refuse_another_accepts_its_own():

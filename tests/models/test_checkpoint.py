@@ -200,3 +200,13 @@ def test_a_head_of_an_older_release_is_read(saved):
     classifier, checkpoint = load_checkpoint(saved)
     assert (classifier.spec.mean, classifier.spec.format) == (0.449, "backbone")
     assert checkpoint.identity == head["weights_sha256"]
+
+
+def test_the_same_weights_asked_about_mirror_images_are_another_classifier(tmp_path):
+    plain = small()
+    one, other = (
+        save_checkpoint(plain.answering(mirrored=mirrored), tmp_path / str(mirrored))
+        for mirrored in (False, True)
+    )
+    assert one.weights_sha256 == other.weights_sha256 == one.identity
+    assert other.identity != one.identity

@@ -12,6 +12,7 @@ import torch
 
 from robustmri.core.errors import CheckpointError
 from robustmri.models.graph_operators import OPERATORS
+from robustmri.models.importers.onnx_file import network_of
 
 onnx = pytest.importorskip("onnx")
 
@@ -339,3 +340,24 @@ def test_bounds_like_those_of_relu6_have_no_slope_at_them():
     made = OPERATORS["Clip"]([x, torch.tensor(0.0), torch.tensor(6.0)], {}, 17)
     (slope,) = torch.autograd.grad(made.sum(), x)
     assert slope.tolist() == [0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(("parts", "opset"), [(2, 13), (4, 13), (4, 11), (4, 18)])
+def test_equal_parts_are_as_many_as_are_named(parts, opset):
+    """Before operator set 18 nothing else says how many."""
+    value = onnx.helper.make_tensor_value_info
+    names = [f"o{k}" for k in range(parts)]
+    told = {"num_outputs": parts} if opset >= 18 else {}
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Split", ["x"], names, axis=1, **told),
+            onnx.helper.make_node("Concat", names[:0:-1], ["y"], axis=1),
+        ],
+        "one",
+        [value("x", onnx.TensorProto.FLOAT, X.shape)],
+        [value("y", onnx.TensorProto.FLOAT, None)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    onnx.checker.check_model(model)
+    found = network_of(model)(torch.from_numpy(X))
+    assert np.array_equal(found.numpy(), np.concatenate(np.split(X, parts, 1)[:0:-1], 1))

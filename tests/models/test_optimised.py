@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from robustmri.attacks import bim
-from robustmri.core.errors import ThreatModelError
+from robustmri.core.errors import SettingsError, ThreatModelError
 from robustmri.models.classifier import Classifier, ClassifierSpec
-from robustmri.models.optimised import OptimisedView, fast_precision, simplified
+from robustmri.models.optimised import (
+    OptimisedView,
+    fast_precision,
+    full_float32,
+    simplified,
+)
 from robustmri.threat.threat_model import ThreatModel
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -368,3 +373,24 @@ def test_processors_multiply_in_16_bit_where_they_say_so(monkeypatch, flags, dev
         patch.setattr(builtins, "open", said)
         found = fast_precision(torch.device(device))
     assert found == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the CPU's own switches")
+def test_float32_is_float32_where_torch_was_told_to_round(monkeypatch):
+    cpu = torch.backends.mkldnn
+    told = [(cpu.conv, "fp32_precision"), (cpu.matmul, "fp32_precision")]
+    for part, name in told:
+        monkeypatch.setattr(part, name, "bf16")
+    with full_float32():
+        assert [getattr(*one) for one in told] == ["ieee", "ieee"]
+    assert [getattr(*one) for one in told] == ["bf16", "bf16"]
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_rounding_that_cannot_be_prevented_is_refused(name, monkeypatch):
+    monkeypatch.setenv(name, "bf16")
+    with pytest.raises(SettingsError, match=f"{name}=bf16 rounds .* Remove it"), full_float32():
+        pass
+    monkeypatch.setenv(name, "strict")
+    with full_float32():
+        pass

@@ -15,11 +15,11 @@ def passes_of(seconds_each, passes, seconds):
     """Where each pass began, for passes that take so long."""
     taken, begins = [], []
     for each in seconds_each:
-        begin, length = next_pass(taken, passes, seconds)
+        begin, length, share = next_pass(taken, passes, seconds)
         if not length:
             return begins, taken, begin
         begins.append(begin)
-        taken.append(each)
+        taken.append(each * share)
     raise AssertionError("it never ends")
 
 
@@ -37,6 +37,23 @@ def test_a_late_run_ends_in_time_and_at_the_end_of_its_schedule(each):
     assert len(begins) == int(100 / each)
     assert end == 10
     assert all(later > before for before, later in itertools.pairwise(begins))
+
+
+@pytest.mark.parametrize(("each", "passes"), [(51.0, 2), (51.0, 10), (60.0, 3), (80.0, 3)])
+def test_where_no_whole_pass_is_left_a_part_of_one_ends_the_schedule(each, passes):
+    begins, taken, end = passes_of(itertools.repeat(each), passes, 100.0)
+    if each == 80.0:
+        assert taken == [each], "what is left is not worth beginning"
+    else:
+        assert (begins, sum(taken)) == ([0.0, 1.0], pytest.approx(100.0))
+        assert sum(next_pass(taken[:1], passes, 100.0)[:2]) == passes
+    assert end == passes
+
+
+def test_a_pass_that_is_too_long_from_the_first_takes_a_part_of_the_slices():
+    assert next_pass([], 1, 100.0, 125.0) == (0.0, 1.0, 0.8)
+    assert next_pass([], 1, 100.0, 1e6) == (0.0, 1.0, 0.3), "one pass in any case"
+    assert next_pass([], 10, 100.0, 9.5) == (0.0, 1.0, 1.0)
 
 
 def test_a_run_that_slows_down_in_the_middle():
@@ -58,7 +75,7 @@ def rows_of(run):
 def test_so_many_epochs_as_fit(train_for, tmp_path, monkeypatch):
     each = TimeEstimate(seconds=20.0, batches=1)
     monkeypatch.setattr("robustmri.training.loop._cost_of_epoch", lambda *_: each)
-    _, choice = train_for(tmp_path, epochs=10_000, minutes=1.5, warmup_epochs=100.0)
+    _, choice = train_for(tmp_path, epochs=10_000, minutes=1.6, warmup_epochs=100.0)
     fitted = read_fitted(tmp_path)
     assert (fitted.seconds_per_epoch, fitted.epochs) == (20.0, 4)
     assert choice.row.epoch <= len(rows_of(tmp_path)) == 4

@@ -458,3 +458,28 @@ def test_clean_cost_is_counted_from_the_start_of_a_repair(train_for, tmp_path, f
         tmp_path / "b", objective="adversarial", eps="0.03", attack_steps=1, clean_cost=6
     )
     assert choice.row.epoch == 3, "from scratch it is counted from the best epoch"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_the_clean_cost_is_counted_from_the_checkpoint_as_it_answers(
+    train_for, tmp_path, fresh, monkeypatch, asked
+):
+    """A repair that asks about mirror images too does not make the checkpoint do so."""
+    seen = []
+
+    def reference(classifier, validation, settings):
+        seen.append(settings.mirrored)
+        return 0.9
+
+    monkeypatch.setattr("robustmri.training.loop.clean_accuracy", reference)
+    made, _ = train_for(
+        tmp_path,
+        start=fresh().answering(mirrored=asked),
+        objective="adversarial",
+        eps="0.03",
+        attack_steps=1,
+        epochs=1,
+        mirrored=True,
+    )
+    assert seen == [asked]
+    assert made.spec.mirrored

@@ -18,7 +18,9 @@ from robustmri.models.backbones import build_network
 from robustmri.models.checkpoint import load_checkpoint, read_checkpoint
 from robustmri.models.classifier import Classifier, ClassifierSpec
 from robustmri.results.lineage import is_of
+from robustmri.training.settings import TrainSettings
 from robustmri.verbs import import_model as verb
+from robustmri.verbs.estimate import estimate_training
 from robustmri.verbs.prepare import prepare
 from tiny import CLASSES, read_outcomes, tiny_network, write_scans
 
@@ -372,3 +374,14 @@ def test_a_changed_file_is_found(tmp_path):
         (out / name).unlink()
         with pytest.raises(CheckpointError, match="is missing"):
             load_checkpoint(out)
+
+
+def test_the_time_of_training_what_only_answers_is_refused_as_its_training_is(cohort, tmp_path):
+    path = write_onnx(author_network(3, planes=1), tmp_path / "theirs.onnx")
+    robustmri.import_model(
+        path, tmp_path / "import", classes=CLASSES, mean=(0,), std=(1,), black_box=True
+    )
+    with pytest.raises(SettingsError, match="only answers, it offers no gradient"):
+        estimate_training(
+            cohort, TrainSettings(objective="adversarial"), checkpoint=tmp_path / "import"
+        )

@@ -19,7 +19,7 @@ from robustmri.verbs.ablate import ablate
 from robustmri.verbs.cross_validate import cross_validate
 from robustmri.verbs.on_time import Stopwatch, fit_training
 from robustmri.verbs.prepare import prepare
-from robustmri.verbs.reproduce import protocol
+from robustmri.verbs.reproduce import _differences, _divided_alike, protocol
 
 FAST = {"batch_size": 32, "precision": "fp32", "augment": "none", "warmup_epochs": 0.0}
 RECIPE = Recipe(
@@ -129,3 +129,17 @@ def test_a_standard_run_that_nobody_begins_with_takes_no_time(starts, trainings,
     recipe = msgspec.structs.replace(RECIPE, variants=variants, seeds=(0,))
     each = on_time.share_equally(tmp_path, tmp_path, recipe, 20.0).harden.minutes
     assert each == pytest.approx((20 * (1 - on_time.LAST) - len(starts)) / trainings, abs=0.01)
+
+
+def test_a_cohort_that_was_divided_otherwise_is_not_taken_as_it_is(tiny_scans, tmp_path):
+    """Its split does not say by which shares; nothing else differs."""
+    wanted = RECIPE.prepare
+    for name, fractions in (("alike", wanted.fractions), ("other", (0.4, 0.3, 0.3))):
+        prepare(
+            tiny_scans,
+            tmp_path / name,
+            settings=msgspec.structs.replace(wanted, fractions=fractions),
+        )
+    assert not _differences(tmp_path / "other", wanted)
+    assert _divided_alike(tmp_path / "alike", wanted)
+    assert not _divided_alike(tmp_path / "other", wanted)

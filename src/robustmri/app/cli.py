@@ -399,8 +399,15 @@ def _print_run(run: Path) -> None:
     )
     if robust is None:
         return
-    say(f"{made['kept_because']} Epochs that none beats in both:", "  epoch   clean  robust")
-    for row in pareto_front(read_epochs(run)):
+    rows = read_epochs(run)
+    shown = {row.epoch for row in pareto_front(rows)} | {kept["epoch"]}
+    say(
+        f"{made['kept_because']} Epochs that none beats in both, and the one that is kept:",
+        "  epoch   clean  robust",
+    )
+    for row in sorted(rows, key=lambda row: -row.validation_accuracy):
+        if row.epoch not in shown:
+            continue
         mark = "  kept" if row.epoch == kept["epoch"] else ""
         say(f"{row.epoch:>7} {row.validation_accuracy:>7.1%} {row.robust_accuracy:>7.1%}{mark}")
     for sentence in made["alarms"]:

@@ -105,6 +105,8 @@ def bracket_eps(
         found = attack(classifier, images[rows], labels[rows], here, generator=seeded)
         with frozen(classifier), torch.no_grad():
             won = here.fooled(predict(found), labels[rows])
+        # What the attack has asked the original counts, whatever a faster view says of it.
+        won = won | _wins(exact, found, ~won, here, labels[rows])
         points = Found(found, won, torch.zeros_like(steps[place]))
         nearer = shorten(classifier, images[rows], labels[rows], here, points, halvings=halvings)
         # On the boundary a faster view and the original disagree: back to the point that was not

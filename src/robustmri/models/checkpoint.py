@@ -67,9 +67,10 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def identity(self) -> str:
         """Hash of all that decides its answers. Two imports of one file may normalise
-        differently; what was trained here is known by its weights.
+        differently; what was trained here is known by its weights, and by whether it is asked about
+        mirror images too.
         """
-        if not self.imported:
+        if not self.imported and not self.spec.mirrored:
             return self.weights_sha256
         return fingerprint([self.weights_sha256, self.graph_sha256, msgspec.to_builtins(self.spec)])
 

@@ -20,14 +20,17 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from robustmri.core.arrays import Images, Logits
-from robustmri.core.errors import ThreatModelError
+from robustmri.core.errors import SettingsError, ThreatModelError
 
 Precision = Literal["fp32", "bf16"]
 Pair = tuple[str, str]
 SMALLEST_BUCKET = 8
 """Smaller batches are padded to so many images before a compiled network."""
 _WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
-"""Values of ONEDNN_MAX_CPU_ISA, oneDNN's own setting, for processors of before."""
+_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""oneDNN's own setting, under both of its names."""
+_ROUNDING = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+"""In the environment it lets oneDNN round float32, whatever torch is told."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
@@ -39,7 +42,7 @@ def fast_precision(device: torch.device) -> Precision:
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp32"
-    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16:
+    if any(os.environ.get(name, "").upper() in _WITHOUT_BF16 for name in _ISA):
         return "fp32"
     try:
         with open("/proc/cpuinfo") as stream:
@@ -55,18 +58,37 @@ def fast_precision(device: torch.device) -> Precision:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, float32 means float32: GPUs else round the factors of convolutions to 10 bits (TF32).
+    """Inside, float32 means float32: GPUs else round the factors of convolutions to 10 bits (TF32),
+    and CPUs to 8, where torch was told that they may.
 
     What counts, and whether a batch-norm may be folded, is decided in here; what is only searched
     for need not be.
+
+    Raises:
+        SettingsError: the environment has oneDNN round them, which nothing here can prevent.
     """
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = convolutions.allow_tf32, products.allow_tf32
-    convolutions.allow_tf32 = products.allow_tf32 = False
+    for name in _ROUNDING:
+        if os.environ.get(name, "STRICT").upper() != "STRICT":
+            raise SettingsError(
+                f"{name}={os.environ[name]} rounds what has to be verified in float32. Remove it "
+                "from the environment."
+            )
+    if torch.cuda.is_available():
+        parts: list[tuple[Any, str, Any]] = [
+            (torch.backends.cudnn, "allow_tf32", False),
+            (torch.backends.cuda.matmul, "allow_tf32", False),
+        ]
+    else:  # Not both: torch keeps one notion of it for a product on either.
+        cpu: Any = torch.backends.mkldnn
+        parts = [(part, "fp32_precision", "ieee") for part in (cpu.conv, cpu.matmul)]
+    before = [getattr(part, name) for part, name, _ in parts]
+    for part, name, value in parts:
+        setattr(part, name, value)
     try:
         yield
     finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
+        for (part, name, _), value in zip(parts, before, strict=True):
+            setattr(part, name, value)
 
 
 def simplified(

@@ -251,7 +251,9 @@ def _explain(error: msgspec.ValidationError, kind: Any) -> str:
     value, path = found.groups()
     *stages, name = path.split(".")
     for stage in stages:
-        kind = get_type_hints(kind)[stage]
+        kind = get_type_hints(kind).get(stage)
+        if kind is None:  # One of many, such as the variants.
+            return f"{error}."
     return f"{path} cannot be {value!r}. {did_you_mean(value, choices_of(kind, name))}"
 
 

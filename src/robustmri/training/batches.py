@@ -17,6 +17,7 @@ from robustmri.core.arrays import Images, Labels
 from robustmri.core.errors import SettingsError
 from robustmri.core.sizes import sides, size_of, size_option, size_words
 from robustmri.models.classifier import Classifier
+from robustmri.models.dual_norm import make_dual
 from robustmri.training.augment import augmentation
 from robustmri.training.minimax import Batch
 from robustmri.training.settings import TrainSettings
@@ -165,11 +166,17 @@ def smallest_part(n: int, settings: TrainSettings) -> int:
 
 
 def check_parts(classifier: Classifier, n: int, settings: TrainSettings) -> None:
-    """Refuse parts of one image where batch-norm cannot learn from one.
+    """Refuse parts of one image where batch-norm cannot learn from one, and pairs of batch-norms
+    where there is none.
 
     Raises:
-        SettingsError: it has one value of each channel there, and no variance.
+        SettingsError: it has one value of each channel there, and no variance; or no batch-norm.
     """
+    if settings.dual_batch_norm and not make_dual(copy.deepcopy(classifier)):
+        raise SettingsError(
+            f"dual_batch_norm changes nothing: {classifier.spec.backbone} has no batch-norm of "
+            "torch. Leave it false."
+        )
     if smallest_part(n, settings) > 1:
         return
     network, spec = copy.deepcopy(classifier).train(), classifier.spec

@@ -18,6 +18,8 @@ MARGIN = 0.95
 """Share of the time that the fitted epochs are to fill."""
 FASTEST_AVERAGE = 0.5
 """However short the run, its averaged weights move by at most this share in a step."""
+LEAST = 0.3
+"""Share of the training set that a pass is worth beginning for."""
 
 
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,13 +38,22 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     epochs: Annotated[int, msgspec.Meta(ge=1)]
 
 
-def fitting_epochs(seconds: float, seconds_per_epoch: float, most: int) -> int:
-    """Epochs that fit into the time: at least one, and no more than the settings ask for.
+def fitting_epochs(seconds: float, seconds_per_epoch: float, most: int, *, replays: int = 1) -> int:
+    """Epochs that fit into the time: at least one pass, and no more than the settings ask for.
+
+    Args:
+        seconds: that there are.
+        seconds_per_epoch: as measured.
+        most: epochs of the settings.
+        replays: epochs that a pass over the training set counts for; whole passes fit.
 
     >>> [fitting_epochs(100.0, each, most=60) for each in (4.0, 1.0, 200.0)]
     [23, 60, 1]
+    >>> [fitting_epochs(100.0, 4.0, most, replays=4) for most in (60, 3)]
+    [20, 3]
     """
-    return max(1, min(most, int(MARGIN * seconds / max(seconds_per_epoch, 1e-9))))
+    fit = int(MARGIN * seconds / max(seconds_per_epoch, 1e-9))
+    return min(most, max(fit // replays, 1) * replays)
 
 
 def fit_settings(settings: TrainSettings, epochs: int) -> TrainSettings:
@@ -88,34 +99,45 @@ def fitted_settings(run: Path, settings: TrainSettings) -> TrainSettings:
     return fit_settings(settings, fitted.epochs) if fitted else settings
 
 
-def next_pass(taken: Sequence[float], passes: int, seconds: float | None) -> tuple[float, float]:
-    """Where the next pass begins in a schedule of `passes`, and how much of it the pass goes
-    through; 0: none is left.
+def next_pass(
+    taken: Sequence[float],
+    passes: int,
+    seconds: float | None,
+    each: float | None = None,
+) -> tuple[float, float, float]:
+    """Where the next pass begins in a schedule of `passes`, how much of it the pass goes through
+    (0: none is left), and the share of the training set that there is time for.
 
     A run that is on time goes through one pass of the schedule in each. One that is late is left
     with fewer passes than were planned; they go through the rest in equal parts, so that the
-    learning rate still ends at zero. It is a function of the times alone, so that a resumed run
-    goes the same way.
+    learning rate still ends at zero. Where not even one is left, the last goes through the rest
+    with a part of the training set. It is a function of the times alone, so that a resumed run goes
+    the same way.
 
     Args:
         taken: seconds of each pass that is done.
         passes: planned.
         seconds: for all of them; None: as long as it takes.
+        each: seconds of a pass, as they were measured before the first; None: unknown.
 
     >>> next_pass([9.0] * 4, 10, seconds=100.0), next_pass([25.0] * 2, 10, seconds=100.0)
-    ((4.0, 1.0), (4.0, 3.0))
+    ((4.0, 1.0, 1.0), (4.0, 3.0, 1.0))
+    >>> next_pass([60.0], 2, seconds=90.0)
+    (1.0, 1.0, 0.5)
     """
     if seconds is None:
-        return float(len(taken)), float(len(taken) < passes)
-    begins, length = 0.0, 1.0
+        return float(len(taken)), float(len(taken) < passes), 1.0
+    begins, length, share = 0.0, 1.0, 1.0
     for done in range(len(taken) + 1):
-        left = round((passes - begins) / length)
-        if done:
-            spent = sum(taken[:done])
-            left = min(left, int((seconds - spent) / max(spent / done, 1e-9)))
+        left, spent = round((passes - begins) / length), sum(taken[:done])
+        usual = spent / done if done else each
+        if left and usual:
+            room = (seconds - spent) / max(usual, 1e-9)
+            share = min(1.0, room) if done else min(1.0, max(room, LEAST))
+            left = min(left, max(int(room), share >= LEAST))
         if left < 1:
-            return float(passes), 0.0
+            return float(passes), 0.0, 0.0
         length = (passes - begins) / left
         if done < len(taken):
             begins += length
-    return begins, length
+    return begins, length, share

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -95,12 +96,14 @@ def fit(
     train, validation = (
         Examples(part.images.to(device), part.labels.to(device)) for part in (train, validation)
     )
+    asked = msgspec.structs.replace(settings, mirrored=classifier.spec.mirrored)
+    classifier = classifier.answering(mirrored=False)
     if settings.dual_batch_norm:
         make_dual(classifier)
     if fabric.world_size > 1 and device.type == "cuda":  # Torch has it for GPUs alone.
         classifier = nn.SyncBatchNorm.convert_sync_batchnorm(classifier)
     classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    settings, seconds = _fit_to_minutes(
+    settings, fitted = _fit_to_minutes(
         fabric, classifier, train, validation, settings, run, entered
     )
     average = average_of(settings, classifier)
@@ -111,7 +114,7 @@ def fit(
         stored = _stored(classifier, optimiser, average)
         history = resume(run, stored, device, clean_cost=settings.clean_cost) or TrainingHistory(
             settings.clean_cost,
-            _on_main_process(fabric, lambda: clean_accuracy(classifier, validation, settings))
+            _on_main_process(fabric, lambda: clean_accuracy(classifier, validation, asked))
             if repair
             else None,
         )
@@ -121,6 +124,8 @@ def fit(
             math.ceil(settings.epochs / objective.replays),
         )
         epochs_per_pass = settings.epochs / passes
+        seconds, each = (fitted.seconds, fitted.seconds_per_epoch) if fitted else (None, None)
+        each = each and each * objective.replays
 
         def batches_of(pass_index: int) -> Iterator[list[Part]]:
             return batches(
@@ -128,22 +133,28 @@ def fit(
                 settings,
                 pass_index,
                 begins=begins,
-                epochs_per_pass=length,
+                epochs_per_pass=length * steps / own_steps,
                 rank=fabric.global_rank,
                 ranks=fabric.world_size,
             )
 
-        def where() -> tuple[float, float]:
-            """Where the next pass begins, and how far it goes, in epochs."""
-            place = next_pass([row.seconds for row in history.epochs], passes, seconds)
-            return place[0] * epochs_per_pass, place[1] * epochs_per_pass
+        def where() -> tuple[float, float, int]:
+            """Where the next pass begins, and how far it goes, in epochs; and its steps."""
+            taken = [row.seconds for row in history.epochs]
+            begins, length, share = next_pass(taken, passes, seconds, each)
+            return (
+                begins * epochs_per_pass,
+                length * epochs_per_pass,
+                max(1, math.ceil(share * steps)),
+            )
 
         logger = open_logger(settings, run, history.epochs) if first else None
 
         left = 0 if history.over else passes - len(history.epochs)
-        begins, length = (
+        begins, length, own_steps = (
             settings.epochs - epochs_per_pass,
             epochs_per_pass,
+            steps,
         )  # At its end eps has grown.
         if seconds is None and left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
             cost = _expected_cost(
@@ -155,15 +166,15 @@ def fit(
         storing = Storing()
         spent, started = sum(row.seconds for row in history.epochs), time.monotonic()
         ends = math.inf if seconds is None else started + seconds - spent
-        begins, length = where()
+        begins, length, own_steps = where()
         while length and not history.over:
             pass_index, losses = len(history.epochs), []
             model.train()
             with _drawing(device, seed_of(settings.seed, pass_index, fabric.global_rank)):
-                for step, parts in enumerate(batches_of(pass_index)):
+                for step, parts in enumerate(islice(batches_of(pass_index), own_steps)):
                     if step and fabric.world_size == 1 and time.monotonic() > ends:
                         break  # Far slower than measured: what has been learnt may still be kept.
-                    rate = learning_rate(begins + step / steps * length, settings)
+                    rate = learning_rate(begins + step / own_steps * length, settings)
                     for group in optimiser.param_groups:
                         # A run that was begun before there were shares has none.
                         group["lr"] = group.get("share", 1.0) * history.rate_factor * rate
@@ -209,7 +220,7 @@ def fit(
                 optimiser.state.clear()
                 average = average_of(settings, classifier)
                 objective = objective_of(safer(settings, history.alarms), classifier)
-            begins, length = where()
+            begins, length, own_steps = where()
             if first:
                 write_epochs(run, history)
                 storing.maybe(
@@ -317,7 +328,7 @@ def expected_time(
         Examples(part.images.to(fabric.device), part.labels.to(fabric.device))
         for part in (train, validation)
     )
-    classifier = copy.deepcopy(classifier).to(fabric.device)
+    classifier = copy.deepcopy(classifier).to(fabric.device).answering(mirrored=False)
     if settings.dual_batch_norm:
         make_dual(classifier)
     each = _cost_of_epoch(fabric, classifier, train, validation, settings)
@@ -355,9 +366,9 @@ def _fit_to_minutes(
     settings: TrainSettings,
     run: Path,
     entered: float,
-) -> tuple[TrainSettings, float | None]:
-    """The settings with the epochs that fit into `minutes`, and seconds for all of them; None: as
-    long as it takes.
+) -> tuple[TrainSettings, Fitted | None]:
+    """The settings with the epochs that fit into `minutes`, and how that was found; None: as long
+    as it takes.
 
     Measured once, before the first epoch; a resumed run finds the number in its folder.
     """
@@ -377,12 +388,17 @@ def _fit_to_minutes(
                 minutes=settings.minutes,
                 seconds=round(seconds, 1),
                 seconds_per_epoch=None if math.isinf(each) else round(each, 3),
-                epochs=fitting_epochs(seconds, each, settings.epochs),
+                epochs=fitting_epochs(
+                    seconds,
+                    each,
+                    settings.epochs,
+                    replays=objective_of(settings, classifier).replays,
+                ),
             ),
         )
         if fabric.is_global_zero:
             write_fitted(run, fitted)
-    return fit_settings(settings, fitted.epochs), fitted.seconds
+    return fit_settings(settings, fitted.epochs), fitted
 
 
 def _images(steps: Iterator[list[Part]]) -> Iterator[Tensor]:

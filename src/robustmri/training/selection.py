@@ -65,8 +65,8 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
             attacked.
         validation_fgsm_accuracy: on the guard's slices under one full step, FGSM; None: not
             measured.
-        zero_gradient_share: of the guard's slices, those whose input gradient is exactly 0; None:
-            not measured.
+        zero_gradient_share: of the guard's slices that are right untouched, those whose input
+            gradient is exactly 0; None: not measured.
         worst_class_accuracy: as validation_accuracy, of the class in which it is lowest; None: not
             measured.
         worst_class_robust_accuracy: the same under the guard.
@@ -331,8 +331,8 @@ def _spoiled(history: Sequence[Epoch]) -> tuple[Failure, str] | None:
     )
     if zero is not None and zero > MANY_ZERO_GRADIENTS:
         return "gradient masking", (
-            f"Epoch {last.epoch}: {zero:.0%} of the validation slices have no gradient, so an "
-            f"accuracy of {robust:.1%} under a gradient attack says little."
+            f"Epoch {last.epoch}: of the validation slices that are right untouched {zero:.0%} "
+            f"have no gradient, so an accuracy of {robust:.1%} under a gradient attack says little."
         )
     if one_step is not None and robust - one_step > MASKED_POINTS:
         return "gradient masking", (

@@ -31,6 +31,7 @@ def estimate_training(
     Raises:
         DataError: no cohort, or one without slices to train on.
         CheckpointError: no checkpoint.
+        SettingsError: a classifier that cannot be trained.
     """
     from robustmri.core.errors import DataError
     from robustmri.data.loaders import load_images, load_labels
@@ -39,6 +40,7 @@ def estimate_training(
     from robustmri.training.batches import Examples, check_parts
     from robustmri.training.loop import expected_time
     from robustmri.training.objectives import check_objective
+    from robustmri.verbs.train import going_on_from
 
     check_objective(settings)
     scans = Cohort.open(cohort)
@@ -53,6 +55,7 @@ def estimate_training(
     else:
         classifier, stored = load_checkpoint(checkpoint)
         check_fits(stored, scans.classes, scans.size, scans.channels)
+        settings = going_on_from(stored.spec, settings)
     check_parts(classifier, len(split.train), settings)
     parts = [
         Examples(load_images(scans, rows), load_labels(scans, rows))

@@ -17,7 +17,7 @@ from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort, is_cohort
 from robustmri.data.intensity import AUTO, rule_for
 from robustmri.data.sources import is_phantom
-from robustmri.data.split import Split
+from robustmri.data.split import Split, make_split
 from robustmri.recipes import PrepareSettings, Recipe, load_recipe, load_toml
 from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.on_time import (
@@ -64,6 +64,7 @@ def protocol(
     title: str,
     images: bool = True,
     minutes: float = 0.0,
+    watch: Stopwatch | None = None,
     progress: Progress = silent,
 ) -> Table:
     """The whole story: prepare, train, attack, harden, attack again, report. Stages that are done
@@ -79,6 +80,7 @@ def protocol(
         images: whether the report shows slices.
         minutes: time for everything: the trainings get as many of their epochs, and the evaluations
             as many of the test slices, as fit on the machine at hand; 0: as long as it takes.
+        watch: of these minutes, where it runs already.
         progress: told about every stage.
 
     Returns:
@@ -90,10 +92,14 @@ def protocol(
         return lambda task, done, total, note="": progress(name, done, total, note)
 
     check_recipe(recipe)
-    root, watch = Path(out), Stopwatch(minutes)
+    root, watch = Path(out), watch or Stopwatch(minutes)
     if minutes and not (root / FILE).exists():
         refuse_unmeasured(recipe)
-    fits = is_cohort(source) and not _differences(Path(source), recipe.prepare)
+    fits = (
+        is_cohort(source)
+        and not _differences(Path(source), recipe.prepare)
+        and _divided_alike(Path(source), recipe.prepare)
+    )
     cohort = Path(source) if fits else root / "cohort"
     asked = _asked(source, recipe.prepare)
     if not cohort.is_dir():
@@ -214,6 +220,17 @@ def _differences(folder: Path, wanted: PrepareSettings) -> list[str]:
     return [name for name in there if there[name] != asked[name]]
 
 
+def _divided_alike(folder: Path, wanted: PrepareSettings) -> bool:
+    """Whether the same split, made now with the shares that are wanted, has the same sets: a split
+    does not say which shares it was made with.
+    """
+    cohort, split = Cohort.open(folder), Split.load(folder)
+    again = make_split(
+        cohort, split.kind, seed=split.seed, fold=split.fold, fractions=wanted.fractions
+    )
+    return again.fingerprint == split.fingerprint
+
+
 def demo(out: str | Path, *, overrides: Iterable[str] = (), progress: Progress = silent) -> Table:
     """The whole story on the phantom cohort, in minutes."""
     recipe = load_recipe("demo", overrides)
@@ -249,7 +266,7 @@ def reproduce(
     """
     if name != "poster":
         raise SettingsError(f"There is no protocol {name!r}. Choices: poster.")
-    overrides, reason = list(overrides), ""
+    overrides, reason, watch = list(overrides), "", Stopwatch(minutes)
     if preset == "auto":
         chosen, reason = choose_preset(source, out, minutes, overrides)
         recipe = load_recipe(chosen, overrides)
@@ -263,6 +280,7 @@ def reproduce(
         title="The poster, measured again",
         images=images,
         minutes=minutes,
+        watch=watch,
         progress=progress,
     )
     notes = [*table.notes, *(f"Left open by the poster: {note}" for note in published_notes())]

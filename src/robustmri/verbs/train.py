@@ -21,6 +21,7 @@ from robustmri.results.lineage import SCRATCH
 from robustmri.verbs.run_folder import claimed_folder, join_seen, refuse_seen
 
 if TYPE_CHECKING:
+    from robustmri.models.classifier import ClassifierSpec
     from robustmri.training.settings import TrainSettings
 
 
@@ -118,19 +119,7 @@ def _fit(
         check_fits(checkpoint, scans.classes, scans.size, scans.channels)
         refuse_seen(start, checkpoint, scans, split, split.test)
         before = checkpoint.provenance
-        if not classifier.spec.gradients:
-            raise SettingsError(
-                f"{checkpoint.spec.backbone} only answers, it offers no gradient: it can be "
-                "evaluated, not trained. Import its weights with --arch NAME, or an ONNX file of "
-                "known operators."
-            )
-        settings = msgspec.structs.replace(
-            settings,
-            backbone=checkpoint.spec.backbone,
-            weights="none",
-            mirrored=settings.mirrored or checkpoint.spec.mirrored,
-        )
-        classifier = classifier.answering(mirrored=False)
+        settings = going_on_from(checkpoint.spec, settings)
         origin = checkpoint.identity
     elif not (run / "checkpoint").is_dir():
         # Before the folder is claimed: a name that does not exist must leave nothing behind.
@@ -192,3 +181,22 @@ def _fit(
 
         processes.on_one_process(finish)
         return run
+
+
+def going_on_from(spec: ClassifierSpec, settings: TrainSettings) -> TrainSettings:
+    """The settings of a run that begins with a classifier instead of a fresh network.
+
+    Raises:
+        SettingsError: it cannot be trained.
+    """
+    if not spec.gradients:
+        raise SettingsError(
+            f"{spec.backbone} only answers, it offers no gradient: it can be evaluated, not "
+            "trained. Import its weights with --arch NAME, or an ONNX file of known operators."
+        )
+    return msgspec.structs.replace(
+        settings,
+        backbone=spec.backbone,
+        weights="none",
+        mirrored=settings.mirrored or spec.mirrored,
+    )

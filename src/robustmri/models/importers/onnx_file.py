@@ -96,6 +96,9 @@ def network_of(model: Any) -> GraphNetwork:
         if node.op_type == "Constant":
             tensors[node.output[0]] = _constant(node)
         else:
+            if node.op_type == "Split" and len(node.input) < 2 and "split" not in attributes:
+                # Before operator set 18 nothing else says into how many parts.
+                attributes.setdefault("num_outputs", len(node.output))
             nodes.append(
                 Node(
                     operator=_operator(node),

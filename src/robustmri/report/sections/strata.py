@@ -31,7 +31,8 @@ def _strata(report: RobustnessReport, outcomes: Outcomes, at: Budget) -> dict[st
     attack = number.attack if number else CLEAN
     attacked, clean = outcomes.rows(attack, at), outcomes.rows(CLEAN, NO_BUDGET)
     # An attack with a target meets no slice that is of that class.
-    clean = clean.only(np.isin(clean["case_id"], attacked["case_id"]))
+    met = set(attacked["case_id"])
+    clean = clean.only(np.array([case in met for case in clean["case_id"]], dtype=bool))
     return {
         "attack": attack,
         "classes": count_classes(clean, attacked, report.cohort.classes, at.target),
