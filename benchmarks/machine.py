@@ -27,7 +27,7 @@ IMITATION = {
 """Environment in which torch, oneDNN and MKL behave as on a processor without AVX512."""
 ALSO = (*IMITATION, "DNNL_MAX_CPU_ISA")
 """The same, by every name that they go by."""
-STEERING = ("ATEN_", "ONEDNN_", "DNNL_", "MKL_", "KMP_", "OMP_", "GOMP_")
+STEERING = ("ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OMP_")
 """What begins so in the environment decides how they compute."""
 CPUINFO, STAT = Path("/proc/cpuinfo"), Path("/proc/stat")
 QUIET_LOAD = 0.3

@@ -355,7 +355,7 @@ def test_equal_parts_are_as_many_as_are_named(parts, opset):
         ],
         "one",
         [value("x", onnx.TensorProto.FLOAT, X.shape)],
-        [value("y", onnx.TensorProto.FLOAT, None)],
+        [value("y", onnx.TensorProto.FLOAT, [None] * 4)],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     onnx.checker.check_model(model)

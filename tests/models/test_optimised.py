@@ -376,14 +376,21 @@ def test_processors_multiply_in_16_bit_where_they_say_so(monkeypatch, flags, dev
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the CPU's own switches")
-def test_float32_is_float32_where_torch_was_told_to_round(monkeypatch):
-    cpu = torch.backends.mkldnn
-    told = [(cpu.conv, "fp32_precision"), (cpu.matmul, "fp32_precision")]
-    for part, name in told:
-        monkeypatch.setattr(part, name, "bf16")
-    with full_float32():
-        assert [getattr(*one) for one in told] == ["ieee", "ieee"]
-    assert [getattr(*one) for one in told] == ["bf16", "bf16"]
+def test_float32_is_float32_where_torch_was_told_to_round():
+    parts = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul
+
+    def tell(*values):
+        for part, value in zip(parts, values, strict=True):
+            part.fp32_precision = value
+
+    before = [part.fp32_precision for part in parts]
+    try:
+        tell("bf16", "bf16")
+        with full_float32():
+            assert [part.fp32_precision for part in parts] == ["ieee", "ieee"]
+        assert [part.fp32_precision for part in parts] == ["bf16", "bf16"]
+    finally:
+        tell(*before)
 
 
 @pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])

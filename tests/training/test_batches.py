@@ -136,7 +136,7 @@ def test_parts_of_one_image_are_refused_where_batch_norm_has_one_value(changes, 
 
 
 def test_pairs_of_batch_norms_where_there_is_none_are_refused(fresh):
-    settings = TrainSettings(dual_batch_norm=True, clean_weight=0.5)
+    settings = TrainSettings(dual_batch_norm=True)
     check_parts(fresh(), 32, settings)
     with pytest.raises(SettingsError, match="dual_batch_norm changes nothing: custom has no"):
         check_parts(fresh(batch_norm=False), 32, settings)

@@ -183,12 +183,12 @@ def near_duplicates(
 def _alike(vectors: npt.NDArray[np.float32], *thresholds: float) -> list[list[tuple[int, int]]]:
     """For each threshold the pairs (i, j), i < j, whose correlation is above it."""
     pairs: list[list[tuple[int, int]]] = [[] for _ in thresholds]
-    for start, correlation in _correlations(vectors):
+    for start, correlation in _correlations(vectors, once=True):
         for found, threshold in zip(pairs, thresholds, strict=True):
             rows, columns = np.nonzero(correlation > threshold)
-            rows += start
             first = rows < columns
-            found += zip(rows[first].tolist(), columns[first].tolist(), strict=True)
+            rows, columns = start + rows[first], start + columns[first]
+            found += zip(rows.tolist(), columns.tolist(), strict=True)
     return pairs
 
 
@@ -249,10 +249,23 @@ def describe_slices(images: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
 
 
 def _correlations(
-    vectors: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32], *, once: bool = False
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """Blocks of rows of the correlation matrix, with -1 where a slice meets itself."""
+    """Blocks of rows of the correlation matrix, with -1 where a slice meets itself; each is
+    overwritten by the next.
+
+    With `once` the columns begin where the rows do: each pair is there once, or in one block
+    twice.
+    """
+    room = np.empty((min(BLOCK, len(vectors)), len(vectors)), dtype=np.float32)
     for start in range(0, len(vectors), BLOCK):
-        block = vectors[start : start + BLOCK] @ vectors.T
-        block[np.arange(len(block)), start + np.arange(len(block))] = -1.0
+        rows = vectors[start : start + BLOCK]
+        others = vectors[start:] if once else vectors
+        block = np.matmul(
+            rows,
+            others.T,
+            out=room.ravel()[: len(rows) * len(others)].reshape(len(rows), len(others)),
+        )
+        own = np.arange(len(rows))
+        block[own, own if once else start + own] = -1.0
         yield start, block
