@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import torch
 
+from robustmri.core.errors import SettingsError
 from robustmri.core.files import fingerprint
 from robustmri.core.progress import Progress, silent
 from robustmri.data.cohort import Cohort
@@ -179,6 +180,21 @@ def summarise_certificates(
         split=split,
         settings=msgspec.to_builtins(settings),
     )
+
+
+def check_samples(settings: CertifySettings, n: int) -> None:
+    """Refuse, before hours are spent, so few copies that no radius could be certified.
+
+    Raises:
+        SettingsError: not even if all of them were called alike.
+    """
+    fewest = math.floor(math.log(settings.alpha / n) / math.log(0.5)) + 1
+    if settings.samples < fewest:
+        raise SettingsError(
+            f"{settings.samples} copies certify nothing, even if all are called alike: {n} slices "
+            f"at alpha {settings.alpha:g} need at least {fewest}, and some hundreds for a radius "
+            "that is worth it. Raise samples."
+        )
 
 
 def choose_radii(largest: float, distances: np.ndarray[Any, Any]) -> list[float]:

@@ -74,10 +74,15 @@ def summarise_sensitivity(
     it; None where the attacks do not tell.
     """
     columns = cases.outcomes
-    tried = columns["eps_image"][columns["norm"] == norm].astype(float)
-    if np.isfinite(tried).all() and len(np.unique(tried)) < FEWEST_RADII:
-        return None
-    among = np.flatnonzero(cases.right & cases.attacked_in(norm))
+    tried = columns["eps_image"].astype(float)
+    here = columns["norm"] == norm
+    met = cases.right & cases.attacked_in(norm)
+    if len(np.unique(tried[here & np.isfinite(tried)])) < FEWEST_RADII:
+        # So few radii tell of them and not of the slice: only a search for the nearest does.
+        searched = np.zeros(len(met), dtype=bool)
+        searched[cases.case_of[here & np.isinf(tried)]] = True
+        met &= searched
+    among = np.flatnonzero(met)
     if not len(among):
         return None
     smallest = cases.smallest_eps(norm)[among]

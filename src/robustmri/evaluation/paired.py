@@ -324,6 +324,14 @@ def _say_scope(
             f"{names[0]} was attacked in the {regions[0]}, {names[1]} in the {regions[1]}: what is "
             "said of attacks is not of the same attacker."
         )
+    limits = [
+        (one.asked.max_gradients, one.asked.max_forwards, one.asked.max_seconds) for one in results
+    ]
+    if limits[0] != limits[1]:
+        scope.append(
+            "Their attacks may spend different amounts on an image, so that the one that may spend "
+            "less withstands more than it would."
+        )
     return scope + _say_attacks(results, names, found, words)
 
 

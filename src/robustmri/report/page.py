@@ -103,7 +103,7 @@ def _compare_attacks(results: Sequence[RobustnessReport]) -> list[Check]:
 
     def settings(report: RobustnessReport) -> list[tuple[Any, ...]]:
         ran = [(run.attack, run.eps, run.settings) for run in report.attacks]
-        return [*ran, ("region", report.asked.region)]
+        return [*ran, report.asked.attacker]
 
     if all(settings(report) == settings(results[0]) for report in results):
         return [

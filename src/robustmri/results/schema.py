@@ -304,7 +304,12 @@ class Asked(msgspec.Struct, frozen=True):
     """What readers of a result ask of the settings that it was made with."""
 
     norm: str = "linf"
+    threat: str = ""
+    target: str = ""
     region: str = "image"
+    max_gradients: int = 0
+    max_forwards: int = 0
+    max_seconds: float = 0.0
     eps: tuple[str, ...] = ()
     curve: tuple[str, ...] = ()
     curve_attack: str = ""
@@ -312,6 +317,19 @@ class Asked(msgspec.Struct, frozen=True):
     cases: tuple[str, ...] = ()
     patients: tuple[str, ...] = ()
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    @property
+    def attacker(self) -> tuple[Any, ...]:
+        """Who attacks, and what may be spent; results of two attackers do not compare."""
+        return (
+            self.norm,
+            self.threat,
+            self.target,
+            self.region,
+            self.max_gradients,
+            self.max_forwards,
+            self.max_seconds,
+        )
 
 
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):

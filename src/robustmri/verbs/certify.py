@@ -64,11 +64,16 @@ def certify(
     Raises:
         ResultError: `out` holds no result.
         CheckpointError, DataError: the result is of another checkpoint or cohort.
-        SettingsError: it has a certificate with other settings.
+        SettingsError: it has a certificate with other settings, or so few copies are asked for
+            that nothing could be certified.
     """
     import pyarrow.parquet as pq
 
-    from robustmri.evaluation.certify import run_certificates, summarise_certificates
+    from robustmri.evaluation.certify import (
+        check_samples,
+        run_certificates,
+        summarise_certificates,
+    )
     from robustmri.evaluation.plan import spread_evenly
     from robustmri.evaluation.settings import CertifySettings, EvaluateSettings
     from robustmri.evaluation.shards import clear_shards
@@ -86,6 +91,7 @@ def certify(
     known = {case.case_id: case.index for case in scans.cases}
     tested = load_outcomes(out).rows(CLEAN, NO_BUDGET)["case_id"]
     rows = spread_evenly(sorted(known[case] for case in tested), settings.limit)
+    check_samples(settings, len(rows))
     identity = {"certify": msgspec.to_builtins(settings), "checkpoint": stored.identity}
     with claimed_folder(folder, identity, done=FILE):
         if (folder / FILE).exists():

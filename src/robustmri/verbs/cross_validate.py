@@ -14,7 +14,7 @@ from robustmri.core.progress import Progress, part_of, silent
 from robustmri.data.split import FOLDS
 from robustmri.recipes import Recipe, require_recipe
 from robustmri.verbs.on_time import as_fitted
-from robustmri.verbs.pool import pool
+from robustmri.verbs.pool import pool, refuse_evaluation
 from robustmri.verbs.report import write_report
 from robustmri.verbs.reproduce import check_recipe, protocol
 
@@ -60,6 +60,8 @@ def cross_validate(
     if unknown:
         raise SettingsError(f"There is no fold {unknown[0]!r}. Choices: 1 to {FOLDS}.")
     root = Path(out)
+    for stage in ("before", "after"):
+        refuse_evaluation(root / stage)
     for fold in sorted(map(int, folds)):
         own, time = recipe, minutes / FOLDS if fold == 1 else 0.0
         if minutes and not time:

@@ -48,29 +48,44 @@ def detection_table(page: Page) -> Table:
             _share(one.noticed),
             _share(one.unnoticed),
         ]
-        for name, report in zip(page.names, page.results, strict=True)
-        for one in report.detection
+        for name, one in _shown(page)
     ]
     rows.sort(key=lambda row: row[0])
     first = next(one for report in page.results for one in report.detection)
+    turned = dict.fromkeys(f"{one.turned.n} ({name})" for name, one in _shown(page))
     papers = {one.title: one.paper for report in page.results for one in report.detection}
     notes = [
         f"False alarms: share of the {first.false_alarms.n} untouched slices of "
         f"{first.false_alarms.n_patients} patients. The threshold was set on "
         f"{first.calibrated_on} validation slices of {first.calibrated_patients} patients, for "
-        f"{percent(first.rate)} of them. Turned: of the {first.turned.n} slices that are right "
-        f"untouched. In brackets: 95 % intervals, by patient ({first.turned.interval}).",
+        f"{percent(first.rate)} of them. Turned: of the slices that are right untouched: "
+        f"{', '.join(turned)}. In brackets: 95 % intervals, by patient ({first.turned.interval}).",
         "; ".join(f"{title}: {paper}" for title, paper in papers.items()) + ".",
+    ]
+    shown = {name for name, _ in _shown(page)}
+    notes += [
+        f"{name} met another attack or radius: a report of it alone shows that."
+        for name, report in zip(page.names, page.results, strict=True)
+        if report.detection and name not in shown
     ]
     return Table(heads, rows, notes)
 
 
+def _shown(page: Page) -> Iterator[tuple[str, DetectorResult]]:
+    """Those of one attack alone, the heading's, with the classifier's name."""
+    named = ("attack", "norm", "eps", "eps_units", "target")
+    first = next(one for report in page.results for one in report.detection)
+    for name, report in zip(page.names, page.results, strict=True):
+        for one in report.detection:
+            if all(getattr(one, part) == getattr(first, part) for part in named):
+                yield name, one
+
+
 def find_sentences(page: Page) -> Iterator[str]:
     """What a reader is to take away of each detector."""
-    for name, report in zip(page.names, page.results, strict=True):
+    for name, one in _shown(page):
         prefix = f"{name}: " if len(page.results) > 1 else ""
-        for one in report.detection:
-            yield f"{prefix}{one.title}: {_verdict(one)}"
+        yield f"{prefix}{one.title}: {_verdict(one)}"
 
 
 def _verdict(one: DetectorResult) -> str:

@@ -42,7 +42,11 @@ def regions(page: Page) -> dict[str, Any] | None:
 
 def region_table(page: Page) -> Table:
     """Answers turned, of those that were right, and where the change's energy went."""
-    found = [{one.region: one for one in report.regions} for report in page.results]
+    first = next(one for report in page.results for one in report.regions)
+    # Under its heading stand those of one attack alone.
+    found = [
+        {one.region: one for one in report.regions if _alike(one, first)} for report in page.results
+    ]
     several = len(found) > 1
 
     def head(said: str, name: str) -> str:
@@ -61,7 +65,6 @@ def region_table(page: Page) -> Table:
         cells += ["-" if one is None else percent(one.patients_turned) for one in ones]
         cells += [*map(_energy, ones)] if outlined else []
         rows.append(cells)
-    first = next(one for part in found for one in part.values())
     notes = [
         f"Of the slices that are right untouched ({', '.join(_counts(part) for part in found)}). "
         f"In brackets: 95 % intervals, by patient ({first.interval})."
@@ -72,15 +75,27 @@ def region_table(page: Page) -> Table:
             f"The lesion has {percent(first.lesion_area)} of the pixels, which is what chance "
             "would give."
         )
+    notes += [
+        f"{name} was confined under another attack or radius: a report of it alone shows that."
+        for name, report, part in zip(page.names, page.results, found, strict=True)
+        if report.regions and not part
+    ]
     return Table(heads, rows, notes)
+
+
+def _alike(one: RegionResult, other: RegionResult) -> bool:
+    """Whether two were met by the same attack within the same budget."""
+    named = ("attack", "norm", "eps", "eps_units", "target")
+    return all(getattr(one, name) == getattr(other, name) for name in named)
 
 
 def find_sentences(page: Page) -> Any:
     """What a reader is to take away, one sentence a result and region."""
+    first = next(one for report in page.results for one in report.regions)
     for name, report in zip(page.names, page.results, strict=True):
         prefix = f"{name}: an" if len(page.results) > 1 else "An"
         for one in report.regions:
-            if one.region in SHORT_OF:
+            if one.region in SHORT_OF and _alike(one, first):
                 yield (
                     f"{prefix} attack that {SHORT_OF[one.region]} turns {_turned(one)} of the "
                     "answers."

@@ -25,11 +25,13 @@ def saliency(page: Page) -> dict[str, Any] | None:
 
 def saliency_table(page: Page) -> Table:
     """A row for each method and result."""
-    heads = ["Method", "Classifier", "In the lesion", "By chance", "Weights shuffled", "Likeness"]
+    heads = ["Method", "Classifier", "Slices", "In the lesion", "By chance", "Weights shuffled"]
+    heads.append("Likeness")
     rows = [
         [
             one.title,
             name,
+            str(one.n),
             with_interval(one.in_lesion, one),
             percent(one.chance),
             percent(one.in_lesion_shuffled),
@@ -41,9 +43,9 @@ def saliency_table(page: Page) -> Table:
     rows.sort(key=lambda row: row[0])
     first = next(one for report in page.results for one in report.saliency)
     notes = [
-        f"Mean share of the attribution that lies in the lesion, over {first.n} slices of "
-        f"{first.n_patients} patients; in brackets the 95 % interval, by patient. By chance: the "
-        "lesion's share of the pixels.",
+        f"Mean share of the attribution that lies in the lesion, over the slices whose map is not "
+        f"empty, of {first.n_patients} patients; in brackets the 95 % interval, by patient. By "
+        "chance: the lesion's share of the pixels.",
         "Weights shuffled: the same of a network that has learnt nothing (Adebayo et al. 2018). "
         "Likeness: rank correlation between its maps and the classifier's, 0 where its map is "
         "empty. Near 1 the method shows the slice and not what was learnt.",
