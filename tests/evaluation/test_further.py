@@ -87,6 +87,22 @@ def test_two_radii_alone_tell_no_smallest_change(table):
     )
 
 
+def test_what_was_not_searched_is_not_told_by_the_radius_that_was_tried(table):
+    """A search for the nearest image on a few, beside one radius on all."""
+    rows = (
+        table(6, clean_wrong=[5])
+        .add("pgd", 0.04, range(5))
+        .add("fmn", np.inf, [0, 1], distance_linf={0: 0.003, 1: 0.004}, distance_l2=0.1)
+    )
+    rows.rows = [
+        row for row in rows.rows if not (row["attack"] == "fmn" and row["index"] not in (0, 1, 5))
+    ]
+    found = summarise_sensitivity(CaseTable.of(Outcomes(rows.columns())), "linf", seed=0, pixels=36)
+    assert found is not None
+    assert (found.n, found.never) == (2, 0)
+    assert found.quantiles["0.9"] == 0.004
+
+
 def test_intervals_of_means_and_quantiles_are_by_patient():
     generator = np.random.default_rng(0)
     clusters = np.repeat(np.arange(40), 5)

@@ -156,6 +156,14 @@ def test_another_preparation_and_other_settings_are_said():
     assert scope[4] == "Run with other settings on each: PGD."
 
 
+def test_what_each_attacker_may_spend_is_said():
+    table = outcomes({"none": [1] * 4, "pgd": [1] * 4})
+    results = [result(["pgd"]), result(["pgd"])]
+    assert len(compare(table, table, results).scope) == 1
+    results[1].asked = Asked(max_gradients=1)
+    assert "may spend different amounts on an image" in compare(table, table, results).scope[1]
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [

@@ -16,7 +16,15 @@ from robustmri.report import Published, write_page
 from robustmri.report.html import GENERATOR
 from robustmri.report.wording import percent
 from robustmri.results.outcomes import load_outcomes
-from robustmri.results.schema import Check, Result, Sensitivity, load_result, save_result
+from robustmri.results.patients import PatientFigures, PatientShare
+from robustmri.results.schema import (
+    Check,
+    RegionResult,
+    Result,
+    Sensitivity,
+    load_result,
+    save_result,
+)
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 POSTER = [
@@ -663,3 +671,80 @@ print(sorted(heavy & set(sys.modules)))
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
     assert (tmp_path / "report.html").stat().st_size > 50_000
+
+
+def confined(attack="pgd", turned=0.5):
+    return RegionResult(
+        region="lesion",
+        meaning="the lesion",
+        attack=attack,
+        norm="linf",
+        eps=0.04,
+        eps_units="image",
+        eps_image=0.04,
+        n=10,
+        n_patients=5,
+        turned=turned,
+        ci_low=0.1,
+        ci_high=0.9,
+        interval="by patient",
+        patients_turned=0.5,
+        area=0.02,
+        lesion_energy=1.0,
+        lesion_area=0.02,
+    )
+
+
+def test_regions_of_another_attack_do_not_stand_under_the_first_ones_name(pair, tmp_path):
+    change(pair[0], regions=[confined(turned=0.5)])
+    change(pair[1], regions=[confined(turned=0.25)])
+    alike = Page(read(pair, tmp_path)).text
+    assert "25.0" in alike
+    change(pair[1], regions=[confined("fgsm", turned=0.25)])
+    other = Page(read(pair, tmp_path)).text
+    assert other.count("25.0") < alike.count("25.0")
+    assert "50.0" in other
+    assert "was confined under another attack or radius" in other
+
+
+@pytest.mark.parametrize(
+    "changed", [{"max_gradients": 1}, {"norm": "l2"}, {"target": "glioma"}, {"region": "lesion"}]
+)
+def test_another_attacker_is_another_attack(changed, pair, tmp_path):
+    assert "Names and settings agree." in read(pair, tmp_path)
+    settings = load_result(pair[1]).settings
+    change(pair[1], settings=settings | {"evaluate": settings.get("evaluate", {}) | changed})
+    assert "Names and settings agree." not in read(pair, tmp_path)
+
+
+def test_figures_by_patient_stand_under_the_classifier_that_they_are_of(pair, tmp_path):
+    """Also where the first result is of a release that had none."""
+    share = PatientShare(
+        endpoint="every slice",
+        attack="none",
+        norm="",
+        eps=None,
+        eps_units="image",
+        target="",
+        n=36,
+        accuracy=0.5,
+        ci_low=0.4,
+        ci_high=0.6,
+        interval="by patient",
+        of=18,
+        turned=0,
+    )
+    told = {
+        "attack": "",
+        "norm": "",
+        "eps": None,
+        "eps_units": "image",
+        "target": "",
+        "level": 0.95,
+    }
+    change(pair[1], patients=PatientFigures(shares=[share], strata=[], mistakes=[], **told))
+    text = read(pair, tmp_path)
+    section = text[text.index('id="patients"') :]
+    section = section[: section.index("</section>")]
+    names = Page(section).having("stage")
+    assert [one["class"] for one in names] == ["stage s1"]

@@ -102,6 +102,9 @@ def test_what_does_not_belong_together_is_refused(result, tiny_run, tiny_cohort,
         certify(tiny_run, tiny_cohort, tmp_path / "nothing")
     with pytest.raises(SettingsError, match=r"sigma must be .*above 0"):
         certify(tiny_run, tiny_cohort, result, sigma=0.0)
+    with pytest.raises(SettingsError, match=r"10 copies certify nothing.* need at least 14"):
+        certify(tiny_run, tiny_cohort, result, **{**QUICK, "samples": 10})
+    assert not (result / "certificate").exists(), "nothing is begun"
     classifier, stored = load_checkpoint(tiny_run)
     classifier.network[0].weight.data.mul_(1.01)
     other = tmp_path / "other"

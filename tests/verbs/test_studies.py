@@ -193,6 +193,10 @@ def test_what_cannot_be_pooled(folds, tmp_path):
         pool([first / "before", other], tmp_path / "out", title="Mixed")
     with pytest.raises(ResultError, match="at least one"):
         pool([], tmp_path / "out", title="None")
+    held = (other / "robustness.json").read_bytes()
+    with pytest.raises(ResultError, match="holds an evaluation, which the pooled result would"):
+        pool([first / "before", second / "before"], other, title="Over it")
+    assert (other / "robustness.json").read_bytes() == held
     assert not (tmp_path / "out").exists()
 
 
