@@ -366,6 +366,19 @@ def test_a_table_may_name_the_patients_and_that_is_told(tmp_path: Path) -> None:
     }
 
 
+def test_no_patient_gets_two_ids_of_a_table_and_a_header(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        write_dicom(tmp_path / "a" / f"{number}.dcm", grey(number), PatientID="P1")
+    table(tmp_path / "t.csv", ("file", "patient"), ("a/1.dcm", "MR1"), ("a/2.dcm", ""))
+    slices, left = read(tmp_path)
+    assert [item.patient_id for item in slices] == ["MR1"]
+    assert left.keys() == {"a/2.dcm", "a/3.dcm"}
+    assert all(reason.startswith("no patient in t.csv") for reason in left.values())
+    slices, left = read(tmp_path, columns="patient=(0010,0020)")
+    assert ({item.patient_id for item in slices}, len(slices), left) == ({"P1"}, 3, {})
+    assert not any(item.notes for item in slices)
+
+
 @pytest.mark.parametrize("tag", ["(0010,4000)", "PatientComments"])
 def test_the_label_may_be_a_tag(tmp_path: Path, tag: str) -> None:
     write_dicom(tmp_path / "a" / "1.dcm", grey(1), PatientComments="meningioma")

@@ -89,6 +89,17 @@ def test_a_table_without_patients_is_refused_before_anything_is_read(tmp_path: P
         list(open_source(tmp_path).read())
 
 
+def test_no_patient_gets_two_ids_of_a_column_and_a_pattern(tmp_path: Path) -> None:
+    rows = write_csv_layout(tmp_path, count=2)
+    rows[1]["patient_id"] = ""
+    write_rows(tmp_path / "slices.csv", rows)
+    items = list(open_source(tmp_path, patient_pattern="images/([0-9])").read())
+    assert [item.patient_id for item in items if isinstance(item, RawSlice)] == ["MR000"]
+    (left,) = (item for item in items if isinstance(item, LeftOut))
+    assert left.source == "images/2.jpg"
+    assert "whose patients are taken, and not those of the pattern" in left.reason
+
+
 def test_a_row_may_have_no_outline_and_an_old_encoding_is_told(tmp_path: Path) -> None:
     rows = write_csv_layout(tmp_path, count=2)
     rows[0]["tumor_border_xy"] = ""

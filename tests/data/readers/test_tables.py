@@ -383,7 +383,7 @@ def test_a_table_of_labels_with_patients_in_the_names(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,label\np1_1,x\np2_1,y\nodd,y\n")
     slices, left, _ = read(tmp_path, patient_pattern=r"(p\d)_")
     assert [(item.label, item.patient_id) for item in slices] == [("x", "p1"), ("y", "p2")]
-    assert left == {"images/b/odd.png": "no patient_id in t.csv"}
+    assert left == {"images/b/odd.png": "no patient: the pattern finds none in its path"}
     (tmp_path / "t.csv").write_text("file,patient\np1_1,1\np2_1,2\nodd,2\n")
     assert [item.label for item in read(tmp_path)[0]] == ["a", "b", "b"]
 

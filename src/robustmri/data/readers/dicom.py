@@ -45,6 +45,7 @@ WANTED = (
 FRAME_LIMIT = 100_000
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BURNT_IN = "says that text is burnt into the picture, which may name a person (BurnedInAnnotation)"
+OF_HEADERS = "(0010,0020)"  # PatientID by its number, which no column is called.
 OTHER_PATIENT = "has another PatientID in its header than in the table, whose patient was taken"
 NO_SLICE = {
     "SEG": "a segmentation object, not a scan",
@@ -73,8 +74,9 @@ class Head(NamedTuple):
 class DicomFiles:
     """Every frame of every file is a slice.
 
-    The patient is PatientID of the header (or a table's), the label a table's (by file, by the uid
-    of image, series or study, or by patient), a tag's, or the class folder's above.
+    The patient is PatientID of the header, or that of a table that says of images whose they are
+    and then has to say it of each; the label is a table's (by file, by the uid of image, series or
+    study, or by patient), a tag's, or the class folder's above.
     """
 
     place = 14
@@ -218,16 +220,11 @@ class DicomFiles:
             label = folder_label(head.file, self.root)
         if not label:
             raise DataError(self._no_label())
-        patient = row.patient or head.patient
-        if not patient:
-            raise DataError(
-                "PatientID is empty in its header: give the patients in a table "
-                "(--columns patient=COLUMN)"
-            )
+        patient = self._patient(row, head)
         image, notes = read_frame(dataset, place, self.window)
         if head.burned_in:
             notes = (*notes, BURNT_IN)
-        if row.patient and head.patient and row.patient != head.patient:
+        if head.patient and patient != head.patient:
             notes = (*notes, OTHER_PATIENT)
         if not _is_square(dataset):
             notes = (*notes, NOT_SQUARE)
@@ -244,6 +241,31 @@ class DicomFiles:
             plane=head.frames[place][1] or plane_of(row.plane),
             notes=notes,
         )
+
+    def _patient(self, row: Row, head: Head) -> str:
+        """Who was scanned: of the table or of the headers, never of both, whose ids of one person
+        may differ.
+        """
+        if self.listing and self._table_patients:
+            if not row.patient:
+                raise DataError(
+                    f"no patient in {self.listing.name}, whose patients are taken: add it there, "
+                    f"or take those of all headers with --columns 'patient={OF_HEADERS}'"
+                )
+            return row.patient
+        patient = head.patient if "patient" in self.tags else row.patient or head.patient
+        if not patient:
+            raise DataError(
+                "PatientID is empty in its header: give the patients in a table "
+                "(--columns patient=COLUMN)"
+            )
+        return patient
+
+    @property
+    def _table_patients(self) -> bool:
+        """Whether a table says of images whose they are, and no tag was named for it."""
+        columns = self.listing.columns if self.listing else {}
+        return {"image", "patient"} <= set(columns) and "patient" not in self.tags
 
     @property
     def _table_labels(self) -> bool:

@@ -178,9 +178,11 @@ class ImagesWithTable:
                 "lies above"
             )
         name = name_below(self.root, file)
-        patient = row.patient or patient_in(name, parse_pattern(self.pattern))
+        # Never both: a column and a pattern may give one person two ids.
+        column = "patient" in self.listing.columns
+        patient = row.patient if column else patient_in(name, parse_pattern(self.pattern))
         if self.patient_ids and not patient:
-            raise DataError(f"no patient_id in {self.listing.name}")
+            raise DataError(self._no_patient())
         content = read_regular(file)
         image, notes = decode(file, content)
         mask = _outlined(row.outline, image) if row.outline else None
@@ -198,6 +200,14 @@ class ImagesWithTable:
             plane=plane_of(row.plane),
             notes=notes,
         )
+
+    def _no_patient(self) -> str:
+        if "patient" not in self.listing.columns:
+            return "no patient: the pattern finds none in its path"
+        reason = f"no patient_id in {self.listing.name}"
+        if not self.pattern:
+            return reason
+        return f"{reason}, whose patients are taken, and not those of the pattern: add it there"
 
     def _read_mask(self, cell: str, masks: set[Path]) -> Array | None:
         file = self._masks.find(cell)
