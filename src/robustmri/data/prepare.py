@@ -57,7 +57,8 @@ def write_cohort(
         channels: 1 (grey) or 3 (colour); None: 3 where most of the first slices are in colour,
             which is then told.
         intensity: rule that maps values to [0, 1], a key of `robustmri.data.intensity.RULES`;
-            "auto": minmax for grey, full for colour.
+            "auto": minmax for grey, full for colour. The slices of a cohort were mapped before and
+            keep its rule, its channels if none are said, and whether they were padded.
         pad: whether slices of another aspect ratio are padded with black; else they are stretched.
         split: makes the split to store beside the cohort as split.json; where it fails, no cohort
             is left either.
@@ -66,12 +67,20 @@ def write_cohort(
 
     Raises:
         DataError: nothing could be read, there is one class only, or `out` is taken.
-        SettingsError: a size, a number of channels or a rule that there is not.
+        SettingsError: a size, a number of channels or a rule that there is not, or another rule or
+            padding than the cohort has that is prepared again.
     """
     size = _check(size, channels, intensity)
+    before: Form | None = getattr(source, "form", None)
+    if before:
+        _refuse_second(before, intensity, pad)
+        channels = channels or before.channels
     with atomic_folder(out) as folder:
         items, found, guess = _guess_channels(source.read(), channels)
-        form = Form(size, found, rule_for(found, intensity), pad)
+        if before:
+            form = replace(before, size=size, channels=found)
+        else:
+            form = Form(size, found, rule_for(found, intensity), pad)
         stored = store_slices(source, items, folder, form, progress)
         cases = stored.cases
         if not cases:
@@ -115,6 +124,24 @@ def _check(size: Size | str, channels: int | None, intensity: str) -> Size:
         check_rule(intensity)
         rule_for(channels or 1, intensity)
     return size
+
+
+def _refuse_second(before: Form, intensity: str, pad: bool) -> None:
+    """Refuse another rule, or another padding, for slices that went through one.
+
+    Raises:
+        SettingsError: it is asked for.
+    """
+    if intensity not in (AUTO, before.intensity):
+        raise SettingsError(
+            f"this cohort's grey values were mapped by {before.intensity!r}, which cannot be "
+            f"undone; got intensity {intensity!r}. Leave it out, or prepare the scans themselves."
+        )
+    if before.pad and not pad:
+        raise SettingsError(
+            "this cohort's slices were padded with black, which cannot be undone; got --stretch. "
+            "Leave it out, or prepare the scans themselves."
+        )
 
 
 Items = Iterator[RawSlice | LeftOut]

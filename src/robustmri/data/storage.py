@@ -46,12 +46,14 @@ class Form:
         channels: 1 (grey) or 3 (colour).
         intensity: rule that maps values to [0, 1], a key of `robustmri.data.intensity.RULES`.
         pad: whether slices of another aspect ratio are padded; else they are stretched.
+        scaled: whether the slices that come were mapped by the rule before, to 16 bits.
     """
 
     size: Size
     channels: int
     intensity: str
     pad: bool = True
+    scaled: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,7 +63,8 @@ class Form:
     def apply(self, image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """A slice as it came, in [0, 1] and of this form."""
         wanted = grey.to_channels(image, self.channels)
-        return grey.resize(grey.scale(wanted, self.intensity), self.size, pad=self.pad)
+        rule = "full" if self.scaled else self.intensity
+        return grey.resize(grey.scale(wanted, rule), self.size, pad=self.pad)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,7 @@ def _prepare(item: RawSlice, form: Form, patient_ids: bool) -> _Prepared:
         unicodedata.normalize("NFC", text or "")
         for text in (item.case_id, item.label, item.patient_id)
     )
+    height, width = item.before or item.image.shape[:2]
     case = Case(
         index=-1,
         case_id=case_id,
@@ -207,8 +211,8 @@ def _prepare(item: RawSlice, form: Form, patient_ids: bool) -> _Prepared:
         group=group_of(patient),
         source=item.source,
         sha256=item.sha256,
-        height=item.image.shape[0],
-        width=item.image.shape[1],
+        height=height,
+        width=width,
         plane=item.plane,
         fold=item.fold,
         lesion_box=None if mask is None else _box(mask),

@@ -95,10 +95,11 @@ def protocol(
     root, watch = Path(out), watch or Stopwatch(minutes)
     if minutes and not (root / FILE).exists():
         refuse_unmeasured(recipe)
+    wanted = _of_cohort(source, recipe.prepare)
     fits = (
         is_cohort(source)
-        and not _differences(Path(source), recipe.prepare)
-        and _divided_alike(Path(source), recipe.prepare)
+        and not _differences(Path(source), wanted)
+        and _divided_alike(Path(source), wanted)
     )
     cohort = Path(source) if fits else root / "cohort"
     asked = _asked(source, recipe.prepare)
@@ -107,7 +108,7 @@ def protocol(
         processes.on_one_process(lambda: write_struct(root / PREPARED, asked))
     elif not fits:
         _refuse_other(root, asked)
-    _refuse_differing(cohort, _differences(cohort, recipe.prepare))
+    _refuse_differing(cohort, _differences(cohort, wanted))
     if minutes:
         recipe = fit_evaluation(root, cohort, recipe, watch)
         recipe = fit_training(root, recipe, watch, "train")
@@ -198,6 +199,18 @@ def _refuse_differing(folder: Path, differ: list[str]) -> None:
             f"{folder} was prepared with other settings (they differ in {', '.join(differ)}). "
             "Choose another --out, or remove it."
         )
+
+
+def _of_cohort(source: str | Path, wanted: PrepareSettings) -> PrepareSettings:
+    """The settings with what a cohort as source has settled, where they say nothing else."""
+    if not is_cohort(source):
+        return wanted
+    cohort = Cohort.open(source)
+    return msgspec.structs.replace(
+        wanted,
+        intensity=cohort.intensity if wanted.intensity == AUTO else wanted.intensity,
+        pad=wanted.pad and cohort.pad,
+    )
 
 
 def _differences(folder: Path, wanted: PrepareSettings) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from robustmri.core.errors import DataError
+from robustmri.core.errors import DataError, SettingsError
 from robustmri.data.cases import read_cases, write_cases
 from robustmri.data.cohort import Cohort, fingerprint_of
 from robustmri.data.prepare import write_cohort
@@ -148,6 +148,28 @@ def test_what_was_told_and_left_out_is_carried_over(tmp_path: Path) -> None:
     again = write_cohort(open_source(first.root), tmp_path / "again", size=16)
     assert "the label is a guess" in again.notes
     assert (again.notes, again.left_out) == (first.notes, (left,))
+
+
+def test_a_cohort_that_is_prepared_again_keeps_its_grey_values(tmp_path: Path) -> None:
+    first = write_cohort(
+        SliceList(slices_of(size=48)), tmp_path / "1", size=32, intensity="percentile", pad=False
+    )
+    again = write_cohort(open_source(first.root), tmp_path / "2", size=32)
+    np.testing.assert_array_equal(again.images, first.images)
+    assert (again.intensity, again.pad) == ("percentile", False)
+    assert {(case.height, case.width) for case in again.cases} == {(48, 48)}
+    smaller = write_cohort(
+        open_source(first.root), tmp_path / "3", size=16, intensity="percentile", pad=False
+    )
+    halves = np.asarray(first.images, float).reshape(len(first), 16, 2, 16, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(smaller.images, halves, atol=0.51)  # Rounded to whole numbers.
+    with pytest.raises(SettingsError, match=r"mapped by 'percentile'.*got intensity 'minmax'"):
+        write_cohort(open_source(first.root), tmp_path / "4", size=16, intensity="minmax")
+
+
+def test_a_padded_cohort_is_not_stretched_later(cohort: Cohort, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"were padded with black.*got --stretch"):
+        write_cohort(open_source(cohort.root), tmp_path / "again", size="16x32", pad=False)
 
 
 def test_cases_are_read_as_they_were_written(cohort: Cohort, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from robustmri.data.cohort import Cohort, is_cohort
 from robustmri.data.readers.source import LeftOut, RawSlice
+from robustmri.data.storage import Form
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class CohortFolder:
         """What was told when it was prepared."""
         return self._cohort.notes
 
+    @property
+    def form(self) -> Form:
+        """What its slices became, which is not done to them a second time."""
+        cohort = self._cohort
+        return Form(cohort.size, cohort.channels, cohort.intensity, cohort.pad, scaled=True)
+
     def __len__(self) -> int:
         return len(self._cohort) + len(self._cohort.left_out)
 
@@ -68,5 +75,6 @@ class CohortFolder:
                 sha256=case.sha256,
                 fold=case.fold,
                 plane=case.plane,
+                before=(case.height, case.width),
             )
         yield from self._cohort.left_out

@@ -37,6 +37,7 @@ class RawSlice:
         plane: "axial", "coronal", "sagittal", or "" where nobody says.
         notes: what was done to the file, or is in it and was not read; each is counted over the
             cohort and told once.
+        before: height and width that it had before it was resized, where this is known.
     """
 
     case_id: str
@@ -49,6 +50,7 @@ class RawSlice:
     fold: int | None = None
     plane: str = ""
     notes: tuple[str, ...] = ()
+    before: tuple[int, int] | None = None
 
 
 def weigh(thing: object) -> int:
