@@ -188,6 +188,8 @@ def test_slices_are_sorted_by_place_and_named_by_their_plane(tmp_path: Path) -> 
     assert [item.plane for item in slices[2:]] == ["axial", "coronal", "sagittal", ""]
     chosen, _ = read(tmp_path, slices="2:3")
     assert [item.source for item in chosen] == ["g/a.dcm", "g/b.dcm"]
+    short = "none of the 1 slices of its series is among: slices 2 to 3"
+    assert read(tmp_path, slices="2:3")[1] == {f"g/z{number}.dcm": short for number in (1, 2, 3)}
     with pytest.raises(SettingsError, match="bring no masks"):
         open_source(tmp_path, slices="mask")
     with pytest.raises(SettingsError, match="expected mask, middle, all, A:B"):

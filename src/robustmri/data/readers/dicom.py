@@ -70,6 +70,10 @@ class Head(NamedTuple):
     burned_in: bool
 
 
+Frames = list[tuple[Head, int]]
+"""Of one series: the file, and the place in it."""
+
+
 @dataclass(frozen=True)
 class DicomFiles:
     """Every frame of every file is a slice.
@@ -162,7 +166,8 @@ class DicomFiles:
                 left.append(item)
             else:
                 heads.append(item)
-        runs = groupby(self._chosen(heads), lambda pair: len(pair[0].frames) > 1)
+        series = _in_order(heads)
+        runs = groupby(self._chosen(series), lambda pair: len(pair[0].frames) > 1)
         for many, pairs in runs:
             if many:
                 for head, own in groupby(pairs, lambda pair: pair[0]):
@@ -174,21 +179,26 @@ class DicomFiles:
                     lambda head: name_below(self.root, head.file),
                 )
         yield from left
+        yield from self._too_short(series)
         yield from find_files(self.root).left_out
         if self._lookup:
             yield from self._lookup.unmatched()
 
-    def _chosen(self, heads: list[Head]) -> Iterator[tuple[Head, int]]:
-        """Frames in order, as the choice of slices wants them."""
-        series: dict[str, list[tuple[Head, int]]] = {}
-        for head in heads:
-            series.setdefault(head.series, []).extend(
-                (head, place) for place in range(len(head.frames))
-            )
+    def _chosen(self, series: list[Frames]) -> Iterator[tuple[Head, int]]:
+        """Frames as the choice of slices wants them."""
         choice = parse_slices(self.slices)
-        for frames in series.values():
-            frames.sort(key=lambda pair: (*pair[0].order, pair[0].frames[pair[1]][0]))
+        for frames in series:
             yield from (frames[place] for place in choice.choose(len(frames)))
+
+    def _too_short(self, series: list[Frames]) -> Iterator[LeftOut]:
+        """Series of which nothing is chosen, each by its first file."""
+        choice = parse_slices(self.slices)
+        for frames in series:
+            if not choice.choose(len(frames)):
+                yield LeftOut(
+                    name_below(self.root, frames[0][0].file),
+                    f"none of the {len(frames)} slices of its series is among: {choice}",
+                )
 
     def _try_head(self, file: Path) -> Head | LeftOut:
         try:
@@ -277,6 +287,17 @@ class DicomFiles:
         if self.listing and self._table_labels:
             return f"no label: {self.listing.name} does not speak of it"
         return "no label: it lies in no class folder, and no table names it"
+
+
+def _in_order(heads: list[Head]) -> list[Frames]:
+    """The frames of each series, by the position of the slices."""
+    series: dict[str, Frames] = {}
+    for head in heads:
+        frames = ((head, place) for place in range(len(head.frames)))
+        series.setdefault(head.series, []).extend(frames)
+    for one in series.values():
+        one.sort(key=lambda pair: (*pair[0].order, pair[0].frames[pair[1]][0]))
+    return list(series.values())
 
 
 def is_dicom(file: Path) -> bool:
