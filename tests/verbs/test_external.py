@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from robustmri.core.errors import CheckpointError, DataError, SettingsError
 from robustmri.data.cohort import Cohort
+from robustmri.data.prepare import write_cohort
 from robustmri.data.seen import NAME, SAME_LOOK, check_seen, count_known, note_seen
 from robustmri.report.tables import comparison_table
 from robustmri.results.outcomes import load_outcomes
@@ -21,6 +23,7 @@ from robustmri.verbs.evaluate import evaluate
 from robustmri.verbs.prepare import prepare
 from robustmri.verbs.report import write_report
 from robustmri.verbs.train import harden, train
+from scans import SliceList, slices_of
 from tiny import write_scans
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
@@ -136,6 +139,21 @@ def test_a_few_that_look_known_are_named_and_many_are_refused(tiny_cohort):
     assert (found.status, found.case_ids) == ("warn", (cohort.cases[3].case_id,))
     assert check_seen(few, cohort, [3, 4]).status == "fail"
     assert SAME_LOOK < 20
+
+
+def test_nearly_empty_slices_of_strangers_look_like_none(tmp_path):
+    cohorts = []
+    for name in ("ours", "theirs"):
+        items = slices_of(patients=6, each=2)
+        for row, item in enumerate(items):
+            image = np.zeros((64, 64), np.uint8)
+            image[20 + row : 40, 20 : 25 + row + 4 * (name == "ours")] = 100 + row
+            items[row] = replace(item, image=image, sha256=f"{name}{row}")
+        cohorts.append(write_cohort(SliceList(items), tmp_path / name, size=64))
+    ours, theirs = cohorts
+    rows = range(len(ours))
+    assert count_known(note_seen(ours, rows), theirs, rows) == ([], [])
+    assert count_known(note_seen(ours, rows), ours, rows) == (list(rows), [])
 
 
 def test_classes_are_matched_by_name_and_may_be_renamed_and_merged(elsewhere, tiny_run, tmp_path):

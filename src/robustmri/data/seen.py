@@ -26,6 +26,8 @@ SAME_LOOK = 10
 minimum to maximum, 128 px by percentiles): at most 5 for the same slice, at least 20 for slices of
 different patients.
 """
+FEWEST_BITS = 16
+"""A slice whose look has fewer is nearly flat, and looks like every other flat one."""
 BLOCK = 512
 MANY = 0.05
 """Share of the test slices that may look known before it is no coincidence."""
@@ -59,18 +61,23 @@ def note_seen(cohort: Cohort, rows: Sequence[int]) -> Seen:
 
 
 def count_known(seen: Seen, cohort: Cohort, rows: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Rows whose file was seen, and rows that look like a slice that was."""
+    """Rows whose file was seen, and rows that look like a slice that was; nearly flat slices look
+    like none.
+    """
     files = set(seen.files)
     same_file = [row for row in rows if cohort.cases[row].sha256[:32] in files]
-    if not seen.looks or not rows:
-        return same_file, []
     known = np.frombuffer(bytes.fromhex("".join(seen.looks)), dtype=np.uint8)
-    known = np.unpackbits(known.reshape(len(seen.looks), -1), axis=1)
+    known = np.unpackbits(known.reshape(len(seen.looks), SIDE * SIDE // 8), axis=1)
+    known = known[known.sum(axis=1) >= FEWEST_BITS]
+    if not len(known) or not rows:
+        return same_file, []
     alike: list[int] = []
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
-        nearest = different_bits(looks_of(cohort, block), known).min(axis=1)
-        alike += [row for row, bits in zip(block, nearest, strict=True) if bits <= SAME_LOOK]
+        looks = looks_of(cohort, block)
+        same = different_bits(looks, known).min(axis=1) <= SAME_LOOK
+        same &= looks.sum(axis=1) >= FEWEST_BITS
+        alike += [row for row, is_same in zip(block, same, strict=True) if is_same]
     return same_file, alike
 
 

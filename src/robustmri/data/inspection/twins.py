@@ -24,7 +24,7 @@ from robustmri.data.leakage import (
     Finding,
     Status,
 )
-from robustmri.data.seen import SAME_LOOK, different_bits, look_of_small, small_look
+from robustmri.data.seen import FEWEST_BITS, SAME_LOOK, different_bits, look_of_small, small_look
 
 TURNS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
     "mirrored": lambda images: images[:, :, ::-1],
@@ -37,8 +37,6 @@ TURNS: dict[str, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
 }
 """How one slice may lie on another."""
 IDENTICAL, SAME, ALIKE = "identical", "the same slice", "alike"
-FEWEST_BITS = 16
-"""A slice whose look has fewer is nearly flat, and looks like every other flat one."""
 MOST_PAIRS = 100_000
 """Of those that mean the same; of more, the first are kept."""
 
