@@ -365,6 +365,8 @@ def test_marks_are_told_by_their_corner():
         for shift in (0, 5, 10):
             marked[y : y + 5, x + shift : x + shift + 3] = 65535
         assert find_marks(marked) == corner
+        wide = np.hstack([marked, np.zeros((96, 96), np.uint16)])  # Right is far from its marks.
+        assert find_marks(wide) == corner.replace("bottom right", "")
     marked[:, :] = head  # Two spots are no text.
     marked[3:8, 3:6] = marked[3:8, 8:11] = 65535
     assert find_marks(marked) == ""

@@ -158,17 +158,17 @@ def find_marks(image: npt.NDArray[np.uint16]) -> str:
     """
     from scipy import ndimage
 
-    size = len(image)
+    full, across = image.shape[:2]
     bright = image > BRIGHT * int(image.max())
-    bright &= ~ndimage.binary_dilation(find_head(image), iterations=max(1, size // 48))
+    bright &= ~ndimage.binary_dilation(find_head(image), iterations=max(1, full // 48))
     parts, count = ndimage.label(bright, structure=np.ones((3, 3)))
     corners: dict[str, list[tuple[float, float]]] = {}
     for rows, columns in ndimage.find_objects(parts)[: 100 * LETTERS] if count else ():
         height, width = rows.stop - rows.start, columns.stop - columns.start
         y, x = (rows.start + rows.stop) / 2, (columns.start + columns.stop) / 2
-        low, right = y > (1 - CORNER) * size, x > (1 - CORNER) * size
-        if max(height, width) > max(2.0, LARGEST * size) or not (
-            (low or y < CORNER * size) and (right or x < CORNER * size)
+        low, right = y > (1 - CORNER) * full, x > (1 - CORNER) * across
+        if max(height, width) > max(2.0, LARGEST * full) or not (
+            (low or y < CORNER * full) and (right or x < CORNER * across)
         ):
             continue
         corner = f"{'bottom' if low else 'top'} {'right' if right else 'left'}"
