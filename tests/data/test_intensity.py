@@ -14,6 +14,12 @@ def test_every_depth_spans_zero_to_one(dtype: type) -> None:
     np.testing.assert_allclose(scaled, [[0, 0.04], [0.02, 1]], atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [">u2", "<u2"])
+def test_the_full_range_of_16_bits_in_either_order_of_bytes(dtype: str) -> None:
+    image = np.array([[0, 13107], [26214, 39321]], dtype=dtype)
+    np.testing.assert_allclose(scale(image, "full"), [[0, 0.2], [0.4, 0.6]], atol=1e-7)
+
+
 def test_twelve_bits_are_kept() -> None:
     stored = to_uint16(scale(np.arange(4096, dtype=np.int16).reshape(64, 64)))
     assert len(np.unique(stored)) == 4096

@@ -112,7 +112,7 @@ def check_rule(rule: str) -> None:
 def _full_range(image: Array, low: Any, high: Any) -> tuple[Any, Any]:
     """Least and largest value of the image's kind of number."""
     kind = image.dtype
-    if kind.kind == "b" or kind in (np.uint8, np.uint16):
+    if kind.kind == "b" or kind.newbyteorder("=") in (np.uint8, np.uint16):
         return kind.type(0), kind.type(1 if kind.kind == "b" else np.iinfo(kind).max)
     if kind.kind == "f" and low >= 0 and high <= 1:
         return kind.type(0), kind.type(1)
