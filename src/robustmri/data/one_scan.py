@@ -23,12 +23,14 @@ class Scan:
         content: bytes of the file.
         dicom: whether it is a DICOM file.
         notes: what was done to it.
+        lossy: whether it is an image whose compression changes values.
     """
 
     image: Array
     content: bytes
     dicom: bool
     notes: tuple[str, ...]
+    lossy: bool = False
 
     @property
     def sha256(self) -> str:
@@ -64,25 +66,26 @@ def read_scan(path: Path | str, *, window: str = "") -> Scan:
     except Exception as error:  # A damaged file can make a decoder raise anything.
         reason = leave_out(error, str(path)).reason
         raise DataError(f"{path}: {reason}. Expected an image or a DICOM file.") from error
-    return Scan(picture.pixels, content, dicom=False, notes=picture.notes)
+    return Scan(picture.pixels, content, dicom=False, notes=picture.notes, lossy=picture.lossy)
 
 
 def read_mask(path: Path | str, shape: tuple[int, ...]) -> Array:
     """The outline of a lesion from an image file, as bool.
 
     Args:
-        path: image in which the lesion is not black.
+        path: image in which the lesion is not black; of a JPEG, brighter than half.
         shape: of the scan, which it must have.
 
     Raises:
         DataError: of another size, or all black.
     """
-    image = read_scan(path).image
+    scan = read_scan(path)
+    image = scan.image
     if image.shape[:2] != shape[:2]:
         raise DataError(
             f"{path} has {image.shape[:2]} pixels, the scan {shape[:2]}. Give its own mask."
         )
-    mask = not_black(image)
+    mask = not_black(image, scan.lossy)
     if mask is None:
         raise DataError(f"{path} is black everywhere: it outlines nothing.")
     return mask

@@ -14,7 +14,7 @@ from PIL import Image
 from robustmri.core.errors import DataError
 from robustmri.data import limits
 from robustmri.data.readers import decode
-from robustmri.data.readers.decode import FORMATS, read_picture
+from robustmri.data.readers.decode import FORMATS, not_black, read_picture
 from scans import draw
 
 GREY = draw(1, 0)[:48, :40].copy()
@@ -50,6 +50,32 @@ def tiff(
     }
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + content
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "lossy"),
+    [
+        ("JPEG", {"quality": 60}, True),
+        ("TIFF", {"compression": "jpeg"}, True),
+        ("WEBP", {"quality": 30}, True),
+        ("WEBP", {"lossless": True}, False),
+        ("JPEG2000", {"irreversible": True, "quality_layers": [8]}, True),
+        ("JPEG2000", {}, False),
+        ("PNG", {}, False),
+    ],
+)
+def test_a_mask_is_no_larger_for_its_compression(
+    kind: str, settings: dict[str, object], lossy: bool
+) -> None:
+    inside = np.zeros((64, 64), bool)
+    rows, columns = np.mgrid[:64, :64]
+    inside[(rows - 30) ** 2 + (columns - 35) ** 2 < 150] = True
+    picture = read_picture(encode(Image.fromarray(inside.astype(np.uint8) * 255), kind, **settings))
+    mask = not_black(picture.pixels, picture.lossy)
+    assert picture.lossy == lossy
+    assert mask is not None
+    assert (mask != inside).sum() <= 8 * lossy, "a few pixels of the edge"
+    assert (picture.pixels > 0).sum() >= inside.sum() + 50 * lossy
 
 
 @pytest.mark.parametrize("kind", FORMATS)

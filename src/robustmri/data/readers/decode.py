@@ -47,10 +47,12 @@ class Picture:
         pixels: shape (h, w) of the file's own depth: 8-bit, 16-bit and floating point stay what
             they are; or (h, w, 3), 8-bit, where it has colours.
         notes: what was done to it, or is in the file and was not heeded.
+        lossy: whether its compression changes values, by a little and also where they were 0.
     """
 
     pixels: Array
     notes: tuple[str, ...]
+    lossy: bool = False
 
 
 def read_picture(content: bytes) -> Picture:
@@ -85,9 +87,10 @@ def read_picture(content: bytes) -> Picture:
             pixels = pixels.view(np.int8) if said[SAMPLE_FORMAT] == (2,) else pixels
         else:
             pixels = np.asarray(_flat(upright, notes))
+        lossy = _is_lossy(image, content)
         if _has_second_frame(image):
             notes.append("has more than one page or frame, of which the first is read")
-    return Picture(pixels, tuple(notes))
+    return Picture(pixels, tuple(notes), lossy)
 
 
 def _open(content: bytes) -> ImageFile.ImageFile:
@@ -164,6 +167,16 @@ def _flat(image: Image.Image, notes: list[str]) -> Image.Image:
     return flat.convert("L")
 
 
+def _is_lossy(image: ImageFile.ImageFile, content: bytes) -> bool:
+    if image.format == "WEBP":
+        return b"VP8L" not in content
+    if image.format == "JPEG2000":
+        start = content.find(b"\xff\x52", max(0, content.find(b"\xff\x4f\xff\x51")))
+        return start >= 0 and content[start + 13 : start + 14] == b"\0"  # The 9-7 transform.
+    in_tiff = image.info.get("compression") in ("jpeg", "tiff_jpeg")
+    return image.format in ("JPEG", "MPO") or in_tiff
+
+
 def _has_second_frame(image: ImageFile.ImageFile) -> bool:
     try:
         image.seek(1)
@@ -188,11 +201,17 @@ def rasterise(outline: Array, shape: tuple[int, int]) -> Array:
     return np.asarray(canvas).astype(bool)
 
 
-def not_black(image: Array) -> Array | None:
+def not_black(image: Array, lossy: bool = False) -> Array | None:
     """The mask that an image draws: its pixels that are not 0; None where all are.
 
     Args:
         image: shape (h, w), or (h, w, 3) in colour.
+        lossy: whether it was compressed so that values near an edge are not 0 either; its mask are
+            the pixels above half of its brightest value.
+
+    >>> not_black(np.array([[0, 3, 250]]), lossy=True)
+    array([[False, False,  True]])
     """
-    mask: Array = np.asarray(image > 0 if image.ndim == 2 else (image > 0).any(axis=2))
+    bright: Array = image if image.ndim == 2 else image.max(axis=2)
+    mask: Array = np.asarray(bright > (float(bright.max()) / 2 if lossy else 0))
     return mask if mask.any() else None

@@ -214,7 +214,11 @@ class ImagesWithTable:
         if file is None:
             raise DataError(f"the mask {cell!r} is missing")
         masks.add(file)
-        return not_black(decode(file, read_regular(file))[0])
+        content = read_regular(file)
+        if file.suffix.lower() == ".npy":
+            return not_black(decode_npy(content))
+        picture = read_picture(content)
+        return not_black(picture.pixels, picture.lossy)
 
 
 MASK_FOLDERS = ("masks", "mask", "segmentations")
