@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -118,6 +119,18 @@ def test_classes_in_parts_are_not_taken_for_patients(tmp_path: Path) -> None:
             save(tmp_path / part / label / "1.png", 1)
     with pytest.raises(DataError, match="if they are the classes, give a folder that holds them"):
         open_source(tmp_path)
+
+
+def test_patients_that_are_numbered_anew_in_each_class_are_not_merged(tmp_path: Path) -> None:
+    for label, people in (("glioma", 4), ("men", 3)):
+        for person in range(1, people + 1):
+            save(tmp_path / label / str(person) / "1.png", person)
+    with pytest.raises(DataError, match="numbered anew in each class") as caught:
+        assert not open_source(tmp_path).patient_ids
+    same, anew = re.findall(r"'(.*?)'", str(caught.value))
+    for pattern, people in ((same, 4), (anew, 7)):
+        items = list(open_source(tmp_path, patient_pattern=pattern).read())
+        assert len({item.patient_id for item in items if isinstance(item, RawSlice)}) == people
 
 
 def test_nothing_is_passed_over_silently(folders: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -89,7 +90,8 @@ def between_is_patient(paths: Iterable[tuple[str, ...]]) -> bool:
         paths: what `folders_of` gave of each image.
 
     Raises:
-        DataError: the same inner folders lie in every outer one, as classes in parts would.
+        DataError: an inner folder lies in several outer ones, as classes in parts would, patients
+            that are numbered anew in each class, or a patient of two classes.
 
     >>> between_is_patient([("glioma", "p1"), ("glioma", "p2"), ("normal", "p3")])
     True
@@ -101,13 +103,16 @@ def between_is_patient(paths: Iterable[tuple[str, ...]]) -> bool:
         if len(folders) != 2:
             return False
         inner.setdefault(folders[0], set()).add(folders[1])
-    names = list(inner.values())
-    if len(names) > 1 and all(one == names[0] for one in names):
+    counts = Counter(name for names in inner.values() for name in names)
+    shared = {name for name, count in counts.items() if count > 1}
+    if shared:
+        outer = sorted(name for name, names in inner.items() if names & shared)
         raise DataError(
-            f"the same folders ({', '.join(sorted(names[0])[:4])}) lie in each of "
-            f"{', '.join(sorted(inner)[:4])}: if they are the classes, give a folder that holds "
-            "them directly; if they are patients, say so with "
-            "--patient-pattern '[^/]+/([^/]+)/[^/]+$'"
+            f"the same folders ({', '.join(sorted(shared)[:4])}) lie in each of "
+            f"{', '.join(outer[:4])}: if they are the classes, give a folder that holds them "
+            "directly; if they are patients, say so with --patient-pattern: '[^/]+/([^/]+)/[^/]+$' "
+            "where the same folder is the same person, '([^/]+/[^/]+)/[^/]+$' where they are "
+            "numbered anew in each class"
         )
     return bool(inner)
 
