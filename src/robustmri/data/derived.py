@@ -98,9 +98,10 @@ def write_derived(
         f"{WARNING}: grey values were changed by robustmri so that a classifier errs."
     )
     dataset.BurnedInAnnotation = dataset.get("BurnedInAnnotation", "NO") or "NO"
-    for name in ("PerFrameFunctionalGroupsSequence", "NumberOfFrames"):
-        if name in dataset:
-            delattr(dataset, name)
+    if frames := dataset.get("PerFrameFunctionalGroupsSequence"):
+        dataset.PerFrameFunctionalGroupsSequence = Sequence(list(frames)[:1])  # The one shown.
+    if "NumberOfFrames" in dataset:
+        dataset.NumberOfFrames = 1
     if stored.ndim == 3:  # As they were decoded.
         dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

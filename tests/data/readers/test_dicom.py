@@ -15,6 +15,9 @@ from PIL import Image
 
 from formats import AXIAL, write_dicom
 from robustmri.core.errors import DataError, SettingsError
+from robustmri.data.derived import write_derived
+from robustmri.data.intensity import scale
+from robustmri.data.one_scan import read_scan
 from robustmri.data.prepare import write_cohort
 from robustmri.data.readers.dicom import DicomFiles
 from robustmri.data.readers.dicom_pixels import size_of_stream
@@ -230,6 +233,21 @@ def test_each_frame_of_an_enhanced_file_is_a_slice_with_its_own_scale(
         assert item.plane == "axial"
     content = (tmp_path / "g" / "many.dcm").read_bytes()
     assert {item.sha256 for item in slices} == {hashlib.sha256(content).hexdigest()}
+
+
+def test_a_changed_frame_keeps_its_place_and_its_scale(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "many.dcm", grey(1, 3), **enhanced(3))
+    scan = read_scan(tmp_path / "many.dcm")
+    change = np.zeros((12, 10), np.float32)
+    new = tmp_path / "new" / "g" / "one.dcm"
+    new.parent.mkdir(parents=True)
+    write_derived(new, scan, change, scale(scan.image), pad=False)
+    ((item,), _) = read(tmp_path / "new")
+    np.testing.assert_array_equal(item.image, grey(1, 3)[0] + 5.0)
+    dataset = pydicom.dcmread(new)
+    (frame,) = dataset.PerFrameFunctionalGroupsSequence
+    assert frame.PlanePositionSequence[0].ImagePositionPatient == [0, 0, 0]
+    assert (item.plane, dataset.NumberOfFrames) == ("axial", 1)
 
 
 def test_jpeg_2000_is_read_by_pillow(tmp_path: Path) -> None:
