@@ -75,7 +75,7 @@ def write_dicom(
 def write_nifti(
     path: Path,
     voxels: Array,
-    affine: Array = RAS,
+    affine: Array | None = RAS,
     second: bool = False,
 ) -> Path:
     """One volume of nibabel, of either version of NIfTI."""

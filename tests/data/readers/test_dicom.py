@@ -31,6 +31,7 @@ from pydicom.uid import (  # noqa: E402
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -169,6 +170,16 @@ def test_what_the_header_says_of_the_pixels(
     assert any(said in note for note in item.notes) == bool(said)
 
 
+def test_padding_may_be_written_without_its_sign(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "1.dcm"
+    write_dicom(path, padded())
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 63536)
+    dataset.save_as(path)
+    ((item,), _) = read(tmp_path)
+    np.testing.assert_array_equal(item.image, np.maximum(padded(), padded()[1:].min()))
+
+
 def test_slices_are_sorted_by_place_and_named_by_their_plane(tmp_path: Path) -> None:
     for name, height, plane in (("b", 9, AXIAL), ("a", 3, AXIAL), ("c", -4, AXIAL)):
         write_dicom(
@@ -264,6 +275,7 @@ def test_jpeg_2000_is_read_by_pillow(tmp_path: Path) -> None:
 def wrong_files(folder: Path) -> dict[str, str]:
     """Files that are no slice, and what is said of each."""
     write_dicom(folder / "ls.dcm", grey(1), JPEGLSLossless)
+    write_dicom(folder / "ht.dcm", grey(1), HTJ2KLossless)
     write_dicom(folder / "nobody.dcm", grey(1), PatientID="")
     write_dicom(folder / "nan.dcm", grey(1), PatientID="None")
     write_dicom(folder / "seg.dcm", grey(1), Modality="SEG")
@@ -278,6 +290,7 @@ def wrong_files(folder: Path) -> dict[str, str]:
     (folder / "notes.txt").write_text("hello")
     return {
         "ls.dcm": "pip install pyjpegls",
+        "ht.dcm": "pip install pylibjpeg pylibjpeg-openjpeg",
         "nobody.dcm": "PatientID is empty",
         "nan.dcm": "PatientID is empty",
         "seg.dcm": "a segmentation object",

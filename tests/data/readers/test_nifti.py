@@ -250,6 +250,13 @@ def wrong_files(folder: Path) -> dict[str, str]:
     }
 
 
+def test_a_volume_that_does_not_say_how_it_lies_has_no_plane(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "a" / "1.nii", voxels(1), None)
+    slices, _ = read(tmp_path, slices="1:1")
+    assert [item.plane for item in slices] == [""]
+    assert "may be turned or mirrored" in slices[0].notes[0]
+
+
 def test_wrong_files_are_left_out_by_name_and_the_rest_goes_on(tmp_path: Path) -> None:
     expected = wrong_files(tmp_path / "a")
     slices, left = read(tmp_path)

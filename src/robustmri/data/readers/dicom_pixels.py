@@ -16,6 +16,8 @@ INSTALL = {
     "JPEG 2000": "pip install pylibjpeg pylibjpeg-openjpeg",
     "JPEG": "pip install pylibjpeg pylibjpeg-libjpeg",
 }
+JPEGS = "1.2.840.10008.1.2.4."
+"""How the uids of every kind of JPEG begin."""
 
 
 def read_frame(dataset: Any, place: int, window: bool) -> tuple[Array, tuple[str, ...]]:
@@ -102,7 +104,10 @@ def _padding_of(dataset: Any, stored: Array) -> Array | None:
     if value is None:
         return None
     limit = dataset.get("PixelPaddingRangeLimit")
-    low, high = sorted((int(value), int(value if limit is None else limit)))
+    ends = np.array([int(value), int(value if limit is None else limit)])
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize == 2:
+        ends = ends.astype(stored.dtype)  # Some write the bits of -2000 as 63536.
+    low, high = ends.min(), ends.max()
     padding: Array = (stored >= low) & (stored <= high)
     return padding
 
@@ -139,9 +144,11 @@ def _check_compressed(dataset: Any, place: int) -> None:
     except NotImplementedError as error:
         raise DataError(f"the compression {syntax.name} is not known") from error
     if not available:
-        family = next(name for name in INSTALL if syntax.name.startswith(name))
-        raise DataError(f"no decoder for {syntax.name}: {INSTALL[family]}, or save it uncompressed")
-    if not syntax.name.startswith("JPEG"):
+        # The part of the name: JPEG 2000 is also "High-Throughput".
+        remedies = [f"{command}, or " for name, command in INSTALL.items() if name in syntax.name]
+        remedy = "".join(remedies[:1])
+        raise DataError(f"no decoder for {syntax.name}: {remedy}save it uncompressed")
+    if not syntax.startswith(JPEGS):
         return
     frames = int(dataset.get("NumberOfFrames") or 1)
     size = size_of_stream(get_frame(dataset.PixelData, place, number_of_frames=frames))

@@ -220,7 +220,7 @@ class NiftiVolumes:
             raise DataError(
                 f"none of its {len(volume)} slices is among: {parse_slices(self.slices)}"
             )
-        self._planes[volume.plane] += 1
+        self._planes[volume.plane or "unknown"] += 1
         for place in places:
             own = mask.slice(place) if mask is not None else None
             yield RawSlice(

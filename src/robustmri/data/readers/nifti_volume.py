@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ from robustmri.data.readers.files import read_regular
 from robustmri.data.readers.source import Array
 
 PLANES = ("sagittal", "coronal", "axial")
+NOT_PLACED = (
+    "does not say how it lies in space (its sform and qform codes are 0), so its slices may be "
+    "turned or mirrored"
+)
 COARSE = 1.5
 """A voxel so many times longer than wide has the acquired slices across its length."""
 
@@ -33,6 +37,7 @@ class Volume:
         spacing_mm: of a voxel along each axis.
         sha256: of the file.
         notes: what of the file was not read.
+        placed: whether the file says how it lies in space; else its sides are not known.
     """
 
     voxels: Array
@@ -40,6 +45,7 @@ class Volume:
     spacing_mm: tuple[float, float, float]
     sha256: str
     notes: tuple[str, ...] = ()
+    placed: bool = True
 
     @property
     def axis(self) -> int:
@@ -56,8 +62,8 @@ class Volume:
 
     @property
     def plane(self) -> str:
-        """Of its slices."""
-        return PLANES[self.axis]
+        """Of its slices, "" where nobody says."""
+        return PLANES[self.axis] if self.placed else ""
 
     def __len__(self) -> int:
         return int(self.voxels.shape[self.axis])
@@ -91,7 +97,11 @@ def read_volume(file: Path) -> Volume:
         raise DataError(f"its shape is {image.shape}, expected a volume")
     if voxels is image.dataobj and (voxels.slope, voxels.inter) != (1, 0):
         voxels = np.asarray(voxels, dtype=np.float32)
-    return _turned(image, np.asanyarray(voxels), hashlib.sha256(packed).hexdigest(), notes)
+    placed = bool(image.header["sform_code"] or image.header["qform_code"])
+    if not placed:
+        notes = (*notes, NOT_PLACED)
+    volume = _turned(image, np.asanyarray(voxels), hashlib.sha256(packed).hexdigest(), notes)
+    return replace(volume, placed=placed)
 
 
 def _turned(image: Any, voxels: Array, sha256: str, notes: tuple[str, ...]) -> Volume:
