@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from robustmri.core.errors import ResultError, SettingsError
+from robustmri.data.cohort import Cohort
 from robustmri.data.split import Split
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.recipes import PrepareSettings, Recipe, Variant
 from robustmri.results.schema import ENOUGH, load_result, save_result
 from robustmri.training.settings import TrainSettings
+from robustmri.verbs import reproduce
 from robustmri.verbs.ablate import ablate
 from robustmri.verbs.cross_validate import cross_validate
 from robustmri.verbs.evaluate import evaluate
@@ -270,6 +272,21 @@ def test_a_result_says_that_folds_divided_patients(tiny_scans, tmp_path):
     assert found["patients in one set only"].status == "fail"
     assert found["split by patient"].detail.startswith("The folds divide patients")
     assert "which divide patients" in result.split.note
+
+
+def test_a_story_takes_over_how_its_cohort_was_scaled(tiny_scans, tmp_path, monkeypatch):
+    how = {"intensity": "percentile", "pad": False}
+    source = prepare(tiny_scans, tmp_path / "source", size=48, **how).root
+
+    def stop(*args, **settings):
+        raise InterruptedError
+
+    monkeypatch.setattr(reproduce, "train", stop)
+    for _ in range(2):  # Once to prepare, once to find it prepared.
+        with pytest.raises(InterruptedError):
+            reproduce.protocol(source, tmp_path / "out", RECIPE, title="")
+    cohort = Cohort.open(tmp_path / "out" / "cohort")
+    assert {name: getattr(cohort, name) for name in how} == how
 
 
 def test_a_story_refuses_a_cohort_that_was_prepared_otherwise(folds, tiny_scans):
