@@ -401,15 +401,12 @@ def _print_run(run: Path) -> None:
         return
     rows = read_epochs(run)
     shown = {row.epoch for row in pareto_front(rows)} | {kept["epoch"]}
-    say(
-        f"{made['kept_because']} Epochs that none beats in both, and the one that is kept:",
-        "  epoch   clean  robust",
-    )
+    say(f"{made['kept_because']} Epochs that none beats in both, and the kept one:")
+    say("  epoch   clean  robust")
     for row in sorted(rows, key=lambda row: -row.validation_accuracy):
-        if row.epoch not in shown:
-            continue
-        mark = "  kept" if row.epoch == kept["epoch"] else ""
-        say(f"{row.epoch:>7} {row.validation_accuracy:>7.1%} {row.robust_accuracy:>7.1%}{mark}")
+        if row.epoch in shown:
+            mark = "  kept" if row.epoch == kept["epoch"] else ""
+            say(f"{row.epoch:>7} {row.validation_accuracy:>7.1%} {row.robust_accuracy:>7.1%}{mark}")
     for sentence in made["alarms"]:
         say(f"warn: {sentence}")
 

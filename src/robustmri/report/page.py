@@ -96,6 +96,13 @@ class Page:
         }
 
 
+ATTACKER = (
+    *("norm", "threat", "target", "region"),
+    *("max_gradients", "max_forwards", "max_seconds"),
+)
+"""Settings that say who attacks, and what may be spent."""
+
+
 def _compare_attacks(results: Sequence[RobustnessReport]) -> list[Check]:
     """Before and after are comparable only under the same attacks with the same settings."""
     if len(results) == 1:
@@ -103,7 +110,7 @@ def _compare_attacks(results: Sequence[RobustnessReport]) -> list[Check]:
 
     def settings(report: RobustnessReport) -> list[tuple[Any, ...]]:
         ran = [(run.attack, run.eps, run.settings) for run in report.attacks]
-        return [*ran, report.asked.attacker]
+        return [*ran, *((name, getattr(report.asked, name)) for name in ATTACKER)]
 
     if all(settings(report) == settings(results[0]) for report in results):
         return [

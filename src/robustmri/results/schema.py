@@ -318,26 +318,12 @@ class Asked(msgspec.Struct, frozen=True):
     patients: tuple[str, ...] = ()
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
 
-    @property
-    def attacker(self) -> tuple[Any, ...]:
-        """Who attacks, and what may be spent; results of two attackers do not compare."""
-        return (
-            self.norm,
-            self.threat,
-            self.target,
-            self.region,
-            self.max_gradients,
-            self.max_forwards,
-            self.max_seconds,
-        )
-
 
 class RobustnessReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an evaluation found out.
 
-    `files` holds the sha256 of each file that was written beside it, by name. `regions`,
-    `saliency`, `sensitivity` and `detection` are empty where nobody asked, and in results of
-    earlier releases.
+    `files` holds the sha256 of each file beside it, by name. `regions`, `saliency`, `sensitivity`
+    and `detection` are empty where nobody asked, and in results of earlier releases.
     """
 
     title: str

@@ -151,11 +151,8 @@ def fit(
         logger = open_logger(settings, run, history.epochs) if first else None
 
         left = 0 if history.over else passes - len(history.epochs)
-        begins, length, own_steps = (
-            settings.epochs - epochs_per_pass,
-            epochs_per_pass,
-            steps,
-        )  # At its end eps has grown.
+        # At its end eps has grown.
+        begins, length, own_steps = settings.epochs - epochs_per_pass, epochs_per_pass, steps
         if seconds is None and left * min(steps, MEASURED + 1) >= WORTH_MEASURING * (MEASURED + 1):
             cost = _expected_cost(
                 fabric, classifier, objective, settings, validation, batches_of, left, steps
