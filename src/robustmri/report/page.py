@@ -103,6 +103,12 @@ ATTACKER = (
 """Settings that say who attacks, and what may be spent."""
 
 
+def same_attack(one: Any, other: Any) -> bool:
+    """Whether two figures are of the same attack within the same budget."""
+    named = ("attack", "norm", "eps", "eps_units", "target")
+    return all(getattr(one, name) == getattr(other, name) for name in named)
+
+
 def _compare_attacks(results: Sequence[RobustnessReport]) -> list[Check]:
     """Before and after are comparable only under the same attacks with the same settings."""
     if len(results) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from robustmri.report.page import Page
+from robustmri.report.page import Page, same_attack
 from robustmri.report.tables import Table
 from robustmri.report.wording import budget_words, percent, with_interval
 from robustmri.results.budget import Budget
@@ -73,11 +73,10 @@ def detection_table(page: Page) -> Table:
 
 def _shown(page: Page) -> Iterator[tuple[str, DetectorResult]]:
     """Those of one attack alone, the heading's, with the classifier's name."""
-    named = ("attack", "norm", "eps", "eps_units", "target")
     first = next(one for report in page.results for one in report.detection)
     for name, report in zip(page.names, page.results, strict=True):
         for one in report.detection:
-            if all(getattr(one, part) == getattr(first, part) for part in named):
+            if same_attack(one, first):
                 yield name, one
 
 

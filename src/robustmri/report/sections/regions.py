@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustmri.report.page import Page
+from robustmri.report.page import Page, same_attack
 from robustmri.report.tables import Table
 from robustmri.report.wording import budget_words, percent, with_interval
 from robustmri.results.budget import Budget
@@ -45,7 +45,8 @@ def region_table(page: Page) -> Table:
     first = next(one for report in page.results for one in report.regions)
     # Under its heading stand those of one attack alone.
     found = [
-        {one.region: one for one in report.regions if _alike(one, first)} for report in page.results
+        {one.region: one for one in report.regions if same_attack(one, first)}
+        for report in page.results
     ]
     several = len(found) > 1
 
@@ -83,19 +84,13 @@ def region_table(page: Page) -> Table:
     return Table(heads, rows, notes)
 
 
-def _alike(one: RegionResult, other: RegionResult) -> bool:
-    """Whether two were met by the same attack within the same budget."""
-    named = ("attack", "norm", "eps", "eps_units", "target")
-    return all(getattr(one, name) == getattr(other, name) for name in named)
-
-
 def find_sentences(page: Page) -> Any:
     """What a reader is to take away, one sentence a result and region."""
     first = next(one for report in page.results for one in report.regions)
     for name, report in zip(page.names, page.results, strict=True):
         prefix = f"{name}: an" if len(page.results) > 1 else "An"
         for one in report.regions:
-            if one.region in SHORT_OF and _alike(one, first):
+            if one.region in SHORT_OF and same_attack(one, first):
                 yield (
                     f"{prefix} attack that {SHORT_OF[one.region]} turns {_turned(one)} of the "
                     "answers."
