@@ -1,8 +1,9 @@
 """The classifier as an attack sees it: the same function, faster, with nothing to learn.
 
-Batch-norm is folded into the convolution before it, memory is channels-last, and the arithmetic
-bfloat16 where that is fast. What an attack claims on this view counts only after a forward of the
-original classifier in float32 has confirmed it.
+Batch-norm is folded into the convolution before it, memory is channels-last, the arithmetic
+bfloat16 where that is fast, and on a CPU the first convolution has a gradient of its own. What an
+attack claims on this view counts only after a forward of the original classifier in float32 has
+confirmed it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from robustmri.core.arrays import Images, Logits
 from robustmri.core.errors import SettingsError, ThreatModelError
+from robustmri.models.input_gradient import by_remainders
 
 Precision = Literal["fp32", "bf16"]
 Pair = tuple[str, str]
@@ -215,6 +217,8 @@ class OptimisedView:
         )
         self._layout = layout
         self._network = network.to(self.dtype).to(memory_format=layout)  # type: ignore[call-overload]
+        if example.device.type == "cpu" and not compiled:
+            by_remainders(self._network)
         self._run, self._compiled = self._network, compiled
         if compiled:
             mode = "reduce-overhead" if example.device.type == "cuda" else "default"
