@@ -41,20 +41,21 @@ def run_shards(
     import pyarrow as pa
 
     own = range(len(paths))[processes.rank() :: processes.size()]
-    found = ((place, read_shard(paths[place])) for place in own)
-    tables = {place: table for place, table in found if table is not None}
-    for place, table in tables.items():  # All at once: what is left is reckoned from the others.
-        tell(place, table, len(tables), len(own))
+    found = {place: table for place in own if (table := read_shard(paths[place])) is not None}
+    for place, table in found.items():  # All at once: what is left is reckoned from the others.
+        tell(place, table, len(found), len(own))
+    done = set(found)
+    found.clear()
     for place in own:
-        if place not in tables:
-            tables[place] = make(place)
-            write_shard(paths[place], tables[place])
-            tell(place, tables[place], len(tables), len(own))
+        if place not in done:
+            table = make(place)
+            write_shard(paths[place], table)
+            done.add(place)
+            tell(place, table, len(done), len(own))
     processes.wait_for_all()
-    for place, path in enumerate(paths):
-        if place not in tables:  # Another process made it.
-            tables[place] = read_shard(path, required=True)
-    return pa.concat_tables([tables[place] for place in range(len(paths))])
+    # Not held until now: between the images that come and go, small tables that stay keep the heap
+    # from shrinking, by twenty times what they hold.
+    return pa.concat_tables([read_shard(path, required=True) for path in paths])
 
 
 def write_shard(path: Path, table: pa.Table) -> None:
