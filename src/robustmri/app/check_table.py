@@ -46,8 +46,8 @@ def tabulate_checks() -> Table:
     notes = [
         "Each passes, warns or fails; a failed one takes the headline out of the report, and "
         "evaluate --strict then ends with status 3. Besides, of the split: patients, groups, "
-        "copies and near-duplicates in one set only, no patient under two names. More: "
-        "docs/checks.md."
+        "copies and near-duplicates in one set only, no patient under two names, test slices new "
+        "to the classifier. More: docs/checks.md."
     ]
     return Table(["Check", "Asks whether", "About"], rows, notes)
 
