@@ -72,6 +72,26 @@ def test_only_what_gains_is_changed(convolution, changed):
     assert (type(convolution) is not kind) is changed
 
 
+def test_autocast_and_single_images_are_as_without():
+    convolution = nn.Conv2d(1, 8, 7, stride=2, padding=3).requires_grad_(False)
+    images = torch.rand(2, 1, 20, 20, requires_grad=True)
+    (expected,) = torch.autograd.grad(convolution(images).sum(), images)
+    by_remainders(convolution)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = convolution(images)
+    (rounded,) = torch.autograd.grad(made.sum(), images)
+    made = convolution(images).sum()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (whole,) = torch.autograd.grad(made, images)
+    one = images[0].detach().requires_grad_(True)
+    (single,) = torch.autograd.grad(convolution(one).sum(), one)
+
+    torch.testing.assert_close(rounded, expected, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(whole, expected)
+    torch.testing.assert_close(single, expected[0])
+
+
 def test_a_view_has_it_and_leaves_the_classifier_alone():
     classifier = build_classifier("resnet18", ("a", "b"), 48).eval()
     images = torch.rand(2, 1, 48, 48)

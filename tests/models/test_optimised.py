@@ -5,6 +5,7 @@ import copy
 import io
 import warnings
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -345,6 +346,20 @@ def test_a_really_compiled_network_is_the_same(classifier, images):
         torch.testing.assert_close(
             found, expected, rtol=0, atol=1e-4 * max(1, expected.abs().max().item())
         )
+    points = images.clone().requires_grad_(True)
+    logits = view(points)
+    first = [
+        torch.autograd.grad(logits[:, k].sum(), points, retain_graph=True)[0] for k in (0, 1, 0)
+    ]
+    assert torch.equal(first[0], first[2])
+
+
+def test_what_ends_in_probabilities_is_searched_in_float32(classifier, images):
+    """Of 16 bits a probability near 1 has no logarithm left."""
+    made = copy.copy(classifier)
+    made.spec = msgspec.structs.replace(classifier.spec, ends_in="sigmoid")
+    assert OptimisedView(made, images, precision="bf16").precision == "fp32"
+    assert OptimisedView(classifier, images, precision="bf16").precision == "bf16"
 
 
 @pytest.mark.parametrize(("generation", "expected"), [(7, "fp32"), (8, "bf16"), (9, "bf16")])

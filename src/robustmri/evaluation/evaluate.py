@@ -163,14 +163,13 @@ class ShardRunner:
         """In float32: the nearest fooling image lies on the boundary, where low precision would
         miss it.
         """
-        return self._view("fp32")
+        return self.fast if self.fast.precision == "fp32" else self._view("fp32")
 
     def _view(self, precision: Precision | None) -> OptimisedView:
-        spec = self.classifier.spec
+        gradients = self.classifier.spec.gradients
         example = torch.zeros(2, *self.cohort.shape, device=self.device)
-        if not spec.gradients or spec.ends_in != "logits":
-            precision = "fp32"  # Of 16 bits a probability near 1 has no logarithm left.
-        compiled = self.plan.settings.compile and spec.gradients
+        precision = precision if gradients else "fp32"
+        compiled = self.plan.settings.compile and gradients
         return OptimisedView(self.classifier, example, precision=precision, compiled=compiled)
 
     def attack(self, trial: Trial, number: int, rows: Sequence[int]) -> pa.Table:

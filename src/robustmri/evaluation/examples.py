@@ -4,7 +4,6 @@ slice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +18,25 @@ from robustmri.evaluation.attacked import attack_batch, loss_gradient, probabili
 from robustmri.evaluation.exact import logits_of
 from robustmri.evaluation.plan import Plan
 from robustmri.evaluation.settings import EvaluateSettings
+from robustmri.evaluation.trial import Trial
 from robustmri.models.classifier import Classifier, device_of
+from robustmri.results.outcomes import Outcomes
 from robustmri.results.schema import Example
 
 
 def write_examples(
-    classifier: Classifier, cohort: Cohort, plan: Plan, folder: Path
+    classifier: Classifier,
+    cohort: Cohort,
+    plan: Plan,
+    outcomes: Outcomes,
+    folder: Path,
 ) -> list[Example]:
     """Write `folder`/examples.npz and return what its rows show.
 
     The slices are those named in the settings. Else, of each class, the first in a seeded order
-    that are classified rightly, those that the attack fools before the others. The attack is FGSM
-    where it is among the settings' attacks, at the first eps, so that the picture is the equation:
-    x + eps * sign(gradient).
+    that were classified rightly, those that the attack fooled before the others. They are attacked
+    once more, by FGSM where it is among the settings' attacks, at the first eps, so that the
+    picture is the equation: x + eps * sign(gradient).
     """
     settings = plan.settings
     trial = next((one for one in plan.attacks if one.facts.name == "fgsm"), plan.attacks[0])
@@ -42,7 +47,9 @@ def write_examples(
         or not settings.examples_per_class
     ):
         return []
-    rows = named_slices(cohort, settings) or _candidates(cohort, trial.rows, settings)
+    rows = named_slices(cohort, settings) or _fooled_first(cohort, trial, outcomes, settings)
+    if not rows:
+        return []
     device = device_of(classifier)
     images, labels = load_images(cohort, rows).to(device), load_labels(cohort, rows).to(device)
     threat = plan.confine(trial.threat, cohort, rows, device)
@@ -61,21 +68,10 @@ def write_examples(
     else:
         points = trial.attack(classifier, images, labels, threat, generator=generator)
         attacked = verify(classifier, points, images, labels, threat)
-    right = clean.argmax(1) == labels
-    if settings.examples:
-        chosen = list(range(len(rows)))
-    else:
-        order = sorted(range(len(rows)), key=lambda k: (not right[k], not attacked.fooled[k]))
-        of_class = {
-            name: [k for k in order if cohort.cases[rows[k]].label == name]
-            for name in cohort.classes
-        }
-        chosen = [
-            k for ks in of_class.values() for k in ks[: settings.examples_per_class] if right[k]
-        ]
     before, after = probabilities(clean), probabilities(attacked.logits)
     # A confidence that is no number would not come back from the result file.
-    chosen = [k for k in chosen if bool(torch.isfinite(before[k] + after[k]).all())]
+    finite = torch.isfinite(before + after).all(1).tolist()
+    chosen = [k for k in range(len(rows)) if finite[k]]
     masks = load_masks(cohort, rows)
     picked = torch.tensor(chosen, dtype=torch.long)
     # Of the gradient itself: of the change it would be zero wherever the bounds stop a pixel.
@@ -127,11 +123,24 @@ def named_slices(cohort: Cohort, settings: EvaluateSettings) -> list[int]:
     return rows
 
 
-def _candidates(cohort: Cohort, slices: Sequence[int], settings: EvaluateSettings) -> list[int]:
-    rows = np.random.default_rng(settings.seed).permutation(slices).tolist()
-    of_class = {
-        name: [row for row in rows if cohort.cases[row].label == name] for name in cohort.classes
-    }
+def _fooled_first(
+    cohort: Cohort,
+    trial: Trial,
+    outcomes: Outcomes,
+    settings: EvaluateSettings,
+) -> list[int]:
+    own = outcomes["clean_prediction"] == outcomes["label"]
+    own &= (outcomes["attack"] == trial.facts.name) & (outcomes["norm"] == trial.norm)
+    if trial.eps is not None:
+        own &= outcomes["eps"] == trial.eps.value
+        own &= outcomes["eps_units"] == trial.eps.units
+    fooled = dict(zip(outcomes["index"][own].tolist(), outcomes["fooled"][own], strict=True))
+    rows = np.random.default_rng(settings.seed).permutation(trial.rows).tolist()
+    order = sorted((row for row in rows if row in fooled), key=lambda row: not fooled[row])
     return [
-        row for name in cohort.classes for row in of_class[name][: 8 * settings.examples_per_class]
+        row
+        for name in cohort.classes
+        for row in [row for row in order if cohort.cases[row].label == name][
+            : settings.examples_per_class
+        ]
     ]

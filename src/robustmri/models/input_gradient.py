@@ -47,6 +47,8 @@ def _fits(convolution: nn.Conv2d) -> bool:
 
 class _Strided(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
+        if images.dim() != 4:
+            return super().forward(images)
         made: Tensor = _Convolve.apply(  # type: ignore[no-untyped-call]
             images, self.weight, self.bias, self.stride[0], self.padding
         )
@@ -70,7 +72,9 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None, None, None]:
         (weight,) = ctx.saved_tensors
-        return gradient(above, weight, ctx.size, ctx.stride, ctx.padding), None, None, None, None
+        with torch.autocast(above.device.type, enabled=False):  # In the precision of the forward.
+            found = gradient(above, weight.to(above.dtype), ctx.size, ctx.stride, ctx.padding)
+        return found, None, None, None, None
 
 
 def gradient(
@@ -89,7 +93,7 @@ def gradient(
         Shape (n, channels, *size).
     """
     taps: list[Tensor] = []
-    margins: list[tuple[int, int]] = []
+    rooms, parts = [], []
     for side, kernel, pad, there in zip(
         size, weight.shape[2:], padding, above.shape[2:], strict=True
     ):
@@ -99,13 +103,16 @@ def gradient(
         # A tap outside the kernel reads the zero that is appended to it.
         outside = [[k if 0 <= k < kernel else kernel for k in row] for row in tap]
         taps.append(torch.tensor(outside, device=weight.device))
-        margins.append((-first, -(-side // stride) + last - there))
+        pixels = -(-side // stride)  # Of one remainder.
+        room = max(0, -first, pixels + last - there)
+        rooms.append(room)
+        parts.append(slice(first + room, first + room + pixels))
     rows, columns = taps
-    (top, bottom), (left, right) = margins
     kernels = functional.pad(weight, (0, 1, 0, 1))
     # (outputs, channels, r, s, d, e): r and s the remainders, d and e the turned kernel's own axes.
     turned = kernels[:, :, rows[:, None, :, None], columns[None, :, None, :]]
     turned = turned.permute(1, 2, 3, 0, 4, 5).flatten(0, 2)
-    padded = functional.pad(above, (left, right, top, bottom))
-    parts = functional.conv2d(padded, turned.contiguous(memory_format=torch.channels_last))
-    return functional.pixel_shuffle(parts, stride)[..., : size[0], : size[1]]
+    turned = turned.contiguous(memory_format=torch.channels_last)
+    found = functional.conv2d(above, turned, padding=(rooms[0], rooms[1]))
+    placed = functional.pixel_shuffle(found[:, :, parts[0], parts[1]], stride)
+    return placed[..., : size[0], : size[1]]

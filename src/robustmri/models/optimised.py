@@ -192,7 +192,8 @@ class OptimisedView:
     Args:
         classifier: left as it is; the view holds a converted copy, see `refresh`.
         example: images of the shape that will come, at least one, on the classifier's device.
-        precision: "fp32", "bf16", or None for the faster of the two here.
+        precision: "fp32", "bf16", or None for the faster of the two here; "fp32" for a classifier
+            that ends in probabilities: of 16 bits one near 1 has no logarithm left.
         compiled: run it through `torch.compile`, on a GPU with CUDA graphs; batches are then padded
             to a power of two, so that it compiles a few sizes only. Takes half a minute a size, so
             it is for long runs.
@@ -206,6 +207,8 @@ class OptimisedView:
         precision: Precision | None = None,
         compiled: bool = False,
     ) -> None:
+        if getattr(getattr(classifier, "spec", None), "ends_in", "logits") != "logits":
+            precision = "fp32"
         self.precision: Precision = precision or fast_precision(example.device)
         self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         if not len(example):
@@ -221,6 +224,10 @@ class OptimisedView:
             by_remainders(self._network)
         self._run, self._compiled = self._network, compiled
         if compiled:
+            # DeepFool asks one forward for several gradients, and an evaluation needs each size of
+            # batch twice, with and without one.
+            torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]
+            torch._dynamo.config.recompile_limit = 32  # type: ignore[attr-defined]
             mode = "reduce-overhead" if example.device.type == "cuda" else "default"
             self._run = torch.compile(self._network, dynamic=False, mode=mode)
 

@@ -115,12 +115,11 @@ def _survivors(
     seed: int,
 ) -> Tensor:
     """Which images are right under an attack; all of them are without."""
-    attacked = attack(view, images, labels, threat, generator=torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        fooled = [
-            threat.fooled(view(part), truth)
-            for part, truth in zip(attacked.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
-        ]
+    generator, fooled = torch.Generator().manual_seed(seed), []
+    for part, truth in zip(images.split(AT_ONCE), labels.split(AT_ONCE), strict=True):
+        attacked = attack(view, part, truth, threat, generator=generator)
+        with torch.no_grad():
+            fooled.append(threat.fooled(view(attacked), truth))
     return ~torch.cat(fooled)
 
 

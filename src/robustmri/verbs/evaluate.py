@@ -167,14 +167,15 @@ def evaluate(
                     pq.write_table(table, partial)
             method = OBJECTIVES.get(_objective_of(stored))
             with full_float32():
-                examples = write_examples(classifier, scans, plan, folder)
+                outcomes = columns_of(evaluated.outcomes)
+                examples = write_examples(classifier, scans, plan, outcomes, folder)
                 if settings.saliency:
                     write_maps(classifier, scans, examples, folder)
                 probed = probe_classifier(
                     classifier,
                     scans,
                     plan,
-                    columns_of(evaluated.outcomes),
+                    outcomes,
                     validation=split.validation,
                     noted=_noted_accuracy(stored.provenance, split),
                 )
