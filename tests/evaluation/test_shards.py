@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 
 import pyarrow as pa
-
 import pytest
 
 from robustmri.evaluation.shards import run_shards, write_shard
