@@ -338,6 +338,7 @@ def test_every_row_of_a_check_is_one():
         "groups in one set only",
         "near-duplicates in one set only",
         "no patient under two names",
+        "test slices new to the classifier",
     }
     assert rows - {"check", "---"} <= names | split
     assert len(rows) > 15

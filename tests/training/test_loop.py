@@ -176,9 +176,10 @@ def test_the_global_generator_is_left_alone(train_for, tmp_path):
 def test_a_loss_that_is_not_finite_is_an_error(train_for, tmp_path, settings):
     with pytest.raises(
         RobustMRIError,
-        match=r"The loss is (nan|inf) in epoch \d.*lower learning_rate \(now 1000\)",
+        match=r"The loss is (nan|inf) in epoch \d.*lower learning_rate \(now 1e\+30\)",
     ):
-        train_for(tmp_path, learning_rate=1e3, warmup_epochs=0.0, **settings)
+        # Of 1000 a processor's own rounding decides whether the network dies or overflows.
+        train_for(tmp_path, learning_rate=1e30, warmup_epochs=0.0, **settings)
 
 
 def test_a_bad_epoch_is_not_stored(train_for, tmp_path):
