@@ -55,7 +55,7 @@ def run_shards(
     processes.wait_for_all()
 
     def whole(place: int) -> pa.Table:
-        table = read_shard(paths[place], required=place not in own)
+        table = read_shard(paths[place])
         return make(place) if table is None else table  # Something outside has removed it.
 
     # Not held until now: between the images that come and go, small tables that stay keep the heap
@@ -72,7 +72,7 @@ def write_shard(path: Path, table: pa.Table) -> None:
     write_sealed(path, content.getbuffer())
 
 
-def read_shard(path: Path, *, required: bool = False) -> pa.Table | None:
+def read_shard(path: Path) -> pa.Table | None:
     """A finished shard; None where there is none, or a damaged one, which is then done again."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -80,8 +80,6 @@ def read_shard(path: Path, *, required: bool = False) -> pa.Table | None:
     try:
         return pq.read_table(pa.BufferReader(read_sealed(path)))
     except (FileNotFoundError, DataError):
-        if required:
-            raise
         return None
 
 

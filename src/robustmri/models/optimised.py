@@ -226,8 +226,11 @@ class OptimisedView:
         if compiled:
             # DeepFool asks one forward for several gradients, and an evaluation needs each size of
             # batch twice, with and without one.
-            torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]
-            torch._dynamo.config.recompile_limit = 32  # type: ignore[attr-defined]
+            from torch._dynamo import config as tracing
+            from torch._functorch import config as gradients
+
+            gradients.donated_buffer = False
+            tracing.recompile_limit = max(tracing.recompile_limit, 32)
             mode = "reduce-overhead" if example.device.type == "cuda" else "default"
             self._run = torch.compile(self._network, dynamic=False, mode=mode)
 
