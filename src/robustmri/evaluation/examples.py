@@ -137,10 +137,7 @@ def _fooled_first(
     fooled = dict(zip(outcomes["index"][own].tolist(), outcomes["fooled"][own], strict=True))
     rows = np.random.default_rng(settings.seed).permutation(trial.rows).tolist()
     order = sorted((row for row in rows if row in fooled), key=lambda row: not fooled[row])
-    return [
-        row
-        for name in cohort.classes
-        for row in [row for row in order if cohort.cases[row].label == name][
-            : settings.examples_per_class
-        ]
-    ]
+    of_class = {
+        name: [row for row in order if cohort.cases[row].label == name] for name in cohort.classes
+    }
+    return [row for rows in of_class.values() for row in rows[: settings.examples_per_class]]
