@@ -26,7 +26,7 @@ from robustmri.evaluation import probes, shortcut_checks
 from robustmri.evaluation.attacked import zero_gradients
 from robustmri.evaluation.backward import Expected, StraightThrough
 from robustmri.evaluation.evaluate import run_attacks
-from robustmri.evaluation.masking_checks import Probed, Tried
+from robustmri.evaluation.masking_checks import Probed, Tried, off_slope
 from robustmri.evaluation.metrics import worst_case
 from robustmri.evaluation.plan import make_plan
 from robustmri.evaluation.planted import Planted
@@ -327,6 +327,10 @@ ENDS = [
     ("check_slope", {}, None),
     ("check_slope", {"slope": [1.0, 1.4, 0.6, 3.0]}, "pass"),
     ("check_slope", {"slope": [-1.0, -1.0, 1.0]}, "fail"),
+    ("check_slope", {"slope": [0.1], "slope_followed": [0.9], "robust": 0.0}, "warn"),
+    ("check_slope", {"slope": [0.1], "slope_followed": [0.9], "robust": 0.1}, "fail"),
+    ("check_slope", {"slope": [0.1], "slope_followed": [0.1], "robust": 0.0}, "fail"),
+    ("check_slope", {"slope": [0.1], "robust": 0.0}, "fail"),
     ("check_company", {"company": 0.05}, "pass"),
     ("check_company", {"company": 0.5}, "fail"),
     ("check_company", {"company": 0.5, "alone": 0.1}, None),
@@ -334,6 +338,9 @@ ENDS = [
     ("check_directions", {"directions": [0.1, 0.1, 0.9]}, "pass"),
     ("check_directions", {"directions": [0.1, 0.5, 0.9]}, "warn"),
     ("check_directions", {"directions": [1.0, 0.9, 0.1]}, "fail"),
+    ("check_directions", {"directions": [1.0], "slope_followed": [0.9], "robust": 0.0}, "warn"),
+    ("check_directions", {"directions": [1.0], "slope_followed": [0.9], "robust": 0.1}, "fail"),
+    ("check_directions", {"directions": [1.0], "slope_followed": [0.1], "robust": 0.0}, "fail"),
     ("check_kept", {}, "pass"),
     ("check_kept", {"keeps": True}, "fail"),
     ("check_kept", {"keeps": True, "repeat": 0.1}, None),
@@ -478,6 +485,16 @@ def test_a_slope_is_measured(trained, blobs):
     assert median(measure_directions(trained, images, labels)) < 0.2
     assert gradient_in_company(trained, images, labels) < 1e-3
     assert outputs_of(trained, images) == "logits"
+
+
+def test_a_sharply_curved_loss_is_measured_along_the_step(trained, blobs):
+    images, labels = (part[:8] for part in blobs)
+    curved = faults.Around(trained, lambda network, x: network(x + 1e-3 * torch.sin(5e3 * x)))
+    assert off_slope(measure_slope(curved, images, labels)) == 8
+    assert measure_slope(curved, images, labels, followed=True) == pytest.approx([1] * 8, abs=0.4)
+    assert median(measure_directions(curved, images, labels)) > 0.3
+    shattered = faults.Around(trained, faults.shattered)
+    assert off_slope(measure_slope(shattered, images, labels, followed=True)) == 8
 
 
 def test_what_stood_is_asked_of_the_attacks_own_norm(table, planned):

@@ -195,6 +195,16 @@ def test_accuracy_that_rises_with_eps_fails(table):
     assert sanity.check_eps_order(table(9).columns()) is None
 
 
+def test_one_step_that_goes_too_far_is_a_warning(table):
+    """As on pretrained networks, whose loss is curved; not if an attack of many steps rises too."""
+    one_step = table(9).add("fgsm", 0.04, [0]).add("fgsm", 0.02, [0, 1])
+    check = sanity.check_eps_order(with_worst(one_step.columns()))
+    assert check.status == "warn"
+    assert check.detail.endswith("which goes too far where the loss is curved.")
+    both = one_step.add("pgd", 0.04, [0]).add("pgd", 0.02, [0, 1])
+    assert sanity.check_eps_order(both.columns()).status == "fail"
+
+
 def test_radii_are_ordered_in_image_units(table):
     """0.04 after normalisation is the smaller radius: it may well leave more images right."""
     made = (

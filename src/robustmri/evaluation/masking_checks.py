@@ -32,6 +32,10 @@ UNLIKE = 0.8
 SAME_GRADIENT = 0.1
 """Share by which an image's gradient may differ in a batch; at a kink it may be either side's."""
 ACCURACY_SHIFT = 0.03
+BENT = (
+    "followed along the step the gradient says what is measured, and attacks left next to nothing "
+    "standing: the loss is sharply curved, and what one long step leaves says little."
+)
 TOO_WEAK = " The evaluation's attacks were too weak to say anything: choose others, or more steps."
 
 Outputs = Literal["logits", "softmax", "sigmoid"]
@@ -67,6 +71,8 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
             the gradient says; the best of several lengths. Empty where none has a gradient.
         directions: at each such slice, how far the slope in directions drawn by chance is from what
             the gradient says, as a share of the larger of the two.
+        slope_followed: as `slope`, of the gradient at points all along a step; empty where it was
+            not asked.
         validation: slices, accuracy on them now and as the training noted it; None if not known.
         robust: worst-case accuracy of the evaluation at the radius of the probes; None if nothing
             was tried at a radius.
@@ -96,6 +102,7 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Outputs = "logits"
     slope: list[float] = []
     directions: list[float] = []
+    slope_followed: list[float] = []
     validation: tuple[int, float, float] | None = None
     robust: float | None = None
     standing: list[str] = []
@@ -207,15 +214,18 @@ def check_slope(probed: Probed) -> Check | None:
     """The loss rises along its gradient as the gradient says."""
     if not probed.slope:
         return None
-    off = [one for one in probed.slope if not 1 / STEEPEST <= one <= STEEPEST]
+    off = off_slope(probed.slope)
+    status: Status = "fail" if 2 * off > len(probed.slope) else "pass"
+    end = "attacks climb a gradient that is not the network's."
+    if status == "fail" and _curved(probed):
+        status, end = "warn", BENT
     return Check(
         name="the loss rises as its gradient says",
-        status="fail" if 2 * len(off) > len(probed.slope) else "pass",
+        status=status,
         detail=(
-            f"At {len(off)} of {len(probed.slope)} slices the rise that was measured along the "
+            f"At {off} of {len(probed.slope)} slices the rise that was measured along the "
             f"gradient is not within a factor of {STEEPEST:g} of what the gradient says (measured "
-            f"over said: {_range(probed.slope)}); more than half is a failure: attacks climb a "
-            "gradient that is not the network's."
+            f"over said: {_range(probed.slope)}); more than half is a failure: {end}"
         ),
     )
 
@@ -227,20 +237,36 @@ def check_directions(probed: Probed) -> Check | None:
     apart = median(probed.directions)
     status: Status = "fail" if apart > UNLIKE else "warn" if apart > APART else "pass"
     said = {
-        "pass": "",
+        "pass": ".",
         "warn": ": a part of the gradient is missing or smoothed away, and attacks climb the rest.",
         "fail": ": it says nothing of most ways in which the answer changes.",
     }
+    end = said[status]
+    if status == "fail" and _curved(probed):
+        status, end = "warn", f": {BENT}"
     return Check(
         name="no part of the gradient is missing",
         status=status,
         detail=(
             f"In directions drawn by chance the loss of {len(probed.directions)} slices rises by "
             f"another amount than the gradient says: half of them by {apart:.0%} of the larger one "
-            f"or more; over {APART:.0%} is a warning, over {UNLIKE:.0%} a failure"
-            + (said[status] or ".")
+            f"or more; over {APART:.0%} is a warning, over {UNLIKE:.0%} a failure{end}"
         ),
     )
+
+
+def off_slope(ratios: Sequence[float]) -> int:
+    """How many slopes are not within a factor of `STEEPEST` of what the gradient says."""
+    return sum(not 1 / STEEPEST <= one <= STEEPEST for one in ratios)
+
+
+def _curved(probed: Probed) -> bool:
+    """Whether the gradient is right once it is followed, and next to nothing was left standing: a
+    curved loss, which misled no attack.
+    """
+    followed = probed.slope_followed
+    right = bool(followed) and 2 * off_slope(followed) <= len(followed)
+    return right and probed.robust is not None and probed.robust <= NOTEWORTHY
 
 
 def check_queries(probed: Probed) -> Check | None:

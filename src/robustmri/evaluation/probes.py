@@ -28,10 +28,11 @@ from robustmri.evaluation.masking_checks import (
     APART,
     FEWEST,
     SAME,
-    STEEPEST,
+    UNLIKE,
     Outputs,
     Probed,
     Tried,
+    off_slope,
 )
 from robustmri.evaluation.plan import Plan, spread_evenly
 from robustmri.evaluation.planted import Planted
@@ -180,11 +181,15 @@ class Probes:
         )
         if not repeat <= SAME:
             return found
+        few, fewer = ((self.classifier, images[:n], labels[:n]) for n in (FEW, FEWER))
+        slope, directions = measure_slope(*few), measure_directions(*fewer)
+        apart = 2 * off_slope(slope) > len(slope) or median(directions or [0.0]) > UNLIKE
         return msgspec.structs.replace(
             found,
-            company=gradient_in_company(self.classifier, images[:FEW], labels[:FEW]),
-            slope=measure_slope(self.classifier, images[:FEW], labels[:FEW]),
-            directions=measure_directions(self.classifier, images[:FEWER], labels[:FEWER]),
+            company=gradient_in_company(*few),
+            slope=slope,
+            directions=directions,
+            slope_followed=measure_slope(*fewer, followed=True) if apart else [],
         )
 
     def _margin(self, images: Images, labels: Labels, logits: Logits) -> tuple[int, int, int, int]:
@@ -263,8 +268,7 @@ class Probes:
         if replaced := through.replaced:
             title = f"PGD with {', '.join(replaced)} as the identity on the way back (BPDA)"
             backward.append(self._try(title, USUAL, rows, through))
-        off = sum(not 1 / STEEPEST <= one <= STEEPEST for one in found.slope)
-        doubtful = 2 * off >= max(len(found.slope), 1) or bool(replaced)
+        doubtful = 2 * off_slope(found.slope) >= max(len(found.slope), 1) or bool(replaced)
         doubtful |= median(found.directions or [1.0]) > APART
         doubtful |= len(found.slope) < min(FEW, len(self.few))
         doubtful |= not bool(torch.isfinite(gradient).all())

@@ -5,6 +5,7 @@ compared with what the gradient says of them.
 from __future__ import annotations
 
 import copy
+import functools
 from statistics import median
 
 import torch
@@ -15,12 +16,14 @@ from robustmri.attacks.protocol import Predictor
 from robustmri.core.arrays import Images, Labels, Logits, PerImage
 from robustmri.evaluation.attacked import loss_gradient
 from robustmri.evaluation.exact import logits_of
-from robustmri.evaluation.masking_checks import ALIKE, APART, STEEPEST
+from robustmri.evaluation.masking_checks import ALIKE, APART, off_slope
 from robustmri.threat.threat_model import ThreatModel
 
 LENGTHS = (1e-3, 4e-3, 1.6e-2)
 """Steps along the gradient, in image units, over which the slope is measured: a network is smooth
 at one of them."""
+POINTS = 16
+"""Gradients along a step: their mean says its rise, however the loss bends between its ends."""
 DIRECTIONS = 6
 """In which the loss is measured besides: each pixel up or down, by chance."""
 ROUNDING = 32
@@ -43,6 +46,7 @@ class Losses:
         precise = in_double(classifier, images)
         self.classifier = precise or classifier
         self.dtype = torch.float64 if precise else torch.float32
+        self.labels = labels
         self._loss = loss_against("cross_entropy", labels, ThreatModel())
         self._rows = torch.arange(len(labels), device=labels.device)
         with torch.no_grad():
@@ -57,6 +61,20 @@ class Losses:
                 for point in (above, below)
             )
         return one - other
+
+    def followed(self, above: Images, below: Images) -> PerImage:
+        """What the gradient says of that rise, asked at points all along."""
+        parts = ((2 * point + 1) / (2 * POINTS) for point in range(POINTS))
+        gradients = [
+            loss_gradient(
+                self.classifier,
+                torch.lerp(below, above, part).to(self.dtype),
+                self.labels,
+                ThreatModel(),
+            )
+            for part in parts
+        ]
+        return _said(torch.stack(gradients).mean(0), above, below)
 
 
 def in_double(classifier: Predictor, images: Images) -> nn.Module | None:
@@ -73,28 +91,32 @@ def in_double(classifier: Predictor, images: Images) -> nn.Module | None:
     return copied if same and answers.dtype == torch.float64 else None
 
 
-def measure_slope(classifier: Predictor, images: Images, labels: Labels) -> list[float]:
+def measure_slope(
+    classifier: Predictor, images: Images, labels: Labels, *, followed: bool = False
+) -> list[float]:
     """The rise of the loss that is measured along its gradient, over the one that the gradient
     says.
 
     Of several lengths the one at which they agree best, or the first at which all do. Images
     without a gradient are left out, and those whose loss does not change by more than rounding,
-    measured or said.
+    measured or said. With `followed` the gradient is asked again along the shortest step, so that
+    where it is that of the answers they agree on a curved loss too.
     """
     found = _climbable(classifier, images, labels)
     if found is None:
         return []
     images, gradient, losses = found
+    said_by = losses.followed if followed else functools.partial(_said, gradient)
     best: list[float] = []
-    for length in LENGTHS:
+    for length in LENGTHS[:1] if followed else LENGTHS:
         ends = [(images + side * length * gradient.sign()).clamp(0, 1) for side in (1, -1)]
-        measured, said = losses.rise(*ends), _said(gradient, *ends)
+        measured, said = losses.rise(*ends), said_by(*ends)
         ratio = (measured / said).nan_to_num(0.0, 1e30, -1e30)
         seen = (measured.abs() > losses.least) | (said.abs() > losses.least)
         ratios: list[float] = ratio[seen].tolist()
-        if ratios and (not best or _off(ratios) < _off(best)):
+        if ratios and (not best or off_slope(ratios) / len(ratios) < off_slope(best) / len(best)):
             best = ratios
-        if best and not _off(best):
+        if best and not off_slope(best):
             break
     return best
 
@@ -166,7 +188,3 @@ def _climbable(
 
 def _said(gradient: Images, above: Images, below: Images) -> PerImage:
     return (gradient.double() * (above.double() - below.double())).flatten(1).sum(1)
-
-
-def _off(ratios: list[float]) -> float:
-    return sum(not 1 / STEEPEST <= one <= STEEPEST for one in ratios) / len(ratios)

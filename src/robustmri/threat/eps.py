@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal
 
 from robustmri.core.errors import ThreatModelError
@@ -42,7 +41,8 @@ class Eps:
 
 
 def parse_eps(said: str | float | Eps) -> Eps:
-    """Read "0.04", "8/255" or, in normalised units, "0.04@normalised"; a number is in image units.
+    """Read "0.04", "8/255", "2.3/255" or, in normalised units, "0.04@normalised"; a number is in
+    image units.
 
     Raises:
         ThreatModelError: not a finite number of at least zero, or unknown units.
@@ -183,7 +183,8 @@ def _number(number: str, text: str) -> float:
             "in 0.04."
         )
     try:
-        return float(Fraction(number)) if "/" in number else float(number)
+        over, slash, under = number.partition("/")
+        return float(over) / float(under) if slash else float(over)
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise ThreatModelError(
             f"eps {_short(text)} is not a number. Write 0.04, 8/255 or 0.04@normalised."
