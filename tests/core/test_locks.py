@@ -120,6 +120,19 @@ def test_a_killed_process_lets_go_and_what_it_left_is_cleared(tmp_path):
     assert (names(tmp_path), names(out)) == (["cohort"], ["mine"])
 
 
+def test_a_process_killed_once_its_folder_had_the_name_leaves_no_lock(tmp_path):
+    out, lock = tmp_path / "cohort", tmp_path / ".cohort.lock"
+    fill(out)
+    with locked(lock, out):
+        with pytest.raises(DataError, match="exists already"):
+            fill(out)
+        assert lock.exists(), "somebody holds it"
+    lock.touch()
+    with pytest.raises(DataError, match="exists already"):
+        fill(out)
+    assert (names(tmp_path), names(out)) == (["cohort"], ["mine"])
+
+
 def test_what_a_killed_process_left_of_a_file_is_cleared_but_not_what_still_grows(tmp_path):
     with another_process(FILE, tmp_path / "page.html") as other:
         write(tmp_path / "page.html")

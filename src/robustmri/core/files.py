@@ -194,10 +194,15 @@ def atomic_folder(path: Path | str, *, replaces: str = "") -> Iterator[Path]:
         RobustMRIError: another process is writing it.
     """
     path = Path(path)
-    _refuse_taken(path, replaces)
+    lock = path.parent / f".{path.name}.lock"
+    try:
+        _refuse_taken(path, replaces)
+    except DataError:
+        clear_unmarked(lock)  # Of a process that was killed once the folder had its name.
+        raise
     with explain_full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_name(f".{path.name}.lock"), path) as alone:
+        with locked(lock, path) as alone:
             _refuse_taken(path, replaces)  # Another process may have come first.
             if alone:
                 _restore(path)
