@@ -34,7 +34,12 @@ from robustmri.evaluation.probes import outputs_of, refuse_unanswering
 from robustmri.evaluation.sanity import run_checks
 from robustmri.evaluation.settings import EvaluateSettings
 from robustmri.evaluation.shortcuts import right_of_margin
-from robustmri.evaluation.slope import gradient_in_company, measure_directions, measure_slope
+from robustmri.evaluation.slope import (
+    gradient_in_company,
+    measure_directions,
+    measure_followed,
+    measure_slope,
+)
 from robustmri.evaluation.summary import with_worst_case
 from robustmri.models.backbones import BACKBONES, build_classifier
 from robustmri.models.checkpoint import load_checkpoint
@@ -327,10 +332,10 @@ ENDS = [
     ("check_slope", {}, None),
     ("check_slope", {"slope": [1.0, 1.4, 0.6, 3.0]}, "pass"),
     ("check_slope", {"slope": [-1.0, -1.0, 1.0]}, "fail"),
-    ("check_slope", {"slope": [0.1], "slope_followed": [0.9], "robust": 0.0}, "warn"),
-    ("check_slope", {"slope": [0.1], "slope_followed": [0.9], "robust": 0.1}, "fail"),
-    ("check_slope", {"slope": [0.1], "slope_followed": [0.1], "robust": 0.0}, "fail"),
-    ("check_slope", {"slope": [0.1], "robust": 0.0}, "fail"),
+    ("check_slope", {"slope": [5.0], "followed": [0.1], "most_robust": 0.0}, "warn"),
+    ("check_slope", {"slope": [5.0], "followed": [0.1], "most_robust": 0.1}, "fail"),
+    ("check_slope", {"slope": [5.0], "followed": [0.4], "most_robust": 0.0}, "fail"),
+    ("check_slope", {"slope": [5.0], "most_robust": 0.0}, "fail"),
     ("check_company", {"company": 0.05}, "pass"),
     ("check_company", {"company": 0.5}, "fail"),
     ("check_company", {"company": 0.5, "alone": 0.1}, None),
@@ -338,9 +343,9 @@ ENDS = [
     ("check_directions", {"directions": [0.1, 0.1, 0.9]}, "pass"),
     ("check_directions", {"directions": [0.1, 0.5, 0.9]}, "warn"),
     ("check_directions", {"directions": [1.0, 0.9, 0.1]}, "fail"),
-    ("check_directions", {"directions": [1.0], "slope_followed": [0.9], "robust": 0.0}, "warn"),
-    ("check_directions", {"directions": [1.0], "slope_followed": [0.9], "robust": 0.1}, "fail"),
-    ("check_directions", {"directions": [1.0], "slope_followed": [0.1], "robust": 0.0}, "fail"),
+    ("check_directions", {"directions": [5.0], "followed": [0.1], "most_robust": 0.0}, "warn"),
+    ("check_directions", {"directions": [5.0], "followed": [0.1], "most_robust": 0.1}, "fail"),
+    ("check_directions", {"directions": [5.0], "followed": [0.4], "most_robust": 0.0}, "fail"),
     ("check_kept", {}, "pass"),
     ("check_kept", {"keeps": True}, "fail"),
     ("check_kept", {"keeps": True, "repeat": 0.1}, None),
@@ -487,14 +492,28 @@ def test_a_slope_is_measured(trained, blobs):
     assert outputs_of(trained, images) == "logits"
 
 
-def test_a_sharply_curved_loss_is_measured_along_the_step(trained, blobs):
+def test_a_sharply_curved_loss_is_followed(trained, blobs):
     images, labels = (part[:8] for part in blobs)
     curved = faults.Around(trained, lambda network, x: network(x + 1e-3 * torch.sin(5e3 * x)))
     assert off_slope(measure_slope(curved, images, labels)) == 8
-    assert measure_slope(curved, images, labels, followed=True) == pytest.approx([1] * 8, abs=0.4)
     assert median(measure_directions(curved, images, labels)) > 0.3
-    shattered = faults.Around(trained, faults.shattered)
-    assert off_slope(measure_slope(shattered, images, labels, followed=True)) == 8
+    assert max(measure_followed(curved, images, labels)) < 0.2
+    flat = faults.Around(trained, lambda network, images: network(images).detach())
+    assert measure_followed(flat, images, labels) == []
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.shattered, faults.flipped, faults.vanishing, faults.thinned], ids=str
+)
+def test_a_gradient_that_is_not_the_answers_is_not_by_being_followed(trained, blobs, fault):
+    images, labels = (part[:8] for part in blobs)
+    planted = faults.Around(copy.deepcopy(trained), fault)
+    assert median(measure_followed(planted, images, labels)) > 0.3
+
+
+def test_a_planted_fault_is_not_pardoned_where_nothing_stands(checks_of, sound):
+    found = checks_of(around(faults.thinned)(own(sound)), eps=("0.9",))
+    assert found[PART].status == "fail"
 
 
 def test_what_stood_is_asked_of_the_attacks_own_norm(table, planned):

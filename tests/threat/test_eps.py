@@ -26,7 +26,21 @@ def test_reads(text, value, units, written):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "abc", "-0.1", "nan", "inf", "1/0", "8/", "0.04@255", "-8/255", "9" * 400 + "/2"]
+    "text",
+    [
+        "",
+        "abc",
+        "-0.1",
+        "nan",
+        "inf",
+        "1/0",
+        "8/",
+        "8/inf",
+        "-8/-255",
+        "0.04@255",
+        "-8/255",
+        "9" * 400 + "/2",
+    ],
 )
 def test_refuses(text):
     with pytest.raises(ThreatModelError, match="eps"):
@@ -85,6 +99,9 @@ def test_says_what_an_eps_is(said, message):
         ("0,5", None),
         ("0,04@normalised", None),
         ("0.5,0,04", None),
+        ("2,3/255", None),
+        ("1/255,2/255", ["1/255", "2/255"]),
+        ("0,8/255", ["0", "8/255"]),
     ],
 )
 def test_a_comma_divides_radii_and_is_no_decimal_point(text, radii):

@@ -100,7 +100,8 @@ def clear_unmarked(file: Path) -> None:
         descriptor = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.unlink()
+            if _is_still(file, descriptor):  # Else it is another one's by now.
+                file.unlink()
         finally:
             os.close(descriptor)
 

@@ -33,8 +33,8 @@ SAME_GRADIENT = 0.1
 """Share by which an image's gradient may differ in a batch; at a kink it may be either side's."""
 ACCURACY_SHIFT = 0.03
 BENT = (
-    "followed along the step the gradient says what is measured, and attacks left next to nothing "
-    "standing: the loss is sharply curved, and what one long step leaves says little."
+    ", were it not right once it is followed along a step, and next to nothing left standing: the "
+    "loss is sharply curved. What one long step leaves says little."
 )
 TOO_WEAK = " The evaluation's attacks were too weak to say anything: choose others, or more steps."
 
@@ -71,11 +71,12 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
             the gradient says; the best of several lengths. Empty where none has a gradient.
         directions: at each such slice, how far the slope in directions drawn by chance is from what
             the gradient says, as a share of the larger of the two.
-        slope_followed: as `slope`, of the gradient at points all along a step; empty where it was
-            not asked.
+        followed: at each such slice, how far the rise over a step is from what gradients all along
+            it say, as a share of the larger of the two. Empty where it was not asked.
         validation: slices, accuracy on them now and as the training noted it; None if not known.
         robust: worst-case accuracy of the evaluation at the radius of the probes; None if nothing
             was tried at a radius.
+        most_robust: the most at any of its radii.
         standing: case ids of the slices that were left standing and attacked further.
         longer: more steps of the gradient attack; None where there was none.
         queries: attacks that ask for no gradient.
@@ -102,9 +103,10 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Outputs = "logits"
     slope: list[float] = []
     directions: list[float] = []
-    slope_followed: list[float] = []
+    followed: list[float] = []
     validation: tuple[int, float, float] | None = None
     robust: float | None = None
+    most_robust: float | None = None
     standing: list[str] = []
     longer: Tried | None = None
     queries: list[Tried] = []
@@ -216,7 +218,7 @@ def check_slope(probed: Probed) -> Check | None:
         return None
     off = off_slope(probed.slope)
     status: Status = "fail" if 2 * off > len(probed.slope) else "pass"
-    end = "attacks climb a gradient that is not the network's."
+    end = ": attacks climb a gradient that is not the network's."
     if status == "fail" and _curved(probed):
         status, end = "warn", BENT
     return Check(
@@ -225,7 +227,7 @@ def check_slope(probed: Probed) -> Check | None:
         detail=(
             f"At {off} of {len(probed.slope)} slices the rise that was measured along the "
             f"gradient is not within a factor of {STEEPEST:g} of what the gradient says (measured "
-            f"over said: {_range(probed.slope)}); more than half is a failure: {end}"
+            f"over said: {_range(probed.slope)}); more than half is a failure{end}"
         ),
     )
 
@@ -243,7 +245,7 @@ def check_directions(probed: Probed) -> Check | None:
     }
     end = said[status]
     if status == "fail" and _curved(probed):
-        status, end = "warn", f": {BENT}"
+        status, end = "warn", BENT
     return Check(
         name="no part of the gradient is missing",
         status=status,
@@ -261,12 +263,11 @@ def off_slope(ratios: Sequence[float]) -> int:
 
 
 def _curved(probed: Probed) -> bool:
-    """Whether the gradient is right once it is followed, and next to nothing was left standing: a
-    curved loss, which misled no attack.
+    """Whether the gradient is right once it is followed, and next to nothing was left standing at
+    any radius: a curved loss, which misled no attack.
     """
-    followed = probed.slope_followed
-    right = bool(followed) and 2 * off_slope(followed) <= len(followed)
-    return right and probed.robust is not None and probed.robust <= NOTEWORTHY
+    right = bool(probed.followed) and median(probed.followed) <= APART
+    return right and probed.most_robust is not None and probed.most_robust <= NOTEWORTHY
 
 
 def check_queries(probed: Probed) -> Check | None:

@@ -34,12 +34,14 @@ from robustmri.evaluation.masking_checks import (
     Tried,
     off_slope,
 )
+from robustmri.evaluation.metrics import Rows
 from robustmri.evaluation.plan import Plan, spread_evenly
 from robustmri.evaluation.planted import Planted
 from robustmri.evaluation.shortcuts import Forgetful, keeps_something, moved, right_of_margin
 from robustmri.evaluation.slope import (
     gradient_in_company,
     measure_directions,
+    measure_followed,
     measure_slope,
     unlike,
 )
@@ -48,7 +50,7 @@ from robustmri.models.classifier import Classifier, device_of
 from robustmri.models.optimised import OptimisedView
 from robustmri.results.budget import CLEAN, WORST
 from robustmri.results.outcomes import Outcomes, find_right
-from robustmri.threat.eps import parse_eps
+from robustmri.threat.eps import Eps, parse_eps
 from robustmri.threat.norms import GRADIENT_NORMS
 from robustmri.threat.threat_model import ThreatModel
 
@@ -189,7 +191,7 @@ class Probes:
             company=gradient_in_company(*few),
             slope=slope,
             directions=directions,
-            slope_followed=measure_slope(*fewer, followed=True) if apart else [],
+            followed=measure_followed(*fewer) if apart else [],
         )
 
     def _margin(self, images: Images, labels: Labels, logits: Logits) -> tuple[int, int, int, int]:
@@ -219,19 +221,28 @@ class Probes:
         ]
         return alike[0] if alike else None
 
+    def _worst(self, eps: Eps, norm: str) -> Rows:
+        """Rows of the worst case at a radius."""
+        return np.flatnonzero(
+            (self.outcomes["attack"] == WORST)
+            & (self.outcomes["norm"] == norm)
+            & np.isclose(self.outcomes["eps"].astype(float), eps.value)
+            & (self.outcomes["eps_units"] == eps.units)
+        )
+
     def _headline(self, trial: Trial) -> tuple[float, list[int], list[int]]:
         """Worst-case accuracy at that radius; slices that stood, and those that fell."""
-        eps = trial.eps
-        rows = np.flatnonzero(
-            (self.outcomes["attack"] == WORST)
-            & (self.outcomes["norm"] == trial.norm)
-            & np.isclose(self.outcomes["eps"].astype(float), eps.value if eps else 0.0)
-            & (self.outcomes["eps_units"] == (eps.units if eps else "image"))
-        )
+        rows = self._worst(trial.eps or Eps(0.0), trial.norm)
         right, index = find_right(self.outcomes)[rows], self.outcomes["index"][rows]
         truly = (self.outcomes["clean_prediction"] == self.outcomes["label"])[rows]
         stood, fell = sorted(index[right].tolist()), sorted(index[~right & truly].tolist())
         return float(np.mean(right)) if len(rows) else 0.0, stood, fell
+
+    def _most_robust(self, norm: str) -> float:
+        """The most that is right in the worst case at any radius that was asked for."""
+        right = find_right(self.outcomes)
+        worst = [self._worst(parse_eps(eps), norm) for eps in self.plan.settings.eps]
+        return max(float(np.mean(right[rows])) if len(rows) else 1.0 for rows in worst)
 
     def attack_further(self, found: Probed) -> Probed:
         """What falls of what was left standing, and what else an attack must be able to do."""
@@ -240,7 +251,12 @@ class Probes:
             return found
         robust, stood, fell = self._headline(trial)
         rows = spread_evenly(stood, STANDING)
-        found = msgspec.structs.replace(found, robust=robust, standing=self._ids(rows))
+        found = msgspec.structs.replace(
+            found,
+            robust=robust,
+            most_robust=self._most_robust(trial.norm),
+            standing=self._ids(rows),
+        )
         if not self.classifier.spec.gradients or trial.threat.norm not in GRADIENT_NORMS:
             return found
         if not found.repeat <= SAME:

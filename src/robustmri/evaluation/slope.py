@@ -5,11 +5,11 @@ compared with what the gradient says of them.
 from __future__ import annotations
 
 import copy
-import functools
+from collections.abc import Sequence
 from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustmri.attacks.engine import loss_against
 from robustmri.attacks.protocol import Predictor
@@ -22,8 +22,9 @@ from robustmri.threat.threat_model import ThreatModel
 LENGTHS = (1e-3, 4e-3, 1.6e-2)
 """Steps along the gradient, in image units, over which the slope is measured: a network is smooth
 at one of them."""
-POINTS = 16
-"""Gradients along a step: their mean says its rise, however the loss bends between its ends."""
+POINTS, SHORT = 16, 1e-4
+"""Gradients along a step, whose mean says its rise however the loss bends between its ends; and
+the step in a direction drawn by chance, where the rise is small beside the bends."""
 DIRECTIONS = 6
 """In which the loss is measured besides: each pixel up or down, by chance."""
 ROUNDING = 32
@@ -64,17 +65,11 @@ class Losses:
 
     def followed(self, above: Images, below: Images) -> PerImage:
         """What the gradient says of that rise, asked at points all along."""
-        parts = ((2 * point + 1) / (2 * POINTS) for point in range(POINTS))
-        gradients = [
-            loss_gradient(
-                self.classifier,
-                torch.lerp(below, above, part).to(self.dtype),
-                self.labels,
-                ThreatModel(),
-            )
-            for part in parts
-        ]
-        return _said(torch.stack(gradients).mean(0), above, below)
+        total = torch.zeros_like(above, dtype=torch.float64)
+        for point in range(POINTS):
+            between = torch.lerp(below, above, (point + 0.5) / POINTS).to(self.dtype)
+            total += loss_gradient(self.classifier, between, self.labels, ThreatModel())
+        return _said(total / POINTS, above, below)
 
 
 def in_double(classifier: Predictor, images: Images) -> nn.Module | None:
@@ -91,26 +86,22 @@ def in_double(classifier: Predictor, images: Images) -> nn.Module | None:
     return copied if same and answers.dtype == torch.float64 else None
 
 
-def measure_slope(
-    classifier: Predictor, images: Images, labels: Labels, *, followed: bool = False
-) -> list[float]:
+def measure_slope(classifier: Predictor, images: Images, labels: Labels) -> list[float]:
     """The rise of the loss that is measured along its gradient, over the one that the gradient
     says.
 
     Of several lengths the one at which they agree best, or the first at which all do. Images
     without a gradient are left out, and those whose loss does not change by more than rounding,
-    measured or said. With `followed` the gradient is asked again along the shortest step, so that
-    where it is that of the answers they agree on a curved loss too.
+    measured or said.
     """
     found = _climbable(classifier, images, labels)
     if found is None:
         return []
     images, gradient, losses = found
-    said_by = losses.followed if followed else functools.partial(_said, gradient)
     best: list[float] = []
-    for length in LENGTHS[:1] if followed else LENGTHS:
+    for length in LENGTHS:
         ends = [(images + side * length * gradient.sign()).clamp(0, 1) for side in (1, -1)]
-        measured, said = losses.rise(*ends), said_by(*ends)
+        measured, said = losses.rise(*ends), _said(gradient, *ends)
         ratio = (measured / said).nan_to_num(0.0, 1e30, -1e30)
         seen = (measured.abs() > losses.least) | (said.abs() > losses.least)
         ratios: list[float] = ratio[seen].tolist()
@@ -132,9 +123,7 @@ def measure_directions(classifier: Predictor, images: Images, labels: Labels) ->
     if found is None:
         return []
     images, gradient, losses = found
-    shape = (DIRECTIONS, *images.shape)
-    drawn = torch.randint(2, shape, generator=torch.Generator().manual_seed(0))
-    signs = (2 * drawn - 1).to(images)
+    signs = _signs((DIRECTIONS, *images.shape)).to(images)
     best: list[float] = []
     for length in LENGTHS:
         ends = [[(images + side * length * sign).clamp(0, 1) for side in (1, -1)] for sign in signs]
@@ -148,6 +137,28 @@ def measure_directions(classifier: Predictor, images: Images, labels: Labels) ->
         if best and median(best) <= APART:
             break
     return best
+
+
+def measure_followed(classifier: Predictor, images: Images, labels: Labels) -> list[float]:
+    """How far the rise of the loss is from what the gradient says that is asked all along the step,
+    as a share of the larger of the two: near 0 where it is that of the answers, however they bend.
+
+    The larger share of two steps: along the gradient, and in a direction drawn by chance. Images
+    without a gradient are left out; 1 where nothing rises by more than rounding.
+    """
+    found = _climbable(classifier, images, labels)
+    if found is None:
+        return []
+    images, gradient, losses = found
+    shares = []
+    for step in (LENGTHS[0] * gradient.sign(), SHORT * _signs(images.shape).to(images)):
+        ends = [(images + side * step).clamp(0, 1) for side in (1, -1)]
+        measured, said = losses.rise(*ends), losses.followed(*ends)
+        size = torch.maximum(measured.abs(), said.abs())
+        share = ((measured - said).abs() / size).nan_to_num(1.0)
+        shares.append(torch.where(size > losses.least, share, 1.0))
+    apart: list[float] = torch.stack(shares).amax(0).tolist()
+    return apart
 
 
 def gradient_in_company(classifier: Predictor, images: Images, labels: Labels) -> float:
@@ -184,6 +195,10 @@ def _climbable(
     if not len(rows):
         return None
     return images[rows], gradient[rows], Losses(classifier, images[rows], labels[rows])
+
+
+def _signs(shape: Sequence[int]) -> Tensor:
+    return 2 * torch.randint(2, shape, generator=torch.Generator().manual_seed(0)) - 1
 
 
 def _said(gradient: Images, above: Images, below: Images) -> PerImage:

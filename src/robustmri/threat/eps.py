@@ -107,7 +107,9 @@ def split_radii(text: str) -> list[str]:
     ['0.04', '8/255']
     """
     # "0,5" is not 0 and 5: nobody asks for the two in a breath. With a space, or more radii, it is.
-    if re.fullmatch(r"\s*0,\d+(@\w*)?\s*", text) or re.search(r"(?<![\d./])\d+,0\d", text):
+    if re.fullmatch(r"\s*0,\d+(@\w*)?\s*", text) or re.search(
+        r"(?<![\d./])(\d+,0\d|[1-9]\d*,\d+/)", text
+    ):
         point = re.sub(r"(?<![\d./])(\d+),(\d+)", r"\1.\2", text.strip())
         raise ThreatModelError(
             f"eps {_short(text)} has a comma for its decimal point. Write {point}; a comma "
@@ -184,8 +186,11 @@ def _number(number: str, text: str) -> float:
         )
     try:
         over, slash, under = number.partition("/")
-        return float(over) / float(under) if slash else float(over)
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        parts = float(over), float(under if slash else 1)
+        if not 0 < parts[1] < math.inf:
+            raise ValueError(under)
+        return parts[0] / parts[1]
+    except ValueError as error:
         raise ThreatModelError(
             f"eps {_short(text)} is not a number. Write 0.04, 8/255 or 0.04@normalised."
         ) from error
