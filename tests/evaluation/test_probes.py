@@ -523,3 +523,15 @@ def test_what_stood_is_asked_of_the_attacks_own_norm(table, planned):
     plan = planned(norm="l2", eps=("1",), attacks=("pgd",))
     asked = probes.Probes(nn.Identity(), None, plan, outcomes)
     assert asked._headline(asked.trial) == (pytest.approx(5 / 6), [1, 2, 3, 4, 5], [0])
+
+
+def test_what_stood_most_is_looked_for_at_every_eps(table, planned):
+    """Nothing standing at the first eps says nothing of a smaller one."""
+    made = table(4).add("pgd", 0.3, [0, 1, 2, 3]).add("pgd", 0.04, [0])
+    columns = made.columns()
+    worst = worst_case(Outcomes(columns))
+    outcomes = Outcomes({name: np.concatenate([columns[name], worst[name]]) for name in columns})
+    for eps, most in ((("0.3",), 0.0), (("0.3", "0.04"), 0.75), (("0.3", "0.1"), 1.0)):
+        plan = planned(eps=eps, attacks=("pgd",))
+        asked = probes.Probes(nn.Identity(), None, plan, outcomes)
+        assert asked._most_robust("linf") == most

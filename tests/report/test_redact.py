@@ -47,7 +47,7 @@ def test_text(say, text, expected):
 def test_settings_keep_the_tools_own_words_only(build):
     settings = {
         "attacks": ["pgd", "torchattacks:APGDT"],
-        "eps": ["0.04", "8/255", "0.04@normalised"],
+        "eps": ["0.04", "2.3/255", "0.04@normalised"],
         "examples": ["17", "P1"],
         "limit": 17,
         "logger": "a person",
@@ -57,7 +57,7 @@ def test_settings_keep_the_tools_own_words_only(build):
     result = msgspec.structs.replace(load_result(build("one")), settings=settings)
     assert redact(result, ["17", "P1"]).settings == {
         "attacks": ["pgd", "torchattacks:APGDT"],
-        "eps": ["0.04", "8/255", "0.04@normalised"],
+        "eps": ["0.04", "2.3/255", "0.04@normalised"],
         "limit": 17,
         "options": {
             "pgd": {"steps": 20, "of": WITHHELD, "file": WITHHELD, "note": WITHHELD},

@@ -12,6 +12,7 @@ from typing import cast
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from robustmri.attacks import PGD, Attack, Noise, Square
@@ -221,6 +222,10 @@ class Probes:
         ]
         return alike[0] if alike else None
 
+    @cached_property
+    def _right(self) -> npt.NDArray[np.bool_]:
+        return find_right(self.outcomes)
+
     def _worst(self, eps: Eps, norm: str) -> Rows:
         """Rows of the worst case at a radius."""
         return np.flatnonzero(
@@ -233,16 +238,15 @@ class Probes:
     def _headline(self, trial: Trial) -> tuple[float, list[int], list[int]]:
         """Worst-case accuracy at that radius; slices that stood, and those that fell."""
         rows = self._worst(trial.eps or Eps(0.0), trial.norm)
-        right, index = find_right(self.outcomes)[rows], self.outcomes["index"][rows]
+        right, index = self._right[rows], self.outcomes["index"][rows]
         truly = (self.outcomes["clean_prediction"] == self.outcomes["label"])[rows]
         stood, fell = sorted(index[right].tolist()), sorted(index[~right & truly].tolist())
         return float(np.mean(right)) if len(rows) else 0.0, stood, fell
 
     def _most_robust(self, norm: str) -> float:
         """The most that is right in the worst case at any radius that was asked for."""
-        right = find_right(self.outcomes)
         worst = [self._worst(parse_eps(eps), norm) for eps in self.plan.settings.eps]
-        return max(float(np.mean(right[rows])) if len(rows) else 1.0 for rows in worst)
+        return max(float(np.mean(self._right[rows])) if len(rows) else 1.0 for rows in worst)
 
     def attack_further(self, found: Probed) -> Probed:
         """What falls of what was left standing, and what else an attack must be able to do."""

@@ -186,10 +186,10 @@ def _number(number: str, text: str) -> float:
         )
     try:
         over, slash, under = number.partition("/")
-        parts = float(over), float(under if slash else 1)
-        if not 0 < parts[1] < math.inf:
+        divisor = float(under) if slash else 1.0
+        if not 0 < divisor < math.inf:
             raise ValueError(under)
-        return parts[0] / parts[1]
+        return float(over) / divisor
     except ValueError as error:
         raise ThreatModelError(
             f"eps {_short(text)} is not a number. Write 0.04, 8/255 or 0.04@normalised."
