@@ -29,7 +29,7 @@ ORIGIN = (
     *("checkpoint", "pooled"),
 )
 """What is shown of a result's origin."""
-TERM = re.compile(r"[A-Za-z][\w:@+-]*|[\d.]+(?:/[\d.]+)?(?:@\w+)?|[0-9a-f]{8,64}|")
+TERM = re.compile(r"[A-Za-z][\w:@+-]*|[\d.]+(?:/\d+)?(?:@\w+)?|[0-9a-f]{8,64}|")
 """A name from the tool's vocabulary, a number, or a hash: one word, no file name."""
 # A folder may be named after a person or a project; its last part is enough to recognise a run by.
 FOLDERS = re.compile(
